@@ -1,0 +1,35 @@
+# Everything from a fresh clone: `make demo`, `make test`. PYTHON chooses the interpreter (3.10 to 3.13).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# constraints.txt is the set tested on 3.11; elsewhere only torch keeps its pin
+CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints.txt" if sys.version_info[:2] == (3, 11) else "constraints-torch.txt")' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+install: $(VENV)/installed  ## make the virtual environment (.venv) and install into it
+
+demo: install  ## train and explain a model on a simulated genome, in demo/
+	$(BIN)/python -m jobs.demo
+
+test: install  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: install  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## check types
+	$(BIN)/pyright
+
+clean:  ## remove the virtual environment and the demo's results
+	rm -rf $(VENV) demo
+
+$(VENV)/installed: pyproject.toml $(wildcard constraints*.txt)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
