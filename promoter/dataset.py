@@ -1,0 +1,205 @@
+"""The prepared data set: `promoters.parquet`, a row a gene with its promoter and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from upath import UPath
+
+from promoter import storage
+from promoter.errors import InputError
+from promoter.sequence import encode
+from promoter.storage import AnyPath
+
+FILE_NAME = "promoters.parquet"
+FORMAT = 1
+GENE_SCHEMA = pa.schema(
+    [
+        ("gene_id", pa.string()),
+        ("chrom", pa.string()),
+        ("tss", pa.int64()),
+        ("strand", pa.string()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("sequence", pa.string()),
+    ]
+)
+RESERVED_NAMES = frozenset(GENE_SCHEMA.names) | {"split"}
+
+
+@dataclass(frozen=True)
+class Promoters:
+    """Promoters with their targets, in memory.
+
+    Attributes:
+        genes: a row a gene: `gene_id`, `chrom`, `tss`, `strand`, `start`, `end`, `sequence`.
+        targets: float32, shape (genes, targets), NaN where unknown.
+        target_names: one a target.
+        metadata: window, transform and checksums of the sources.
+        checksum: SHA-256 of the file it came from.
+    """
+
+    genes: pd.DataFrame
+    targets: np.ndarray
+    target_names: list[str]
+    metadata: dict[str, Any]
+    checksum: str = ""
+
+    def __len__(self) -> int:
+        """Return the number of genes."""
+        return len(self.genes)
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """The sequences as tokens: uint8, shape (genes, length)."""
+        return encode(self.genes["sequence"].tolist())
+
+    @property
+    def length(self) -> int:
+        """Bases in a window; 0 when there are no genes."""
+        return len(self.genes["sequence"].iloc[0]) if len(self.genes) else 0
+
+
+def write_promoters(folder: AnyPath, promoters: Promoters) -> UPath:
+    """Write `promoters.parquet` into `folder`, whole or not at all, and return its path."""
+    columns = [
+        pa.array(promoters.genes[name], type=kind)
+        for name, kind in zip(GENE_SCHEMA.names, GENE_SCHEMA.types, strict=True)
+    ]
+    fields = list(GENE_SCHEMA)
+    for index, name in enumerate(promoters.target_names):
+        columns.append(pa.array(promoters.targets[:, index], type=pa.float32()))
+        fields.append(pa.field(name, pa.float32()))
+    path = storage.resolve(folder) / FILE_NAME
+    metadata = {"format": FORMAT, **promoters.metadata, "targets": promoters.target_names}
+    storage.write_table(path, pa.table(columns, schema=pa.schema(fields)), metadata)
+    return path
+
+
+def locate(data: AnyPath) -> UPath:
+    """Return the file that `--data` means: `promoters.parquet` of a folder, or a FASTA of sequences.
+
+    Raises:
+        InputError: there is neither.
+    """
+    where = storage.resolve(data)
+    if where.is_dir():
+        if not (where / FILE_NAME).exists():
+            raise InputError(f"{where}: holds no {FILE_NAME}; make it with 'python -m jobs.prepare --out {where}'")
+        return where / FILE_NAME
+    return storage.require_file(where, "data set")
+
+
+def read_promoters(data: AnyPath) -> Promoters:
+    """Read a prepared data set, or a FASTA of sequences that all have one length.
+
+    A FASTA has no coordinates and no targets: those columns are empty.
+
+    Raises:
+        InputError: missing, truncated, of another format version, or with sequences of several lengths.
+    """
+    path = locate(data)
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    return _read_fasta(path)
+
+
+def select(
+    promoters: Promoters,
+    gene_ids: Sequence[str] | None = None,
+    splits: pd.Series | None = None,
+    split: str | None = None,
+) -> np.ndarray:
+    """Return the row numbers of chosen genes, in the data set's order.
+
+    Args:
+        promoters: to choose from.
+        gene_ids: genes to take; all when None.
+        splits: the split of each gene, needed when `split` is given.
+        split: take the genes of this split only.
+
+    Raises:
+        InputError: a gene that is not there, or nothing chosen.
+    """
+    chosen = np.ones(len(promoters), dtype=bool)
+    if gene_ids is not None:
+        unknown = sorted(set(gene_ids) - set(promoters.genes["gene_id"]))
+        if unknown:
+            raise InputError(
+                f"--genes {', '.join(unknown[:3])}: not in the data ({len(unknown)} of {len(gene_ids)}); "
+                f"it has ids like {', '.join(promoters.genes['gene_id'][:3])}"
+            )
+        chosen &= promoters.genes["gene_id"].isin(set(gene_ids)).to_numpy()
+    if split is not None and splits is not None:
+        chosen &= (splits == split).to_numpy()
+    if not chosen.any():
+        raise InputError(f"no gene is left by --genes and --split {split}; choose others")
+    return np.flatnonzero(chosen)
+
+
+def _read_parquet(path: UPath) -> Promoters:
+    with storage.open_table(path, "data set") as file:
+        metadata = storage.read_table_metadata(file)
+        if metadata.get("format") != FORMAT:
+            raise InputError(
+                f"{path}: has data format {metadata.get('format')}, this version reads {FORMAT}; "
+                "make it again with jobs.prepare"
+            )
+        table = file.read()
+    names = list(metadata["targets"])
+    missing = [name for name in (*GENE_SCHEMA.names, *names) if name not in table.column_names]
+    if missing:
+        raise InputError(f"{path}: lacks the columns {missing}; make it again with jobs.prepare")
+    targets = np.empty((len(table), len(names)), np.float32)
+    for index, name in enumerate(names):
+        targets[:, index] = table[name].to_numpy()
+    genes = table.select(GENE_SCHEMA.names).to_pandas()
+    return Promoters(genes, targets, names, metadata, storage.sha256(path))
+
+
+def _read_fasta(path: UPath) -> Promoters:
+    names, sequences = [], []
+    for name, sequence in _fasta_records(path):
+        if not sequence:
+            raise InputError(f"{path}: record '{name}' has no sequence; mend or delete it")
+        if sequences and len(sequence) != len(sequences[0]):
+            raise InputError(
+                f"{path}: '{name}' has {len(sequence)} bases, '{names[0]}' has {len(sequences[0])}; "
+                "all sequences need one length"
+            )
+        names.append(name)
+        sequences.append(sequence.upper())
+    if not names:
+        raise InputError(f"{path}: holds no sequence; was it written to the end?")
+    n = len(names)
+    genes = pd.DataFrame({"gene_id": names, "sequence": sequences})
+    for column in ("chrom", "strand"):
+        genes[column] = pd.Series([None] * n, dtype="object")
+    for column in ("tss", "start", "end"):
+        genes[column] = pd.array([None] * n, dtype="Int64")
+    genes = genes[GENE_SCHEMA.names]
+    return Promoters(genes, np.zeros((n, 0), np.float32), [], {"window": None}, storage.sha256(path))
+
+
+def _fasta_records(path: UPath) -> Iterator[tuple[str, str]]:
+    """Yield (name, sequence) of each record, in order."""
+    name, parts = None, []
+    with storage.open_text(path) as file:
+        for number, raw in enumerate(file, start=1):
+            line = raw.strip()
+            if line.startswith(">"):
+                if name is not None:
+                    yield name, "".join(parts)
+                name, parts = (line[1:].split() or [f"line {number}"])[0], []
+            elif name is None and line:
+                raise InputError(f"{path}: is neither {FILE_NAME} nor FASTA (line {number}: {line[:40]!r})")
+            else:
+                parts.append(line)
+    if name is not None:
+        yield name, "".join(parts)

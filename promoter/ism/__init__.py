@@ -1,0 +1,18 @@
+"""In-silico mutagenesis: what each single-base change would do to the prediction.
+
+`scores[gene, target, base, position] = f(sequence with base at position) - f(sequence)`: float32,
+shape (N, targets, 4, length), in target units, 0 at the reference base. These are differences of
+predictions, not contributions.
+"""
+
+from promoter.ism.contributions import actual_contributions, hypothetical_contributions
+from promoter.ism.full import saturation_mutagenesis
+from promoter.ism.store import Scores, load_scores
+
+__all__ = [
+    "Scores",
+    "actual_contributions",
+    "hypothetical_contributions",
+    "load_scores",
+    "saturation_mutagenesis",
+]

@@ -1,0 +1,128 @@
+"""How good predictions are: MSE, Pearson and Spearman over all genes, per target, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+METRICS = ("mse", "pearson", "spearman")
+_RESAMPLES_AT_ONCE = 100  # bounds memory: 100 × 20,000 genes of float64 are 16 MB
+
+
+def mse(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the mean squared error of each column: (genes, targets) twice -> (targets,)."""
+    return ((_float64(predicted) - _float64(observed)) ** 2).mean(axis=0)
+
+
+def pearson(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return Pearson's r of each column: (genes, targets) twice -> (targets,).
+
+    NaN where a column is constant or has fewer than two genes.
+    """
+    x, y = _float64(observed), _float64(predicted)
+    if len(x) < 2:
+        return np.full(x.shape[1], np.nan)
+    constant = (x == x[0]).all(axis=0) | (y == y[0]).all(axis=0)  # their mean may differ by a rounding error
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (x * y).sum(axis=0) / np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
+    return np.where(constant, np.nan, r)
+
+
+def spearman(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return Spearman's rank correlation of each column, ties sharing their mean rank."""
+    return pearson(_ranks(observed), _ranks(predicted))
+
+
+def evaluate_predictions(
+    predictions: pd.DataFrame, target_names: Sequence[str], seed: int = 0, resamples: int = 1000
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Summarise a table of predictions by split and target.
+
+    Args:
+        predictions: columns `split`, and per target `TARGET` and `TARGET_predicted`.
+        target_names: the targets.
+        seed: of the bootstrap.
+        resamples: of the genes, with replacement.
+
+    Returns:
+        split -> target -> `n`, and each of `mse`, `pearson`, `spearman` with its 95% percentile bootstrap
+        interval under `METRIC_ci95`; None where undefined. Genes without an observed value are left out.
+    """
+    result: dict[str, dict[str, dict[str, Any]]] = {}
+    for split, rows in predictions.groupby("split", sort=False):
+        result[str(split)] = {}
+        for name in target_names:
+            observed = rows[[name]].to_numpy()
+            known = np.isfinite(observed[:, 0])
+            observed = observed[known]
+            predicted = rows[[f"{name}_predicted"]].to_numpy()[known]
+            result[str(split)][name] = _with_intervals(observed, predicted, seed, resamples)
+    return result
+
+
+def _with_intervals(observed: np.ndarray, predicted: np.ndarray, seed: int, resamples: int) -> dict[str, Any]:
+    n = len(observed)
+    if n == 0:
+        return {"n": 0} | {key: None for name in METRICS for key in (name, f"{name}_ci95")}
+    values = {
+        "mse": mse(observed, predicted)[0],
+        "pearson": pearson(observed, predicted)[0],
+        "spearman": spearman(observed, predicted)[0],
+    }
+    intervals = _bootstrap(observed[:, 0], predicted[:, 0], seed, resamples)
+    summary: dict[str, Any] = {"n": n}
+    for name, value in values.items():
+        defined = bool(np.isfinite(value))
+        summary[name] = float(value) if defined else None
+        summary[f"{name}_ci95"] = [float(bound) for bound in intervals[name]] if defined else None
+    return summary
+
+
+def _bootstrap(x: np.ndarray, y: np.ndarray, seed: int, resamples: int) -> dict[str, np.ndarray]:
+    """Return 95% percentile intervals of the three metrics.
+
+    A resample is a multinomial count for each gene, so that all metrics of all resamples are one
+    matrix product of counts and moments. Ranks are those of the full sample.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(x)
+    rank_x, rank_y = _ranks(x[:, None])[:, 0], _ranks(y[:, None])[:, 0]
+    moments = [_float64(y - x) ** 2]
+    for first, second in ((x, y), (rank_x, rank_y)):
+        a, b = _float64(first) - np.mean(first), _float64(second) - np.mean(second)
+        moments += [a, b, a * a, b * b, a * b]
+    moments = np.stack(moments, axis=1)
+    means = []
+    for done in range(0, resamples, _RESAMPLES_AT_ONCE):
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(_RESAMPLES_AT_ONCE, resamples - done))
+        means.append(counts @ moments / n)
+    m = np.concatenate(means)
+    draws = {"mse": m[:, 0], "pearson": _correlation(m[:, 1:6]), "spearman": _correlation(m[:, 6:11])}
+    # a resample of few genes may be constant, and then has no correlation
+    return {
+        name: np.nanquantile(draw, [0.025, 0.975]) if np.isfinite(draw).any() else np.full(2, np.nan)
+        for name, draw in draws.items()
+    }
+
+
+def _correlation(m: np.ndarray) -> np.ndarray:
+    """Return r from the means of (a, b, a², b², ab), each of shape (resamples,)."""
+    a, b, aa, bb, ab = m.T
+    variance_a, variance_b = aa - a * a, bb - b * b
+    # of a constant resample rounding leaves some 1e-16 of the mean square
+    varies = (variance_a > 1e-12 * aa) & (variance_b > 1e-12 * bb)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(varies, (ab - a * b) / np.sqrt(variance_a * variance_b), np.nan)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return stats.rankdata(values, axis=0)
+
+
+def _float64(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)

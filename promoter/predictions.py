@@ -1,0 +1,64 @@
+"""The predictions table: a row a gene with its split, and per target observed and predicted values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from promoter import splits, storage
+from promoter.checkpoint import ModelInfo
+from promoter.dataset import Promoters
+from promoter.errors import InputError
+from promoter.storage import AnyPath
+
+
+def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
+    """Refuse sequences that the model was not made for.
+
+    Raises:
+        InputError: another length, or the same length around the TSS cut differently.
+    """
+    ours, theirs = info.window, promoters.metadata.get("window") or {}
+    if promoters.length != ours["length"]:
+        raise InputError(
+            f"the data has windows of {promoters.length} bases, the model was trained on {ours['length']}; "
+            "prepare the data with the model's --upstream and --downstream"
+            + (f" ({ours['upstream']} and {ours['downstream']})" if ours["upstream"] is not None else "")
+        )
+    for side in ("upstream", "downstream"):
+        if theirs and ours[side] is not None and theirs[side] != ours[side]:
+            raise InputError(
+                f"the data has {theirs[side]} bases {side} of the TSS, the model was trained on {ours[side]}; "
+                f"prepare the data with --{side} {ours[side]}"
+            )
+
+
+def predictions_table(promoters: Promoters, info: ModelInfo, predicted: np.ndarray) -> pd.DataFrame:
+    """Join predictions with what is known of the genes, in the data set's order.
+
+    Args:
+        promoters: the genes; observed values are taken where the target has the model's name.
+        info: of the model; its split by chromosome says what each gene was to it.
+        predicted: float32, shape (genes, targets of the model).
+
+    Returns:
+        Columns `gene_id`, `chrom`, `split` (None for a chromosome that the model never met), and per
+        target `TARGET` (observed, NaN if unknown) and `TARGET_predicted`.
+    """
+    table = promoters.genes[["gene_id", "chrom"]].reset_index(drop=True)
+    table["split"] = splits.assign(table["chrom"], info.split_of_chrom).astype("object")
+    observed = dict(zip(promoters.target_names, promoters.targets.T, strict=True))
+    unknown = np.full(len(promoters), np.nan, np.float32)
+    values = {}
+    for index, target in enumerate(info.targets):
+        values[target] = observed.get(target, unknown)
+        values[f"{target}_predicted"] = predicted[:, index]
+    return pd.concat([table, pd.DataFrame(values)], axis=1)
+
+
+def write_predictions(path: AnyPath, table: pd.DataFrame) -> None:
+    """Write a predictions table as Parquet, whole or not at all."""
+    text, number = pa.string(), pa.float32()
+    fields = [(name, text if name in ("gene_id", "chrom", "split") else number) for name in table.columns]
+    storage.write_table(path, pa.Table.from_pandas(table, pa.schema(fields), preserve_index=False), {})

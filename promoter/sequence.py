@@ -1,0 +1,87 @@
+"""Sequences as tokens and as one-hot tensors.
+
+Tokens are uint8: A=0 C=1 G=2 T=3, anything else 4 (N). Lower case equals upper case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+N_TOKEN = 4
+BASES = "ACGT"
+
+_TOKEN_OF_BYTE = np.full(256, N_TOKEN, dtype=np.uint8)
+for _token, _base in enumerate(BASES):
+    _TOKEN_OF_BYTE[[ord(_base), ord(_base.lower())]] = _token
+_BYTE_OF_TOKEN = np.frombuffer(b"ACGTN", dtype=np.uint8)
+_COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
+
+
+def encode(sequence: str | Sequence[str]) -> np.ndarray:
+    """Turn a sequence, or a list of sequences of one length, into tokens.
+
+    Args:
+        sequence: letters; those other than ACGT and acgt (N, IUPAC codes, gaps) become 4.
+
+    Returns:
+        uint8, shape (length,) for one sequence, (N, length) for a list.
+
+    Raises:
+        ValueError: the sequences of a list have several lengths; the message names the first odd one.
+    """
+    if isinstance(sequence, str):
+        # "replace" makes one "?" of each letter outside ASCII, which keeps the length
+        return _TOKEN_OF_BYTE[np.frombuffer(sequence.encode("ascii", "replace"), dtype=np.uint8)]
+    if len(sequence) == 0:
+        return np.zeros((0, 0), dtype=np.uint8)
+    length = len(sequence[0])
+    for row, one in enumerate(sequence):
+        if len(one) != length:
+            raise ValueError(f"sequence {row} has {len(one)} bases, sequence 0 has {length}: one length needed")
+    return encode("".join(sequence)).reshape(len(sequence), length)
+
+
+def decode(tokens: np.ndarray) -> list[str]:
+    """Turn tokens, shape (N, length), back into upper-case strings."""
+    letters = np.ascontiguousarray(_BYTE_OF_TOKEN[np.minimum(tokens, N_TOKEN)])
+    return [row.tobytes().decode("ascii") for row in letters]
+
+
+def reverse_complement(sequence: str | np.ndarray | Tensor) -> str | np.ndarray | Tensor:
+    """Return the reverse complement of a string, of tokens, or of a one-hot tensor.
+
+    Args:
+        sequence: a string; or integer tokens, numpy or torch, shape (..., length); or a floating-point
+            one-hot tensor, numpy or torch, shape (..., 4, length).
+
+    Returns:
+        The same type and shape. A string comes back in upper case with N for other letters.
+    """
+    if isinstance(sequence, str):
+        return decode(reverse_complement(encode(sequence))[None])[0]  # type: ignore[index] # tokens in, tokens out
+    if isinstance(sequence, Tensor):
+        if sequence.is_floating_point():
+            return sequence.flip(-1, -2)
+        return torch.as_tensor(_COMPLEMENT, device=sequence.device)[sequence.long()].flip(-1).to(sequence.dtype)
+    if np.issubdtype(sequence.dtype, np.floating):
+        return sequence[..., ::-1, ::-1].copy()
+    return _COMPLEMENT[sequence][..., ::-1].astype(sequence.dtype)
+
+
+def one_hot(tokens: np.ndarray | Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Turn tokens into one-hot, on the device of the tokens.
+
+    Args:
+        tokens: integers, shape (..., length).
+        dtype: of the result.
+
+    Returns:
+        Shape (..., 4, length); N is four zeros.
+    """
+    tokens = torch.as_tensor(tokens)
+    bases = torch.arange(len(BASES), dtype=tokens.dtype, device=tokens.device)
+    return (tokens.unsqueeze(-2) == bases.unsqueeze(-1)).to(dtype)

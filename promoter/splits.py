@@ -1,0 +1,148 @@
+"""Splits by chromosome: whole chromosomes are held out, since neighbours share sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from promoter.errors import InputError
+from promoter.genome import match_chromosomes
+
+SPLITS = ("train", "val", "test")
+_EXHAUSTIVE = 10  # up to this many chromosomes all 3^n assignments are tried
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which chromosomes are held out.
+
+    Args:
+        val: chromosomes of the validation set; chosen by gene count when left out.
+        test: chromosomes of the test set; chosen by gene count when left out.
+        val_fraction: of all genes, when `val` is chosen.
+        test_fraction: of all genes, when `test` is chosen.
+    """
+
+    val: list[str] | None = None
+    test: list[str] | None = None
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse impossible fractions."""
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"--split.{name} {getattr(self, name)}: must lie between 0 and 1")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise InputError(
+                f"--split.val_fraction {self.val_fraction} and --split.test_fraction {self.test_fraction} "
+                "leave nothing to train on; lower them"
+            )
+
+
+def split_by_chromosome(chroms: pd.Series, config: SplitConfig) -> dict[str, str]:
+    """Assign each chromosome to `train`, `val` or `test`.
+
+    Sets that the config does not give are chosen to come closest, by genes, to its fractions;
+    equal genes give equal splits.
+
+    Args:
+        chroms: the chromosome of each gene.
+        config: chromosomes given, or fractions.
+
+    Returns:
+        Chromosome -> split, in order of first appearance.
+
+    Raises:
+        InputError: an unknown chromosome, one in two sets, or an empty set.
+    """
+    counts = {str(name): int(n) for name, n in chroms.value_counts(sort=False).items()}
+    order = [str(name) for name in chroms.drop_duplicates()]
+    given = {name: _known(name, getattr(config, name), order) for name in ("val", "test")}
+    both = sorted(set(given["val"] or ()) & set(given["test"] or ()))
+    if both:
+        raise InputError(f"--split.val and --split.test both hold {both}; a chromosome belongs to one of them")
+    targets = {"val": config.val_fraction * len(chroms), "test": config.test_fraction * len(chroms)}
+    fixed = {chrom: name for name, chosen in given.items() for chrom in chosen or ()}
+    free = [chrom for chrom in order if chrom not in fixed]
+    wanted = {name: targets[name] for name, chosen in given.items() if chosen is None}
+    if len(free) < len(wanted) + 1:
+        raise InputError(
+            f"{len(order)} chromosomes ({', '.join(order[:5])}) cannot be split into train, val and test: "
+            "leave at least one chromosome for each"
+        )
+    fixed |= _choose(free, counts, wanted)
+    return {chrom: fixed.get(chrom, "train") for chrom in order}
+
+
+def assign(chroms: pd.Series, split_of_chrom: Mapping[str, str]) -> pd.Series:
+    """Return the split of each gene; chromosomes are matched across spellings, unknown ones get none."""
+    matched = match_chromosomes(chroms.dropna().unique(), split_of_chrom)
+    return chroms.map({chrom: split_of_chrom[known] for chrom, known in matched.items()})
+
+
+def _known(name: str, chosen: Sequence[str] | None, available: Iterable[str]) -> list[str] | None:
+    if chosen is None:
+        return None
+    if not chosen:
+        raise InputError(f"--split.{name} is empty; name at least one chromosome, or leave it out")
+    available = list(available)
+    matched = match_chromosomes(chosen, available)
+    unknown = [chrom for chrom in chosen if chrom not in matched]
+    if unknown:
+        raise InputError(
+            f"--split.{name} {', '.join(unknown)}: no gene lies on it; "
+            f"the data has {', '.join(available[:30])}{' …' if len(available) > 30 else ''}"
+        )
+    return list(dict.fromkeys(matched[chrom] for chrom in chosen))
+
+
+def _choose(free: Sequence[str], counts: Mapping[str, int], wanted: Mapping[str, float]) -> dict[str, str]:
+    """Choose chromosomes for each wanted set, none empty, at least one left to train on."""
+    if not wanted:
+        return {}
+    if len(free) <= _EXHAUSTIVE:
+        return _choose_exhaustively(free, counts, wanted)
+    chosen: dict[str, str] = {}
+    for name, target in wanted.items():
+        rest = [chrom for chrom in free if chrom not in chosen]
+        spare = len(wanted) - 1 - list(wanted).index(name) + 1  # sets still to fill, and training
+        for chrom in _closest_subset([counts[c] for c in rest], target, len(rest) - spare):
+            chosen[rest[chrom]] = name
+    return chosen
+
+
+def _choose_exhaustively(
+    free: Sequence[str], counts: Mapping[str, int], wanted: Mapping[str, float]
+) -> dict[str, str]:
+    sizes = np.array([counts[chrom] for chrom in free])
+    names = ["train", *wanted]
+    labels = np.array(list(product(range(len(names)), repeat=len(free))), dtype=np.int8)
+    filled = np.all([(labels == i).any(axis=1) for i in range(len(names))], axis=0)
+    labels = labels[filled]
+    off = sum(abs((labels == i) @ sizes - wanted[name]) for i, name in enumerate(names) if i)
+    best = labels[np.lexsort(((labels > 0).sum(axis=1), off))[0]]
+    return {chrom: names[label] for chrom, label in zip(free, best, strict=True) if label}
+
+
+def _closest_subset(sizes: Sequence[int], target: float, most: int) -> list[int]:
+    """Return indices of the non-empty subset whose sum is closest to `target` (subset-sum by dynamic programming).
+
+    Of equal sums the one with fewer members is kept; `most` bounds the members.
+    """
+    limit = int(2 * target) + 1
+    subsets: dict[int, tuple[int, ...]] = {0: ()}
+    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        for total, members in list(subsets.items()):
+            grown = total + sizes[index]
+            if grown > limit and members:  # a single chromosome may pass the limit, so that none stays empty
+                continue
+            candidate = (*members, index)
+            if len(candidate) <= most and len(candidate) < len(subsets.get(grown, range(most + 1))):
+                subsets[grown] = candidate
+    del subsets[0]
+    return sorted(subsets[min(subsets, key=lambda total: (abs(total - target), total))])
