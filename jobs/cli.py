@@ -1,0 +1,177 @@
+"""The command line of a job: its function's arguments as flags, and one way to end.
+
+A flag overrides the file given with `--config`, in whatever order they stand. Exit codes: 0 done,
+1 failed at run time, 2 wrong input (one line on standard error), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from rich.console import Console
+
+from promoter import storage
+from promoter.errors import InputError
+
+PROVENANCE = "provenance"  # key of config.yaml that records versions and checksums; ignored when read back
+# No markup, since gene names may hold [brackets]. A pipe or file has no width: take one that fits tables.
+console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
+_TOO_LONG = 400
+
+
+def run(job: Callable[..., None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Parse the command line into the arguments of `job`, call it, and exit with its code.
+
+    Args:
+        job: a function whose docstring describes each argument; dataclass arguments become groups of
+            flags (`--model.channels`).
+        argv: the command line without the program's name; `sys.argv` when None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        call = _parse(job, arguments)
+        job(**call)
+    except InputError as error:
+        _end(error, 2, debug)
+    except KeyboardInterrupt as error:
+        _end(error, 130, debug, "interrupted; run the same command again to go on")
+    except Exception as error:  # the last line of defence: whatever it is, say it in one line
+        _end(error, 1, debug)
+    sys.exit(0)
+
+
+def _end(error: BaseException, code: int, debug: bool, message: str | None = None) -> NoReturn:
+    if debug:
+        traceback.print_exception(error)
+    text = message or one_line(error)
+    if code == 1 and not debug:
+        text += " (--debug shows where)"
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    # A thread of a library may still wait for something; the exit code is decided, so flush and go.
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's message on one line, with its type where the message alone says too little."""
+    text = " ".join(str(error).split())
+    if not type(error).__module__.startswith("promoter."):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= _TOO_LONG or isinstance(error, InputError) else text[:_TOO_LONG] + " …"
+
+
+def _parse(job: Callable[..., None], arguments: list[str]) -> dict[str, Any]:
+    parser = ArgumentParser(
+        prog=f"python -m {job.__module__ if job.__module__ != '__main__' else _module_name()}",
+        description=(job.__doc__ or "").split("\n\n")[0],
+        exit_on_error=False,
+        allow_abbrev=False,  # a shortened flag is a misspelt one
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML file with any of these settings; flags override it"
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and the logs of Ray")
+    parser.add_function_arguments(job, as_group=False)
+    try:
+        config = parser.parse_args(_config_first(_lists_joined(arguments, _list_flags(parser))))
+        call = vars(parser.instantiate(config))
+    except InputError:  # raised by a dataclass that refuses its values
+        raise
+    except (ArgumentError, argparse.ArgumentError, ValueError, TypeError) as error:
+        raise InputError(_explain(error, parser)) from error
+    if call.pop("debug"):
+        os.environ["PROMOTER_DEBUG"] = "1"
+    call.pop("config", None)
+    return call
+
+
+def _module_name() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else "jobs"
+
+
+def _config_first(arguments: list[str]) -> list[str]:
+    """Put the contents of `--config` files before all flags, so that flags override them."""
+    files, rest = [], []
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        if word == "--config" and position + 1 < len(arguments):
+            files.append(arguments[position + 1])
+            position += 2
+        elif word.startswith("--config="):
+            files.append(word.split("=", 1)[1])
+            position += 1
+        else:
+            rest.append(word)
+            position += 1
+    contents = []
+    for file in files:
+        settings = storage.read_yaml(file)
+        settings.pop(PROVENANCE, None)
+        contents.append(f"--config={yaml.safe_dump(settings)}")
+    return contents + rest
+
+
+def _list_flags(parser: ArgumentParser) -> dict[str, bool]:
+    """Return the flags whose value is a list or a tuple, and whether it holds text."""
+    return {
+        flag: "[str" in str(getattr(action, "_typehint", ""))
+        for action in parser._actions  # argparse has no public way to list its options
+        for flag in action.option_strings
+        if re.search(r"\b(list|tuple|Sequence)\[", str(getattr(action, "_typehint", "")))
+    }
+
+
+def _lists_joined(arguments: list[str], list_flags: dict[str, bool]) -> list[str]:
+    """Accept lists as people write them: `--genes A B`, `--genes A,B` and `--genes '[A, B]'`."""
+    joined: list[str] = []
+    position = 0
+    while position < len(arguments):
+        flag, equals, first = arguments[position].partition("=")
+        position += 1
+        if flag not in list_flags:
+            joined.append(arguments[position - 1])
+            continue
+        values = [first] if equals else []
+        while position < len(arguments) and not arguments[position].startswith("--"):
+            values.append(arguments[position])
+            position += 1
+        if len(values) == 1 and (values[0].startswith("[") or values[0] == "null"):
+            joined.append(f"{flag}={values[0]}")
+        else:
+            items = [item.strip() for value in values for item in value.split(",") if item.strip()]
+            quoted = map(json.dumps, items) if list_flags[flag] else items  # chromosome 1 is text
+            joined.append(f"{flag}=[{', '.join(quoted)}]")
+    return joined
+
+
+def _explain(error: Exception, parser: ArgumentParser) -> str:
+    """Turn a parser's complaint into one line that names the flag, the value and the mend."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^(argument|Parser key) ", "", text)
+    text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:", "", text)
+    text = re.sub(r"<class '(\w+)'>|typing\.", lambda m: m.group(1) or "", text)
+    known = [flag[2:] for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+    unknown = re.search(
+        r"Group '(?P<group>[\w.]+)' does not accept option '(?P<in_group>[\w.]+)'"
+        r"|Option '(?P<option>[\w.]+)' is not accepted|unrecognized arguments: --(?P<flag>[\w.]+)",
+        text,
+    )
+    if unknown:
+        group, in_group = unknown["group"], unknown["in_group"]
+        name = f"{group}.{in_group}" if group else unknown["option"] or unknown["flag"]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        return f"there is no setting '{name}'" + (f"; did you mean '{near[0]}'?" if near else "; see --help")
+    return f"{text}; see --help"

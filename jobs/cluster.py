@@ -1,0 +1,189 @@
+"""Connecting to Ray, and spreading tasks over it without flooding it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import ray
+import torch
+from ray.exceptions import RayTaskError
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from jobs.cli import console
+from promoter.checkpoint import PackedModel, unpack_model
+from promoter.errors import InputError
+from promoter.memory import keep_freed_memory
+from promoter.model import PromoterCNN
+
+Item = TypeVar("Item")
+_AHEAD = 2  # tasks submitted for each that runs, so that a worker never waits for the driver
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to compute on: CPUs, GPUs, nodes, and whether this process started it."""
+
+    cpus: int
+    gpus: int
+    nodes: int
+    local: bool
+
+
+@dataclass(frozen=True)
+class TaskLimits:
+    """What a task needs, and how many may run at a time (None: as many as fit)."""
+
+    workers: int | None
+    cpus: int
+    gpus: float
+
+    def apply(self, task: Any) -> Any:
+        """Return the task with its resources; a worker that dies is replaced and its task run again."""
+        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=3)
+
+    def in_flight(self, cluster: Cluster) -> int:
+        """Return how many tasks to keep submitted.
+
+        Raises:
+            InputError: not even one fits.
+        """
+        fit = cluster.cpus // self.cpus if self.cpus else cluster.cpus
+        if self.gpus:
+            fit = min(fit, int(cluster.gpus / self.gpus))
+        if cluster.local and fit < 1:
+            raise InputError(
+                f"a task wants {self.cpus} CPUs and {self.gpus:g} GPUs, this machine has {cluster.cpus} and "
+                f"{cluster.gpus}; lower --cpus_per_worker or --gpus_per_worker"
+            )
+        return self.workers or max(fit, 1) * _AHEAD
+
+
+def is_debug() -> bool:
+    """Tell whether `--debug` was given."""
+    return os.environ.get("PROMOTER_DEBUG") == "1"
+
+
+def connect() -> Cluster:
+    """Connect to the cluster in `RAY_ADDRESS` (set inside a submitted job), else start one on this machine.
+
+    The local one listens on loopback, wants a token that only this run knows, reports no usage, and
+    prints nothing unless `--debug`.
+    """
+    local = "RAY_ADDRESS" not in os.environ
+    if not ray.is_initialized():
+        # the dashboard would take seconds to start; without it one of Ray Train's helpers logs warnings,
+        # which only --debug shows
+        options: dict[str, Any] = {"include_dashboard": is_debug()} if local else {}
+        ray.init(
+            address="local" if local else None,
+            log_to_driver=is_debug(),
+            logging_level=logging.INFO if is_debug() else logging.ERROR,
+            **options,
+        )
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own handlers would end the process with SIGABRT and stack traces
+            signal.signal(signal.SIGTERM, _terminate)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not is_debug():
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
+    resources = ray.cluster_resources()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    cluster = Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), len(alive), local)
+    _announce(cluster)
+    return cluster
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)
+
+
+@functools.lru_cache(maxsize=1)
+def _announce(cluster: Cluster) -> None:
+    """Say once what was connected to."""
+    where = "on this machine" if cluster.local else f"on {cluster.nodes} nodes"
+    console.print(f"Ray {where}: {cluster.cpus} CPUs, {cluster.gpus} GPUs", style="dim")
+
+
+def fan_out(
+    submit: Callable[[Item], ray.ObjectRef], items: Iterable[Item], in_flight: int
+) -> Iterator[tuple[Item, Any]]:
+    """Run a task for each item with a bounded number submitted, and yield (item, result) as they finish.
+
+    Raises:
+        Exception: the first that a task raised; tasks still running are then cancelled.
+    """
+    pending: dict[ray.ObjectRef, Item] = {}
+    queue = iter(items)
+    try:
+        while True:
+            while len(pending) < in_flight and (item := next(queue, _END)) is not _END:
+                pending[submit(item)] = item  # type: ignore[arg-type,index] # _END was excluded
+            if not pending:
+                return
+            ready, _ = ray.wait(list(pending), num_returns=1)
+            for reference in ready:
+                item = pending.pop(reference)
+                try:
+                    result = ray.get(reference)
+                except RayTaskError as error:
+                    raise error.cause from error
+                yield item, result
+    finally:
+        for reference in pending:
+            ray.cancel(reference, force=False)
+
+
+_END: Any = object()
+
+
+@functools.lru_cache(maxsize=1)
+def loaded_model(packed: PackedModel) -> PromoterCNN:
+    """Return the model on this worker's device; each worker process builds it once."""
+    keep_freed_memory()
+    device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    return unpack_model(packed, device)[0]
+
+
+@contextmanager
+def progress(name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and time left on a terminal, or one line at the end elsewhere; yields `advance`."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar:
+        task = bar.add_task(name, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.1f} {self.unit}/s", style="dim")

@@ -1,0 +1,75 @@
+"""Predict the expression of every gene of a data set, on as many workers as there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import ray
+
+from jobs import cluster
+from jobs.cli import console, run
+from jobs.config import resolved, write_config
+from promoter import storage
+from promoter.checkpoint import PackedModel, pack_model, unpack_model
+from promoter.dataset import locate, read_promoters
+from promoter.errors import InputError
+from promoter.predictions import predictions_table, require_fitting, write_predictions
+from promoter.training import predict as predict_tokens
+
+_GENES_PER_TASK = 512  # a multiple of the prediction batch, so that results do not depend on the tasks
+
+
+def predict(
+    model: str,
+    data: str,
+    out: str,
+    workers: int | None = None,
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float = 0,
+) -> None:
+    """Predict every gene of a data set, or every sequence of a FASTA.
+
+    Args:
+        model: model directory that jobs.train wrote.
+        data: folder that jobs.prepare wrote, or a FASTA of sequences as long as the model's window.
+        out: Parquet file with a row a gene, in the order of the data.
+        workers: tasks at a time; as many as the cluster has room for by default.
+        cpus_per_worker: of each task.
+        gpus_per_worker: of each task; may be a fraction.
+    """
+    settings = resolved(locals())
+    target = storage.resolve(out)
+    if target.suffix != ".parquet":
+        raise InputError(f"--out {out}: must be a file that ends in .parquet")
+    packed = pack_model(model)
+    _, info = unpack_model(packed)
+    promoters = read_promoters(data)
+    require_fitting(promoters, info)
+    storage.require_writable(target.parent)
+
+    place = cluster.connect()
+    limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
+    task = limits.apply(_predict_genes)
+    model_ref = ray.put(packed)
+    predicted = np.empty((len(promoters), len(info.targets)), np.float32)
+    chunks = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
+    with cluster.progress("predict", len(promoters), "genes") as advance:
+        for rows, result in cluster.fan_out(
+            lambda rows: task.remote(model_ref, promoters.tokens[rows]), chunks, limits.in_flight(place)
+        ):
+            predicted[rows] = result
+            advance(len(result))
+    write_predictions(target, predictions_table(promoters, info, predicted))
+    inputs = {packed.source: packed.checksum, str(locate(data)): promoters.checksum}
+    write_config(target.with_suffix(".config.yaml"), settings, inputs)
+    console.print(f"{len(promoters):,} predictions in {target}")
+
+
+@ray.remote
+def _predict_genes(packed: PackedModel, tokens: np.ndarray) -> np.ndarray:
+    """Predict a batch of genes in a worker process: (genes, targets)."""
+    model = cluster.loaded_model(packed)
+    return predict_tokens(model, tokens)
+
+
+if __name__ == "__main__":
+    run(predict)

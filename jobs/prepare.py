@@ -1,0 +1,126 @@
+"""Genome, genes and expression in; `promoters.parquet` out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Literal
+
+from rich.table import Table
+
+from jobs.cli import console, run
+from jobs.config import resolved, write_config
+from promoter import storage
+from promoter.annotation import read_genes
+from promoter.dataset import write_promoters
+from promoter.errors import InputError
+from promoter.expression import Missing, Transform, looks_untransformed, read_expression
+from promoter.genome import Genome
+from promoter.prepare import Summary, require_window
+from promoter.prepare import prepare as cut_promoters
+from promoter.yeast import fetch_yeast
+
+
+def prepare(
+    out: str,
+    genome: str | None = None,
+    genes: str | None = None,
+    expression: str | None = None,
+    upstream: int = 2000,
+    downstream: int = 0,
+    transform: Transform = "none",
+    targets: list[str] | None = None,
+    gene_column: str | None = None,
+    missing: Missing = "error",
+    attribute: str | None = None,
+    feature: str = "gene",
+    ignore_version: bool = False,
+    chroms: list[str] | None = None,
+    exclude_chroms: list[str] | None = None,
+    dataset: Literal["yeast", "yeast_levels"] | None = None,
+    cache: str | None = None,
+) -> None:
+    """Cut the promoter of every gene and join it with the gene's expression.
+
+    Args:
+        out: folder for promoters.parquet, config.yaml and summary.json.
+        genome: FASTA, plain or bgzip.
+        genes: BED, GTF or GFF3, plain or gzip.
+        expression: table with a row a gene: tab-separated, .csv or .parquet.
+        upstream: bases before the transcription start site.
+        downstream: bases from the transcription start site on.
+        transform: of the expression values: none, log1p (natural), log2p1, or cpm_log2p1 for raw counts.
+        targets: columns of the expression table to predict; all numeric ones by default.
+        gene_column: column of the expression table with the gene ids; the first by default.
+        missing: on an empty, NaN or infinite value end with an error, or drop the gene.
+        attribute: GTF/GFF3 attribute that holds the gene id; gene_id by default, for GFF3 also ID or Name.
+        feature: GTF/GFF3 feature type that is a gene.
+        ignore_version: take ENSG01.5 and ENSG01 for the same gene.
+        chroms: keep only genes on these chromosomes.
+        exclude_chroms: leave out genes on these chromosomes.
+        dataset: a named public data set instead of files: yeast (response to salt) or yeast_levels (TPM in
+            eight conditions); files given beside it take the place of its own.
+        cache: folder with, or for, the downloads of --dataset.
+    """
+    settings = resolved(locals())
+    require_window(upstream, downstream)
+    where = storage.require_writable(out)
+    if dataset is not None:
+        files = fetch_yeast(where / "source", cache)
+        genome, genes = genome or str(files.genome), genes or str(files.genes)
+        expression = expression or str(files.salt_response if dataset == "yeast" else files.levels)
+    for flag, value in (("genome", genome), ("genes", genes), ("expression", expression)):
+        if value is None:
+            raise InputError(f"--{flag} is missing; give its file, or a named data set with --dataset")
+    assert genome and genes and expression  # noqa: S101, PT018 # checked above; for the type checker
+    for value, what in (
+        (genome, "genome FASTA"),
+        (genes, "gene annotation"),
+        (expression, "expression table"),
+    ):
+        storage.require_file(value, what)
+    table = read_expression(expression, targets, transform, gene_column, missing)
+    annotated = read_genes(genes, attribute, feature)
+    fasta = Genome(genome)
+    promoters, summary = cut_promoters(
+        fasta, annotated, table, upstream, downstream, chroms, exclude_chroms, ignore_version
+    )
+    inputs = {str(storage.resolve(path)): storage.sha256(path) for path in (genome, genes, expression)}
+    promoters.metadata.update(transform=transform, sources=inputs)
+    storage.write_json(where / "summary.json", asdict(summary))
+    write_config(where / "config.yaml", settings, inputs)
+    path = write_promoters(where, promoters)
+    _show(summary, promoters.length)
+    if transform == "none" and looks_untransformed(table.values):
+        console.print(
+            "note: the values look like TPM or counts, not logarithms; consider --transform log2p1 "
+            "(or cpm_log2p1 for raw counts)"
+        )
+    console.print(f"{summary.genes_kept:,} promoters of {promoters.length:,} bases in {path}")
+
+
+def _show(summary: Summary, length: int) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_column(style="dim")
+    table.add_row(f"{summary.genes_kept:,}", "genes kept", "")
+    if summary.padded:
+        table.add_row(
+            f"{summary.padded:,}", f"of them with N where the {length:,} bases pass a chromosome end", ""
+        )
+    for reason, count in summary.dropped.items():
+        examples = ", ".join(summary.examples.get(reason, []))
+        table.add_row(
+            f"{count:,}", f"left out: {reason}", f"{examples}, …" if count > 3 and examples else examples
+        )
+    console.print(table)
+    if summary.renamed_chromosomes:
+        pairs = [f"{name} → {other}" for name, other in summary.renamed_chromosomes.items()]
+        more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+        console.print(f"chromosome names mapped to the FASTA's: {', '.join(pairs[:3])}{more}")
+    if summary.ignored_columns:
+        console.print(f"columns without numbers passed over: {', '.join(summary.ignored_columns[:5])}")
+
+
+if __name__ == "__main__":
+    run(prepare)

@@ -1,0 +1,371 @@
+"""Train a model on a prepared data set by DDP under Ray Train."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+import ray.train
+import torch
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+    WorkerGroupError,
+)
+from ray.train.torch import TorchTrainer, get_device
+from ray.util.queue import Empty, Queue
+from rich.table import Table
+from upath import UPath
+
+from jobs import cluster
+from jobs.cli import PROVENANCE, console, run
+from jobs.config import resolved, write_config
+from promoter import checkpoint, storage
+from promoter.checkpoint import ModelInfo
+from promoter.dataset import Promoters, locate, read_promoters
+from promoter.errors import InputError
+from promoter.memory import keep_freed_memory
+from promoter.metrics import METRICS, evaluate_predictions
+from promoter.model import CNNConfig, PromoterCNN
+from promoter.predictions import predictions_table, write_predictions
+from promoter.splits import SPLITS, SplitConfig, assign, split_by_chromosome
+from promoter.training import (
+    Examples,
+    TrainingConfig,
+    TrainingDivergedError,
+    TrainingState,
+    fit,
+    predict,
+    standardisation,
+)
+
+_RUN = "checkpoints"  # Ray's folder in --out; removed when the model is written
+_STATE = "state.pt"
+_PREDICTIONS = "predictions.npy"
+_RESOURCES = ("workers", "gpus_per_worker", "cpus_per_worker")  # may change between a run and its resumption
+_MAX_FAILURES = 3  # worker deaths before the run gives up
+
+
+def train(
+    data: str,
+    out: str,
+    split: SplitConfig = SplitConfig(),
+    model: CNNConfig = CNNConfig(),
+    training: TrainingConfig = TrainingConfig(),
+    workers: int = 1,
+    gpus_per_worker: float | None = None,
+    cpus_per_worker: int | None = None,
+) -> None:
+    """Train a CNN on some chromosomes, choose its best epoch on others, and evaluate it on yet others.
+
+    Run again after an interruption it goes on from the last epoch.
+
+    Args:
+        data: folder that jobs.prepare wrote.
+        out: folder for model/, history.csv, predictions.parquet, metrics.json and config.yaml.
+        split: chromosomes held out for validation and test.
+        model: the network.
+        training: the recipe.
+        workers: processes that share each batch by DDP.
+        gpus_per_worker: 1 where the cluster has GPUs, else 0, by default.
+        cpus_per_worker: an equal share of a machine without GPUs, else 1, by default.
+    """
+    settings = resolved(locals())
+    promoters = read_promoters(data)
+    if not promoters.target_names:
+        raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
+    model = replace(model, n_targets=len(promoters.target_names))
+    PromoterCNN(model, promoters.length)  # fails here, not on a worker, when the window is too short
+    split_of_chrom = split_by_chromosome(promoters.genes["chrom"], split)
+    info = _describe(promoters, split_of_chrom, training)
+    where = storage.require_writable(out)
+    inputs = {str(locate(data)): promoters.checksum}
+    if _require_same(where, settings, inputs):
+        console.print(f"{where}: this run is finished already; nothing to do")
+        _show_metrics(storage.read_json(where / "metrics.json"))
+        return
+    write_config(where / "config.yaml", settings, inputs)
+
+    place = cluster.connect()
+    scaling = _scaling(place, workers, gpus_per_worker, cpus_per_worker)
+    _show_start(promoters, info, scaling)
+    finished = _run_workers(where, promoters, info, model, training, scaling)
+    _publish(where, finished, promoters, info, training)
+    console.print(f"model, predictions and metrics in {where}")
+
+
+def _describe(promoters: Promoters, split_of_chrom: dict[str, str], training: TrainingConfig) -> ModelInfo:
+    split = {name: [c for c, assigned in split_of_chrom.items() if assigned == name] for name in SPLITS}
+    learned = assign(promoters.genes["chrom"], split_of_chrom) == "train"
+    scale = standardisation(promoters.targets[learned.to_numpy()])
+    window = promoters.metadata["window"]
+    return ModelInfo(
+        targets=promoters.target_names,
+        window={
+            "upstream": window["upstream"],
+            "downstream": window["downstream"],
+            "length": promoters.length,
+        },
+        standardisation={"mean": scale.mean.tolist(), "sd": scale.sd.tolist()},
+        transform=promoters.metadata.get("transform"),
+        split=split,
+        data={"sha256": promoters.checksum, "genes": len(promoters)},
+        training=asdict(training),
+        versions=checkpoint.versions() | {"ray": ray.__version__},
+    )
+
+
+def _require_same(where: UPath, settings: dict[str, Any], inputs: dict[str, str]) -> bool:
+    """Tell whether a finished run of these settings is there; refuse to mix with one of others."""
+    if not (where / "config.yaml").exists():
+        if (where / _RUN).exists() or (where / "model").exists():
+            raise InputError(f"{where}: holds a run without its config.yaml; choose another --out")
+        return False
+    earlier = storage.read_yaml(where / "config.yaml")
+    known = (earlier.pop(PROVENANCE, None) or {}).get("inputs", {})
+    ignored = {*_RESOURCES, "out", "data"}
+    different = [key for key in settings if key not in ignored and settings[key] != earlier.get(key)]
+    if list(known.values()) != list(inputs.values()):
+        different.insert(0, "data")
+    if different:
+        raise InputError(
+            f"{where}: holds a run with other settings (different: {', '.join(different)}); "
+            "choose another --out, or delete the folder"
+        )
+    return (where / "metrics.json").exists()
+
+
+def _scaling(
+    place: cluster.Cluster, workers: int, gpus_per_worker: float | None, cpus_per_worker: int | None
+) -> ScalingConfig:
+    if workers < 1:
+        raise InputError(f"--workers {workers}: must be at least 1")
+    gpus = float(place.gpus > 0) if gpus_per_worker is None else gpus_per_worker
+    cpus = cpus_per_worker or (1 if gpus else max(1, place.cpus // workers))
+    if place.local and (workers * cpus > place.cpus or workers * gpus > place.gpus):
+        raise InputError(
+            f"{workers} workers want {workers * cpus} CPUs and {workers * gpus:g} GPUs, this machine has "
+            f"{place.cpus} and {place.gpus}; lower --workers"
+        )
+    resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources)
+
+
+def _run_workers(
+    where: UPath,
+    promoters: Promoters,
+    info: ModelInfo,
+    model: CNNConfig,
+    training: TrainingConfig,
+    scaling: ScalingConfig,
+) -> Checkpoint:
+    """Train until done, resuming what Ray finds in the run's folder, and return the last checkpoint."""
+    split = assign(promoters.genes["chrom"], info.split_of_chrom).to_numpy()
+    job = {
+        "tokens": ray.put(promoters.tokens),
+        "targets": ray.put(promoters.targets),
+        "split": split,
+        "info": info,
+        "model": model,
+        "training": training,
+    }
+    records = Queue(actor_options={"num_cpus": 0})
+    trainer = TorchTrainer(
+        _train_on_worker,
+        train_loop_config=job,
+        scaling_config=scaling,
+        run_config=RunConfig(
+            name=_RUN,
+            storage_path=str(where),
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[_Announcer(records)],
+        ),
+    )
+    result = _fit_and_narrate(trainer, records, training.epochs)
+    if result.checkpoint is None:
+        raise RuntimeError(f"Ray Train ended without a checkpoint: {result.error}")
+    return result.checkpoint
+
+
+class _Announcer(UserCallback):
+    """Passes each committed report on to the driver; runs in the process of Ray Train's controller."""
+
+    def __init__(self, records: Queue) -> None:
+        self.records = records
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        self.records.put_nowait(metrics[0])
+
+
+def _fit_and_narrate(trainer: TorchTrainer, records: Queue, epochs: int) -> Result:
+    """Run the trainer in a thread, and print a line for each epoch meanwhile.
+
+    Raises:
+        TrainingDivergedError: a worker reported it.
+        Exception: what made the workers fail, as it was raised there.
+    """
+    outcome: list[Result | BaseException] = []
+
+    def fit_in_background() -> None:  # the main thread stays free for Ctrl-C
+        try:
+            outcome.append(trainer.fit())
+        except BaseException as error:  # whatever it is, the main thread raises it
+            outcome.append(error)
+
+    thread = threading.Thread(target=fit_in_background, daemon=True)
+    thread.start()
+    seconds: list[float] = []
+    diverged = None
+    while True:
+        running = thread.is_alive()
+        try:
+            record = records.get(timeout=0.5)
+        except Empty:
+            if not running:
+                break
+            continue
+        diverged = record.get("diverged")
+        if "epoch" in record:
+            if not seconds:
+                console.print(_HEADER, style="dim")
+            seconds.append(record["seconds"])
+            console.print(_epoch_line(record, epochs, float(np.median(seconds))))
+    records.shutdown(force=True)
+    if diverged:
+        raise TrainingDivergedError(diverged)
+    result = outcome[0]
+    if isinstance(result, WorkerGroupError) and result.worker_failures:
+        raise next(iter(result.worker_failures.values())) from result
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _train_on_worker(job: dict[str, Any]) -> None:
+    """Train on one of the workers (runs in its process)."""
+    tokens: np.ndarray = ray.get(job["tokens"])
+    targets: np.ndarray = ray.get(job["targets"])
+    split: np.ndarray = job["split"]
+    training: TrainingConfig = job["training"]
+    info: ModelInfo = job["info"]
+    keep_freed_memory()
+    first = ray.train.get_context().get_world_rank() == 0
+    examples = {name: Examples(tokens[split == name], targets[split == name]) for name in ("train", "val")}
+    torch.manual_seed(training.seed)
+    model = PromoterCNN(job["model"], length=tokens.shape[1])
+    device = get_device()
+
+    def report(state: TrainingState) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            saved = None
+            if first:
+                (Path(folder) / _STATE).write_bytes(state.to_bytes())
+                saved = Checkpoint.from_directory(folder)
+            ray.train.report(state.history[-1] | {"best_epoch": state.best_epoch}, checkpoint=saved)
+
+    try:
+        state = fit(model, examples["train"], examples["val"], training, device, _restore(), report)
+    except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
+        ray.train.report({"diverged": str(error)})
+        return
+    predicted = predict(model, tokens, device, training.precision, together=True)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = None
+        if first:
+            (Path(folder) / _STATE).write_bytes(state.to_bytes())
+            np.save(Path(folder) / _PREDICTIONS, predicted, allow_pickle=False)
+            best = replace(info, training={**info.training, "best_epoch": state.best_epoch})
+            checkpoint.save_model(Path(folder) / "model", model, best)
+            saved = Checkpoint.from_directory(folder)
+        ray.train.report({"finished": True}, checkpoint=saved)
+
+
+def _restore() -> TrainingState | None:
+    """Return the state of the last checkpoint, of an earlier attempt or run."""
+    saved = ray.train.get_checkpoint()
+    if saved is None:
+        return None
+    with saved.as_directory() as folder:
+        return TrainingState.from_bytes((Path(folder) / _STATE).read_bytes())
+
+
+_HEADER = "  epoch  train MSE    val MSE  val r  learning rate  genes/s  time left"
+
+
+def _epoch_line(record: dict[str, float], epochs: int, seconds: float) -> str:
+    left = round((epochs - record["epoch"]) * seconds)
+    return (
+        f"{record['epoch']:>3.0f}/{epochs:<3d} {record['train_mse']:>10.4f} {record['val_mse']:>10.4f} "
+        f"{record['val_pearson']:>6.3f} {record['learning_rate']:>14.2g} {record['genes_per_second']:>8,.0f} "
+        f"{left // 3600:>4d}:{left // 60 % 60:02d}:{left % 60:02d}"
+        + ("  best" if record["best_epoch"] == record["epoch"] else "")
+    )
+
+
+def _publish(
+    where: UPath, finished: Checkpoint, promoters: Promoters, info: ModelInfo, training: TrainingConfig
+) -> None:
+    """Write the results; metrics.json comes last, so that it stands for a finished run."""
+    with finished.as_directory() as folder:
+        state = TrainingState.from_bytes((Path(folder) / _STATE).read_bytes())
+        predicted = np.load(Path(folder) / _PREDICTIONS, allow_pickle=False)
+        checkpoint.copy_model(Path(folder) / "model", where / "model")
+    storage.write_text(where / "history.csv", pd.DataFrame(state.history).to_csv(index=False))
+    table = predictions_table(promoters, info, predicted)
+    write_predictions(where / "predictions.parquet", table)
+    metrics = evaluate_predictions(table, info.targets, training.seed)
+    storage.write_json(where / "metrics.json", metrics)
+    storage.remove_folder(where / _RUN)
+    console.print(f"best epoch {state.best_epoch} of {state.epoch}")
+    _show_metrics(metrics)
+
+
+def _show_start(promoters: Promoters, info: ModelInfo, scaling: ScalingConfig) -> None:
+    counts = assign(promoters.genes["chrom"], info.split_of_chrom).value_counts()
+    for name in SPLITS:
+        chroms = info.split[name]
+        shown = ", ".join(chroms[:12]) + (f" and {len(chroms) - 12} more" if len(chroms) > 12 else "")
+        console.print(f"{name:>5}: {counts[name]:,} genes on {shown}")
+    resources: Any = scaling.resources_per_worker or {}  # typed as a search space, too
+    each = ", ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
+    console.print(f"{scaling.num_workers} worker{'s' * (scaling.num_workers != 1)} with {each} each")
+
+
+def _show_metrics(metrics: dict[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for name in ("split", "target", "genes", *METRICS):
+        table.add_column(name, justify="left" if name in ("split", "target") else "right")
+    for split in SPLITS:
+        shown: dict[str, Any] = metrics.get(split, {})
+        for target, values in list(shown.items())[:_TARGETS_SHOWN]:
+            cells = [_with_interval(values[name], values[f"{name}_ci95"]) for name in METRICS]
+            table.add_row(split, target, f"{values['n']:,}", *cells)
+    console.print(table)
+    more = len(next(iter(metrics.values()), {})) - _TARGETS_SHOWN
+    if more > 0:
+        console.print(f"and {more} more targets in metrics.json")
+
+
+_TARGETS_SHOWN = 8
+
+
+def _with_interval(value: float | None, interval: list[float] | None) -> str:
+    if value is None or interval is None:
+        return "–"
+    return f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+if __name__ == "__main__":
+    run(train)
