@@ -1,0 +1,45 @@
+"""Fixtures for all tests: the real data, small input files, and commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from files import Command, Write
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def yeast() -> Path:
+    folder = ROOT.parent / "shared" / "data" / "yeast"
+    if not folder.is_dir() and not os.environ.get("CI"):
+        pytest.skip(f"the real data is not there: {folder}")
+    assert folder.is_dir(), f"CI needs the real data: {folder}"
+    return folder
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a file into the test's folder; text keeps its line ends."""
+
+    def one(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return one
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """Run `python -m jobs.NAME ...` as a person does."""
+
+    def run(job: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", f"jobs.{job}", *map(str, arguments)]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+    return run

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from jobs import cluster
+
+pytestmark = pytest.mark.ray
+
+
+@ray.remote(num_cpus=0)
+class _Gauge:
+    """Counts tasks that are running, and the most there ever were."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def change(self, by: int) -> int:
+        self.now += by
+        self.most = max(self.most, self.now)
+        return self.most
+
+
+@ray.remote(num_cpus=0)
+def _work(gauge: Any, item: int) -> int:
+    ray.get(gauge.change.remote(1))
+    time.sleep(0.02)
+    ray.get(gauge.change.remote(-1))
+    return item * item
+
+
+def test_fan_out_yields_each_result_once_and_bounds_what_is_submitted(ray_cluster: cluster.Cluster):
+    gauge: Any = _Gauge.remote()
+    submitted: list[int] = []
+
+    def submit(item: int) -> ray.ObjectRef:
+        submitted.append(item)
+        return _work.remote(gauge, item)
+
+    results = {}
+    for item, result in cluster.fan_out(submit, range(20), 3):
+        assert len(submitted) - len(results) <= 3
+        results[item] = result
+    assert results == {item: item * item for item in range(20)}
+    most: Any = ray.get(gauge.change.remote(0))
+    assert most <= 3
+
+
+@ray.remote(num_cpus=1)
+def _fail(item: int) -> int:
+    if item == 3:
+        raise KeyError("gene 3")
+    return item
+
+
+def test_fan_out_raises_what_the_task_raised(ray_cluster: cluster.Cluster):
+    with pytest.raises(KeyError, match="gene 3"):
+        list(cluster.fan_out(_fail.remote, range(10), 2))
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def _die_once(item: int, folder: str) -> int:
+    mark = Path(folder) / str(item)
+    if item == 2 and not mark.exists():
+        mark.touch()
+        os._exit(1)
+    return item
+
+
+def test_dead_worker_loses_no_item(ray_cluster: cluster.Cluster, tmp_path: Path):
+    results = sorted(
+        item for item, _ in cluster.fan_out(lambda i: _die_once.remote(i, str(tmp_path)), range(6), 2)
+    )
+    assert results == [0, 1, 2, 3, 4, 5]
+    assert (tmp_path / "2").exists()
+
+
+def test_local_ray_listens_on_loopback_only(ray_cluster: cluster.Cluster):
+    if not ray_cluster.local:
+        pytest.skip("the tests use a cluster that was there before them")
+    mine = psutil.Process().children(recursive=True)
+    open_ports = {
+        connection.laddr
+        for process in mine
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert open_ports
+    assert {address.ip for address in open_ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

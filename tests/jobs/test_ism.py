@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.cli import run as run_job
+from jobs.ism import ism
+from promoter.checkpoint import load_model
+from promoter.dataset import read_promoters
+from promoter.ism import load_scores, saturation_mutagenesis
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def scored(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ism")
+    ism(str(run / "model"), str(data), str(out), split="test", genes_per_task=8)
+    return out
+
+
+def test_scores_are_those_of_the_library(scored: Path, run: Path, data: Path):
+    scores = load_scores(scored)
+    promoters = read_promoters(data)
+    of_test = (promoters.genes["chrom"] == "chr4").to_numpy()
+    assert scores.genes["gene_id"].tolist() == promoters.genes["gene_id"][of_test].tolist()
+    assert scores.genes["sequence"].tolist() == promoters.genes["sequence"][of_test].tolist()
+    expected = saturation_mutagenesis(load_model(run / "model"), promoters.tokens[of_test])
+    # the same computation on another number of threads: float32 rounding only
+    np.testing.assert_allclose(scores.scores, expected, atol=2e-5)
+
+
+def test_parts_have_the_contracts_columns_and_name_model_and_data(scored: Path):
+    manifest = json.loads((scored / "manifest.json").read_text())
+    assert manifest["complete"]
+    assert sum(part["genes"] for part in manifest["parts"]) == manifest["genes"] == 51
+    assert len(manifest["parts"]) == 7  # 51 genes in eights
+    for part in manifest["parts"]:
+        schema = pq.read_schema(scored / part["file"])
+        assert schema.names == [
+            *("gene_id", "chrom", "start", "end", "strand", "sequence"),
+            *("expression_prediction", "expression_scores"),
+        ]
+        assert str(schema.field("expression_scores").type).startswith("fixed_size_list<")
+        assert schema.field("expression_scores").type.list_size == 400
+        found = json.loads(schema.metadata[b"promoter"])
+        assert found["model"] == manifest["model"]
+        assert found["data"] == manifest["data"]
+
+
+def test_chosen_genes_only(run: Path, data: Path, tmp_path: Path):
+    genes = ["chr4_g0003", "chr1_g0050"]
+    arguments = ["--model", str(run / "model"), "--data", str(data), "--out", str(tmp_path), "--genes", *genes]
+    with pytest.raises(SystemExit) as ended:
+        run_job(ism, arguments)
+    assert ended.value.code == 0
+    assert sorted(load_scores(tmp_path).genes["gene_id"]) == sorted(genes)
+    assert load_scores(tmp_path, genes=genes).genes["gene_id"].tolist() == genes
+
+
+def test_rerun_computes_only_what_is_missing_or_damaged(run: Path, data: Path, tmp_path: Path):
+    arguments = (str(run / "model"), str(data), str(tmp_path))
+    ism(*arguments, split="test", genes_per_task=8)
+    parts = sorted((tmp_path / "scores").iterdir())
+    whole = {part: part.read_bytes() for part in parts}
+    parts[2].unlink()
+    parts[4].write_bytes(whole[parts[4]][: len(whole[parts[4]]) // 2])
+    before = {part: part.stat().st_mtime_ns for part in parts if part.exists()}
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
+    ism(*arguments, split="test", genes_per_task=8)
+    assert {part: part.read_bytes() for part in sorted((tmp_path / "scores").iterdir())} == whole
+    again = {part for part, written in before.items() if part.stat().st_mtime_ns != written}
+    assert again == {parts[4]}
+
+
+def test_finished_run_is_left_alone(scored: Path, run: Path, data: Path, capsys: pytest.CaptureFixture[str]):
+    before = {path: path.stat().st_mtime_ns for path in scored.rglob("*")}
+    ism(str(run / "model"), str(data), str(scored), split="test", genes_per_task=8)
+    assert "scored already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in scored.rglob("*")} == before
+
+
+def test_other_settings_or_model_are_never_mixed_in(
+    scored: Path, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = tmp_path / "model"
+    other.mkdir()
+    for file in (run / "model").iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    (other / "model.yaml").write_text((other / "model.yaml").read_text() + "# another\n")
+    before = {path: path.stat().st_mtime_ns for path in scored.rglob("*")}
+    for model, flags, named in (
+        (other, ["--split", "test", "--genes_per_task", "8"], "model"),
+        (run / "model", ["--split", "val", "--genes_per_task", "8"], "genes_sha256"),
+        (run / "model", ["--split", "test", "--genes_per_task", "9"], "genes_per_part"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run_job(ism, ["--model", str(model), "--data", str(data), "--out", str(scored), *flags])
+        assert ended.value.code == 2
+        assert named in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in scored.rglob("*")} == before
+
+
+def test_unknown_gene_is_refused(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--model", str(run / "model"), "--data", str(data), "--out", str(tmp_path / "x")]
+    with pytest.raises(SystemExit) as ended:
+        run_job(ism, [*arguments, "--genes", "nobody"])
+    assert ended.value.code == 2
+    assert "nobody" in capsys.readouterr().err

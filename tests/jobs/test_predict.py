@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.cli import run as run_job
+from jobs.predict import predict
+from promoter.checkpoint import load_model
+from promoter.dataset import read_promoters
+from promoter.sequence import one_hot
+
+pytestmark = pytest.mark.ray
+
+
+def test_predicts_every_gene_in_order_as_the_model_does(run: Path, data: Path, tmp_path: Path):
+    out = tmp_path / "new" / "predictions.parquet"
+    predict(str(run / "model"), str(data), str(out))
+    table = pd.read_parquet(out)
+    promoters = read_promoters(data)
+    expected = load_model(run / "model")(one_hot(promoters.tokens)).detach().numpy()[:, 0]
+    assert table["gene_id"].tolist() == promoters.genes["gene_id"].tolist()
+    np.testing.assert_allclose(table["expression_predicted"], expected, rtol=1e-5, atol=1e-5)
+    assert table.groupby("chrom")["split"].unique().str[0].to_dict() == {
+        "chr1": "train",
+        "chr2": "train",
+        "chr3": "val",
+        "chr4": "test",
+    }
+    assert pq.read_schema(out) == pq.read_schema(run / "predictions.parquet")
+    assert (tmp_path / "new" / "predictions.config.yaml").exists()
+
+
+def test_any_number_of_workers_gives_the_same_bytes(run: Path, data: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("jobs.predict._GENES_PER_TASK", 32)  # several tasks even for this small data set
+    outs = [tmp_path / f"{workers}.parquet" for workers in (1, 2)]
+    for workers, out in enumerate(outs, start=1):
+        predict(str(run / "model"), str(data), str(out), workers=workers)
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+def test_predicts_a_fasta_of_sequences(run: Path, data: Path, tmp_path: Path):
+    promoters = read_promoters(data)
+    chosen = promoters.genes.iloc[[5, 100, 7]]
+    records = [
+        f">{row.gene_id} note\n{row.sequence[:60]}\n{row.sequence[60:].lower()}\n" for row in chosen.itertuples()
+    ]
+    (tmp_path / "some.fa").write_text("".join(records))
+    predict(str(run / "model"), str(tmp_path / "some.fa"), str(tmp_path / "out.parquet"))
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    known = pd.read_parquet(run / "predictions.parquet").set_index("gene_id")["expression_predicted"]
+    assert table["gene_id"].tolist() == chosen["gene_id"].tolist()
+    np.testing.assert_allclose(table["expression_predicted"], known[chosen["gene_id"]], rtol=1e-5, atol=1e-5)
+    assert table[["chrom", "split", "expression"]].isna().all(axis=None)
+
+
+def test_other_window_is_refused_with_both_lengths(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "long.fa").write_text(">a\n" + "ACGT" * 30 + "\n")
+    arguments = ["--model", str(run / "model"), "--data", str(tmp_path / "long.fa")]
+    with pytest.raises(SystemExit) as ended:
+        run_job(predict, [*arguments, "--out", str(tmp_path / "out.parquet")])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "120 bases" in error
+    assert "trained on 100" in error
+
+
+def _break(model: Path, how: str) -> None:
+    description, weights = model / "model.yaml", model / "model.safetensors"
+    if how == "version":
+        description.write_text(description.read_text().replace("format: 1", "format: 99"))
+    elif how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-10])
+    else:
+        weights.unlink()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"), [("version", "format 99"), ("truncated", "SHA-256"), ("missing", "no model.safetensors")]
+)
+def test_unusable_model_is_refused(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str, message: str
+):
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in (run / "model").iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    _break(model, how)
+    with pytest.raises(SystemExit) as ended:
+        run_job(predict, ["--model", str(model), "--data", str(data), "--out", str(tmp_path / "out.parquet")])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_truncated_data_is_refused(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    damaged = tmp_path / "promoters.parquet"
+    damaged.write_bytes((data / "promoters.parquet").read_bytes()[:-100])
+    with pytest.raises(SystemExit) as ended:
+        run_job(
+            predict, ["--model", str(run / "model"), "--data", str(damaged), "--out", str(tmp_path / "o.parquet")]
+        )
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert str(damaged) in error
+    assert error.count("\n") == 1

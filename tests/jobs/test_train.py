@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from scipy import stats
+
+from jobs.cli import run as run_job
+from jobs.train import train
+from promoter.checkpoint import load_info, load_model
+from promoter.dataset import read_promoters
+from promoter.training import predict
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.ray
+
+
+def test_writes_what_the_contract_names(run: Path):
+    assert {path.name for path in run.iterdir()} == {
+        "model",
+        "history.csv",
+        "predictions.parquet",
+        "metrics.json",
+        "config.yaml",
+    }
+    assert {path.name for path in (run / "model").iterdir()} == {"model.safetensors", "model.yaml"}
+    assert pq.read_schema(run / "predictions.parquet").names == [
+        "gene_id",
+        "chrom",
+        "split",
+        "expression",
+        "expression_predicted",
+    ]
+    history = pd.read_csv(run / "history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["training"]["epochs"] == 6
+    assert config["provenance"]["versions"]["ray"]
+
+
+def test_model_describes_its_split_and_window(run: Path):
+    info = load_info(run / "model")
+    assert info.split == {"train": ["chr1", "chr2"], "val": ["chr3"], "test": ["chr4"]}
+    assert info.window == {"upstream": 100, "downstream": 0, "length": 100}
+    assert info.targets == ["expression"]
+
+
+def test_every_gene_is_predicted_once_by_the_saved_model(run: Path, data: Path):
+    table = pd.read_parquet(run / "predictions.parquet")
+    promoters = read_promoters(data)
+    assert table["gene_id"].tolist() == promoters.genes["gene_id"].tolist()
+    expected = predict(load_model(run / "model"), promoters.tokens)[:, 0]
+    # standardised outputs are brought back inside the weights: float32 rounding only
+    np.testing.assert_allclose(table["expression_predicted"], expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_array_equal(table["expression"], promoters.targets[:, 0])
+
+
+def test_metrics_are_those_of_the_predictions_over_all_genes(run: Path):
+    table = pd.read_parquet(run / "predictions.parquet")
+    metrics = json.loads((run / "metrics.json").read_text())
+    for split, rows in table.groupby("split"):
+        found = metrics[split]["expression"]
+        observed = rows["expression"].to_numpy(float)
+        predicted = rows["expression_predicted"].to_numpy(float)
+        assert found["n"] == len(rows)
+        assert found["pearson"] == pytest.approx(stats.pearsonr(observed, predicted)[0], abs=1e-9)
+        assert found["spearman"] == pytest.approx(stats.spearmanr(observed, predicted)[0], abs=1e-9)
+        assert found["mse"] == pytest.approx(np.mean((observed - predicted) ** 2), rel=1e-9)
+        assert found["pearson_ci95"][0] <= found["pearson"] <= found["pearson_ci95"][1]
+
+
+def test_history_agrees_with_the_published_model(run: Path):
+    history = pd.read_csv(run / "history.csv")
+    best = history.sort_values("val_loss", kind="stable").iloc[0]
+    assert load_info(run / "model").training["best_epoch"] == best["epoch"]
+    metrics = json.loads((run / "metrics.json").read_text())["val"]["expression"]
+    assert best["val_mse"] == pytest.approx(metrics["mse"], rel=1e-4)
+    assert best["val_pearson"] == pytest.approx(metrics["pearson"], abs=1e-4)
+
+
+def test_finished_run_is_not_trained_again(run: Path, train_flags: list[str], capsys: pytest.CaptureFixture[str]):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, [*train_flags, "--out", str(run)])
+    assert ended.value.code == 0
+    assert "finished already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--training.epochs", "7"], "training"),
+        (["--split.test", "chr2"], "split"),
+        (["--model.hidden", "9"], "model"),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(
+    run: Path, train_flags: list[str], capsys: pytest.CaptureFixture[str], flags: list[str], named: str
+):
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, [*train_flags, "--out", str(run), *flags])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert str(run) in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--split.test", "chr3"], "both hold"),
+        (["--split.test", "chr9"], "chr9: no gene lies on it"),
+        (["--split.test", "[]"], "empty"),
+        (["--training.learning_rat", "1"], "did you mean 'training.learning_rate'"),
+        (["--model.kernel_sizes", "6,3"], "[6] are not odd"),
+        (["--model.pool_sizes", "101"], "100 bases is too short"),
+        (["--model.channels", "8"], "1 channels [8]"),
+        (["--training.precision", "fp8"], "fp8"),
+        (["--data", "no/such/folder"], "no/such/folder"),
+        (["--workers", "0"], "--workers 0"),
+        (["--workers", "99"], "lower --workers"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    ray_cluster: object,
+    train_flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+):
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, [*train_flags, "--out", str(tmp_path / "out"), *flags])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_diverging_training_ends_with_code_1_and_the_mend(
+    ray_cluster: object, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    flags = ["--training.learning_rate", "1e30", "--training.gradient_clip", "1e30", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, [*train_flags, *flags])
+    assert ended.value.code == 1
+    assert "lower --training.learning_rate" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_one_worker_learns_as_two_do(run: Path, train_flags: list[str], tmp_path: Path):
+    """Only batch-norm statistics within half batches tell the runs apart: the same genes, order and steps."""
+    with pytest.raises(SystemExit):
+        run_job(train, [*train_flags, "--workers", "1", "--out", str(tmp_path)])
+    one, two = (pd.read_csv(folder / "history.csv") for folder in (tmp_path, run))
+    assert one["learning_rate"].tolist() == two["learning_rate"].tolist()
+    np.testing.assert_allclose(one["train_mse"], two["train_mse"], rtol=0.25)
+    first, second = (pd.read_parquet(folder / "predictions.parquet") for folder in (tmp_path, run))
+    assert first["gene_id"].tolist() == second["gene_id"].tolist()
+
+
+def _start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.train", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _read_until(process: subprocess.Popen[str], text: str) -> list[str]:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
+
+
+def _same_results(one: Path, other: Path) -> None:
+    assert (one / "model" / "model.safetensors").read_bytes() == (
+        other / "model" / "model.safetensors"
+    ).read_bytes()
+    assert pd.read_parquet(one / "predictions.parquet").equals(pd.read_parquet(other / "predictions.parquet"))
+    assert json.loads((one / "metrics.json").read_text()) == json.loads((other / "metrics.json").read_text())
+    timing = ["seconds", "genes_per_second"]
+    histories = [pd.read_csv(folder / "history.csv").drop(columns=timing) for folder in (one, other)]
+    assert histories[0].equals(histories[1])
+
+
+@pytest.mark.slow
+def test_killed_driver_resumes_to_the_same_result(run: Path, train_flags: list[str], tmp_path: Path):
+    arguments = [*train_flags, "--out", str(tmp_path)]
+    driver = _start(arguments)
+    family = psutil.Process(driver.pid)
+    _read_until(driver, "  3/6")
+    # Ray's two agents, which write nothing, take some minutes to notice; the writers go at once
+    children = [child for child in family.children(recursive=True) if "Train" in " ".join(child.cmdline())]
+    assert len(children) >= 3  # two workers and their controller
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive, "processes of the killed run live on"
+    assert not (tmp_path / "metrics.json").exists()
+    again = _start(arguments)
+    lines = _read_until(again, "model, predictions and metrics")
+    assert again.wait() == 0
+    assert not any("  1/6" in line for line in lines), "trained from the start again"
+    _same_results(tmp_path, run)
+
+
+@pytest.mark.slow
+def test_killed_worker_is_replaced_and_the_result_is_the_same(run: Path, train_flags: list[str], tmp_path: Path):
+    driver = _start([*train_flags, "--out", str(tmp_path)])
+    _read_until(driver, "  2/6")
+    workers = [
+        process
+        for process in psutil.Process(driver.pid).children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline() or [])
+    ]
+    assert len(workers) == 2
+    workers[1].kill()
+    _read_until(driver, "model, predictions and metrics")
+    assert driver.wait() == 0
+    _same_results(tmp_path, run)
+
+
+def test_output_of_a_run_is_clean(train_flags: list[str], tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.train", *train_flags, "--out", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "pid=" not in done.stdout
+    epochs = [line for line in done.stdout.splitlines() if "/6 " in line]
+    assert len(epochs) == 6

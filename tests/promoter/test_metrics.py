@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from promoter import metrics
+
+
+def table(observed: list | np.ndarray, predicted: list | np.ndarray, split: str = "test") -> pd.DataFrame:
+    return pd.DataFrame({"split": split, "y": observed, "y_predicted": predicted})
+
+
+def summary(observed: list | np.ndarray, predicted: list | np.ndarray, **options: int) -> dict:
+    return metrics.evaluate_predictions(table(observed, predicted), ["y"], **options)["test"]["y"]
+
+
+@given(
+    hnp.arrays(np.float64, (2, 12, 2), elements=st.integers(-4, 4))  # small integers: full of ties
+    | hnp.arrays(np.float64, (2, 5, 1), elements=st.floats(-1e3, 1e3, width=16))
+)
+@settings(max_examples=80, deadline=None)
+def test_metrics_are_those_of_scipy_and_numpy_in_each_column(pair: np.ndarray) -> None:
+    observed, predicted = pair
+    for column in range(observed.shape[1]):
+        x, y = observed[:, column], predicted[:, column]
+        assert metrics.mse(observed, predicted)[column] == pytest.approx(np.mean((x - y) ** 2))
+        if np.ptp(x) == 0 or np.ptp(y) == 0:
+            assert np.isnan(metrics.pearson(observed, predicted)[column])
+            assert np.isnan(metrics.spearman(observed, predicted)[column])
+            continue
+        assert metrics.spearman(observed, predicted)[column] == pytest.approx(stats.spearmanr(x, y)[0], abs=1e-9)
+        if min(np.ptp(x), np.ptp(y)) > 1e-3:
+            assert metrics.pearson(observed, predicted)[column] == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-9)
+
+
+def test_float32_of_large_mean_loses_nothing() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(1e4, 1, (3000, 1)).astype(np.float32)
+    y = (x + rng.normal(0, 1, x.shape)).astype(np.float32)
+    expected = stats.pearsonr(x[:, 0].astype(np.float64), y[:, 0].astype(np.float64))[0]
+    assert metrics.pearson(x, y)[0] == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 10])
+@pytest.mark.parametrize("constant", [0.1, 3.0, 1e6 + 0.1])  # the mean of n times 0.1 is not always 0.1
+def test_a_constant_column_has_an_error_but_no_correlation(n: int, constant: float) -> None:
+    rng = np.random.default_rng(n)
+    for observed, predicted in [(np.full(n, constant), rng.random(n)), (rng.random(n), np.full(n, constant))]:
+        found = summary(observed, predicted, resamples=50)
+        assert found["mse"] == pytest.approx(np.mean((observed - predicted) ** 2))
+        none = {"pearson": None, "pearson_ci95": None, "spearman": None, "spearman_ci95": None}
+        assert found.items() >= none.items()
+
+
+def test_the_intervals_are_the_percentile_bootstrap_of_scipy() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(2, 1, 120)
+    y = x + rng.normal(0.2, 1, 120)
+    found = summary(x, y, resamples=4000)
+    ranks = stats.rankdata(x), stats.rankdata(y)
+    for name, statistic, data in [
+        ("mse", lambda a, b: np.mean((a - b) ** 2), (x, y)),
+        ("pearson", lambda a, b: np.corrcoef(a, b)[0, 1], (x, y)),
+        ("spearman", lambda a, b: np.corrcoef(a, b)[0, 1], ranks),
+    ]:
+        expected = stats.bootstrap(
+            data, statistic, paired=True, vectorized=False, n_resamples=4000, method="percentile", rng=7
+        )
+        low, high = found[f"{name}_ci95"]
+        # the Monte Carlo error of a bound of 4000 resamples is about 2% of the interval's width
+        tolerance = 0.08 * (high - low)
+        assert low == pytest.approx(expected.confidence_interval.low, abs=tolerance)
+        assert high == pytest.approx(expected.confidence_interval.high, abs=tolerance)
+
+
+def test_about_95_of_100_intervals_hold_the_true_correlation() -> None:
+    rng = np.random.default_rng(11)
+    true_r, hits, repeats = 0.6, 0, 200
+    for seed in range(repeats):
+        x = rng.normal(size=80)
+        y = true_r * x + np.sqrt(1 - true_r**2) * rng.normal(size=80)
+        low, high = summary(x, y, seed=seed, resamples=200)["pearson_ci95"]
+        hits += low <= true_r <= high
+    # percentile intervals of 80 genes cover a little less than 95%; the SE of 200 repeats is 1.7%
+    assert 0.87 <= hits / repeats <= 0.985
+
+
+def test_resamples_without_variance_are_left_out_of_the_interval() -> None:
+    x = np.array([1.0, *[0.0] * 9])  # a third of all resamples hold only the zeros: r is undefined there
+    r_low, r_high = summary(x, x, resamples=500)["pearson_ci95"]
+    assert (r_low, r_high) == pytest.approx((1, 1))
+
+
+@given(hnp.arrays(np.float32, (2, 4), elements=st.floats(-10, 10, width=16)))
+@settings(max_examples=40, deadline=None)
+def test_intervals_of_few_genes_stay_within_what_the_metric_can_be(pair: np.ndarray) -> None:
+    found = summary(*pair, resamples=100)
+    assert found["mse_ci95"][0] >= 0
+    for name in ("pearson", "spearman"):
+        if found[name] is not None:
+            assert -1 - 1e-6 <= found[f"{name}_ci95"][0] <= found[f"{name}_ci95"][1] <= 1 + 1e-6
+
+
+def test_equal_seeds_give_equal_intervals_and_others_do_not() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 30))
+    assert summary(x, y, seed=1) == summary(x, y, seed=1)
+    assert summary(x, y, seed=1) != summary(x, y, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        ([np.nan, np.nan, np.nan], {"n": 0, "mse": None, "mse_ci95": None, "pearson": None}),
+        ([np.nan, 2.0, np.nan], {"n": 1, "mse": 4.0, "mse_ci95": [4.0, 4.0], "pearson": None, "spearman": None}),
+        ([np.inf, 2.0, 6.0], {"n": 2, "mse": 2.5, "pearson": 1.0, "spearman": 1.0}),
+    ],
+)
+def test_genes_without_an_observed_value_are_left_out(observed: list[float], expected: dict) -> None:
+    found = summary(observed, [7.0, 4.0, 5.0])
+    assert {key: pytest.approx(found[key]) if found[key] is not None else None for key in expected} == expected
+    json.dumps(found, allow_nan=False)
+
+
+def test_each_split_and_target_is_summarised_by_itself_and_genes_of_no_split_by_none() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(30, 4)), columns=pd.Index(["a", "a_predicted", "b", "b_predicted"]))
+    frame["split"] = ["train"] * 14 + ["val"] * 6 + [None] * 4 + ["test"] * 6
+    found = metrics.evaluate_predictions(frame, ["a", "b"], resamples=20)
+    assert {split: {name: one["n"] for name, one in part.items()} for split, part in found.items()} == {
+        "train": {"a": 14, "b": 14},
+        "val": {"a": 6, "b": 6},
+        "test": {"a": 6, "b": 6},
+    }
+    val = frame[14:20]
+    assert found["val"]["b"]["pearson"] == pytest.approx(np.corrcoef(val["b"], val["b_predicted"])[0, 1])
+    json.dumps(found, allow_nan=False)
