@@ -35,7 +35,7 @@ from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
 from promoter.dataset import Promoters, locate, read_promoters
 from promoter.errors import InputError
-from promoter.memory import keep_freed_memory
+from promoter.memory import KEEP_FREED_MEMORY
 from promoter.metrics import METRICS, evaluate_predictions
 from promoter.model import CNNConfig, PromoterCNN
 from promoter.predictions import predictions_table, write_predictions
@@ -191,6 +191,7 @@ def _run_workers(
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[_Announcer(records)],
+            worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},  # Ray Train runs the loop in a thread
         ),
     )
     result = _fit_and_narrate(trainer, records, training.epochs)
@@ -260,7 +261,6 @@ def _train_on_worker(job: dict[str, Any]) -> None:
     split: np.ndarray = job["split"]
     training: TrainingConfig = job["training"]
     info: ModelInfo = job["info"]
-    keep_freed_memory()
     first = ray.train.get_context().get_world_rank() == 0
     examples = {name: Examples(tokens[split == name], targets[split == name]) for name in ("train", "val")}
     torch.manual_seed(training.seed)
