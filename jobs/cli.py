@@ -27,6 +27,7 @@ PROVENANCE = "provenance"  # key of config.yaml that records versions and checks
 # No markup, since gene names may hold [brackets]. A pipe or file has no width: take one that fits tables.
 console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 _TOO_LONG = 400
+_ABSENT = object()
 
 
 def run(job: Callable[..., None], argv: Sequence[str] | None = None) -> NoReturn:
@@ -84,12 +85,13 @@ def _parse(job: Callable[..., None], arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--debug", action="store_true", help="show tracebacks and the logs of Ray")
     parser.add_function_arguments(job, as_group=False)
     try:
-        config = parser.parse_args(_config_first(_lists_joined(arguments, _list_flags(parser))))
+        list_flags = _list_flags(parser)
+        config = parser.parse_args(_config_first(_lists_joined(arguments, list_flags), list_flags))
         call = vars(parser.instantiate(config))
     except InputError:  # raised by a dataclass that refuses its values
         raise
     except (ArgumentError, argparse.ArgumentError, ValueError, TypeError) as error:
-        raise InputError(_explain(error, parser)) from error
+        raise InputError(_explain(error, parser, arguments)) from error
     if call.pop("debug"):
         os.environ["PROMOTER_DEBUG"] = "1"
     call.pop("config", None)
@@ -101,8 +103,40 @@ def _module_name() -> str:
     return spec.name if spec else "jobs"
 
 
-def _config_first(arguments: list[str]) -> list[str]:
+def _config_first(arguments: list[str], list_flags: dict[str, bool]) -> list[str]:
     """Put the contents of `--config` files before all flags, so that flags override them."""
+    files, rest = _config_files(arguments)
+    contents = []
+    for file in files:
+        settings = storage.read_yaml(file)
+        settings.pop(PROVENANCE, None)
+        as_written = _as_written(storage.resolve(file).read_text())
+        for flag, is_text in list_flags.items():
+            if is_text:
+                _take_text(settings, as_written, flag[2:].split("."))
+        # as JSON, which keeps text apart from numbers; YAML's dialects differ on 1e1
+        contents.append(f"--config={json.dumps(settings, default=str)}")
+    return contents + rest
+
+
+def _as_written(text: str) -> Any:
+    """Read YAML with each value as the text that stands there: chromosomes 1 and 01 differ."""
+    return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 # it makes nothing but text
+
+
+def _take_text(settings: dict[str, Any], as_written: dict[str, Any], keys: list[str]) -> None:
+    """Put a list in `settings` as it was written."""
+    for key in keys[:-1]:
+        settings, as_written = settings.get(key, {}), as_written.get(key, {})
+        if not isinstance(settings, dict):
+            return
+    written = as_written.get(keys[-1])
+    if isinstance(settings.get(keys[-1]), list) and isinstance(written, list):
+        settings[keys[-1]] = written
+
+
+def _config_files(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the `--config` files, and the other arguments."""
     files, rest = [], []
     position = 0
     while position < len(arguments):
@@ -116,12 +150,7 @@ def _config_first(arguments: list[str]) -> list[str]:
         else:
             rest.append(word)
             position += 1
-    contents = []
-    for file in files:
-        settings = storage.read_yaml(file)
-        settings.pop(PROVENANCE, None)
-        contents.append(f"--config={yaml.safe_dump(settings)}")
-    return contents + rest
+    return files, rest
 
 
 def _list_flags(parser: ArgumentParser) -> dict[str, bool]:
@@ -149,7 +178,7 @@ def _lists_joined(arguments: list[str], list_flags: dict[str, bool]) -> list[str
             values.append(arguments[position])
             position += 1
         if len(values) == 1 and (values[0].startswith("[") or values[0] == "null"):
-            joined.append(f"{flag}={values[0]}")
+            joined.append(f"{flag}={_text_quoted(values[0]) if list_flags[flag] else values[0]}")
         else:
             items = [item.strip() for value in values for item in value.split(",") if item.strip()]
             quoted = map(json.dumps, items) if list_flags[flag] else items  # chromosome 1 is text
@@ -157,8 +186,17 @@ def _lists_joined(arguments: list[str], list_flags: dict[str, bool]) -> list[str
     return joined
 
 
-def _explain(error: Exception, parser: ArgumentParser) -> str:
-    """Turn a parser's complaint into one line that names the flag, the value and the mend."""
+def _text_quoted(value: str) -> str:
+    """Quote the items of `[1, chrX]`, so that each stays the text it is."""
+    try:
+        items = _as_written(value)
+    except yaml.YAMLError:  # the parser says what is wrong
+        return value
+    return json.dumps(items) if isinstance(items, list) else value
+
+
+def _explain(error: Exception, parser: ArgumentParser, arguments: list[str]) -> str:
+    """Turn a parser's complaint into one line that names the file or flag, the value and the mend."""
     text = " ".join(str(error).split())
     text = re.sub(r"^(argument|Parser key) ", "", text)
     text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:", "", text)
@@ -173,5 +211,27 @@ def _explain(error: Exception, parser: ArgumentParser) -> str:
         group, in_group = unknown["group"], unknown["in_group"]
         name = f"{group}.{in_group}" if group else unknown["option"] or unknown["flag"]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        return f"there is no setting '{name}'" + (f"; did you mean '{near[0]}'?" if near else "; see --help")
-    return f"{text}; see --help"
+        mend = f"; did you mean '{near[0]}'?" if near else "; see --help"
+        return f"{_place(name, arguments)}there is no setting '{name}'{mend}"
+    key = re.match(r'"(?P<name>[\w.]+)":', text)
+    place = _place(key["name"], arguments) if key else ""
+    quotes = (
+        "put text that looks like a number in quotes, or "
+        if place and re.search(r"Expected a str\b", text)
+        else ""
+    )
+    return f"{place}{text}; {quotes}see --help"
+
+
+def _place(setting: str, arguments: list[str]) -> str:
+    """Return `FILE: ` for a setting of a `--config` file, nothing for a flag."""
+    files, flags = _config_files(arguments)
+    if any(flag.partition("=")[0] == f"--{setting}" for flag in flags):
+        return ""
+    for file in files:
+        value: Any = storage.read_yaml(file)
+        for key in setting.split("."):
+            value = value.get(key, _ABSENT) if isinstance(value, dict) else _ABSENT
+        if value is not _ABSENT:
+            return f"{storage.resolve(file)}: "
+    return ""

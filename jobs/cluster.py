@@ -55,6 +55,10 @@ class TaskLimits:
     cpus: int
     gpus: float
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that nothing can be run with."""
+        require_resources(self.workers, self.cpus, self.gpus)
+
     def apply(self, task: Any) -> Any:
         """Return the task with its resources; a worker that dies is replaced and its task run again."""
         return task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=3)
@@ -74,6 +78,21 @@ class TaskLimits:
                 f"{cluster.gpus}; lower --cpus_per_worker or --gpus_per_worker"
             )
         return self.workers or max(fit, 1) * _AHEAD
+
+
+def require_resources(workers: int | None, cpus: int | None, gpus: float | None) -> None:
+    """Refuse numbers that nothing can be run with; None leaves one to the job.
+
+    Raises:
+        InputError: names the flag.
+    """
+    for flag, value, least in (
+        ("workers", workers, 1),
+        ("cpus_per_worker", cpus, 0),
+        ("gpus_per_worker", gpus, 0),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"--{flag} {value:g}: must be at least {least}")
 
 
 def is_debug() -> bool:

@@ -55,6 +55,7 @@ def ism(
     settings = resolved(locals())
     if genes_per_task < 1:
         raise InputError(f"--genes_per_task {genes_per_task}: must be at least 1")
+    limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
     packed = pack_model(model)
     _, info = unpack_model(packed)
     promoters = read_promoters(data)
@@ -78,7 +79,6 @@ def ism(
     if done:
         console.print(f"going on: {done:,} of {len(rows):,} genes are scored already")
     if missing:
-        limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
         _score_parts(where, packed, info, promoters, parts, missing, metadata, limits)
     listed = [
         {"file": f"scores/{part_path('', index).name}", "genes": len(part)} for index, part in enumerate(parts)

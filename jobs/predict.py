@@ -37,6 +37,7 @@ def predict(
         gpus_per_worker: of each task; may be a fraction.
     """
     settings = resolved(locals())
+    limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
     target = storage.resolve(out)
     if target.suffix != ".parquet":
         raise InputError(f"--out {out}: must be a file that ends in .parquet")
@@ -47,7 +48,6 @@ def predict(
     storage.require_writable(target.parent)
 
     place = cluster.connect()
-    limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
     task = limits.apply(_predict_genes)
     model_ref = ray.put(packed)
     predicted = np.empty((len(promoters), len(info.targets)), np.float32)

@@ -82,6 +82,7 @@ def train(
         cpus_per_worker: an equal share of a machine without GPUs, else 1, by default.
     """
     settings = resolved(locals())
+    cluster.require_resources(workers, cpus_per_worker, gpus_per_worker)
     promoters = read_promoters(data)
     if not promoters.target_names:
         raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
@@ -95,10 +96,10 @@ def train(
         console.print(f"{where}: this run is finished already; nothing to do")
         _show_metrics(storage.read_json(where / "metrics.json"))
         return
-    write_config(where / "config.yaml", settings, inputs)
 
     place = cluster.connect()
     scaling = _scaling(place, workers, gpus_per_worker, cpus_per_worker)
+    write_config(where / "config.yaml", settings, inputs)
     _show_start(promoters, info, scaling)
     finished = _run_workers(where, promoters, info, model, training, scaling)
     _publish(where, finished, promoters, info, training)
@@ -149,8 +150,6 @@ def _require_same(where: UPath, settings: dict[str, Any], inputs: dict[str, str]
 def _scaling(
     place: cluster.Cluster, workers: int, gpus_per_worker: float | None, cpus_per_worker: int | None
 ) -> ScalingConfig:
-    if workers < 1:
-        raise InputError(f"--workers {workers}: must be at least 1")
     gpus = float(place.gpus > 0) if gpus_per_worker is None else gpus_per_worker
     cpus = cpus_per_worker or (1 if gpus else max(1, place.cpus // workers))
     if place.local and (workers * cpus > place.cpus or workers * gpus > place.gpus):

@@ -154,15 +154,18 @@ def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tup
         name = architecture.pop("name")
         length = info.window["length"]
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in architecture.items()}
-        config = CNNConfig(**values) if name == _ARCHITECTURE else None
-    except (KeyError, TypeError) as error:
+        model = PromoterCNN(CNNConfig(**values), length=length) if name == _ARCHITECTURE else None
+        if model is not None and len(info.targets) != model.config.n_targets:
+            raise ValueError(f"{len(info.targets)} targets for {model.config.n_targets} outputs")
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{packed.source}: {DESCRIPTION} lacks an entry or has one that is not known here ({error}); "
             "copy the directory again"
         ) from error
-    if config is None:
-        raise InputError(f"{packed.source}: architecture {name} is not known here")
-    model = PromoterCNN(config, length=length)
+    if model is None:
+        raise InputError(
+            f"{packed.source}: architecture {name} is not known here; use the version of promoter that wrote it"
+        )
     try:
         model.load_state_dict(safetensors.torch.load(packed.weights))
     except (SafetensorError, RuntimeError) as error:

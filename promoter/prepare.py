@@ -51,8 +51,8 @@ def prepare(
 ) -> tuple[Promoters, Summary]:
     """Cut the promoter of every gene that has a chromosome and expression.
 
-    Of genes whose id occurs twice the first is kept. The data set is in the order of the
-    annotation, with the FASTA's spelling of the chromosomes.
+    Of genes whose id occurs twice the first is kept, of those on chromosomes to keep. The data set is
+    in the order of the annotation, with the FASTA's spelling of the chromosomes.
 
     Args:
         genome: opened FASTA.
@@ -136,10 +136,11 @@ def _reasons(
         drop(~on_fasta.isin(_chosen("--chroms", chroms, genome, genes)), "chromosome not in --chroms")
     if exclude_chroms is not None:
         drop(on_fasta.isin(_chosen("--exclude_chroms", exclude_chroms, genome, genes)), "chromosome excluded")
-    drop(genes["gene_id"].duplicated(), "gene id occurred before in the annotation")
-    drop(~genes["gene_id"].isin(values.index), "no expression")
     outside = on_fasta.notna() & (genes["tss"] >= on_fasta.map(genome.lengths))
     drop(outside, "TSS past the end of its chromosome")
+    placed = genes["gene_id"].where(reasons.isna())  # one left out already hides no other
+    drop(placed.duplicated(), "gene id occurred before in the annotation")
+    drop(~genes["gene_id"].isin(values.index), "no expression")
     return reasons
 
 

@@ -32,7 +32,7 @@ class Motif:
         effect: on log expression of one instance at its best place, in units of `expression`.
         rate: probability that a promoter gets an instance.
         centre: preferred distance of its first base upstream of the TSS, in bases.
-        spread: instances are planted around `centre` with this SD; the effect falls off likewise.
+        spread: instances are planted around `centre` with this SD; the effect falls off with twice this SD.
             None: anywhere, with the same effect everywhere.
         both_strands: planted in either orientation with the same effect; otherwise only as written.
     """
@@ -138,7 +138,8 @@ def motif_recovery(motifs: pd.DataFrame, scores: Scores) -> pd.DataFrame:
         instance has a larger |actual contribution| than a base outside all instances (0.5 is chance).
     """
     tokens = encode(scores.genes["sequence"].tolist())
-    weight = np.abs(actual_contributions(scores.scores, tokens)[:, 0]).sum(axis=1)
+    contributions = np.abs(actual_contributions(scores.scores, tokens)[:, 0])
+    weight = contributions.sum(axis=1, dtype=np.float64)  # ranks, which are summed, take its type
     label = np.full(weight.shape, "", dtype=object)
     row_of = {gene: row for row, gene in enumerate(scores.genes["gene_id"])}
     present = motifs[motifs["gene_id"].isin(row_of.keys())]

@@ -32,11 +32,22 @@ _CHUNK = 1 << 20
 
 
 def resolve(path: AnyPath) -> UPath:
-    """Return `path` as an absolute path, so that a process in another working directory can use it."""
-    where = UPath(path)
-    if not is_local(where):
-        return where
-    return UPath(os.path.abspath(str(where.expanduser())))  # noqa: PTH100 # resolve() would follow links
+    """Return `path` as an absolute path, so that a process in another working directory can use it.
+
+    Raises:
+        InputError: an address of a kind that is unknown, or whose package is not installed.
+    """
+    try:
+        where = UPath(path)
+        if not is_local(where):
+            _ = where.fs  # imports the store's package
+            return where
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be opened ({error}); name a local path, "
+            "or s3:// or gs:// with promoter[s3] or promoter[gcs] installed"
+        ) from error
+    return UPath(os.path.abspath(where.expanduser().path))  # noqa: PTH100 # resolve() would follow links
 
 
 def is_local(path: UPath) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,10 @@ def _fetch(source: _Source, folder: Path) -> Path:
     """Return the path of a checked original, which may have been gzipped by whoever keeps the folder."""
     packed = folder / f"{source.name}.gz"
     if packed.exists():
-        content = gzip.decompress(packed.read_bytes())
+        try:
+            content = gzip.decompress(packed.read_bytes())
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{packed}: the gzip data is damaged ({error}); delete it and run again") from error
         if hashlib.sha256(content).hexdigest() != source.sha256:
             raise InputError(f"{packed}: its content is not the expected one (SHA-256); delete it and run again")
         return packed

@@ -111,7 +111,13 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
     tables = []
     for path in paths:
         with storage.open_table(path, "part") as file:
-            targets = storage.read_table_metadata(file)["targets"]
+            found = storage.read_table_metadata(file)
+            if found.get("format") != FORMAT:
+                raise InputError(
+                    f"{path}: has scores format {found.get('format')}, this version reads {FORMAT}; "
+                    "make it again with jobs.ism"
+                )
+            targets = found["targets"]
             if genes is None:
                 tables.append(file.read())
                 continue

@@ -91,7 +91,7 @@ def test_what_remains_is_the_best_epoch_in_original_units(
 ) -> None:
     model, state, val = learned
     losses = [record["val_loss"] for record in state.history]
-    assert state.best_epoch == int(np.argmin(losses)) + 1 < state.epoch  # or the last would serve as well
+    assert state.best_epoch == int(np.argmin(losses)) + 1
     best, found = state.history[state.best_epoch - 1], evaluate(model, val)
     assert found.mse[0] == pytest.approx(best["val_mse"], rel=1e-4)
     assert found.pearson[0] == pytest.approx(best["val_pearson"], abs=1e-6)
@@ -105,7 +105,8 @@ def test_the_best_epoch_is_the_one_kept_by_the_loss_over_targets_each_in_its_own
     for examples in (train, val):
         examples.targets[:, 1] /= 1e4  # of no weight in a mean of raw errors
     model = network(n_targets=2)
-    state = fit(model, train, val, TrainingConfig(epochs=3, batch_size=8))
+    state = fit(model, train, val, TrainingConfig(epochs=8, batch_size=8, learning_rate=3e-2))
+    assert state.best_epoch < state.epoch  # there is nothing to learn; or the last would serve as well
     sd = standardisation(train.targets).sd
     found = evaluate(model, val)
     best = state.history[state.best_epoch - 1]
@@ -123,6 +124,20 @@ def test_train_mse_is_the_mean_over_all_genes_in_original_units() -> None:
     config = TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-12, reverse_complement=0)
     state = fit(network(dropout=0), train, random_examples(4), config)
     assert state.history[0]["train_mse"] == pytest.approx(np.mean((predicted - train.targets) ** 2), rel=1e-5)
+
+
+def test_batch_norm_statistics_are_those_of_the_training_genes_under_the_final_weights() -> None:
+    train, model = random_examples(32, 1), network()
+    fit(model, train, random_examples(4), TrainingConfig(epochs=1, batch_size=8, reverse_complement=0))
+    weight = next(model.parameters()).detach()  # of the first convolution
+    outputs_BCL = torch.nn.functional.conv1d(one_hot(train.tokens), weight, padding="same")
+    first = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    by_batch = [batch.transpose(0, 1).flatten(1) for batch in outputs_BCL.split(8)]
+    mean_C = torch.stack([batch.mean(1) for batch in by_batch]).mean(0)
+    var_C = outputs_BCL.transpose(0, 1).flatten(1).var(1)
+    torch.testing.assert_close(first.running_mean, mean_C, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(first.running_var, var_C, rtol=0.02, atol=0)  # the mean of four batches'
+    assert first.momentum == 0.1
 
 
 def test_a_constant_target_is_learned_as_that_constant() -> None:

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from promoter.errors import InputError
+from promoter.ism import Scores, load_scores
+from promoter.ism.store import part_is_whole, part_path, write_part
+from promoter.sequence import decode
+
+LENGTH = 5
+TARGETS = ["basal", "salt response"]
+METADATA = {"model": "a" * 64, "data": "b" * 64}
+
+
+def part(first: int, n: int) -> Scores:
+    """Genes `first` and on; equal numbers give equal genes."""
+    rng = np.random.default_rng(first)
+    genes = pd.DataFrame(
+        {
+            "gene_id": [f"g{first + row}" for row in range(n)],
+            "chrom": "chr1",
+            "start": np.arange(n) - 2,  # windows may pass the chromosome's start
+            "end": np.arange(n) - 2 + LENGTH,
+            "strand": [*"+-" * n][:n],
+            "sequence": decode(rng.integers(0, 5, (n, LENGTH)).astype(np.uint8)),
+        }
+    )
+    return Scores(
+        genes,
+        TARGETS,
+        rng.normal(size=(n, 2)).astype(np.float32),
+        rng.normal(size=(n, 2, 4, LENGTH)).astype(np.float32),
+    )
+
+
+def assert_same(one: Scores, other: Scores) -> None:
+    pd.testing.assert_frame_equal(one.genes, other.genes, check_dtype=False)
+    assert one.targets == other.targets
+    for name in ("predictions", "scores"):
+        assert getattr(one, name).dtype == np.float32
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+def rows(scores: Scores, order: list[int]) -> Scores:
+    genes = scores.genes.iloc[order].reset_index(drop=True)
+    return Scores(genes, scores.targets, scores.predictions[order], scores.scores[order])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Genes g0 to g6 in parts of 3, 3 and 1, written last first."""
+    for index in (2, 1, 0):
+        write_part(part_path(tmp_path / "scores", index), part(3 * index, 1 if index == 2 else 3), METADATA)
+    return tmp_path
+
+
+ALL = [part(0, 3), part(3, 3), part(6, 1)]
+WHOLE = Scores(
+    pd.concat([one.genes for one in ALL], ignore_index=True),
+    TARGETS,
+    np.concatenate([one.predictions for one in ALL]),
+    np.concatenate([one.scores for one in ALL]),
+)
+
+
+def test_a_part_holds_the_contracts_columns_base_major(tmp_path: Path) -> None:
+    written = part(0, 3)
+    write_part(tmp_path / "part-00000.parquet", written, METADATA)
+    table = pq.read_table(tmp_path / "part-00000.parquet")
+    scores_type = "fixed_size_list<element: float>[20]"
+    assert {field.name: str(field.type) for field in table.schema} == {
+        **dict.fromkeys(("gene_id", "chrom", "strand", "sequence"), "string"),
+        **dict.fromkeys(("start", "end"), "int64"),
+        **{f"{target}_prediction": "float" for target in TARGETS},
+        **{f"{target}_scores": scores_type for target in TARGETS},
+    }
+    assert table.column_names[:6] == ["gene_id", "chrom", "start", "end", "strand", "sequence"]
+    for row, cells in enumerate(table.to_pylist()):
+        assert {str(name): cells[str(name)] for name in written.genes} == written.genes.iloc[row].to_dict()
+        for index, target in enumerate(TARGETS):
+            assert cells[f"{target}_prediction"] == written.predictions[row, index]
+            for base, position in np.ndindex(4, LENGTH):
+                found = cells[f"{target}_scores"][base * LENGTH + position]  # all A, then C, G, T
+                assert found == written.scores[row, index, base, position]
+    metadata = json.loads((table.schema.metadata or {})[b"promoter"])
+    assert metadata.items() >= {**METADATA, "targets": TARGETS, "format": 1}.items()
+    assert "f(sequence with base at position) - f(sequence)" in metadata["meaning"]
+
+
+@pytest.mark.parametrize("inner", ["", "scores"])
+def test_loaded_scores_are_those_written_in_the_order_of_the_parts(folder: Path, inner: str) -> None:
+    assert_same(load_scores(folder / inner), WHOLE)
+
+
+def test_remote_scores_load_as_local_ones(folder: Path) -> None:
+    remote = f"memory://{folder.name}/out"
+    for index, one in enumerate(ALL):
+        write_part(part_path(f"{remote}/scores", index), one, METADATA)
+    assert_same(load_scores(remote), WHOLE)
+    assert part_is_whole(part_path(f"{remote}/scores", 2), ["g6"], METADATA)
+    assert not part_is_whole(part_path(f"{remote}/scores", 3), ["g6"], METADATA)
+
+
+@pytest.mark.parametrize("order", [[5], [6, 0], [4, 3, 5], [3, 1, 6, 0, 2, 5, 4], [2, 2]])
+def test_chosen_genes_come_in_the_order_asked_for(folder: Path, order: list[int]) -> None:
+    assert_same(load_scores(folder, genes=[f"g{row}" for row in order]), rows(WHOLE, order))
+
+
+@pytest.mark.parametrize("genes", [["g0", "nobody", "g6"], ["nobody"]])
+def test_a_gene_without_scores_is_named(folder: Path, genes: list[str]) -> None:
+    with pytest.raises(InputError, match=rf"^{folder}/scores: has no scores of nobody; .*--genes"):
+        load_scores(folder, genes=genes)
+
+
+def test_a_folder_without_parts_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(InputError, match=rf"^{folder}: holds no part"):
+            load_scores(folder)
+
+
+def test_a_foreign_or_truncated_part_is_refused_by_name(folder: Path) -> None:
+    path = folder / "scores" / "part-00001.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=f"^{path}: is not a whole Parquet file"):
+        load_scores(folder)
+    pq.write_table(pa.table({"gene_id": ["g3"]}), path)
+    with pytest.raises(InputError, match=f"^{path}: has scores format None, this version reads 1;"):
+        load_scores(folder)
+
+
+def test_a_part_is_whole_only_with_its_genes_and_metadata(folder: Path) -> None:
+    path, genes = part_path(folder / "scores", 1), ["g3", "g4", "g5"]
+    assert part_is_whole(path, genes, METADATA)
+    assert part_is_whole(path, np.array(genes, dtype=object).tolist(), {})
+    for others in (["g3", "g4"], [*genes, "g6"], ["g4", "g3", "g5"], ["g3", "g4", "g6"], []):
+        assert not part_is_whole(path, others, METADATA)
+    for other in ({"model": "c" * 64}, {"data": ""}, {"settings": None, "seed": 1}):
+        assert not part_is_whole(path, genes, {**METADATA, **other})
+    assert not part_is_whole(part_path(folder / "scores", 3), genes, METADATA)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 200, -200, -8, -1])
+def test_a_truncated_part_is_not_whole(folder: Path, keep: int) -> None:
+    path = Path(str(part_path(folder / "scores", 1)))
+    path.write_bytes(path.read_bytes()[:keep])
+    assert not part_is_whole(path, ["g3", "g4", "g5"], METADATA)
+
+
+def test_a_part_that_cannot_be_written_leaves_the_old_one(folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in (folder / "scores").iterdir()}
+    for broken in (
+        replace(ALL[1], genes=ALL[1].genes.head(2)),  # fewer genes than scores
+        replace(ALL[1], targets=[*TARGETS, "a third"]),
+    ):
+        with pytest.raises((pa.ArrowInvalid, IndexError)):
+            write_part(part_path(folder / "scores", 1), broken, METADATA)
+    with pytest.raises(TypeError):
+        write_part(part_path(folder / "scores", 1), ALL[0], {"model": Path()})  # no JSON
+    assert {path.name: path.read_bytes() for path in (folder / "scores").iterdir()} == before
+
+
+def test_names_of_parts_sort_by_their_numbers() -> None:
+    names = [part_path("/x", index).name for index in (0, 9, 10, 99_999)]
+    assert names == ["part-00000.parquet", "part-00009.parquet", "part-00010.parquet", "part-99999.parquet"]
+    assert names == sorted(names)
+
+
+def test_genes_of_a_FASTA_without_coordinates_are_kept(tmp_path: Path) -> None:
+    scores = part(0, 2)
+    missing = pd.array([None, None], dtype="Int64")
+    genes = scores.genes.assign(chrom=None, strand=None, start=missing, end=missing)
+    write_part(tmp_path / "part-00000.parquet", replace(scores, genes=genes), METADATA)
+    loaded = load_scores(tmp_path)
+    assert loaded.genes[["chrom", "start", "end", "strand"]].isna().all().all()
+    assert np.array_equal(loaded.scores, scores.scores)
