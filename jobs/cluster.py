@@ -205,4 +205,6 @@ class _Rate(ProgressColumn):
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:,.1f} {self.unit}/s", style="dim")
+        # rich measures between advances; a lone one leaves the mean since the start
+        speed = task.finished_speed or task.speed or (task.completed / task.elapsed if task.elapsed else 0)
+        return Text(f"{speed:,.{1 if speed >= 10 else 2}f} {self.unit}/s", style="dim")

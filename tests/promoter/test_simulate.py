@@ -99,14 +99,14 @@ def test_promoters_and_genes_do_not_overlap(promoters: pd.DataFrame) -> None:
 def test_each_instance_stands_where_the_truth_says_in_its_orientation(
     files: Simulation, promoters: pd.DataFrame
 ) -> None:
+    sequence_of = promoters["sequence"].to_dict()
     for one in files.motifs.to_dict("records"):
         word = MOTIFS[one["motif"]].consensus
         if one["orientation"] == "-":
             word = word.translate(COMPLEMENT)[::-1]
         assert one["width"] == len(word)
-        found = promoters.loc[one["gene_id"], "sequence"]
-        assert isinstance(found, str)
-        assert found[one["offset"] : one["offset"] + one["width"]] == word, one
+        found = sequence_of[one["gene_id"]][one["offset"] : one["offset"] + one["width"]]
+        assert found == word, one
     assert not files.motifs.duplicated(["gene_id", "motif"]).any()
 
 
