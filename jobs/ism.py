@@ -66,20 +66,21 @@ def ism(
     if _require_same(where, identity):
         console.print(f"{where}: all {len(rows):,} genes are scored already; nothing to do")
         return
+    metadata = {"model": packed.checksum, "data": promoters.checksum}
+    parts = [rows[start : start + genes_per_task] for start in range(0, len(rows), genes_per_task)]
+    missing = _missing_parts(where, promoters, parts, metadata)
+    in_flight = limits.in_flight(cluster.connect())  # refuses tasks that do not fit, so before anything is written
     storage.write_json(where / MANIFEST, {**identity, "complete": False})
     write_config(
         where / "config.yaml",
         settings,
         {packed.source: packed.checksum, str(locate(data)): promoters.checksum},
     )
-    metadata = {"model": packed.checksum, "data": promoters.checksum}
-    parts = [rows[start : start + genes_per_task] for start in range(0, len(rows), genes_per_task)]
-    missing = _missing_parts(where, promoters, parts, metadata)
     done = len(rows) - sum(len(parts[index]) for index in missing)
     if done:
         console.print(f"going on: {done:,} of {len(rows):,} genes are scored already")
     if missing:
-        _score_parts(where, packed, info, promoters, parts, missing, metadata, limits)
+        _score_parts(where, packed, info, promoters, parts, missing, metadata, limits, in_flight)
     listed = [
         {"file": f"scores/{part_path('', index).name}", "genes": len(part)} for index, part in enumerate(parts)
     ]
@@ -134,8 +135,8 @@ def _score_parts(
     missing: list[int],
     metadata: dict[str, Any],
     limits: cluster.TaskLimits,
+    in_flight: int,
 ) -> None:
-    place = cluster.connect()
     task = limits.apply(_score_genes)
     model_ref = ray.put(packed)
 
@@ -146,7 +147,7 @@ def _score_parts(
         return task.remote(model_ref, known, promoters.tokens[part], info.targets, path, metadata)
 
     with cluster.progress("ism", sum(len(parts[index]) for index in missing), "genes") as advance:
-        for index, _ in cluster.fan_out(submit, missing, limits.in_flight(place)):
+        for index, _ in cluster.fan_out(submit, missing, in_flight):
             advance(len(parts[index]))
 
 

@@ -27,7 +27,7 @@ from promoter.errors import InputError
 from promoter.model import PromoterCNN, evaluating
 from promoter.sequence import N_TOKEN, one_hot, reverse_complement
 
-_GENES_FOR_STATISTICS = 1024  # enough that their sampling error does not show in a validation loss
+_GENES_FOR_STATISTICS = 512  # enough that their sampling error does not show in a validation loss
 _GENES_PER_PREDICTION = 32  # small enough for a CPU's cache; fixed, so that results do not depend on it
 
 
