@@ -24,7 +24,7 @@ lint: install  ## check style
 	$(BIN)/ruff format --check .
 
 types: install  ## check types
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:  ## remove the virtual environment and the demo's results
 	rm -rf $(VENV) demo
