@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 import torch
-import torch.nn.functional as F  # noqa: N812 # the name that everyone knows
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promoter.errors import InputError
@@ -78,7 +78,7 @@ class PromoterCNN(nn.Module):
         super().__init__()
         self.config = config or CNNConfig()
         if length is not None:
-            self._require_length(length)
+            self.require_length(length)
         inputs = (len(BASES), *self.config.channels[:-1])
         self.blocks = nn.ModuleList(
             _Block(*sizes)
@@ -95,7 +95,7 @@ class PromoterCNN(nn.Module):
 
     def forward(self, x_BCL: Tensor) -> Tensor:
         """Map one-hot (batch, 4, length) to predictions (batch, targets)."""
-        self._require_length(x_BCL.shape[-1])
+        self.require_length(x_BCL.shape[-1])
         x_BC1L = x_BCL.unsqueeze(2)
         if x_BC1L.device.type == "cpu":  # oneDNN convolves and pools this layout much faster
             x_BC1L = x_BC1L.contiguous(memory_format=torch.channels_last)
@@ -112,7 +112,8 @@ class PromoterCNN(nn.Module):
         last.weight.mul_(scale[:, None])
         last.bias.mul_(scale).add_(shift)
 
-    def _require_length(self, length: int) -> None:
+    def require_length(self, length: int) -> None:
+        """Raise InputError when a window is shorter than the pools need."""
         if length < self.config.min_length:
             raise InputError(
                 f"model: a window of {length} bases is too short for pool_sizes {list(self.config.pool_sizes)}, "

@@ -6,7 +6,7 @@ predictions, not contributions.
 """
 
 from promoter.ism.contributions import actual_contributions, hypothetical_contributions
-from promoter.ism.full import saturation_mutagenesis
+from promoter.ism.mutagenesis import saturation_mutagenesis
 from promoter.ism.store import Scores, load_scores
 
 __all__ = [

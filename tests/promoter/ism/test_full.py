@@ -119,7 +119,8 @@ def test_strings_lower_case_and_all_kinds_of_tokens_score_alike() -> None:
     ]
     for one in same:
         assert np.array_equal(saturation_mutagenesis(model, one), expected)
-    assert np.array_equal(saturation_mutagenesis(model, tokens[1:2]), expected[1:2])
+    alone = saturation_mutagenesis(model, tokens[1:2])  # a matrix product of fewer rows may round otherwise
+    np.testing.assert_allclose(alone, expected[1:2], rtol=0, atol=1e-5 * np.abs(expected[1]).max())
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 92, 93, 1000])
