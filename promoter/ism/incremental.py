@@ -7,33 +7,47 @@ mutant then carries the *difference* to them from layer to layer:
 
 - first convolution: the difference of two columns of weights, without any multiplication;
 - batch norm: folded into the convolution before it;
-- pooling and ReLU: of the reference plus the difference, minus what the reference gave. Past the ends,
-  and in the remainder that pooling drops, the reference is -inf, so that nothing there counts;
-- later convolutions: one matrix product of all changed cells of many mutants with all taps, whose
-  results are added up where the taps put them;
+- pooling and ReLU: what the reference was, less what came of it, plus the difference; the maximum of that
+  over the pool, and never below what ReLU leaves. So where the maximum stays at its place the difference
+  passes unrounded: no layer subtracts two near-equal numbers. Past the ends, and in the remainder that
+  pooling drops, the reference is -inf, so that nothing there counts;
+- later convolutions: for each changed cell of the output one matrix product, of just those changed
+  cells of the input that it sees with just those taps;
 - global average: the sum of the differences over the positions; head: in float64, since it alone forms
   differences of near-equal numbers.
 
 Positions that are equal modulo the product of the pools change cells in the same pattern, hence are
-computed together. No convolution of the unchanged rest, no approximation.
+computed together, and of those the ones that hold the same base: all their mutants share one table of
+differences, and three mutants share each stretch of the reference that is read. No convolution of the
+unchanged rest, no approximation.
+
+The floor. What no method of this kind avoids is the matrix products: per mutant, the changed cells of
+each later convolution's input times all its taps. For the published network that is 1.6 MFLOP a mutant,
+where a forward pass takes 430; the first layer needs none. The engine does exactly these and no more; what
+it takes beyond them is memory traffic: forming and pooling the changed stretch of the first layer, 20
+cells of 256 filters a mutant. Not exploited: of the differences after the first pooling many are exactly
+zero, since the ReLU or the maximum hides them, but in no pattern that a dense product could skip
+(`benchmarks/ism.py` counts them), and the three new bases at a position share no product, since each
+passes its own ReLU and maximum.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promoter.model import PromoterCNN
-from promoter.sequence import BASES, one_hot
+from promoter.sequence import BASES, N_TOKEN, one_hot
 
-# Bytes of the widest intermediate in one batch of mutants: on a CPU about what the caches hold; a GPU
-# needs more to be busy.
-_BYTES_PER_BATCH = {"cpu": 1 << 23, "cuda": 1 << 28}
+# Bytes of the widest intermediate in one batch of mutants: on a CPU about what the caches hold, and enough
+# for matrix products of full speed; a GPU needs more to be busy.
+_BYTES_PER_BATCH = {"cpu": 1 << 24, "cuda": 1 << 28}
 
 
 class _Layer(NamedTuple):
@@ -42,147 +56,212 @@ class _Layer(NamedTuple):
     Attributes:
         weight_OIK: of the convolution, (outputs, inputs, kernel).
         bias_O: (outputs,).
-        taps_IKO: the weights as a matrix product over cells wants them, taps reversed: the result of tap t
-            belongs t cells to the right of the first cell that the input changes.
+        taps_KIO: the weights once more, laid out for matrix products over cells.
         pool: width of the max pooling after it; 1 for none.
     """
 
     weight_OIK: Tensor
     bias_O: Tensor
-    taps_IKO: Tensor
+    taps_KIO: Tensor
     pool: int
+
+    @property
+    def kernel(self) -> int:
+        """Cells that an output sees."""
+        return self.weight_OIK.shape[-1]
 
     @property
     def half(self) -> int:
         """Cells that the kernel reaches to either side."""
-        return self.weight_OIK.shape[-1] // 2
+        return self.kernel // 2
 
 
 class _Reference(NamedTuple):
     """What one layer gave for the unchanged sequences, channels last.
 
     Attributes:
-        before_NLC: before pooling and ReLU; -inf in `margin` cells before the first, and after the last
-            that pooling uses.
-        after_NLC: after them; 0 in `margin / pool` cells before the first and after the last.
+        below_NLC: values before pooling and ReLU minus the cell's value after them; -inf in `margin` cells
+            before the first, and after the last that pooling uses.
+        least_NLC: the least that the change after pooling and ReLU can be, minus the value there; 0 in
+            `margin / pool` cells before the first and after the last.
         margin: see there; a multiple of the pool.
-        stride: bases of the sequence for one cell of `before_NLC`.
+        stride: bases of the sequence for one cell of `below_NLC`.
     """
 
-    before_NLC: Tensor
-    after_NLC: Tensor
+    below_NLC: Tensor
+    least_NLC: Tensor
     margin: int
     stride: int
 
 
+class _Sites(NamedTuple):
+    """Places to mutate that change cells in the same pattern, in the order of the bases that they hold.
+
+    Attributes:
+        sequence_P: the sequence of each.
+        step_P: its position = residue + step * period.
+        new_PA: the bases that it is changed to.
+        counts: how many of them hold each base -> that many places.
+        residue: see there.
+        period: product of all pools.
+    """
+
+    sequence_P: Tensor
+    step_P: Tensor
+    new_PA: Tensor
+    counts: dict[int, int]
+    residue: int
+    period: int
+
+    @classmethod
+    def of(cls, here_NS: Tensor, olds: Iterable[int], first: int, residue: int, period: int) -> _Sites:
+        """Find the sites that hold one of the bases `olds`; `here_NS` has those of the steps from `first` on."""
+        found = {old: torch.nonzero(here_NS == old) for old in olds}
+        new = [torch.tensor([_new_bases(old)], device=here_NS.device).expand(len(found[old]), -1) for old in found]
+        sequence_P, step_P = torch.cat(list(found.values())).unbind(1)
+        counts = {old: len(places) for old, places in found.items()}
+        return cls(sequence_P, step_P + first, torch.cat(new), counts, residue, period)
+
+
 @torch.inference_mode()
-def score_substitutions(model: PromoterCNN, tokens_NL: Tensor, batch_size: int | None = None) -> Tensor:
+def score_substitutions(
+    model: PromoterCNN,
+    tokens_NL: Tensor,
+    batch_size: int | None = None,
+    positions: tuple[int, int] | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> Tensor:
     """Score every single-base substitution.
 
     Args:
         model: on the device of `tokens_NL`; taken as in evaluation mode, and left as it is.
         tokens_NL: uint8, shape (N, length).
         batch_size: mutants at a time; by default as many as suit the device.
+        positions: (start, end) of the bases to change; all when None.
+        precision: of the matrix products; bf16 is off by some 1e-2 of the largest |score|.
 
     Returns:
-        float32, shape (N, targets, 4, length): f(sequence with base at position) - f(sequence). Off from
-        float64 by at most 1e-5 of the sequence's largest |score|, and float32's rounding (1e-7 where the
-        network's values are of order 1).
+        float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence). In fp32
+        off from float64 by at most 1e-5 of the sequence's largest |score|, and float32's rounding (1e-7
+        where the network's values are of order 1).
 
     Raises:
         InputError: the window is shorter than the model's pools need.
     """
     model.require_length(tokens_NL.shape[1])
-    layers = _fold(model)
+    layers = _fold(model, torch.bfloat16 if precision == "bf16" else torch.float32)
     references = _forward(layers, tokens_NL)
     head = copy.deepcopy(model.head).double().eval()
     last = references[-1]
-    cells = last.after_NLC.shape[1] - 2 * last.margin
-    mean_NC = last.after_NLC.double().sum(dim=1) / cells
+    cells = last.least_NLC.shape[1] - 2 * last.margin
+    mean_NC = -last.least_NLC.double().sum(dim=1) / cells
     reference_NT = head(mean_NC)
     n, length = tokens_NL.shape
-    scores_NTAL = torch.zeros(n, reference_NT.shape[1], len(BASES), length, device=tokens_NL.device)
+    start, end = positions or (0, length)
     period = math.prod(layer.pool for layer in layers)
-    bases = torch.arange(len(BASES), device=tokens_NL.device)
+    scores_NLAT = torch.zeros(n, length, len(BASES), reference_NT.shape[1], device=tokens_NL.device)
+    old_NL = torch.full_like(tokens_NL, N_TOKEN + 1)  # the base to be changed; no base where none is
+    old_NL[:, start:end] = tokens_NL[:, start:end].clamp(max=N_TOKEN)
+    most = batch_size // len(BASES) if batch_size else _sites_per_batch(layers, tokens_NL.device)
+    at_a_time = max(1, most // n)  # steps
     for residue in range(min(period, length)):
-        here_NM = tokens_NL[:, residue::period].long()
-        # each mutant by its sequence, its step (position = residue + step * period), and its new base
-        sequence_M, step_M, base_M = torch.nonzero(here_NM[..., None] != bases, as_tuple=True)
-        size = batch_size or _mutants_per_batch(layers, tokens_NL.device)
-        for one in zip(sequence_M.split(size), step_M.split(size), base_M.split(size), strict=True):
-            sequence_B, step_B, base_B = one
-            old_B = here_NM[sequence_B, step_B]
-            moved_BC = _moved_mean(layers, references, residue, period, sequence_B, step_B, base_B, old_B) / cells
-            moved_BT = head(mean_NC[sequence_B] + moved_BC) - reference_NT[sequence_B]
-            scores_NTAL[sequence_B, :, base_B, step_B * period + residue] = moved_BT.float()
-    return scores_NTAL
+        here_NS = old_NL[:, residue::period]
+        for first in range(0, here_NS.shape[1], at_a_time):
+            here_NP = here_NS[:, first : first + at_a_time]
+            for olds in (range(N_TOKEN), [N_TOKEN]):  # three new bases where the old one is known, four for N
+                sites = _Sites.of(here_NP, olds, first, residue, period)
+                if not len(sites.sequence_P):
+                    continue
+                moved_PAC = _moved_sum(layers, references, sites) / cells
+                here_P1 = sites.sequence_P[:, None]
+                moved_PAT = head(mean_NC[here_P1] + moved_PAC) - reference_NT[here_P1]
+                position_P1 = residue + period * sites.step_P[:, None]
+                scores_NLAT[here_P1, position_P1, sites.new_PA] = moved_PAT.float()
+    return scores_NLAT[:, start:end].permute(0, 3, 2, 1).contiguous()
 
 
-def _moved_mean(
-    layers: list[_Layer],
-    references: list[_Reference],
-    residue: int,
-    period: int,
-    sequence_B: Tensor,
-    step_B: Tensor,
-    base_B: Tensor,
-    old_B: Tensor,
-) -> Tensor:
-    """Return by how much each mutant moves the sum over the last layer's cells, float64, (mutants, channels)."""
-    columns_AKC = F.pad(layers[0].taps_IKO, (0, 0, 0, 0, 0, 1))  # the fifth, of N, contributes nothing
-    differences_AAKC = columns_AKC[None, : len(BASES)] - columns_AKC[:, None]
-    change_BLC = differences_AAKC[old_B, base_B]
-    low = residue - layers[0].half  # of the first changed cell, for step 0
-    for number, (layer, reference) in enumerate(zip(layers, references, strict=True)):
-        if number:
-            change_BLC = _convolve(change_BLC, layer)
-            low -= layer.half
-        low, change_BLC = _pool(change_BLC, low, period // reference.stride, layer, reference, sequence_B, step_B)
-    return change_BLC.sum(dim=1, dtype=torch.float64)
+def _moved_sum(layers: list[_Layer], references: list[_Reference], sites: _Sites) -> Tensor:
+    """Return by how much each mutant moves the sum over the last layer: float64, (sites, new, channels)."""
+    first, change_PALC = _first_change(layers[0], references[0], sites)
+    new = change_PALC.shape[1]
+    for layer, reference in zip(layers[1:], references[1:], strict=True):
+        low, length = first - layer.half, change_PALC.shape[2] + layer.kernel - 1
+        first, cells = _pooled(low, length, layer.pool)
+        values_PAWC = _below(layer, reference, first, cells, sites)[:, None].repeat(1, new, 1, 1)
+        lead = low - first * layer.pool
+        _add_convolved(values_PAWC.flatten(0, 1)[:, lead : lead + length], change_PALC.flatten(0, 1), layer)
+        change_PALC = _through_pool(layer, values_PAWC, _least(layer, reference, first, cells, sites))
+    return change_PALC.sum(dim=2, dtype=torch.float64)
 
 
-def _convolve(change_BLI: Tensor, layer: _Layer) -> Tensor:
-    """Return the change after a convolution: kernel - 1 cells longer, from `half` cells further left."""
-    b, length, inputs = change_BLI.shape
-    _, kernel, outputs = layer.taps_IKO.shape
-    products = (change_BLI.reshape(b * length, inputs) @ layer.taps_IKO.reshape(inputs, kernel * outputs)).view(
-        b, length, kernel, outputs
-    )
-    change_BLO = products.new_zeros(b, length + kernel - 1, outputs)
-    for tap in range(kernel):
-        change_BLO[:, tap : tap + length] += products[:, :, tap]
-    return change_BLO
+def _first_change(layer: _Layer, reference: _Reference, sites: _Sites) -> tuple[int, Tensor]:
+    """Return the first cell, for step 0, and the change after the first layer: (sites, new, cells, channels)."""
+    # the tap that sees the base is the further right the further left the cell; N, the fifth base, adds nothing
+    taps_AKC = F.pad(layer.weight_OIK.permute(1, 2, 0).flip(1), (0, 0, 0, 0, 0, 1))
+    low = sites.residue - layer.half
+    first, cells = _pooled(low, layer.kernel, layer.pool)
+    lead = low - first * layer.pool
+    margins = (0, 0, lead, cells * layer.pool - lead - layer.kernel)
+    below_PWC = _below(layer, reference, first, cells, sites)
+    least_PLC = _least(layer, reference, first, cells, sites)
+    sizes = list(sites.counts.values())
+    changes = []
+    for old, some_PWC, least in zip(sites.counts, below_PWC.split(sizes), least_PLC.split(sizes), strict=True):
+        change_AWC = F.pad(taps_AKC[_new_bases(old)] - taps_AKC[old], margins)
+        changes.append(_through_pool(layer, some_PWC[:, None] + change_AWC, least))
+    return first, torch.cat(changes)
 
 
-def _pool(
-    change_BLC: Tensor,
-    low: int,
-    steps: int,
-    layer: _Layer,
-    reference: _Reference,
-    sequence_B: Tensor,
-    step_B: Tensor,
-) -> tuple[int, Tensor]:
-    """Return the first changed cell, for step 0, and the change after pooling and ReLU."""
-    pool = layer.pool
-    first, last = low // pool, (low + change_BLC.shape[1] - 1) // pool
-    cells = last - first + 1
-    before_BLC = _windows(reference.before_NLC, first * pool + reference.margin, cells * pool, steps)[
-        sequence_B, step_B
-    ]
-    start = low - first * pool
-    before_BLC[:, start : start + change_BLC.shape[1]] += change_BLC
-    after_BLC = before_BLC.unflatten(1, (cells, pool)).amax(dim=2).relu_() if pool > 1 else before_BLC.relu_()
-    old = _windows(reference.after_NLC, first + reference.margin // pool, cells, steps // pool)
-    return first, after_BLC.sub_(old[sequence_B, step_B])
+def _new_bases(old: int) -> list[int]:
+    return [base for base in range(len(BASES)) if base != old]
 
 
-def _windows(values_NLC: Tensor, start: int, width: int, step: int) -> Tensor:
-    """View (N, steps, width, channels): the window that starts `step` cells further for each step."""
-    return values_NLC[:, start:].unfold(1, width, step).transpose(2, 3)
+def _add_convolved(values_BLO: Tensor, change_BLI: Tensor, layer: _Layer) -> None:
+    """Add the convolution of a change, which is kernel - 1 cells longer than it, to what was there."""
+    cells = change_BLI.shape[1]
+    change_BLI = change_BLI.to(layer.taps_KIO.dtype)
+    for out in range(values_BLO.shape[1]):
+        left, right = max(0, out - layer.kernel + 1), min(cells, out + 1)  # of the input cells that it sees
+        seen_BX = change_BLI[:, left:right].flatten(1)
+        taps_XO = layer.taps_KIO[layer.kernel - 1 - (out - left) :][: right - left].flatten(0, 1)
+        if taps_XO.dtype == values_BLO.dtype:
+            values_BLO[:, out].addmm_(seen_BX, taps_XO)
+        else:
+            values_BLO[:, out] += seen_BX @ taps_XO
 
 
-def _fold(model: PromoterCNN) -> list[_Layer]:
+def _pooled(low: int, length: int, pool: int) -> tuple[int, int]:
+    """Return the first pooled cell that a stretch of cells touches, and how many it touches."""
+    first = low // pool
+    return first, (low + length - 1) // pool - first + 1
+
+
+def _through_pool(layer: _Layer, values_PAWC: Tensor, least_PLC: Tensor) -> Tensor:
+    """Return the change after pooling and ReLU: (sites, new, cells, channels)."""
+    values_PALC = values_PAWC.unflatten(2, (-1, layer.pool)).amax(dim=3) if layer.pool > 1 else values_PAWC
+    return torch.maximum(values_PALC, least_PLC[:, None])
+
+
+def _below(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _Sites) -> Tensor:
+    """Return what pools into `cells` cells from `first` on: (sites, cells * pool, channels)."""
+    start = first * layer.pool + reference.margin
+    return _stretches(reference.below_NLC, start, cells * layer.pool, reference.stride, sites)
+
+
+def _least(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _Sites) -> Tensor:
+    """Return the least change of `cells` pooled cells from `first` on: (sites, cells, channels)."""
+    start = first + reference.margin // layer.pool
+    return _stretches(reference.least_NLC, start, cells, reference.stride * layer.pool, sites)
+
+
+def _stretches(values_NLC: Tensor, start: int, width: int, stride: int, sites: _Sites) -> Tensor:
+    """Copy from each site's sequence `width` cells, from `start` on for step 0: (sites, width, channels)."""
+    steps_NSWC = values_NLC[:, start:].unfold(1, width, sites.period // stride).transpose(2, 3)
+    return steps_NSWC[sites.sequence_P, sites.step_P]
+
+
+def _fold(model: PromoterCNN, dtype: torch.dtype) -> list[_Layer]:
+    """Fold the batch norms into the convolutions; `dtype` is that of the matrix products."""
     layers = []
     for block in model.blocks:
         conv, norm, pool = block.get_submodule("conv"), block.get_submodule("norm"), int(block.pool)  # type: ignore[arg-type] # an int there
@@ -191,7 +270,8 @@ def _fold(model: PromoterCNN) -> list[_Layer]:
         scale_O = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
         weight_OIK = (conv.weight.double() * scale_O[:, None, None]).to(conv.weight.dtype)
         bias_O = (norm.bias.double() - norm.running_mean.double() * scale_O).to(conv.weight.dtype)
-        layers.append(_Layer(weight_OIK, bias_O, weight_OIK.flip(-1).permute(1, 2, 0).contiguous(), pool))
+        taps_KIO = weight_OIK.permute(2, 1, 0).contiguous().to(dtype)
+        layers.append(_Layer(weight_OIK, bias_O, taps_KIO, pool))
     return layers
 
 
@@ -204,9 +284,10 @@ def _forward(layers: list[_Layer], tokens_NL: Tensor) -> list[_Reference]:
         z_NCL = F.conv1d(x_NCL, layer.weight_OIK, layer.bias_O, padding=layer.half)
         used = z_NCL.shape[-1] // layer.pool * layer.pool
         x_NCL = F.max_pool1d(z_NCL, layer.pool).relu_() if layer.pool > 1 else z_NCL.relu()
-        before_NLC = F.pad(z_NCL[..., :used], (margin, margin), value=-math.inf).transpose(1, 2).contiguous()
-        after_NLC = F.pad(x_NCL, (margin // layer.pool,) * 2).transpose(1, 2).contiguous()
-        references.append(_Reference(before_NLC, after_NLC, margin, stride))
+        below_NCL = z_NCL[..., :used] - x_NCL.repeat_interleave(layer.pool, dim=-1)
+        below_NLC = F.pad(below_NCL, (margin, margin), value=-math.inf).transpose(1, 2).contiguous()
+        least_NLC = F.pad(-x_NCL, (margin // layer.pool,) * 2).transpose(1, 2).contiguous()
+        references.append(_Reference(below_NLC, least_NLC, margin, stride))
         stride *= layer.pool
     return references
 
@@ -223,13 +304,15 @@ def _margins(layers: list[_Layer]) -> list[int]:
     return margins
 
 
-def _mutants_per_batch(layers: list[_Layer], device: torch.device) -> int:
-    widest, cells = 1, layers[0].weight_OIK.shape[-1]
-    for number, layer in enumerate(layers):
-        outputs, _, kernel = layer.weight_OIK.shape
-        if number:
-            widest = max(widest, cells * kernel * outputs)
-            cells += kernel - 1
-        widest = max(widest, (cells + 2 * layer.pool) * outputs)
-        cells = (cells + layer.pool - 2) // layer.pool + 1
-    return max(1, _BYTES_PER_BATCH.get(device.type, 1 << 22) // (4 * widest))
+def _sites_per_batch(layers: list[_Layer], device: torch.device) -> int:
+    """Return how many sites, with the mutants of each, keep the widest intermediate within bounds."""
+    widest, length = 1, 1
+    for layer in layers:
+        length += layer.kernel - 1
+        cells = (length + layer.pool - 2) // layer.pool + 1  # that a stretch of this length touches at most
+        widest = max(widest, cells * layer.pool * len(layer.bias_O))
+        length = cells
+    room = _BYTES_PER_BATCH.get(device.type, 1 << 22)
+    if device.type == "cuda":
+        room = min(room, torch.cuda.mem_get_info(device)[0] // 8)
+    return max(1, room // (4 * widest * len(BASES)))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from promoter.ism import full, incremental
+from promoter.ism import foreign, incremental
 from promoter.model import PromoterCNN
 from promoter.sequence import encode
 
 _log = logging.getLogger(__name__)
 # Sequences are scored some at a time, so that memory does not grow with their number: a CPU's cache holds
 # the layers of few, a GPU wants many.
-_BASES_AT_A_TIME = {"cpu": 1 << 13, "cuda": 1 << 17}
+_BASES_AT_A_TIME = {"cpu": 1 << 11, "cuda": 1 << 17}
+_MOST_MUTANTS = 4096  # what a batch is taken to have held when it did not fit into memory and no size was given
 
 
 def saturation_mutagenesis(
@@ -24,25 +26,30 @@ def saturation_mutagenesis(
     tokens: np.ndarray | Tensor | Sequence[str],
     device: str | torch.device | None = None,
     batch_size: int | None = None,
+    positions: tuple[int, int] | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> np.ndarray:
     """Score every single-base substitution of every sequence.
 
-    A `PromoterCNN` is scored incrementally (`promoter.ism.incremental`), any other model by a whole
-    forward pass a mutant.
+    A `PromoterCNN` is scored incrementally (`promoter.ism.incremental`), any other model by tangermeme
+    (`promoter.ism.foreign`); which, is logged. Where a GPU runs out of memory, fewer are scored at a time.
 
     Args:
         model: one-hot (batch, 4, length) -> (batch, targets), or (batch,) for one target. It is moved to
             `device`, run in evaluation mode and left in the mode it had.
         tokens: uint8, shape (N, length), or strings of one length.
         device: to compute on; by default where the model's parameters are.
-        batch_size: mutants computed together; by default chosen by model, length and device.
+        batch_size: mutants computed together; by default chosen by model, length, device and its free memory.
+        positions: (start, end) of the bases to change, 0-based, half-open; all by default.
+        precision: of a `PromoterCNN`'s matrix products: fp32, exact to 1e-5 of a sequence's largest |score|,
+            or bf16, off by some 1e-2 of it.
 
     Returns:
-        float32, shape (N, targets, 4, length): f(sequence with base at position) - f(sequence), bases in
+        float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence), bases in
         the order ACGT. 0 at the reference base; where the reference is N, all four bases are scored.
 
     Raises:
-        ValueError: tokens of another shape, or sequences of several lengths.
+        ValueError: tokens of another shape, sequences of several lengths, or positions outside them.
         InputError: sequences shorter than a `PromoterCNN` needs.
     """
     tokens_NL = _as_tokens(tokens)
@@ -51,19 +58,47 @@ def saturation_mutagenesis(
     n, length = tokens_NL.shape
     if n == 0 or length == 0:
         raise ValueError(f"no sequence given: tokens has shape {tokens_NL.shape}")
+    if positions is not None and not 0 <= positions[0] < positions[1] <= length:
+        raise ValueError(f"positions {positions} must be (start, end) with 0 <= start < end <= {length}")
     model.to(device)
-    at_a_time = max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length)
-    _log.info(
-        "saturation mutagenesis: %s", "incremental" if isinstance(model, PromoterCNN) else "whole forward passes"
+    incrementally = isinstance(model, PromoterCNN)
+    _log.info("saturation mutagenesis: %s", "incremental" if incrementally else "through tangermeme")
+
+    def score(some_NL: np.ndarray, size: int | None) -> np.ndarray:
+        some = torch.tensor(some_NL, device=device)
+        if isinstance(model, PromoterCNN):
+            return incremental.score_substitutions(model, some, size, positions, precision).cpu().numpy()
+        return foreign.score_substitutions(model, some, size, positions).cpu().numpy()
+
+    return _within_memory(
+        score, tokens_NL, max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length), batch_size
     )
 
-    def score(some_NL: Tensor) -> Tensor:
-        if isinstance(model, PromoterCNN):
-            return incremental.score_substitutions(model, some_NL, batch_size)
-        return full.score_substitutions(model, some_NL, batch_size)
 
-    parts = [tokens_NL[start : start + at_a_time] for start in range(0, n, at_a_time)]
-    return np.concatenate([score(torch.tensor(part, device=device)).cpu().numpy() for part in parts])
+def _within_memory(
+    score: Callable[[np.ndarray, int | None], np.ndarray],
+    tokens_NL: np.ndarray,
+    at_a_time: int,
+    batch_size: int | None,
+) -> np.ndarray:
+    """Score some sequences at a time; fewer, then with smaller batches, each time that memory runs out."""
+    parts: list[np.ndarray] = []
+    start = 0
+    while start < len(tokens_NL):
+        try:
+            parts.append(score(tokens_NL[start : start + at_a_time], batch_size))
+        except torch.cuda.OutOfMemoryError:  # memory of a CPU is not refused: the system kills
+            if at_a_time > 1:
+                at_a_time //= 2
+            elif batch_size != 1:
+                batch_size = (batch_size or _MOST_MUTANTS) // 2
+            else:
+                raise
+            torch.cuda.empty_cache()
+            _log.warning("out of memory: %d sequences at a time, batch size %s", at_a_time, batch_size)
+            continue
+        start += at_a_time
+    return np.concatenate(parts)
 
 
 def _as_tokens(tokens: np.ndarray | Tensor | Sequence[str]) -> np.ndarray:
