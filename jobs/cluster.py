@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -34,6 +34,7 @@ from promoter.memory import keep_freed_memory
 from promoter.model import PromoterCNN
 
 Item = TypeVar("Item")
+_ATTEMPTS = 4  # of a task whose worker or node is lost
 _AHEAD = 2  # tasks submitted for each that runs, so that a worker never waits for the driver
 
 
@@ -60,8 +61,12 @@ class TaskLimits:
         require_resources(self.workers, self.cpus, self.gpus)
 
     def apply(self, task: Any) -> Any:
-        """Return the task with its resources; a worker that dies is replaced and its task run again."""
-        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=3)
+        """Return the task with its resources; `fan_out` runs it again when its worker or node is lost."""
+        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)
+
+    def at_once(self, cluster: Cluster) -> int:
+        """Return how many tasks can run at a time, as far as can be told: at least 1."""
+        return max(1, self.workers or self._fitting(cluster))
 
     def in_flight(self, cluster: Cluster) -> int:
         """Return how many tasks to keep submitted.
@@ -69,15 +74,17 @@ class TaskLimits:
         Raises:
             InputError: not even one fits.
         """
-        fit = cluster.cpus // self.cpus if self.cpus else cluster.cpus
-        if self.gpus:
-            fit = min(fit, int(cluster.gpus / self.gpus))
+        fit = self._fitting(cluster)
         if cluster.local and fit < 1:
             raise InputError(
                 f"a task wants {self.cpus} CPUs and {self.gpus:g} GPUs, this machine has {cluster.cpus} and "
                 f"{cluster.gpus}; lower --cpus_per_worker or --gpus_per_worker"
             )
         return self.workers or max(fit, 1) * _AHEAD
+
+    def _fitting(self, cluster: Cluster) -> int:
+        fit = cluster.cpus // self.cpus if self.cpus else cluster.cpus
+        return min(fit, int(cluster.gpus / self.gpus)) if self.gpus else fit
 
 
 def require_resources(workers: int | None, cpus: int | None, gpus: float | None) -> None:
@@ -141,29 +148,67 @@ def _announce(cluster: Cluster) -> None:
     console.print(f"Ray {where}: {cluster.cpus} CPUs, {cluster.gpus} GPUs", style="dim")
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """Which try at a task this is.
+
+    Attributes:
+        number: 0 for the first.
+        tight: times that memory, or what may have been memory, ended it: compute in smaller batches.
+    """
+
+    number: int = 0
+    tight: int = 0
+
+    def after(self, error: RayError) -> Attempt:
+        """Return the next; a second loss without a word may be the system's answer to too much memory."""
+        return Attempt(self.number + 1, self.tight + (isinstance(error, OutOfMemoryError) or self.number > 0))
+
+
 def fan_out(
-    submit: Callable[[Item], ray.ObjectRef], items: Iterable[Item], in_flight: int
+    submit: Callable[[Item, Attempt], ray.ObjectRef],
+    items: Iterable[Item],
+    in_flight: int,
+    give_up: Callable[[Item, RayError], Any] | None = None,
 ) -> Iterator[tuple[Item, Any]]:
     """Run a task for each item with a bounded number submitted, and yield (item, result) as they finish.
+
+    A task whose worker or node is lost, or that runs out of memory, is submitted again.
+
+    Args:
+        submit: starts the task of an item.
+        items: what to do.
+        in_flight: most tasks submitted at a time.
+        give_up: gives the result of an item whose task is lost time and again; by default the error is raised.
 
     Raises:
         Exception: the first that a task raised; tasks still running are then cancelled.
     """
-    pending: dict[ray.ObjectRef, Item] = {}
+    pending: dict[ray.ObjectRef, tuple[Item, Attempt]] = {}
     queue = iter(items)
     try:
         while True:
             while len(pending) < in_flight and (item := next(queue, _END)) is not _END:
-                pending[submit(item)] = item  # type: ignore[arg-type,index] # _END was excluded
+                pending[submit(item, Attempt())] = (item, Attempt())
             if not pending:
                 return
             ready, _ = ray.wait(list(pending), num_returns=1)
             for reference in ready:
-                item = pending.pop(reference)
+                item, attempt = pending.pop(reference)
                 try:
                     result = ray.get(reference)
-                except RayTaskError as error:
+                except RayTaskError as error:  # what the task itself raised
                     raise error.cause from error
+                except TaskCancelledError:
+                    raise
+                except RayError as error:
+                    attempt = attempt.after(error)
+                    if attempt.number < _ATTEMPTS:
+                        pending[submit(item, attempt)] = (item, attempt)
+                        continue
+                    if give_up is None:
+                        raise
+                    result = give_up(item, error)
                 yield item, result
     finally:
         for reference in pending:
@@ -173,7 +218,7 @@ def fan_out(
 _END: Any = object()
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=32)  # the members of an ensemble
 def loaded_model(packed: PackedModel) -> PromoterCNN:
     """Return the model on this worker's device; each worker process builds it once."""
     keep_freed_memory()

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import ray
+from ray.exceptions import OutOfMemoryError, RayError
 from upath import UPath
 
 from jobs import cluster
-from jobs.cli import console, run
+from jobs.cli import console, one_line, run
 from jobs.config import resolved, write_config
 from promoter import splits, storage
 from promoter.checkpoint import ModelInfo, PackedModel, pack_model, unpack_model
 from promoter.dataset import Promoters, locate, read_promoters, select
 from promoter.errors import InputError
 from promoter.ism import Scores, saturation_mutagenesis
-from promoter.ism.store import GENE_COLUMNS, part_is_whole, part_path, write_part
+from promoter.ism.incremental import operations
+from promoter.ism.store import GENE_COLUMNS, MANIFEST, Dtype, concatenate, part_is_whole, part_path, write_part
+from promoter.model import PromoterCNN
 from promoter.predictions import require_fitting
 from promoter.training import predict
 
-MANIFEST = "manifest.json"
 _FORMAT = 1
+_SECONDS_PER_TASK = 4  # long beside what starting a task costs, short beside what losing one does
+# Operations a second that a CPU and a GPU are taken to reach, only to choose the size of tasks
+_RATE_CPU, _RATE_GPU = 5e10, 5e12
+_MOST_GENES_PER_TASK = 512
+_TASKS_PER_SLOT = 4  # at least, where there are enough genes, so that all workers end at about the same time
+_MUTANTS_WHEN_TIGHT = 64  # computed together once memory has run out; fewer each time that it does again
+
+
+class _Failure(NamedTuple):
+    gene: str
+    reason: str
 
 
 def ism(
@@ -32,7 +45,9 @@ def ism(
     out: str,
     genes: list[str] | None = None,
     split: Literal["train", "val", "test"] | None = None,
-    genes_per_task: int = 16,
+    ensemble: list[str] | None = None,
+    dtype: Dtype = "float32",
+    genes_per_task: int | None = None,
     workers: int | None = None,
     cpus_per_worker: int = 1,
     gpus_per_worker: float = 0,
@@ -47,73 +62,130 @@ def ism(
         out: folder for scores/part-*.parquet, manifest.json and config.yaml.
         genes: ids to score; all by default.
         split: score only genes that were in this split when the model was trained.
-        genes_per_task: genes in a task and in a part.
+        ensemble: more model directories; scores are the means over all models, with their standard deviation.
+        dtype: of the stored scores; float16 halves them, and is off by at most 0.05% of each score.
+        genes_per_task: genes in a task and in a part; as many as take some seconds by default.
         workers: tasks at a time; as many as the cluster has room for by default.
         cpus_per_worker: of each task.
         gpus_per_worker: of each task; may be a fraction.
     """
     settings = resolved(locals())
-    if genes_per_task < 1:
+    if genes_per_task is not None and genes_per_task < 1:
         raise InputError(f"--genes_per_task {genes_per_task}: must be at least 1")
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
-    packed = pack_model(model)
-    _, info = unpack_model(packed)
+    members = [pack_model(folder) for folder in (model, *(ensemble or []))]
+    network, info = _require_alike(members)
     promoters = read_promoters(data)
     require_fitting(promoters, info)
     rows = select(promoters, genes, splits.assign(promoters.genes["chrom"], info.split_of_chrom), split)
     where = storage.require_writable(out)
-    identity = _identity(packed, promoters, rows, genes_per_task)
-    if _require_same(where, identity):
-        console.print(f"{where}: all {len(rows):,} genes are scored already; nothing to do")
-        return
-    metadata = {"model": packed.checksum, "data": promoters.checksum}
-    parts = [rows[start : start + genes_per_task] for start in range(0, len(rows), genes_per_task)]
-    missing = _missing_parts(where, promoters, parts, metadata)
-    in_flight = limits.in_flight(cluster.connect())  # refuses tasks that do not fit, so before anything is written
-    storage.write_json(where / MANIFEST, {**identity, "complete": False})
-    write_config(
-        where / "config.yaml",
-        settings,
-        {packed.source: packed.checksum, str(locate(data)): promoters.checksum},
+    identity = _identity(members, promoters, rows, dtype)
+    earlier = _earlier_run(where, identity, genes_per_task)
+    metadata = {"model": identity["model"], "data": promoters.checksum, "dtype": dtype}
+    size = int(earlier["genes_per_part"]) if earlier else genes_per_task
+    if earlier and size and earlier["complete"]:
+        if not _missing_parts(where, promoters, _cut(rows, size), metadata):
+            console.print(f"{where}: all {_genes(len(rows))} are scored already; nothing to do")
+            return
+        console.print(f"{where}: some parts are missing or damaged; they are scored again")
+    place = cluster.connect()
+    in_flight = limits.in_flight(place)  # refuses tasks that do not fit, so before anything is written
+    size = (
+        size or genes_per_task or _choose_size(network, promoters.length, len(members), limits, place, len(rows))
     )
+    _earlier_run(where, identity, genes_per_task)  # once more: another run may have begun meanwhile
+    identity["genes_per_part"] = size
+    storage.write_json(where / MANIFEST, {**identity, "complete": False})
+    sources = {packed.source: packed.checksum for packed in members}
+    write_config(where / "config.yaml", settings, {**sources, str(locate(data)): promoters.checksum})
+    parts = _cut(rows, size)
+    missing = _missing_parts(where, promoters, parts, metadata)
     done = len(rows) - sum(len(parts[index]) for index in missing)
     if done:
-        console.print(f"going on: {done:,} of {len(rows):,} genes are scored already")
-    if missing:
-        _score_parts(where, packed, info, promoters, parts, missing, metadata, limits, in_flight)
+        console.print(f"going on: {done:,} of {_genes(len(rows))} are scored already")
+    failed = _score_parts(where, members, info, promoters, parts, missing, metadata, limits, in_flight)
     listed = [
         {"file": f"scores/{part_path('', index).name}", "genes": len(part)} for index, part in enumerate(parts)
     ]
+    if failed:
+        reasons = {failure.gene: failure.reason for failure in failed}
+        storage.write_json(where / MANIFEST, {**identity, "complete": False, "failed": reasons})
+        names = ", ".join(list(reasons)[:5]) + (f" and {len(reasons) - 5} more" if len(reasons) > 5 else "")
+        raise RuntimeError(
+            f"{_genes(len(reasons))} of {len(rows):,} could not be scored: {names} ({failed[0].reason}); "
+            f"the others are in {where / 'scores'}, all failures in {where / MANIFEST}"
+        )
+    if lost := _missing_parts(where, promoters, parts, metadata):
+        raise RuntimeError(
+            f"{where}: {len(lost)} of {len(parts)} parts were changed by another process, the first is "
+            f"{part_path('', lost[0]).name}; run the same command again"
+        )
     storage.write_json(where / MANIFEST, {**identity, "complete": True, "parts": listed})
-    console.print(f"scores of {len(rows):,} genes in {where / 'scores'}")
+    console.print(f"scores of {_genes(len(rows))} in {where / 'scores'}")
 
 
-def _identity(packed: PackedModel, promoters: Promoters, rows: np.ndarray, genes_per_part: int) -> dict[str, Any]:
+def _genes(count: int) -> str:
+    return f"{count:,} gene{'s' * (count != 1)}"
+
+
+def _require_alike(members: list[PackedModel]) -> tuple[PromoterCNN, ModelInfo]:
+    """Return the first model, once all are known to answer the same question."""
+    network, info = unpack_model(members[0])
+    for other in members[1:]:
+        _, theirs = unpack_model(other)
+        for name in ("targets", "window"):
+            if getattr(theirs, name) != getattr(info, name):
+                raise InputError(
+                    f"--ensemble {other.source}: has {name} {getattr(theirs, name)}, {members[0].source} has "
+                    f"{getattr(info, name)}; give models that were trained on the same data"
+                )
+    return network, info
+
+
+def _identity(members: list[PackedModel], promoters: Promoters, rows: np.ndarray, dtype: Dtype) -> dict[str, Any]:
     """Return what must be equal for parts of two runs to belong together."""
     ids = "\n".join(promoters.genes["gene_id"].iloc[rows])
+    checksums = [packed.checksum for packed in members]
+    together = checksums[0] if len(members) == 1 else hashlib.sha256("\n".join(checksums).encode()).hexdigest()
     return {
         "format": _FORMAT,
-        "model": packed.checksum,
+        "model": together,
+        "models": checksums,
         "data": promoters.checksum,
         "genes": len(rows),
         "genes_sha256": hashlib.sha256(ids.encode()).hexdigest(),
-        "genes_per_part": genes_per_part,
         "length": promoters.length,
+        "dtype": dtype,
     }
 
 
-def _require_same(where: UPath, identity: dict[str, Any]) -> bool:
-    """Tell whether a finished run of the same settings is there; refuse to mix with one of others."""
+def _earlier_run(where: UPath, identity: dict[str, Any], genes_per_task: int | None) -> dict[str, Any] | None:
+    """Return the manifest of a run of the same settings, if there is one; refuse to mix with one of others."""
+    mend = "choose another --out, or delete the folder"
     if not (where / MANIFEST).exists():
-        return False
+        if any((where / "scores").glob("part-*.parquet")):
+            raise InputError(f"{where}: holds scores without their {MANIFEST}; {mend}")
+        return None
     earlier = storage.read_json(where / MANIFEST)
-    different = [key for key, value in identity.items() if earlier.get(key) != value]
+    wanted = identity | ({"genes_per_part": genes_per_task} if genes_per_task else {})
+    different = [key for key, value in wanted.items() if earlier.get(key) != value]
     if different:
-        raise InputError(
-            f"{where}: holds scores of another run (different: {', '.join(different)}); "
-            "choose another --out, or delete the folder"
-        )
-    return bool(earlier["complete"]) and all((where / part["file"]).exists() for part in earlier["parts"])
+        raise InputError(f"{where}: holds scores of another run (different: {', '.join(different)}); {mend}")
+    return earlier
+
+
+def _choose_size(
+    network: PromoterCNN, length: int, members: int, limits: cluster.TaskLimits, place: cluster.Cluster, genes: int
+) -> int:
+    """Return how many genes make a task of some seconds, and no fewer tasks than keep all workers busy."""
+    rate = _RATE_GPU if limits.gpus else _RATE_CPU * max(1, limits.cpus)
+    by_time = _SECONDS_PER_TASK * rate / (members * operations(network.config, length) + 1)
+    by_slots = genes / (_TASKS_PER_SLOT * limits.at_once(place))
+    return max(1, min(int(by_time), int(by_slots), _MOST_GENES_PER_TASK))
+
+
+def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _missing_parts(
@@ -128,7 +200,7 @@ def _missing_parts(
 
 def _score_parts(
     where: UPath,
-    packed: PackedModel,
+    members: list[PackedModel],
     info: ModelInfo,
     promoters: Promoters,
     parts: list[np.ndarray],
@@ -136,34 +208,88 @@ def _score_parts(
     metadata: dict[str, Any],
     limits: cluster.TaskLimits,
     in_flight: int,
-) -> None:
+) -> list[_Failure]:
     task = limits.apply(_score_genes)
-    model_ref = ray.put(packed)
+    references = [ray.put(packed) for packed in members]
 
-    def submit(index: int) -> ray.ObjectRef:
+    def submit(index: int, attempt: cluster.Attempt) -> ray.ObjectRef:
         part = parts[index]
         known = promoters.genes[GENE_COLUMNS].iloc[part].reset_index(drop=True)
         path = str(part_path(where / "scores", index))
-        return task.remote(model_ref, known, promoters.tokens[part], info.targets, path, metadata)
+        tight = attempt.tight
+        return task.remote(known, promoters.tokens[part], info.targets, path, metadata, tight, *references)
 
+    def give_up(index: int, error: RayError) -> list[_Failure]:
+        reason = f"its task was lost time and again, {type(error).__name__}"
+        if isinstance(error, OutOfMemoryError):
+            reason += "; lower --workers or raise --cpus_per_worker"
+        return [_Failure(gene, reason) for gene in promoters.genes["gene_id"].iloc[parts[index]]]
+
+    failed: list[_Failure] = []
     with cluster.progress("ism", sum(len(parts[index]) for index in missing), "genes") as advance:
-        for index, _ in cluster.fan_out(submit, missing, in_flight):
+        for index, failures in cluster.fan_out(submit, missing, in_flight, give_up):
             advance(len(parts[index]))
+            failed += failures
+    order = {gene: row for row, gene in enumerate(promoters.genes["gene_id"])}
+    return sorted(failed, key=lambda failure: order[failure.gene])
 
 
 @ray.remote
 def _score_genes(
-    packed: PackedModel,
     genes: pd.DataFrame,
     tokens: np.ndarray,
     targets: list[str],
     path: str,
     metadata: dict[str, Any],
-) -> None:
-    """Score a batch of genes in a worker process and write its part; nothing returns to the driver."""
-    model = cluster.loaded_model(packed)
-    scores = Scores(genes, targets, predict(model, tokens), saturation_mutagenesis(model, tokens))
-    write_part(path, scores, metadata)
+    tight: int,
+    *members: PackedModel,
+) -> list[_Failure]:
+    """Score a batch of genes in a worker process and write its part; only failures return to the driver.
+
+    A gene that cannot be scored is left out of the part, which a later run then takes for unfinished.
+    """
+    if part_is_whole(path, genes["gene_id"].tolist(), metadata):
+        return []  # written since the driver looked, by another run of the same command
+    models = [cluster.loaded_model(packed) for packed in members]
+    batch_size = max(1, _MUTANTS_WHEN_TIGHT >> 2 * (tight - 1)) if tight else None
+    try:
+        scored, failed = [_score(models, genes, tokens, targets, batch_size)], []
+    except _OF_A_GENE:
+        scored, failed = _score_one_by_one(models, genes, tokens, targets, batch_size)
+    if scored:
+        write_part(path, concatenate(scored), metadata, metadata["dtype"])
+    return failed
+
+
+# what a model may raise at some sequence
+_OF_A_GENE = (ArithmeticError, LookupError, RuntimeError, ValueError)
+
+
+def _score_one_by_one(
+    models: list[PromoterCNN], genes: pd.DataFrame, tokens: np.ndarray, targets: list[str], batch_size: int | None
+) -> tuple[list[Scores], list[_Failure]]:
+    """Find out which genes made a batch fail, and score the others."""
+    scored, failed = [], []
+    for row in range(len(genes)):
+        try:
+            scored.append(_score(models, genes.iloc[[row]], tokens[[row]], targets, batch_size))
+        except _OF_A_GENE as error:
+            failed.append(_Failure(genes["gene_id"].iloc[row], one_line(error)))
+    return scored, failed
+
+
+def _score(
+    models: list[PromoterCNN], genes: pd.DataFrame, tokens: np.ndarray, targets: list[str], batch_size: int | None
+) -> Scores:
+    """Score with every model; of several return means and standard deviations."""
+    predictions = np.stack([predict(model, tokens) for model in models])
+    scores = np.stack([saturation_mutagenesis(model, tokens, batch_size=batch_size) for model in models])
+    if not (np.isfinite(predictions).all() and np.isfinite(scores).all()):
+        raise FloatingPointError("the model's output is not a finite number")
+    if len(models) == 1:
+        return Scores(genes, targets, predictions[0], scores[0])
+    spread = [values.std(axis=0, ddof=1) for values in (predictions, scores)]
+    return Scores(genes, targets, predictions.mean(axis=0), scores.mean(axis=0), *spread)
 
 
 if __name__ == "__main__":

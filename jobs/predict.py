@@ -41,6 +41,8 @@ def predict(
     target = storage.resolve(out)
     if target.suffix != ".parquet":
         raise InputError(f"--out {out}: must be a file that ends in .parquet")
+    if target.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it, such as {target / 'predictions.parquet'}")
     packed = pack_model(model)
     _, info = unpack_model(packed)
     promoters = read_promoters(data)
@@ -54,7 +56,7 @@ def predict(
     chunks = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
     with cluster.progress("predict", len(promoters), "genes") as advance:
         for rows, result in cluster.fan_out(
-            lambda rows: task.remote(model_ref, promoters.tokens[rows]), chunks, limits.in_flight(place)
+            lambda rows, _: task.remote(model_ref, promoters.tokens[rows]), chunks, limits.in_flight(place)
         ):
             predicted[rows] = result
             advance(len(result))

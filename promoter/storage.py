@@ -13,8 +13,8 @@ import json
 import os
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
@@ -76,13 +76,16 @@ def require_file(path: AnyPath, what: str) -> UPath:
 
 
 def require_writable(folder: AnyPath) -> UPath:
-    """Return `folder` resolved and made, once it is known that a file can be written in it.
+    """Return `folder` resolved, once it is known that a file can be written in it.
+
+    A local folder is made only for the attempt: what is written later makes it again.
 
     Raises:
         InputError: it cannot be made or written.
     """
     where = resolve(folder)
     probe = where / f".write-test-{uuid.uuid4().hex}"
+    missing = _missing_folders(where)
     try:
         where.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
@@ -90,7 +93,41 @@ def require_writable(folder: AnyPath) -> UPath:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{where}: cannot write here ({reason}); choose another output folder") from error
+    finally:
+        _remove_empty(missing)
     return where
+
+
+@contextmanager
+def removed_on_error(folder: AnyPath) -> Iterator[UPath]:
+    """Remove `folder` with all it holds if the block fails, unless it was there before."""
+    where = resolve(folder)
+    there, missing = where.exists(), _missing_folders(where)
+    try:
+        yield where
+    except BaseException:
+        if not there:
+            remove_folder(where)
+            _remove_empty(missing)
+        raise
+
+
+def _missing_folders(where: UPath) -> list[Path]:
+    """Return a local folder and those above it that are not there, the deepest first; stores have none."""
+    if not is_local(where):
+        return []
+    folder = Path(str(where))
+    try:
+        return [one for one in (folder, *folder.parents) if not one.exists()]
+    except OSError:  # may not be looked at, so nothing can be made in it either
+        return []
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # not there, or another process has put something in it
+        for folder in folders:
+            if folder.is_dir():
+                folder.rmdir()
 
 
 @contextmanager
@@ -167,13 +204,31 @@ def read_yaml(path: AnyPath) -> dict[str, Any]:
     return value
 
 
-def write_table(path: AnyPath, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write `table` as zstd Parquet, whole or not at all, with `metadata` as JSON under the key `promoter`."""
+def write_table(
+    path: AnyPath,
+    table: pa.Table,
+    metadata: Mapping[str, Any] | None = None,
+    row_group_size: int | None = None,
+) -> None:
+    """Write `table` as zstd Parquet, whole or not at all, with `metadata` as JSON under the key `promoter`.
+
+    Args:
+        path: local or remote.
+        table: to write.
+        metadata: plain values.
+        row_group_size: rows that can be read by themselves; many by default.
+    """
     if metadata is not None:
         table = table.replace_schema_metadata({"promoter": json.dumps(metadata)})
     with open_whole(path) as file:
         # dictionaries serve repeated values; sequences and scores have none
-        pq.write_table(table, file, compression="zstd", use_dictionary=["chrom", "strand"])  # type: ignore[arg-type] # stubs know only bool
+        pq.write_table(
+            table,
+            file,
+            row_group_size,
+            compression="zstd",
+            use_dictionary=["chrom", "strand"],  # type: ignore[arg-type] # stubs know only bool
+        )
 
 
 @contextmanager

@@ -34,6 +34,9 @@ def score_substitutions(
     Returns:
         float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence). The
         difference of two float32 predictions, hence less exact than `promoter.ism.incremental`.
+
+    Raises:
+        ValueError: the model returns several tensors.
     """
     # takes seconds to import, which those with a PromoterCNN need not wait for
     from tangermeme.saturation_mutagenesis import saturation_mutagenesis  # noqa: PLC0415
@@ -54,5 +57,7 @@ def score_substitutions(
             dtype=torch.float32 if parameter is None else parameter.dtype,
             device=tokens_NL.device,
         )
+    if not isinstance(mutants, Tensor) or not isinstance(reference, Tensor):
+        raise ValueError("the model returns several tensors; wrap it so that it returns one, (batch, targets)")
     scores_NALT = mutants.reshape(n, 4, end - start, -1) - reference.reshape(n, 1, 1, -1)
     return scores_NALT.permute(0, 3, 1, 2).float().contiguous()

@@ -42,7 +42,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promoter.model import PromoterCNN
+from promoter.model import CNNConfig, PromoterCNN
 from promoter.sequence import BASES, N_TOKEN, one_hot
 
 # Bytes of the widest intermediate in one batch of mutants: on a CPU about what the caches hold, and enough
@@ -178,6 +178,28 @@ def score_substitutions(
                 position_P1 = residue + period * sites.step_P[:, None]
                 scores_NLAT[here_P1, position_P1, sites.new_PA] = moved_PAT.float()
     return scores_NLAT[:, start:end].permute(0, 3, 2, 1).contiguous()
+
+
+def operations(config: CNNConfig, length: int) -> float:
+    """Count the floating-point operations of a sequence's matrix products, which no exact way avoids: the floor.
+
+    Args:
+        config: of the network.
+        length: bases, all of them mutated.
+
+    Returns:
+        Multiplications and additions of the changed cells of each later convolution's input with all its
+        taps, for the three mutants of each base; ends, where fewer cells change, counted as the middle.
+    """
+    total, cells = 0.0, 1.0
+    inputs = (0, *config.channels)  # the first convolution takes none
+    for block, (outputs, kernel) in enumerate(zip(config.channels, config.kernel_sizes, strict=True)):
+        total += 2 * cells * kernel * inputs[block] * outputs
+        cells += kernel - 1
+        if block < len(config.pool_sizes):
+            # cells that a stretch of this length touches, over all its places against the grid of the pool
+            cells = (cells - 1) / config.pool_sizes[block] + 1
+    return total * 3 * length
 
 
 def _moved_sum(layers: list[_Layer], references: list[_Reference], sites: _Sites) -> Tensor:

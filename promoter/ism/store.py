@@ -1,20 +1,23 @@
-"""The score store: a folder of Parquet parts, `part-*.parquet`, a row a gene.
+"""The score store: `manifest.json` and a folder of Parquet parts, `scores/part-*.parquet`, a row a gene.
 
 Columns: `gene_id`, `chrom`, `start`, `end`, `strand`, `sequence`, and per target `TARGET_prediction`
 (float32, target units) and `TARGET_scores`: fixed-size list<float32>[4·length], base-major (all A,
-then C, G, T), each f(sequence with base at position) - f(sequence), 0 at the reference base.
+then C, G, T), each f(sequence with base at position) - f(sequence), 0 at the reference base; float16 if
+so chosen. Of an ensemble these are means, and `TARGET_prediction_sd` and `TARGET_scores_sd` the standard
+deviation over its members.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from upath import UPath
 
 from promoter import storage
@@ -23,8 +26,11 @@ from promoter.sequence import BASES
 from promoter.storage import AnyPath
 
 FORMAT = 1
+MANIFEST = "manifest.json"
+Dtype = Literal["float32", "float16"]
 GENE_COLUMNS = ["gene_id", "chrom", "start", "end", "strand", "sequence"]
 _GENE_TYPES = [pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
+_GENES_PER_ROW_GROUP = 16  # read as one; some genes of a large part need not cost all of it
 _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
     "(all A, then C, G, T), 0 at the reference base"
@@ -40,12 +46,29 @@ class Scores:
         targets: names.
         predictions: of the unchanged sequences, float32, shape (N, targets), target units.
         scores: differences of predictions, float32, shape (N, targets, 4, length), target units.
+        predictions_sd: of an ensemble, the standard deviation over its members; else None.
+        scores_sd: likewise, of each score.
     """
 
     genes: pd.DataFrame
     targets: list[str]
     predictions: np.ndarray
     scores: np.ndarray
+    predictions_sd: np.ndarray | None = None
+    scores_sd: np.ndarray | None = None
+
+
+def concatenate(some: Sequence[Scores]) -> Scores:
+    """Put scores of the same targets one after the other."""
+
+    def joined(name: str) -> np.ndarray | None:
+        values = [getattr(one, name) for one in some]
+        return None if values[0] is None else np.concatenate(values)
+
+    genes = pd.concat([one.genes for one in some], ignore_index=True)
+    predictions, scores = joined("predictions"), joined("scores")
+    assert predictions is not None and scores is not None  # noqa: S101, PT018 # never None
+    return Scores(genes, some[0].targets, predictions, scores, joined("predictions_sd"), joined("scores_sd"))
 
 
 def part_path(folder: AnyPath, index: int) -> UPath:
@@ -53,28 +76,44 @@ def part_path(folder: AnyPath, index: int) -> UPath:
     return storage.resolve(folder) / f"part-{index:05d}.parquet"
 
 
-def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any]) -> None:
+def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: Dtype = "float32") -> None:
     """Write one part, whole or not at all.
 
     Args:
         path: as `part_path` gives it.
         scores: of the part's genes.
         metadata: kept with the part; names the checksums of model and data.
+        dtype: of the stored scores. float16 keeps 11 bits: off by at most 0.05% of each score, or 3e-8
+            where that is more.
+
+    Raises:
+        ValueError: a score is too large for float16, which ends at 65,504.
     """
-    n, _, _, length = scores.scores.shape
     arrays = [
         pa.array(scores.genes[name], type=kind) for name, kind in zip(GENE_COLUMNS, _GENE_TYPES, strict=True)
     ]
     names = list(GENE_COLUMNS)
     for index, target in enumerate(scores.targets):
-        arrays.append(pa.array(scores.predictions[:, index], type=pa.float32()))
-        flat = np.ascontiguousarray(scores.scores[:, index], dtype=np.float32).reshape(n * len(BASES) * length)
-        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), len(BASES) * length))
-        names += [f"{target}_prediction", f"{target}_scores"]
+        for suffix, predictions, values in (
+            ("", scores.predictions, scores.scores),
+            ("_sd", scores.predictions_sd, scores.scores_sd),
+        ):
+            if predictions is None or values is None:
+                continue
+            arrays.append(pa.array(predictions[:, index], type=pa.float32()))
+            arrays.append(_as_lists(values[:, index], dtype))
+            names += [f"{target}_prediction{suffix}", f"{target}_scores{suffix}"]
     table = pa.table(arrays, names=names)
-    storage.write_table(
-        path, table, {"format": FORMAT, "targets": scores.targets, "meaning": _MEANING, **metadata}
-    )
+    metadata = {"format": FORMAT, "targets": scores.targets, "meaning": _MEANING, **metadata}
+    storage.write_table(path, table, metadata, row_group_size=_GENES_PER_ROW_GROUP)
+
+
+def _as_lists(values_NAL: np.ndarray, dtype: Dtype) -> pa.Array:
+    with np.errstate(over="ignore"):  # said below, with the mend
+        flat = values_NAL.astype(dtype).reshape(-1)
+    if dtype == "float16" and not np.isfinite(flat).all():
+        raise ValueError(f"a score of {np.abs(values_NAL).max():g} is too large for float16; take --dtype float32")
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values_NAL.shape[1] * values_NAL.shape[2])
 
 
 def part_is_whole(path: AnyPath, gene_ids: Sequence[str], metadata: dict[str, Any]) -> bool:
@@ -95,19 +134,18 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
 
     Args:
         folder: local or remote.
-        genes: ids to read, in this order; all, in file order, when None. Parts without any of them are
-            not read beyond their ids.
+        genes: ids to read, in this order; all, in file order, when None. Only the stretches of the parts
+            that hold them are read.
 
     Raises:
-        InputError: no parts there, or a gene that none of them holds.
+        InputError: no parts there; all asked for while the run is not finished; a gene that no part holds;
+            parts of several runs.
     """
     where = storage.resolve(folder)
     if (where / "scores").is_dir():
         where = where / "scores"
-    paths = sorted(where.glob("part-*.parquet"), key=str)
-    if not paths:
-        raise InputError(f"{where}: holds no part-*.parquet; make them with jobs.ism --out")
-    targets: list[str] = []
+    paths = _listed_parts(where, every=genes is None)
+    first: dict[str, Any] = {}
     tables = []
     for path in paths:
         with storage.open_table(path, "part") as file:
@@ -117,35 +155,63 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
                     f"{path}: has scores format {found.get('format')}, this version reads {FORMAT}; "
                     "make it again with jobs.ism"
                 )
-            targets = found["targets"]
-            if genes is None:
-                tables.append(file.read())
-                continue
-            wanted = pc.is_in(file.read(columns=["gene_id"])["gene_id"], pa.array(list(genes), pa.string()))
-            if pc.any(wanted).as_py():
-                tables.append(file.read().filter(wanted))
-    return _from_tables(where, tables, targets, genes)
+            first = first or found
+            if found != first:
+                raise InputError(f"{path}: is of another run than {paths[0].name}; delete the part that is stale")
+            tables.append(file.read() if genes is None else _read_genes(file, genes))
+    return _from_tables(where, pa.concat_tables(tables), first["targets"], genes)
 
 
-def _from_tables(where: UPath, tables: list[pa.Table], targets: list[str], genes: Sequence[str] | None) -> Scores:
-    table = pa.concat_tables(tables) if tables else None
-    found = table["gene_id"].to_pylist() if table is not None else []
+def _listed_parts(where: UPath, every: bool) -> list[UPath]:
+    """Return the parts that the manifest names, or those there are while it names none."""
+    paths = sorted(where.glob("part-*.parquet"), key=str)
+    manifest = storage.read_json(where.parent / MANIFEST) if (where.parent / MANIFEST).exists() else {}
+    if manifest.get("complete"):
+        paths = [where.parent / part["file"] for part in manifest["parts"]]
+    elif manifest and every:
+        raise InputError(
+            f"{where.parent}: is not finished; run the same jobs.ism again, or load some of its genes by name"
+        )
+    if not paths:
+        raise InputError(f"{where}: holds no part-*.parquet; make them with jobs.ism --out")
+    return paths
+
+
+def _read_genes(file: pq.ParquetFile, genes: Sequence[str]) -> pa.Table:
+    """Read the rows of some genes, and of the rest no more than shares a row group with them."""
+    wanted = pa.array(list(genes), pa.string())
+    groups = [
+        group
+        for group in range(file.num_row_groups)
+        if pc.any(pc.is_in(file.read_row_group(group, columns=["gene_id"])["gene_id"], wanted)).as_py()
+    ]
+    table = file.read_row_groups(groups)
+    return table.filter(pc.is_in(table["gene_id"], wanted))
+
+
+def _from_tables(where: UPath, table: pa.Table, targets: list[str], genes: Sequence[str] | None) -> Scores:
     if genes is not None:
-        row_of = {gene: row for row, gene in enumerate(found)}
+        row_of = {gene: row for row, gene in enumerate(table["gene_id"].to_pylist())}
         missing = [gene for gene in genes if gene not in row_of]
-        if missing or table is None:
+        if missing:
             raise InputError(
                 f"{where}: has no scores of {', '.join(missing[:3])}; score them with jobs.ism --genes"
             )
         table = table.take([row_of[gene] for gene in genes])
-    assert table is not None  # noqa: S101 # without `genes` every part was read
-    predictions = np.stack([table[f"{name}_prediction"].to_numpy() for name in targets], axis=1)
-    scores = np.stack([_as_array(table[f"{name}_scores"]) for name in targets], axis=1)
-    return Scores(table.select(GENE_COLUMNS).to_pandas(), targets, predictions, scores)
+    values: list[np.ndarray | None] = []
+    for suffix in ("", "_sd"):
+        if f"{targets[0]}_scores{suffix}" not in table.column_names:
+            values += [None, None]
+            continue
+        values.append(np.stack([table[f"{name}_prediction{suffix}"].to_numpy() for name in targets], axis=1))
+        values.append(np.stack([_as_array(table[f"{name}_scores{suffix}"]) for name in targets], axis=1))
+    predictions, scores, predictions_sd, scores_sd = values
+    assert predictions is not None and scores is not None  # noqa: S101, PT018 # each part has them
+    return Scores(table.select(GENE_COLUMNS).to_pandas(), targets, predictions, scores, predictions_sd, scores_sd)
 
 
 def _as_array(column: pa.ChunkedArray) -> np.ndarray:
     """Turn a fixed-size list column into (N, 4, length)."""
     width = column.type.list_size
     flat: np.ndarray = column.combine_chunks().flatten().to_numpy()  # type: ignore[attr-defined] # stubs lack it
-    return flat.reshape(-1, len(BASES), width // len(BASES))
+    return flat.astype(np.float32, copy=False).reshape(-1, len(BASES), width // len(BASES))

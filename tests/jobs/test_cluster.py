@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
 from jobs import cluster
 
@@ -39,7 +40,7 @@ def test_fan_out_yields_each_result_once_and_bounds_what_is_submitted(ray_cluste
     gauge: Any = _Gauge.remote()
     submitted: list[int] = []
 
-    def submit(item: int) -> ray.ObjectRef:
+    def submit(item: int, _: cluster.Attempt) -> ray.ObjectRef:
         submitted.append(item)
         return _work.remote(gauge, item)
 
@@ -61,10 +62,10 @@ def _fail(item: int) -> int:
 
 def test_fan_out_raises_what_the_task_raised(ray_cluster: cluster.Cluster):
     with pytest.raises(KeyError, match="gene 3"):
-        list(cluster.fan_out(_fail.remote, range(10), 2))
+        list(cluster.fan_out(lambda item, _: _fail.remote(item), range(10), 2))
 
 
-@ray.remote(num_cpus=1, max_retries=3)
+@ray.remote(num_cpus=1, max_retries=0)
 def _die_once(item: int, folder: str) -> int:
     mark = Path(folder) / str(item)
     if item == 2 and not mark.exists():
@@ -75,7 +76,7 @@ def _die_once(item: int, folder: str) -> int:
 
 def test_dead_worker_loses_no_item(ray_cluster: cluster.Cluster, tmp_path: Path):
     results = sorted(
-        item for item, _ in cluster.fan_out(lambda i: _die_once.remote(i, str(tmp_path)), range(6), 2)
+        item for item, _ in cluster.fan_out(lambda i, _: _die_once.remote(i, str(tmp_path)), range(6), 2)
     )
     assert results == [0, 1, 2, 3, 4, 5]
     assert (tmp_path / "2").exists()
@@ -93,3 +94,30 @@ def test_local_ray_listens_on_loopback_only(ray_cluster: cluster.Cluster):
     }
     assert open_ports
     assert {address.ip for address in open_ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _die_always(item: int) -> int:
+    if item == 1:
+        os._exit(1)
+    return item
+
+
+def test_an_item_lost_time_and_again_is_given_up_and_the_others_are_done(ray_cluster: cluster.Cluster):
+    tries: list[cluster.Attempt] = []
+
+    def submit(item: int, attempt: cluster.Attempt) -> ray.ObjectRef:
+        if item == 1:
+            tries.append(attempt)
+        return _die_always.remote(item)
+
+    results = dict(cluster.fan_out(submit, range(4), 2, lambda item, error: f"{item}: {type(error).__name__}"))
+    assert results == {0: 0, 1: "1: WorkerCrashedError", 2: 2, 3: 3}
+    # from the second loss on memory is suspected, and smaller batches are asked for
+    assert tries == [cluster.Attempt(0, 0), cluster.Attempt(1, 0), cluster.Attempt(2, 1), cluster.Attempt(3, 2)]
+    with pytest.raises(WorkerCrashedError):
+        list(cluster.fan_out(lambda item, _: _die_always.remote(item), [1], 1))
+
+
+def test_out_of_memory_asks_for_smaller_batches_at_once():
+    assert cluster.Attempt().after(OutOfMemoryError("killed")) == cluster.Attempt(1, 1)

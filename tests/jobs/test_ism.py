@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from jobs.cli import run as run_job
 from jobs.ism import ism
-from promoter.checkpoint import load_model
+from promoter.checkpoint import load_info, load_model, save_model
 from promoter.dataset import read_promoters
 from promoter.ism import load_scores, saturation_mutagenesis
 
@@ -70,8 +76,6 @@ def test_rerun_computes_only_what_is_missing_or_damaged(run: Path, data: Path, t
     parts[2].unlink()
     parts[4].write_bytes(whole[parts[4]][: len(whole[parts[4]]) // 2])
     before = {part: part.stat().st_mtime_ns for part in parts if part.exists()}
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
     ism(*arguments, split="test", genes_per_task=8)
     assert {part: part.read_bytes() for part in sorted((tmp_path / "scores").iterdir())} == whole
     again = {part for part, written in before.items() if part.stat().st_mtime_ns != written}
@@ -112,3 +116,80 @@ def test_unknown_gene_is_refused(run: Path, data: Path, tmp_path: Path, capsys: 
         run_job(ism, [*arguments, "--genes", "nobody"])
     assert ended.value.code == 2
     assert "nobody" in capsys.readouterr().err
+
+
+def test_scores_without_their_manifest_are_not_added_to(
+    scored: Path, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(scored / "scores", tmp_path / "scores")
+    with pytest.raises(SystemExit) as ended:
+        run_job(ism, ["--model", str(run / "model"), "--data", str(data), "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "without their manifest.json" in capsys.readouterr().err
+
+
+def test_size_of_tasks_is_chosen_once(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    ism(str(run / "model"), str(data), str(tmp_path))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert 1 <= manifest["genes_per_part"] <= 204 / 4
+    assert len(manifest["parts"]) == -(-204 // manifest["genes_per_part"])
+    capsys.readouterr()
+    ism(str(run / "model"), str(data), str(tmp_path), workers=1)  # would choose another by itself
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def other_model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second member for an ensemble: the first with other weights."""
+    model, folder = load_model(run / "model"), tmp_path_factory.mktemp("other")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save_model(folder, model, load_info(run / "model"))
+    return folder
+
+
+def test_an_ensemble_gives_mean_and_spread(run: Path, other_model: Path, data: Path, tmp_path: Path):
+    ism(str(run / "model"), str(data), str(tmp_path), split="test", ensemble=[str(other_model)])
+    found = load_scores(tmp_path)
+    promoters = read_promoters(data)
+    tokens = promoters.tokens[(promoters.genes["chrom"] == "chr4").to_numpy()]
+    each = [saturation_mutagenesis(load_model(folder), tokens) for folder in (run / "model", other_model)]
+    assert np.abs(each[0] - each[1]).max() > 0.01
+    assert found.scores_sd is not None
+    # the same computation on another number of threads: float32 rounding only
+    np.testing.assert_allclose(found.scores, (each[0] + each[1]) / 2, atol=2e-5)
+    np.testing.assert_allclose(found.scores_sd, np.abs(each[0] - each[1]) / np.sqrt(2), atol=2e-5)
+
+
+def test_members_of_an_ensemble_answer_the_same_question(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    info = replace(load_info(run / "model"), targets=["another"])
+    save_model(tmp_path / "model", load_model(run / "model"), info)
+    flags = ["--model", run / "model", "--data", data, "--out", tmp_path / "x", "--ensemble", tmp_path / "model"]
+    with pytest.raises(SystemExit) as ended:
+        run_job(ism, [str(flag) for flag in flags])
+    assert ended.value.code == 2
+    assert "has targets ['another']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_duckdb_and_pandas_read_the_store_as_it_is(
+    run: Path, data: Path, tmp_path: Path, dtype: Literal["float32"]
+):
+    ism(str(run / "model"), str(data), str(tmp_path), split="test", dtype=dtype)
+    expected = load_scores(tmp_path)
+    columns = "gene_id, expression_prediction, expression_scores"
+    query = f"SELECT {columns} FROM '{tmp_path}/scores/*.parquet' ORDER BY start, gene_id"  # noqa: S608 # our own path
+    found = duckdb.connect().execute(query).fetchall()
+    order = expected.genes.reset_index().sort_values(["start", "gene_id"])["index"].tolist()
+    assert [row[0] for row in found] == expected.genes["gene_id"].iloc[order].tolist()
+    np.testing.assert_array_equal([row[1] for row in found], expected.predictions[order, 0])
+    in_rows = expected.scores[order, 0].reshape(len(order), -1)  # all A, then C, G, T
+    np.testing.assert_array_equal(np.array([row[2] for row in found], np.float32), in_rows)
+    frame = pd.concat([pd.read_parquet(path) for path in sorted((tmp_path / "scores").iterdir())])
+    np.testing.assert_array_equal(np.stack(frame["expression_scores"].tolist())[order].astype("f4"), in_rows)
+    half = {"float32": "float", "float16": "halffloat"}[dtype]
+    assert half in str(pq.read_schema(next((tmp_path / "scores").iterdir())).field("expression_scores").type)

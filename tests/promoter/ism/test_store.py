@@ -182,3 +182,70 @@ def test_genes_of_a_FASTA_without_coordinates_are_kept(tmp_path: Path) -> None:
     loaded = load_scores(tmp_path)
     assert loaded.genes[["chrom", "start", "end", "strand"]].isna().all().all()
     assert np.array_equal(loaded.scores, scores.scores)
+
+
+def test_float16_loses_what_is_stated_and_no_more(tmp_path: Path) -> None:
+    scores = part(0, 3)
+    scores.scores[0, 0, 0] = [1e-9, -6e4, 0, 1e-5, 3.14159]
+    write_part(part_path(tmp_path / "scores", 0), scores, METADATA, "float16")
+    assert pq.read_schema(str(part_path(tmp_path / "scores", 0))).field("basal_scores").type == pa.list_(
+        pa.float16(), 20
+    )
+    loaded = load_scores(tmp_path).scores
+    assert loaded.dtype == np.float32
+    assert (np.abs(loaded - scores.scores) <= np.maximum(5e-4 * np.abs(scores.scores), 3e-8)).all()
+    scores.scores[1, 1, 2, 3] = 7e4
+    with pytest.raises(ValueError, match="70000 is too large for float16"):
+        write_part(part_path(tmp_path / "scores", 1), scores, METADATA, "float16")
+    assert not part_path(tmp_path / "scores", 1).exists()
+
+
+def test_the_spread_of_an_ensemble_is_kept(tmp_path: Path) -> None:
+    one, spread = part(0, 3), part(7, 3)
+    written = replace(one, predictions_sd=spread.predictions, scores_sd=spread.scores)
+    write_part(part_path(tmp_path / "scores", 0), written, METADATA)
+    loaded = load_scores(tmp_path, genes=["g2", "g0"])
+    assert loaded.predictions_sd is not None
+    assert loaded.scores_sd is not None
+    assert np.array_equal(loaded.predictions_sd, spread.predictions[[2, 0]])
+    assert np.array_equal(loaded.scores_sd, spread.scores[[2, 0]])
+    assert load_scores(tmp_path).targets == TARGETS
+
+
+def test_of_a_large_part_only_the_stretches_with_the_genes_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = part(0, 50)
+    write_part(part_path(tmp_path, 0), many, METADATA)
+    groups: list[list[int]] = []
+    read = pq.ParquetFile.read_row_groups
+
+    def counted(file: pq.ParquetFile, row_groups: list[int], *arguments: object, **named: object) -> pa.Table:
+        groups.append(list(row_groups))
+        return read(file, row_groups, *arguments, **named)  # type: ignore[arg-type] # passed on as they came
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counted)
+    assert_same(load_scores(tmp_path, genes=["g40", "g3"]), rows(many, [40, 3]))
+    assert groups == [[0, 2]]
+
+
+def test_the_manifest_says_which_parts_there_are(folder: Path) -> None:
+    listed = [{"file": f"scores/part-{index:05d}.parquet", "genes": n} for index, n in enumerate([3, 3, 1])]
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({"complete": False}))
+    with pytest.raises(InputError, match="is not finished; run the same"):
+        load_scores(folder)
+    assert load_scores(folder, genes=["g5"]).genes["gene_id"].tolist() == ["g5"]
+    manifest.write_text(json.dumps({"complete": True, "parts": listed}))
+    write_part(part_path(folder / "scores", 9), part(20, 3), METADATA)  # left over from another run
+    assert_same(load_scores(folder), WHOLE)
+    assert_same(load_scores(folder / "scores"), WHOLE)
+    part_path(folder / "scores", 1).unlink()
+    with pytest.raises(InputError, match=r"part-00001\.parquet: no such part"):
+        load_scores(folder)
+
+
+def test_parts_of_several_runs_are_not_mixed(folder: Path) -> None:
+    write_part(part_path(folder / "scores", 1), part(3, 3), METADATA | {"model": "c" * 64})
+    with pytest.raises(InputError, match=r"part-00001\.parquet: is of another run"):
+        load_scores(folder)
