@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from typing import Any
 
+from rich.table import Table
+from upath import UPath
+
+from jobs import cluster
 from jobs.cli import console, run
+from jobs.config import resolved, write_config
 from jobs.ism import ism
 from jobs.predict import predict
 from jobs.prepare import prepare
-from jobs.train import train
+from jobs.train import scaling_config, train
 from promoter import storage
+from promoter.errors import InputError
 from promoter.ism import load_scores
 from promoter.model import CNNConfig
 from promoter.simulate import GRAMMAR, INTERACTION, motif_recovery, simulate
 from promoter.splits import SplitConfig
-from promoter.training import TrainingConfig
+from promoter.training import TrainingConfig, require_enough_genes
 
 _UPSTREAM = 300
+_CHROMOSOMES = 8
+_SPLIT = SplitConfig(val=["chr7"], test=["chr8"])
+_LEAST_GENES = 10  # on a chromosome: each motif occurs, and the test genes have an r
+_FOLDERS = ("genome", "data", "run", "ism")
 
 
 def demo(
@@ -26,14 +36,30 @@ def demo(
 
     Args:
         out: folder for everything.
-        workers: DDP processes.
-        epochs: at most.
-        genes_per_chromosome: on each of eight chromosomes.
-        seed: of the genome and the training.
+        workers: processes that share each batch by DDP.
+        epochs: most epochs to train.
+        genes_per_chromosome: genes on each of eight chromosomes.
+        seed: seed of the genome and the training.
     """
+    settings = resolved(locals())
+    cluster.require_resources(workers, None, None)
+    for flag, value, least in (
+        ("epochs", epochs, 1),
+        ("genes_per_chromosome", genes_per_chromosome, _LEAST_GENES),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise InputError(f"--{flag} {value}: must be at least {least}")
+    training = TrainingConfig(epochs=epochs, learning_rate=2e-3, lr_patience=2, jitter=4, seed=seed)
+    learned = (_CHROMOSOMES - 2) * genes_per_chromosome  # of the chromosomes not in _SPLIT
+    require_enough_genes(learned, genes_per_chromosome, training, workers)
     where = storage.require_writable(out)
+    _require_same(where, settings)
+    scaling_config(cluster.connect(), workers)  # refuses more workers than fit
+
+    write_config(where / "config.yaml", settings, {})
     _step("1/5 simulate a genome with a known grammar (python: promoter.simulate)")
-    truth = simulate(where / "genome", genes_per_chromosome=genes_per_chromosome, upstream=_UPSTREAM, seed=seed)
+    truth = simulate(where / "genome", _CHROMOSOMES, genes_per_chromosome, _UPSTREAM, seed=seed)
     counts = truth.motifs["motif"].value_counts()
     for motif in GRAMMAR:
         console.print(
@@ -56,9 +82,9 @@ def demo(
     train(
         str(where / "data"),
         str(where / "run"),
-        split=SplitConfig(val=["chr7"], test=["chr8"]),
+        split=_SPLIT,
         model=CNNConfig(channels=(64, 32, 32), kernel_sizes=(11, 5, 3), pool_sizes=(4, 4), dropout=0.2),
-        training=TrainingConfig(epochs=epochs, learning_rate=2e-3, lr_patience=2, jitter=4, seed=seed),
+        training=training,
         workers=workers,
     )
 
@@ -86,6 +112,21 @@ def demo(
         f"\nEverything is in {where}: data/ run/ ism/ predictions.parquet motif_recovery.csv\n"
         "Network and window are smaller than the defaults, to fit a laptop; for your own data see the README."
     )
+
+
+def _require_same(where: UPath, settings: dict[str, Any]) -> None:
+    """Refuse to mix with a demo of other settings, or with what is none."""
+    mend = "choose another --out, or delete the folder"
+    if not (where / "config.yaml").exists():
+        found = [name for name in _FOLDERS if (where / name).exists()]
+        if found:
+            raise InputError(f"{where}: holds {found[0]}/ but no config.yaml of a demo; {mend}")
+        return
+    earlier = storage.read_yaml(where / "config.yaml")
+    different = [key for key in settings if key not in ("out", "workers") and settings[key] != earlier.get(key)]
+    if different:
+        was = ", ".join(f"{key} {earlier.get(key, 'absent')}, not {settings[key]}" for key in different)
+        raise InputError(f"{where}: holds a run with other settings ({was}); {mend}")
 
 
 def _step(text: str) -> None:

@@ -64,31 +64,33 @@ def prepare(
     settings = resolved(locals())
     require_window(upstream, downstream)
     where = storage.require_writable(out)
-    if dataset is not None:
-        files = fetch_yeast(where / "source", cache)
-        genome, genes = genome or str(files.genome), genes or str(files.genes)
-        expression = expression or str(files.salt_response if dataset == "yeast" else files.levels)
-    for flag, value in (("genome", genome), ("genes", genes), ("expression", expression)):
-        if value is None:
-            raise InputError(f"--{flag} is missing; give its file, or a named data set with --dataset")
-    assert genome and genes and expression  # noqa: S101, PT018 # checked above; for the type checker
-    for value, what in (
-        (genome, "genome FASTA"),
-        (genes, "gene annotation"),
-        (expression, "expression table"),
-    ):
-        storage.require_file(value, what)
-    table = read_expression(expression, targets, transform, gene_column, missing)
-    annotated = read_genes(genes, attribute, feature)
-    fasta = Genome(genome)
-    promoters, summary = cut_promoters(
-        fasta, annotated, table, upstream, downstream, chroms, exclude_chroms, ignore_version
-    )
+    with storage.removed_on_error(where / "source") as source:  # bad input leaves nothing behind
+        if dataset is not None:
+            files = fetch_yeast(source, cache, lambda name: console.print(f"downloading {name} …"))
+            genome, genes = genome or str(files.genome), genes or str(files.genes)
+            expression = expression or str(files.salt_response if dataset == "yeast" else files.levels)
+        for flag, value in (("genome", genome), ("genes", genes), ("expression", expression)):
+            if value is None:
+                raise InputError(f"--{flag} is missing; give its file, or a named data set with --dataset")
+        assert genome and genes and expression  # noqa: S101, PT018 # checked above; for the type checker
+        for value, what in (
+            (genome, "genome FASTA"),
+            (genes, "gene annotation"),
+            (expression, "expression table"),
+        ):
+            storage.require_file(value, what)
+        table = read_expression(expression, targets, transform, gene_column, missing)
+        annotated = read_genes(genes, attribute, feature)
+        fasta = Genome(genome)
+        promoters, summary = cut_promoters(
+            fasta, annotated, table, upstream, downstream, chroms, exclude_chroms, ignore_version
+        )
     inputs = {str(storage.resolve(path)): storage.sha256(path) for path in (genome, genes, expression)}
     promoters.metadata.update(transform=transform, sources=inputs)
+    (where / "config.yaml").unlink(missing_ok=True)  # of an earlier run: it comes last, to tell a whole output
+    path = write_promoters(where, promoters)
     storage.write_json(where / "summary.json", asdict(summary))
     write_config(where / "config.yaml", settings, inputs)
-    path = write_promoters(where, promoters)
     _show(summary, promoters.length)
     if transform == "none" and looks_untransformed(table.values):
         console.print(

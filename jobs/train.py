@@ -32,7 +32,7 @@ from jobs import cluster
 from jobs.cli import PROVENANCE, console, run
 from jobs.config import resolved, write_config
 from promoter import checkpoint, storage
-from promoter.checkpoint import ModelInfo
+from promoter.checkpoint import ModelInfo, load_info
 from promoter.dataset import Promoters, locate, read_promoters
 from promoter.errors import InputError
 from promoter.memory import KEEP_FREED_MEMORY
@@ -47,12 +47,15 @@ from promoter.training import (
     TrainingState,
     fit,
     predict,
+    require_enough_genes,
     standardisation,
 )
 
 _RUN = "checkpoints"  # Ray's folder in --out; removed when the model is written
 _STATE = "state.pt"
 _PREDICTIONS = "predictions.npy"
+_METRICS = "metrics.json"
+_OUTPUTS = ("model/model.yaml", "model/model.safetensors", "history.csv", "predictions.parquet", _METRICS)
 _RESOURCES = ("workers", "gpus_per_worker", "cpus_per_worker")  # may change between a run and its resumption
 _MAX_FAILURES = 3  # worker deaths before the run gives up
 
@@ -86,24 +89,39 @@ def train(
     promoters = read_promoters(data)
     if not promoters.target_names:
         raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
-    model = replace(model, n_targets=len(promoters.target_names))
-    PromoterCNN(model, promoters.length)  # fails here, not on a worker, when the window is too short
+    model = replace(model, n_targets=_outputs(model, promoters.target_names))
+    settings |= resolved({"model": model})
     split_of_chrom = split_by_chromosome(promoters.genes["chrom"], split)
+    # these fail here, not on a worker
+    PromoterCNN(model, promoters.length)
+    counts = assign(promoters.genes["chrom"], split_of_chrom).value_counts()
+    require_enough_genes(counts["train"], counts["val"], training, workers)
     info = _describe(promoters, split_of_chrom, training)
     where = storage.require_writable(out)
     inputs = {str(locate(data)): promoters.checksum}
     if _require_same(where, settings, inputs):
         console.print(f"{where}: this run is finished already; nothing to do")
-        _show_metrics(storage.read_json(where / "metrics.json"))
+        storage.remove_folder(where / _RUN)  # a crash after metrics.json was written leaves it
+        _show_metrics(storage.read_json(where / _METRICS))
         return
 
     place = cluster.connect()
-    scaling = _scaling(place, workers, gpus_per_worker, cpus_per_worker)
+    scaling = scaling_config(place, workers, gpus_per_worker, cpus_per_worker)
     write_config(where / "config.yaml", settings, inputs)
     _show_start(promoters, info, scaling)
     finished = _run_workers(where, promoters, info, model, training, scaling)
     _publish(where, finished, promoters, info, training)
     console.print(f"model, predictions and metrics in {where}")
+
+
+def _outputs(model: CNNConfig, targets: list[str]) -> int:
+    """Return the number of targets; 1, the default, counts as not given."""
+    if model.n_targets not in (1, len(targets)):
+        raise InputError(
+            f"--model.n_targets {model.n_targets}: the data has {_plural(len(targets), 'target')} "
+            f"({', '.join(targets[:3])}{', …' * (len(targets) > 3)}); leave it out, the data tells it"
+        )
+    return len(targets)
 
 
 def _describe(promoters: Promoters, split_of_chrom: dict[str, str], training: TrainingConfig) -> ModelInfo:
@@ -130,7 +148,7 @@ def _describe(promoters: Promoters, split_of_chrom: dict[str, str], training: Tr
 def _require_same(where: UPath, settings: dict[str, Any], inputs: dict[str, str]) -> bool:
     """Tell whether a finished run of these settings is there; refuse to mix with one of others."""
     if not (where / "config.yaml").exists():
-        if (where / _RUN).exists() or (where / "model").exists():
+        if any((where / name).exists() for name in (_RUN, "model", *_OUTPUTS)):
             raise InputError(f"{where}: holds a run without its config.yaml; choose another --out")
         return False
     earlier = storage.read_yaml(where / "config.yaml")
@@ -144,18 +162,51 @@ def _require_same(where: UPath, settings: dict[str, Any], inputs: dict[str, str]
             f"{where}: holds a run with other settings (different: {', '.join(different)}); "
             "choose another --out, or delete the folder"
         )
-    return (where / "metrics.json").exists()
+    return _is_finished(where)
 
 
-def _scaling(
-    place: cluster.Cluster, workers: int, gpus_per_worker: float | None, cpus_per_worker: int | None
+def _is_finished(where: UPath) -> bool:
+    """Tell whether all results are there.
+
+    Raises:
+        InputError: metrics.json, which is written last, is there, but another result is not, or one is damaged.
+    """
+    if not (where / _METRICS).exists():
+        return False
+    mend = "delete the folder and train again, or choose another --out"
+    lost = [name for name in _OUTPUTS if not (where / name).is_file()]
+    if lost:
+        raise InputError(f"{where}: holds a finished run without its {', '.join(lost)}; {mend}")
+    try:
+        load_info(where / "model")
+        with storage.open_table(where / "predictions.parquet", "table of predictions"):
+            pass
+        _metrics_table(storage.read_json(where / _METRICS))
+    except InputError as error:
+        reason = str(error).rsplit("; ", 1)[0]  # without its own mend
+        raise InputError(f"{where}: holds a finished run that is damaged ({reason}); {mend}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}: holds a finished run that is damaged ({where / _METRICS} holds no metrics); {mend}"
+        ) from error
+    return True
+
+
+def scaling_config(
+    place: cluster.Cluster, workers: int, gpus_per_worker: float | None = None, cpus_per_worker: int | None = None
 ) -> ScalingConfig:
+    """Return what Ray Train is to give the workers; None leaves a number to the machine.
+
+    Raises:
+        InputError: this machine has less.
+    """
     gpus = float(place.gpus > 0) if gpus_per_worker is None else gpus_per_worker
     cpus = cpus_per_worker or (1 if gpus else max(1, place.cpus // workers))
     if place.local and (workers * cpus > place.cpus or workers * gpus > place.gpus):
+        wanted = f"{_plural(workers * cpus, 'CPU')} and {_plural(workers * gpus, 'GPU')}"
         raise InputError(
-            f"{workers} workers want {workers * cpus} CPUs and {workers * gpus:g} GPUs, this machine has "
-            f"{place.cpus} and {place.gpus}; lower --workers"
+            f"--workers {workers}: {'it wants' if workers == 1 else 'they want'} {wanted}, this machine has "
+            f"{place.cpus} and {place.gpus}; lower --workers, --cpus_per_worker or --gpus_per_worker"
         )
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
     return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources)
@@ -237,6 +288,8 @@ def _fit_and_narrate(trainer: TorchTrainer, records: Queue, epochs: int) -> Resu
                 break
             continue
         diverged = record.get("diverged")
+        if "restored" in record:
+            console.print(f"going on after epoch {record['restored']}")
         if "epoch" in record:
             if not seconds:
                 console.print(_HEADER, style="dim")
@@ -274,8 +327,11 @@ def _train_on_worker(job: dict[str, Any]) -> None:
                 saved = Checkpoint.from_directory(folder)
             ray.train.report(state.history[-1] | {"best_epoch": state.best_epoch}, checkpoint=saved)
 
+    restored = _restore()
+    if restored is not None:
+        ray.train.report({"restored": restored.epoch})
     try:
-        state = fit(model, examples["train"], examples["val"], training, device, _restore(), report)
+        state = fit(model, examples["train"], examples["val"], training, device, restored, report)
     except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
         ray.train.report({"diverged": str(error)})
         return
@@ -325,7 +381,7 @@ def _publish(
     table = predictions_table(promoters, info, predicted)
     write_predictions(where / "predictions.parquet", table)
     metrics = evaluate_predictions(table, info.targets, training.seed)
-    storage.write_json(where / "metrics.json", metrics)
+    storage.write_json(where / _METRICS, metrics)
     storage.remove_folder(where / _RUN)
     console.print(f"best epoch {state.best_epoch} of {state.epoch}")
     _show_metrics(metrics)
@@ -337,24 +393,33 @@ def _show_start(promoters: Promoters, info: ModelInfo, scaling: ScalingConfig) -
         chroms = info.split[name]
         shown = ", ".join(chroms[:12]) + (f" and {len(chroms) - 12} more" if len(chroms) > 12 else "")
         console.print(f"{name:>5}: {counts[name]:,} genes on {shown}")
-    resources: Any = scaling.resources_per_worker or {}  # typed as a search space, too
-    each = ", ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
-    console.print(f"{scaling.num_workers} worker{'s' * (scaling.num_workers != 1)} with {each} each")
+    workers: Any = scaling.num_workers  # typed as a search space, too
+    resources: Any = scaling.resources_per_worker or {}
+    each = ", ".join(_plural(amount, kind) for kind, amount in resources.items())
+    console.print(f"{_plural(workers, 'worker')} with {each}{' each' * (workers != 1)}")
+
+
+def _plural(amount: float, unit: str) -> str:
+    return f"{amount:g} {unit}{'s' * (amount != 1)}"
 
 
 def _show_metrics(metrics: dict[str, Any]) -> None:
+    console.print(_metrics_table(metrics))
+    more = len(next(iter(metrics.values()), {})) - _TARGETS_SHOWN
+    if more > 0:
+        console.print(f"and {more} more targets in metrics.json")
+
+
+def _metrics_table(metrics: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for name in ("split", "target", "genes", *METRICS):
         table.add_column(name, justify="left" if name in ("split", "target") else "right")
     for split in SPLITS:
-        shown: dict[str, Any] = metrics.get(split, {})
+        shown: dict[str, Any] = metrics[split]
         for target, values in list(shown.items())[:_TARGETS_SHOWN]:
             cells = [_with_interval(values[name], values[f"{name}_ci95"]) for name in METRICS]
             table.add_row(split, target, f"{values['n']:,}", *cells)
-    console.print(table)
-    more = len(next(iter(metrics.values()), {})) - _TARGETS_SHOWN
-    if more > 0:
-        console.print(f"and {more} more targets in metrics.json")
+    return table
 
 
 _TARGETS_SHOWN = 8

@@ -25,8 +25,9 @@ class CNNConfig:
         kernel_sizes: width of each block's filters in positions, odd.
         pool_sizes: max pooling after each block but the last, which is averaged over all positions.
         hidden: units of the hidden layer of the head.
-        dropout: probability, before the output layer.
-        n_targets: outputs; jobs.train sets it from the data.
+        dropout: probability that a hidden unit is left out in training.
+        n_targets: outputs. jobs.train takes their number from the data: 1 counts as not given, and any other
+            number must be that of the data.
     """
 
     channels: tuple[int, ...] = (256, 128, 64)

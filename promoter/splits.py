@@ -23,8 +23,8 @@ class SplitConfig:
     Args:
         val: chromosomes of the validation set; chosen by gene count when left out.
         test: chromosomes of the test set; chosen by gene count when left out.
-        val_fraction: of all genes, when `val` is chosen.
-        test_fraction: of all genes, when `test` is chosen.
+        val_fraction: share of all genes to validate on, where `val` is left out.
+        test_fraction: share of all genes to test on, where `test` is left out.
     """
 
     val: list[str] | None = None

@@ -40,19 +40,19 @@ class TrainingConfig:
     """How to train; the defaults are the published recipe.
 
     Args:
-        epochs: at most.
+        epochs: most epochs to train.
         batch_size: genes in one step, over all workers together.
-        learning_rate: of Adam, at the start.
-        weight_decay: of Adam (L2).
+        learning_rate: step size of Adam at the start.
+        weight_decay: L2 penalty of Adam.
         lr_patience: epochs without a better validation loss before the learning rate falls.
-        lr_factor: what the learning rate is multiplied by then.
+        lr_factor: factor by which the learning rate falls.
         early_stopping: epochs without a better validation loss before training ends; null for never.
         gradient_clip: largest norm of the gradient.
         reverse_complement: probability that a promoter is shown reverse-complemented.
-        jitter: a promoter is shown shifted by up to this many bases either way.
+        jitter: most bases by which a promoter is shown shifted either way.
         precision: fp32, or bf16 for mixed precision.
         compile: compile the network with torch.compile (needs a C++ compiler on CPUs).
-        seed: of weights, order, augmentation, dropout and bootstrap.
+        seed: seed of weights, order, augmentation, dropout and bootstrap.
     """
 
     epochs: int = 100
@@ -192,16 +192,7 @@ def fit(
     """
     config = config or TrainingConfig()
     world = _World()
-    if len(train.tokens) < 2 * world.size or len(val.tokens) < 2:
-        raise InputError(
-            f"{len(train.tokens)} training and {len(val.tokens)} validation genes are too few for {world.size} "
-            "workers; at least 2 a worker and 2 for validation are needed"
-        )
-    if config.batch_size < 2 * world.size:
-        raise InputError(
-            f"training: batch_size {config.batch_size} is too small for {world.size} workers; "
-            f"at least 2 genes a worker are needed, {2 * world.size} in all"
-        )
+    require_enough_genes(len(train.tokens), len(val.tokens), config, world.size)
     device = torch.device(device)
     model.to(device)
     scale = standardisation(train.targets)
@@ -245,6 +236,25 @@ def fit(
     model.load_state_dict(state.best_model)
     model.rescale_output(scale.mean.tolist(), scale.sd.tolist())
     return state
+
+
+def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: int) -> None:
+    """Refuse what leaves a worker without the 2 genes a batch that batch norm needs.
+
+    Raises:
+        InputError: too few genes, or a batch size too small for the workers.
+    """
+    if train < 2 * workers or val < 2:
+        raise InputError(
+            f"{train} training and {val} validation genes are too few for {workers} "
+            f"worker{'s' * (workers != 1)}; at least 2 a worker and 2 for validation are needed, "
+            "so take more genes or fewer workers"
+        )
+    if config.batch_size < 2 * workers:
+        raise InputError(
+            f"training: batch_size {config.batch_size} is too small for {workers} workers; "
+            f"at least 2 genes a worker are needed, {2 * workers} in all"
+        )
 
 
 def predict(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,9 @@ class YeastFiles:
     salt_response: UPath
 
 
-def fetch_yeast(folder: AnyPath, cache: AnyPath | None = None) -> YeastFiles:
+def fetch_yeast(
+    folder: AnyPath, cache: AnyPath | None = None, on_download: Callable[[str], None] = lambda _: None
+) -> YeastFiles:
     """Download the originals unless they are there, check them, and derive the inputs into `folder`.
 
     `genome.fa` and `genes.bed` (protein-coding genes; start codon to stop codon, since the annotation
@@ -93,6 +96,7 @@ def fetch_yeast(folder: AnyPath, cache: AnyPath | None = None) -> YeastFiles:
     Args:
         folder: for the derived files.
         cache: folder with the originals, or for them; by default the user's cache folder.
+        on_download: called with the name of each original before it is downloaded.
 
     Raises:
         InputError: an original cannot be downloaded, or its SHA-256 is not the expected one.
@@ -104,9 +108,9 @@ def fetch_yeast(folder: AnyPath, cache: AnyPath | None = None) -> YeastFiles:
     files = YeastFiles(
         where / "genome.fa", where / "genes.bed", where / "expression.tsv", where / "salt_response.tsv"
     )
-    paths = {source: _fetch(source, originals) for source in (_GENOME, _ANNOTATION)}
+    paths = {source: _fetch(source, originals, on_download) for source in (_GENOME, _ANNOTATION)}
     counts = {
-        source: _fetch(source, originals)
+        source: _fetch(source, originals, on_download)
         for source in (_LACTATE_COUNTS, _LACTATE_SAMPLES, _OSMO_COUNTS, _OSMO_SAMPLES)
     }
     _write_genome(paths[_GENOME], files.genome)
@@ -120,7 +124,7 @@ def fetch_yeast(folder: AnyPath, cache: AnyPath | None = None) -> YeastFiles:
     return files
 
 
-def _fetch(source: _Source, folder: Path) -> Path:
+def _fetch(source: _Source, folder: Path, on_download: Callable[[str], None]) -> Path:
     """Return the path of a checked original, which may have been gzipped by whoever keeps the folder."""
     packed = folder / f"{source.name}.gz"
     if packed.exists():
@@ -131,8 +135,15 @@ def _fetch(source: _Source, folder: Path) -> Path:
         if hashlib.sha256(content).hexdigest() != source.sha256:
             raise InputError(f"{packed}: its content is not the expected one (SHA-256); delete it and run again")
         return packed
+
+    def download(url: str, target: str, manager: Any) -> None:
+        on_download(source.name)
+        pooch.HTTPDownloader()(url, target, manager)
+
+    pooch.get_logger().setLevel(logging.WARNING)  # it would tell of each download in its own way
     try:
-        return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", source.name, folder))
+        known = f"sha256:{source.sha256}"
+        return Path(pooch.retrieve(source.url, known, source.name, folder, downloader=download))  # type: ignore[arg-type] # called by position
     except Exception as error:  # whatever the network stack raises
         reason = " ".join(str(error).split())[:200]
         raise InputError(

@@ -40,12 +40,14 @@ def inputs(data: Path, model: Path, tmp_path: Path) -> dict[str, Path]:
     shutil.copy(data / "promoters.parquet", tmp_path / "data")
     files = {name: tmp_path / "genome" / f"{name}.{end}" for name, end in SUFFIXES.items()}
     (tmp_path / "settings.yaml").write_text("{}\n")
+    (tmp_path / "is.parquet").mkdir()
     return files | {
         "model": tmp_path / "model",
         "data": tmp_path / "data",
         "parquet": tmp_path / "data" / "promoters.parquet",
         "yaml": tmp_path / "model" / "model.yaml",
         "config": tmp_path / "settings.yaml",
+        "folder": tmp_path / "is.parquet",
         "out": tmp_path / "out" / "new",
     }
 
@@ -68,8 +70,9 @@ def assert_one_line(error: str, message: str) -> None:
     assert re.search(message, error), error
 
 
-def snapshot(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def snapshot(folder: Path) -> dict[Path, bytes | None]:
+    """Return what each file holds, and None for each folder."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 GONE, HALF = b"gone", b"half"
@@ -99,8 +102,21 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
     ("prepare", "", "", ["--targets", "b"], r"expression\.tsv: --targets \['b'\].*there are \['expression'\]"),
     ("prepare", "", "", ["--upstream", "0", "--downstream", "0"], r"--upstream 0 --downstream 0.*above 0"),
     ("prepare", "", "", ["--upstream=-1"], r"--upstream -1 .*above 0"),
-    ("prepare", "", "", ["--upstream", "2kb"], r"upstream.*2kb"),
-    ("prepare", "", "", ["--transform", "ln"], r"transform.*log2p1.*ln"),
+    ("prepare", "", "", ["--upstream", "2kb"], r"--upstream 2kb: must be a whole number; see"),
+    ("prepare", "", "", ["--transform", "ln"], r"--transform ln: must be none, log1p, log2p1 or cpm_log2p1; see"),
+    ("prepare", "", "", ["--dataset", "yest"], r"--dataset yest: must be yeast, yeast_levels or null; see"),
+    ("ism", "", "", ["--split", "foo"], r"--split foo: must be train, val, test or null; see"),
+    ("train", "", "", ["--gpus_per_worker", "a"], r"--gpus_per_worker a: must be a number or null; see"),
+    ("train", "", "", ["--model.channels", "8,b"], r"--model\.channels b: must be a list of .* 1,2 or 1 2; see"),
+    ("train", "config", "training: 5\n", ["--config", "{config}"], r"/settings\.yaml: training 5: must hold"),
+    ("train", "", "", ["--model.n_targets", "2"], r"--model\.n_targets 2: .* 1 targets? \(expression\); leave"),
+    (
+        "train",
+        "",
+        "",
+        ["--training.batch_size", "2", "--workers", "2"],
+        r"batch_size 2 is too small for 2 workers",
+    ),
     ("prepare", "", "", ["--chroms", "chr1", "9"], r"--chroms 9: .*genome\.fa, which has chr1, chr2"),
     ("prepare", "", "", ["--exclude_chroms", "chrZ"], r"--exclude_chroms chrZ: .*genome\.fa, which has chr1"),
     ("prepare", "", "", ["--upstraem", "5"], r"'upstraem'; did you mean 'upstream'\?"),
@@ -118,7 +134,14 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
         "config",
         "gene_column: 1\n",
         ["--config", "{config}"],
-        r"/settings\.yaml: .*gene_column.*1.*quotes",
+        r"/settings\.yaml: gene_column 1: must be text or null; put .* quotes; see",
+    ),
+    (
+        "prepare",
+        "config",
+        "chroms: {chr1: 1}\n",
+        ["--config", "{config}"],
+        r"/settings\.yaml: chroms .*: must be a list of names, A,B or A B; see",
     ),
     ("prepare", "config", "a: [\n", ["--config={config}"], r"/settings\.yaml: is not YAML .*; mend it"),
     ("prepare", "config", "- a\n", ["--config", "{config}"], r"/settings\.yaml: holds no 'key: value' lines"),
@@ -140,6 +163,7 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
     ("ism", "", "", ["--genes", "chr1_g0001,nobody"], r"--genes nobody: .*has ids like chr1_g0000"),
     ("ism", "", "", ["--split", "val"], r"--split val; choose others"),
     ("ism", "", "", ["--genes_per_task", "0"], r"--genes_per_task 0: must be at least 1"),
+    ("predict", "", "", ["--out", "{folder}"], r"--out .*is\.parquet: is a folder; name a file in it"),
     ("predict", "", "", ["--out", "x.csv"], r"--out x\.csv: .*ends in \.parquet"),
     ("predict", "", "", ["--out", "{genes}/x.parquet"], r"genes\.bed: cannot write here .*; choose another"),
     ("ism", "", "", ["--out", "{genes}/x"], r"genes\.bed/x: cannot write here .*; choose another"),
@@ -235,7 +259,15 @@ def test_what_is_required_is_named(no_ray: None, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("job", "spoiled", "content", "flags", "message"),
     [
-        ("prepare", "genes", BED[:-3], [], r"genes\.bed: line 1 "),
+        ("prepare", "genome", GONE, [], r"genome\.fa: no such genome FASTA; check the path"),
+        ("prepare", "genes", "", [], r"genes\.bed: the gene annotation is empty"),
+        ("prepare", "genes", BED[:-3], [], r"genes\.bed: line 1 .*no strand .*add the strand"),
+        ("prepare", "genes", BED.replace("300", "100"), [], r"genes\.bed: line 1 .*200.*100.*mend the line"),
+        ("prepare", "genome", "<!DOCTYPE html>\n<html>", [], r"genome\.fa: is HTML .*download it again"),
+        ("prepare", "expression", "gene\ta\nx\thigh\n", [], r"expression\.tsv: no column of numbers"),
+        ("prepare", "", "", ["--upstream", "0", "--downstream", "0"], r"--upstream 0 --downstream 0.*above 0"),
+        ("prepare", "", "", ["--out", "{genes}/x"], r"genes\.bed/x: cannot write here .*; choose another"),
+        ("train", "", "", ["--split.val", "chr9"], r"--split\.val chr9: .*the data has chr1, chr2, chr3, chr4"),
         ("prepare", "config", "upstraem: 5\n", ["--config", "{config}"], r"/settings\.yaml: .*did you mean"),
         ("train", "parquet", HALF, [], r"promoters\.parquet: is not a whole"),
         ("predict", "yaml", "format: 99\n", [], r"model format 99"),

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
@@ -120,6 +123,31 @@ def test_a_file_has_the_same_numbers_and_text_as_the_flags(write: Write, rate: s
     assert CALLS[0]["network"] == Network((4, 2), 0.003)
 
 
+@pytest.mark.parametrize(
+    ("config", "chroms", "sizes"),
+    [
+        ("chroms: chrI\nnetwork: {sizes: 8}\n", ["chrI"], (8,)),
+        ("chroms: chrI, 01\nnetwork: {sizes: '8, 4'}\n", ["chrI", "01"], (8, 4)),
+        ("chroms: 01\n", ["01"], (8, 4)),
+        ("chroms: on\n", ["on"], (8, 4)),
+        ("chroms: null\n", None, (8, 4)),
+    ],
+)
+def test_a_lone_value_in_a_file_is_a_list_of_one(
+    write: Write, config: str, chroms: list[str] | None, sizes: tuple[int, ...]
+) -> None:
+    called = _called("--config", write("c.yaml", config))
+    assert (called["chroms"], called["network"].sizes) == (chroms, sizes)
+
+
+def test_help_shows_how_to_write_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _ended(job, "--help") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "--chroms A,B a list. (type: list: A,B or A B, default: null)" in printed
+    assert "--network.sizes 1,2 of its layers. (type: list: 1,2 or 1 2, default: (8, 4))" in printed
+    assert "--chroms+" not in printed
+
+
 @pytest.mark.parametrize("name", ["demo", "ism", "predict", "prepare", "train"])
 def test_help_explains_every_argument(capsys: pytest.CaptureFixture[str], name: str) -> None:
     function = getattr(importlib.import_module(f"jobs.{name}"), name)
@@ -197,6 +225,48 @@ def test_success_is_code_0_and_no_word_on_standard_error(
     assert str(tmp_path / "out" / "promoters.parquet") in done.stdout
 
 
+def test_prepare_writes_its_config_last(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert _ended(prepare, *flags, "--out", out) == 0
+    capsys.readouterr()
+
+    def full(*_: object) -> NoReturn:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("promoter.storage.write_json", full)
+    assert _ended(prepare, *flags, "--out", out, "--upstream", "7") == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert not (out / "config.yaml").exists()  # not that of the earlier run, either
+    assert pd.read_parquet(out / "promoters.parquet")["sequence"].str.len().unique().tolist() == [9]
+
+
+def test_prepare_tells_of_each_download_on_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(_: object, __: object, on_download: Callable[[str], None]) -> NoReturn:
+        on_download("genome.fa.gz")
+        raise InputError("no network")
+
+    monkeypatch.setattr("jobs.prepare.fetch_yeast", fetch)
+    assert _ended(prepare, "--dataset", "yeast", "--out", tmp_path / "out") == 2
+    assert capsys.readouterr() == ("downloading genome.fa.gz …\n", "error: no network\n")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_bad_input_leaves_no_part_of_a_named_data_set(
+    yeast: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], there: bool
+) -> None:
+    out = tmp_path / "new" / "out"
+    if there:
+        out.mkdir(parents=True)
+    words = ["--dataset", "yeast", "--cache", yeast / "original", "--chroms", "chr1", "--out", out]
+    assert _ended(prepare, *words) == 2
+    assert "--chroms chr1: " in capsys.readouterr().err
+    assert list(tmp_path.rglob("*")) == ([out.parent, out] if there else [])
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -205,6 +275,7 @@ def test_success_is_code_0_and_no_word_on_standard_error(
         (ValueError(), 1, "ValueError (--debug shows where)"),
         (MemoryError("x" * 5000), 1, f"MemoryError: {'x' * 387} … (--debug shows where)"),
         (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on"),
+        (SystemExit(143), 143, "interrupted; run the same command again to go on"),
         (InputError("g.fa: is wrong; mend it"), 2, "g.fa: is wrong; mend it"),
     ],
 )
@@ -217,6 +288,20 @@ def test_a_failure_ends_with_its_code_and_one_line(
 
     assert _ended(fail) == code
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_so_does_one_that_is_terminated(capsys: pytest.CaptureFixture[str]) -> None:
+    def wait() -> None:
+        """Wait for the signal."""
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert _ended(wait) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "error: interrupted; run the same command again to go on\n"
 
 
 @pytest.mark.parametrize(("error", "code"), [(RuntimeError("late"), 1), (InputError("early"), 2)])

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from scipy import stats
 from jobs.cli import run as run_job
 from jobs.train import train
 from promoter.checkpoint import load_info, load_model
-from promoter.dataset import read_promoters
+from promoter.dataset import read_promoters, write_promoters
 from promoter.training import predict
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +100,89 @@ def test_finished_run_is_not_trained_again(run: Path, train_flags: list[str], ca
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_what_a_crash_after_the_last_result_left_is_removed(run: Path, train_flags: list[str], tmp_path: Path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "checkpoint_1").mkdir(parents=True)
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, [*train_flags, "--out", str(tmp_path / "run")])
+    assert ended.value.code == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in run.iterdir()}
+
+
+def _damaged(run: Path, copy: Path, name: str, content: bytes | None) -> dict[Path, bytes]:
+    """Copy a run, replace one of its outputs, None: delete it, and return what the copy holds."""
+    shutil.copytree(run, copy)
+    path = copy / name
+    if content is not None:
+        path.write_bytes(content)
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model", None, "without its model/model.yaml, model/model.safetensors; "),
+        ("model/model.safetensors", None, "without its model/model.safetensors; "),
+        ("predictions.parquet", None, "without its predictions.parquet; "),
+        ("history.csv", None, "without its history.csv; "),
+        ("config.yaml", None, "holds a run without its config.yaml; choose another --out"),
+        ("metrics.json", b"{", "damaged (.*metrics.json: is not JSON .*); "),
+        ("metrics.json", b"", "damaged (.*metrics.json: the JSON file is empty); "),
+        ("metrics.json", b"{}", "damaged (.*metrics.json holds no metrics); "),
+        ("metrics.json", b'{"train": [], "val": [], "test": 5}', "damaged (.*metrics.json holds no metrics); "),
+        ("predictions.parquet", b"PAR1", "damaged (.*predictions.parquet: is not a whole Parquet file .*); "),
+        ("model/model.safetensors", b"x", "damaged (.*SHA-256 differs.*); "),
+    ],
+)
+def test_a_finished_run_that_lost_a_result_is_refused(
+    run: Path,
+    train_flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes | None,
+    message: str,
+):
+    before = _damaged(run, tmp_path / "run", name, content)
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, [*train_flags, "--out", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"error: {tmp_path / 'run'}: holds a ")
+    assert printed.err.count("\n") == 1
+    assert re.search(re.escape(message).replace(r"\.\*", ".*"), printed.err), printed.err
+    if name != "config.yaml":
+        assert printed.err.endswith("; delete the folder and train again, or choose another --out\n")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_the_number_of_targets_is_that_of_the_data(
+    ray_cluster: object, data: Path, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    one = read_promoters(data)
+    two = replace(one, targets=np.hstack([one.targets, -one.targets]), target_names=["up", "down"])
+    write_promoters(tmp_path / "data", two)
+    flags = [*train_flags, "--data", str(tmp_path / "data"), "--training.epochs", "1", "--workers", "1"]
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, [*flags, "--out", str(tmp_path / "run"), "--model.n_targets", "3"])
+    assert ended.value.code == 2
+    assert "--model.n_targets 3: the data has 2 targets (up, down); leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    for again in ([], ["--model.n_targets", "1"], ["--model.n_targets", "2"]):
+        with pytest.raises(SystemExit) as ended:
+            run_job(train, [*flags, "--out", str(tmp_path / "run"), *again])
+        assert ended.value.code == 0
+        assert ("finished already" in capsys.readouterr().out) == bool(again)
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["model"]["n_targets"] == 2
+    assert load_model(tmp_path / "run" / "model").config.n_targets == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
@@ -129,7 +215,8 @@ def test_other_settings_in_the_same_folder_are_refused(
         (["--training.precision", "fp8"], "fp8"),
         (["--data", "no/such/folder"], "no/such/folder"),
         (["--workers", "0"], "--workers 0"),
-        (["--workers", "99"], "lower --workers"),
+        (["--workers", "99"], "too few for 99 workers"),
+        (["--cpus_per_worker", "999"], "--workers 2: they want 1998 CPUs"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(
@@ -221,7 +308,20 @@ def test_killed_driver_resumes_to_the_same_result(run: Path, train_flags: list[s
     lines = _read_until(again, "model, predictions and metrics")
     assert again.wait() == 0
     assert not any("  1/6" in line for line in lines), "trained from the start again"
+    assert any(re.fullmatch(r"going on after epoch [2-6]\n", line) for line in lines)
     _same_results(tmp_path, run)
+
+
+@pytest.mark.slow
+def test_terminated_run_says_how_to_go_on(train_flags: list[str], tmp_path: Path):
+    driver = _start([*train_flags, "--out", str(tmp_path)])
+    _read_until(driver, "  1/6")
+    driver.terminate()
+    rest, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 143
+    assert [line for line in rest.splitlines() if "/6 " not in line] == [
+        "error: interrupted; run the same command again to go on"
+    ]
 
 
 @pytest.mark.slow
@@ -251,5 +351,7 @@ def test_output_of_a_run_is_clean(train_flags: list[str], tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "pid=" not in done.stdout
+    assert "2 workers with 1 CPU each\n" in done.stdout or (os.cpu_count() or 0) > 3  # more has each more
+    assert "going on" not in done.stdout
     epochs = [line for line in done.stdout.splitlines() if "/6 " in line]
     assert len(epochs) == 6

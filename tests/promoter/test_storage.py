@@ -177,12 +177,46 @@ def test_a_file_that_is_there_is_returned_resolved(folder: str) -> None:
     assert storage.require_file(f"{folder}/f", "genome").read_text() == "x"
 
 
-def test_a_writable_folder_is_made_and_nothing_is_left_in_it(folder: str) -> None:
+def test_the_attempt_to_write_leaves_nothing(folder: str) -> None:
     where = storage.require_writable(f"{folder}/new/er")
-    assert where.parent.exists()
+    if storage.is_local(where):  # a store has no folders of its own
+        assert not where.parent.exists()
+        assert Path(str(where.parent.parent)).is_dir()
     storage.write_text(where / "f", "x")
     assert storage.require_writable(where) == where
     assert names(str(where)) == ["f"]  # and nothing of the two attempts
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    storage.require_writable(tmp_path / "empty")
+
+    def fill() -> None:
+        with storage.removed_on_error(tmp_path / "empty") as where:
+            storage.write_text(where / "f", "x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill()
+    assert names(str(tmp_path / "empty")) == ["f"]
+
+
+@pytest.mark.parametrize("error", [InputError, KeyboardInterrupt, None])
+def test_a_new_folder_goes_when_its_block_fails(folder: str, error: type[BaseException] | None) -> None:
+    def fill() -> None:
+        with storage.removed_on_error(f"{folder}/new/er") as where:
+            storage.write_text(where / "deep" / "f", "x")
+            if error is not None:
+                raise error
+
+    if error is None:
+        fill()
+        assert names(f"{folder}/new/er") == ["deep"]
+        return
+    with pytest.raises(error):
+        fill()
+    assert not UPath(f"{folder}/new/er").exists()
+    assert folder.startswith("memory:") or not UPath(f"{folder}/new").exists()
 
 
 def test_an_output_below_a_file_is_refused(write: Write) -> None:

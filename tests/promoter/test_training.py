@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +345,37 @@ def test_bf16_predictions_are_near_those_of_fp32() -> None:
     assert coarse.dtype == np.float32
     assert not np.array_equal(fine, coarse)
     np.testing.assert_allclose(coarse, fine, atol=0.02)  # 8 bits of mantissa
+
+
+def _learned(config: TrainingConfig) -> tuple[list[float], np.ndarray]:
+    """Return each epoch's training loss, and predictions in fp32 of what was learned."""
+    model = network(dropout=0)
+    state = fit(model, examples_with_motif(128, 1), examples_with_motif(32, 2), config)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    return [record["train_mse"] for record in state.history], predict(model, examples_with_motif(64, 3).tokens)
+
+
+RECIPE = TrainingConfig(epochs=3, batch_size=32, learning_rate=1e-2, reverse_complement=0)
+
+
+def test_training_in_bf16_learns_what_fp32_does() -> None:
+    fine, _ = _learned(RECIPE)
+    coarse, _ = _learned(replace(RECIPE, precision="bf16"))
+    assert fine[-1] < 0.8 * fine[0]
+    assert coarse != fine
+    # products of 8 bits of mantissa, 0.4% each, which 12 steps of Adam spread
+    np.testing.assert_allclose(coarse, fine, rtol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs: no g++ here")
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own parts
+def test_a_compiled_network_learns_what_a_plain_one_does() -> None:
+    compiled, predicted = _learned(replace(RECIPE, compile=True))
+    plain, expected = _learned(RECIPE)
+    # the same sums in another order: float32 rounding, which 12 steps of Adam spread
+    np.testing.assert_allclose(compiled, plain, rtol=1e-3)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-3)
 
 
 def test_read_only_arrays_as_ray_hands_them_out_serve_without_a_warning() -> None:

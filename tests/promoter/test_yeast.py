@@ -115,15 +115,24 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_missing_original_is_downloaded_checked_and_kept(
-    yeast: Path, originals: Path, tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch, whole: bool
+    yeast: Path,
+    originals: Path,
+    tmp_path: Path,
+    address: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    whole: bool,
 ) -> None:
     name = "osmo_sample_classification.tab"
     served = tmp_path / "served" / name
     shutil.move(originals / name, served)
     content = served.read_bytes()
     monkeypatch.setattr(data, "_OSMO_SAMPLES", data._OSMO_SAMPLES._replace(url=f"{address}/{name}"))
+    told: list[str] = []
     if whole:
-        fetch_yeast(tmp_path / "derived", originals)
+        fetch_yeast(tmp_path / "derived", originals, told.append)
+        assert told == [name]
+        assert capfd.readouterr() == ("", "")  # nothing of pooch's own
         assert (originals / name).read_bytes() == content
         assert (tmp_path / "derived" / "salt_response.tsv").read_bytes() == _as_shared(yeast, "salt_response.tsv")
         return
