@@ -126,7 +126,7 @@ def jobs(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         info = ModelInfo(["y"], {"upstream": None, "downstream": None, "length": LENGTH})
         save_model(f"{folder}/model", network(CNNConfig()), info)
-        genes = 120
+        genes = 160
         letters = decode(random_tokens(genes, LENGTH).numpy())
         fasta = Path(folder) / "promoters.fa"
         fasta.write_text("".join(f">g{i}\n{sequence}\n" for i, sequence in enumerate(letters)))
@@ -162,12 +162,12 @@ def bare_engine() -> float:
 
 def steady_rate(folder: Path, out: str, workers: int, genes: int) -> float:
     """Run the job; return genes a second between the first and the last parts of all workers."""
-    per_task = 4
+    per_task = 10  # half of what the job chooses for more genes
     flags = ["--model", folder / "model", "--data", folder / "promoters.fa", "--out", out, "--workers", workers]
     command = [sys.executable, "-m", "jobs.ism", *map(str, flags), "--genes_per_task", str(per_task)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     times = sorted(part.stat().st_mtime for part in Path(out, "scores").iterdir())
-    first, last = 2 * workers, len(times) - workers  # after each worker's start, before one runs dry
+    first, last = workers, len(times) - workers  # after each worker's start, before one runs dry
     assert len(times) * per_task == genes  # noqa: S101 # nothing got lost
     return (last - first) * per_task / (times[last] - times[first])
 
