@@ -50,7 +50,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None) -> NoReturn
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     ):
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, terminate)
     try:
         call = _parse(job, arguments)
         job(**call)
@@ -67,7 +67,8 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None) -> NoReturn
     sys.exit(0)
 
 
-def _terminate(*_: object) -> NoReturn:
+def terminate(*_: object) -> NoReturn:
+    """Handle SIGTERM: unwind, so that outputs are tidied and `run` says how to go on."""
     sys.exit(_TERMINATED)
 
 

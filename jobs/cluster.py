@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from jobs.cli import console
+from jobs.cli import console, terminate
 from promoter.checkpoint import PackedModel, unpack_model
 from promoter.errors import InputError
 from promoter.memory import keep_freed_memory
@@ -126,7 +125,7 @@ def connect() -> Cluster:
         )
         if threading.current_thread() is threading.main_thread():
             # Ray's own handlers would end the process with SIGABRT and stack traces
-            signal.signal(signal.SIGTERM, _terminate)
+            signal.signal(signal.SIGTERM, terminate)
             signal.signal(signal.SIGINT, signal.default_int_handler)
     if not is_debug():
         logging.getLogger("ray.train").setLevel(logging.ERROR)
@@ -135,10 +134,6 @@ def connect() -> Cluster:
     cluster = Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), len(alive), local)
     _announce(cluster)
     return cluster
-
-
-def _terminate(*_: object) -> None:
-    sys.exit(128 + signal.SIGTERM)
 
 
 @functools.lru_cache(maxsize=1)

@@ -90,9 +90,7 @@ def ism(
         console.print(f"{where}: some parts are missing or damaged; they are scored again")
     place = cluster.connect()
     in_flight = limits.in_flight(place)  # refuses tasks that do not fit, so before anything is written
-    size = (
-        size or genes_per_task or _choose_size(network, promoters.length, len(members), limits, place, len(rows))
-    )
+    size = size or _choose_size(network, promoters.length, len(members), limits, place, len(rows))
     _earlier_run(where, identity, genes_per_task)  # once more: another run may have begun meanwhile
     identity["genes_per_part"] = size
     storage.write_json(where / MANIFEST, {**identity, "complete": False})
