@@ -280,6 +280,7 @@ def peak_memory(name: str) -> float:
     }
     if name.startswith("tangermeme"):
         import tangermeme.saturation_mutagenesis  # noqa: F401, PLC0415 # not to be counted
+    Path("/proc/self/clear_refs").write_text("5")  # from here on: building the network took more than scoring does
     before = high_water()
     ways[name](model, tokens_NL)
     return high_water() - before

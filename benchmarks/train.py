@@ -6,6 +6,8 @@ The plain loop is the published network as one writes it first: a DataLoader of 
 Conv1d → BatchNorm1d → ReLU → MaxPool1d, eager. Contenders take turns, each in a process of its own, so
 that a slow moment of the machine hits all. Times are of epochs after the first, in which memory is
 touched and libraries warm up; for `fit` and `jobs.train` they hold validation, checkpoint and report.
+Ray's own processes want some of the machine: `jobs.train` is compared with `fit` where both compute on all cores,
+and where both compute with one thread.
 Floating-point operations are counted from the shapes and set beside a measured matrix product.
 """
 
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ from promoter.sequence import decode, one_hot
 from promoter.training import Examples, TrainingConfig, fit
 
 LENGTH, BATCH, VALIDATION = 2000, 64, 64
+ONE_THREAD = "1 thread"
 
 
 def main() -> None:
@@ -47,6 +50,8 @@ def main() -> None:
         "fit, keep_freed_memory": job_like_fit,
         "jobs.train, 1 worker": job_one_worker,
         "jobs.train, 2 workers": job_two_workers,
+        ONE_THREAD: one_thread_fit,
+        f"jobs.train, {ONE_THREAD}": job_one_thread,
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     gflops: list[float] = []
@@ -71,8 +76,14 @@ def report(seconds: dict[str, list[float]], matrix_gflops: float, genes: int) ->
         rate = genes / middle
         achieved = rate * flops / 1e9
         print(f"{name:<26}{rate:>9.1f}{plain / middle:>9.2f}{achieved:>9.1f}{achieved / matrix_gflops:>19.0%}")
-    library, ray = (np.median(seconds[name]) for name in ("fit, keep_freed_memory", "jobs.train, 1 worker"))
-    print(f"Ray Train, 1 worker, against fit with the same allocator: {ray / library - 1:+.1%} an epoch")
+    pairs = {
+        "all cores computing": ("fit, keep_freed_memory", "jobs.train, 1 worker"),
+        "a core left to Ray": (ONE_THREAD, f"jobs.train, {ONE_THREAD}"),
+    }
+    for what, names in pairs.items():
+        library, ray = (np.median(seconds[name]) for name in names)
+        against = ray / library - 1
+        print(f"Ray Train, 1 worker, against fit with the same allocator, {what}: {against:+.1%} an epoch")
 
 
 def training_flops(config: CNNConfig, length: int) -> float:
@@ -144,6 +155,11 @@ def job_like_fit(genes: int, epochs: int) -> list[float]:
     return library_fit(genes, epochs)
 
 
+def one_thread_fit(genes: int, epochs: int) -> list[float]:
+    torch.set_num_threads(1)
+    return job_like_fit(genes, epochs)
+
+
 def job_one_worker(genes: int, epochs: int) -> list[float]:
     return job(genes, epochs, workers=1)
 
@@ -152,7 +168,11 @@ def job_two_workers(genes: int, epochs: int) -> list[float]:
     return job(genes, epochs, workers=2)
 
 
-def job(genes: int, epochs: int, workers: int) -> list[float]:
+def job_one_thread(genes: int, epochs: int) -> list[float]:
+    return job(genes, epochs, workers=1, more=["--cpus_per_worker=1"])
+
+
+def job(genes: int, epochs: int, workers: int, more: Sequence[str] = ()) -> list[float]:
     tokens, targets = examples(genes + 2 * VALIDATION)
     table = pd.DataFrame(
         {"gene_id": [f"g{i}" for i in range(len(tokens))], "strand": "+", "sequence": decode(tokens)}
@@ -171,7 +191,7 @@ def job(genes: int, epochs: int, workers: int) -> list[float]:
             f"--training.epochs={epochs}",
             f"--workers={workers}",
         ]
-        subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, *flags, *more], check=True, stdout=subprocess.DEVNULL)
         return pd.read_csv(Path(folder) / "run" / "history.csv")["seconds"].tolist()[1:]
 
 

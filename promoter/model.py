@@ -26,6 +26,7 @@ class CNNConfig:
         pool_sizes: max pooling after each block but the last, which is averaged over all positions.
         hidden: units of the hidden layer of the head.
         dropout: probability that a hidden unit is left out in training.
+        crop: how many bases of the window the network sees: the last, which lie nearest to the TSS; null for all.
         n_targets: outputs. jobs.train takes their number from the data: 1 counts as not given, and any other
             number must be that of the data.
     """
@@ -35,6 +36,7 @@ class CNNConfig:
     pool_sizes: tuple[int, ...] = (4, 4)
     hidden: int = 32
     dropout: float = 0.3
+    crop: int | None = None
     n_targets: int = 1
 
     def __post_init__(self) -> None:
@@ -57,11 +59,20 @@ class CNNConfig:
                 raise InputError(f"model: {name} {getattr(self, name)} must be at least 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"model: dropout {self.dropout} must be at least 0 and below 1")
+        if self.crop is not None and self.crop < self.min_length:
+            raise InputError(
+                f"model: crop {self.crop} is too short for pool_sizes {list(self.pool_sizes)}, which need at "
+                f"least {self.min_length}; crop less or pool less"
+            )
 
     @property
     def min_length(self) -> int:
         """The shortest window in bases that leaves one position after all pools."""
         return math.prod(self.pool_sizes)
+
+    def outside(self, length: int) -> int:
+        """Return how many of a window's first bases the network does not see."""
+        return 0 if self.crop is None else max(0, length - self.crop)
 
 
 class PromoterCNN(nn.Module):
@@ -72,7 +83,7 @@ class PromoterCNN(nn.Module):
         length: window in bases, only to check that the pools leave something of it.
 
     Raises:
-        InputError: the window is shorter than the pools need.
+        InputError: the window is shorter than the pools or the crop need.
     """
 
     def __init__(self, config: CNNConfig | None = None, length: int | None = None) -> None:
@@ -95,9 +106,10 @@ class PromoterCNN(nn.Module):
         )
 
     def forward(self, x_BCL: Tensor) -> Tensor:
-        """Map one-hot (batch, 4, length) to predictions (batch, targets)."""
-        self.require_length(x_BCL.shape[-1])
-        x_BC1L = x_BCL.unsqueeze(2)
+        """Map one-hot (batch, 4, length) to predictions (batch, targets); a sequence cropped already stays it."""
+        length = x_BCL.shape[-1]
+        self.require_length(length)
+        x_BC1L = x_BCL[..., self.config.outside(length) :].unsqueeze(2)
         if x_BC1L.device.type == "cpu":  # oneDNN convolves and pools this layout much faster
             x_BC1L = x_BC1L.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
@@ -114,7 +126,11 @@ class PromoterCNN(nn.Module):
         last.bias.mul_(scale).add_(shift)
 
     def require_length(self, length: int) -> None:
-        """Raise InputError when a window is shorter than the pools need."""
+        """Raise InputError when a window is shorter than the pools or the crop need."""
+        if self.config.crop is not None and length < self.config.crop:
+            raise InputError(
+                f"model: crop {self.config.crop} is more than the window has, {length} bases; crop to fewer"
+            )
         if length < self.config.min_length:
             raise InputError(
                 f"model: a window of {length} bases is too short for pool_sizes {list(self.config.pool_sizes)}, "

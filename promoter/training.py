@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from promoter import metrics
 from promoter.errors import InputError
-from promoter.model import PromoterCNN, evaluating
+from promoter.model import CNNConfig, PromoterCNN, evaluating
 from promoter.sequence import N_TOKEN, one_hot, reverse_complement
 
 _GENES_FOR_STATISTICS = 512  # enough that their sampling error does not show in a validation loss
@@ -190,6 +190,35 @@ def fit(
         InputError: too few genes, or a batch size too small for the workers.
         TrainingDivergedError: the loss became NaN or infinite.
     """
+    state = state or TrainingState()
+    for _ in epochs(model, train, val, config, device, state):
+        if on_epoch is not None:
+            on_epoch(state)
+    take_best(model, state, train)
+    return state
+
+
+def take_best(model: PromoterCNN, state: TrainingState, train: Examples) -> None:
+    """Leave in `model` the best epoch's weights, returning original units; closes what `epochs` began."""
+    state.model = copy.deepcopy(state.model)  # until here these were the model's own tensors
+    model.load_state_dict(state.best_model)
+    scale = standardisation(train.targets)
+    model.rescale_output(scale.mean.tolist(), scale.sd.tolist())
+
+
+def epochs(
+    model: PromoterCNN,
+    train: Examples,
+    val: Examples,
+    config: TrainingConfig | None = None,
+    device: str | torch.device = "cpu",
+    state: TrainingState | None = None,
+) -> Iterator[TrainingState]:
+    """Train as `fit` does, an epoch a step, so that several trainings can go on side by side.
+
+    Arguments and errors as for `fit`. Yields after each epoch the same state, which is valid until the next;
+    `state`, when given, is that one.
+    """
     config = config or TrainingConfig()
     world = _World()
     require_enough_genes(len(train.tokens), len(val.tokens), config, world.size)
@@ -197,11 +226,10 @@ def fit(
     model.to(device)
     scale = standardisation(train.targets)
     learner = _Learner(model, config, device, world)
-    if state is None:
-        state = TrainingState()
-    else:
+    state = state or TrainingState()
+    if state.epoch:
         learner.load(state)
-    batches = _Batches(train, scale, config, device, world)
+    batches = _Batches(train, scale, config, device, world, model.config)
     ended = time.perf_counter()
     while not state.is_finished(config):
         began = time.perf_counter()
@@ -230,12 +258,7 @@ def fit(
                 f"the loss is not a number in epoch {epoch}; lower --training.learning_rate (now {rate:g})"
             )
         _advance(state, record, learner)
-        if on_epoch is not None:
-            on_epoch(state)
-    state.model = copy.deepcopy(state.model)  # until here these were the model's own tensors
-    model.load_state_dict(state.best_model)
-    model.rescale_output(scale.mean.tolist(), scale.sd.tolist())
-    return state
+        yield state
 
 
 def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: int) -> None:
@@ -398,7 +421,9 @@ class _Batches:
         config: TrainingConfig,
         device: torch.device,
         world: _World,
+        network: CNNConfig,
     ) -> None:
+        self.crop = network.outside(examples.tokens.shape[1])
         self.tokens_NL = torch.tensor(examples.tokens, device=device)
         standardised = (examples.targets - scale.mean) / scale.sd
         self.targets_NT = torch.from_numpy(standardised.astype(np.float32)).to(device)
@@ -416,7 +441,7 @@ class _Batches:
         for start, stop in batch_bounds(n, config.batch_size, 2 * self.world.size):
             mine = slice(start + self.world.rank, stop, self.world.size)
             rows = order[mine]
-            tokens_BL = augment(self.tokens_NL[rows], flip[mine], shift[mine] if jitter else None)
+            tokens_BL = augment(self.tokens_NL[rows], flip[mine], shift[mine] if jitter else None, self.crop)
             yield _Batch(tokens_BL, self.targets_NT[rows], stop - start)
 
 
@@ -428,16 +453,17 @@ def batch_bounds(n: int, batch_size: int, least: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n], strict=True))
 
 
-def augment(tokens_BL: Tensor, flip_B: Tensor, shift_B: Tensor | None = None) -> Tensor:
-    """Shift, then reverse-complement, some sequences.
+def augment(tokens_BL: Tensor, flip_B: Tensor, shift_B: Tensor | None = None, outside: int = 0) -> Tensor:
+    """Shift, crop, then reverse-complement some sequences.
 
     Args:
         tokens_BL: integer tokens, shape (batch, length).
         flip_B: bool; which to reverse-complement.
         shift_B: integer; position p shows what stood at p + shift, N past the ends. None shifts nothing.
+        outside: first bases to crop; after the shift, so that it brings in the real sequence beside the crop.
 
     Returns:
-        Tokens of the same shape and type.
+        Tokens of the same type, shape (batch, length - outside).
     """
     length = tokens_BL.shape[1]
     if shift_B is not None:
@@ -445,6 +471,7 @@ def augment(tokens_BL: Tensor, flip_B: Tensor, shift_B: Tensor | None = None) ->
         inside = (source_BL >= 0) & (source_BL < length)
         moved = tokens_BL.gather(1, source_BL.clamp(0, length - 1))
         tokens_BL = torch.where(inside, moved, N_TOKEN)
+    tokens_BL = tokens_BL[:, outside:]
     flipped = reverse_complement(tokens_BL)
     assert isinstance(flipped, Tensor)  # noqa: S101 # for the type checker: a tensor comes back as one
     return torch.where(flip_B[:, None], flipped, tokens_BL)

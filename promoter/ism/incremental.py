@@ -151,6 +151,12 @@ def score_substitutions(
         InputError: the window is shorter than the model's pools need.
     """
     model.require_length(tokens_NL.shape[1])
+    start, end = positions or (0, tokens_NL.shape[1])
+    outside = model.config.outside(tokens_NL.shape[1])
+    if outside:  # nothing there changes anything
+        seen = (max(start - outside, 0), max(end - outside, 0))
+        scores_NTAL = score_substitutions(model, tokens_NL[:, outside:], batch_size, seen, precision)
+        return F.pad(scores_NTAL, (end - start - scores_NTAL.shape[-1], 0))
     layers = _fold(model, torch.bfloat16 if precision == "bf16" else torch.float32)
     references = _forward(layers, tokens_NL)
     head = copy.deepcopy(model.head).double().eval()
@@ -159,7 +165,6 @@ def score_substitutions(
     mean_NC = -last.least_NLC.double().sum(dim=1) / cells
     reference_NT = head(mean_NC)
     n, length = tokens_NL.shape
-    start, end = positions or (0, length)
     period = math.prod(layer.pool for layer in layers)
     scores_NLAT = torch.zeros(n, length, len(BASES), reference_NT.shape[1], device=tokens_NL.device)
     old_NL = torch.full_like(tokens_NL, N_TOKEN + 1)  # the base to be changed; no base where none is
@@ -193,6 +198,7 @@ def operations(config: CNNConfig, length: int) -> float:
         Multiplications and additions of the changed cells of each later convolution's input with all its
         taps, for the three mutants of each base; ends, where fewer cells change, counted as the middle.
     """
+    length -= config.outside(length)
     total, cells = 0.0, 1.0
     inputs = (0, *config.channels)  # the first convolution takes none
     for block, (outputs, kernel) in enumerate(zip(config.channels, config.kernel_sizes, strict=True)):

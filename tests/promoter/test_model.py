@@ -210,3 +210,20 @@ def test_evaluating_puts_every_part_back_in_its_own_mode() -> None:
         fail()
     assert [module.training for module in model.modules()] == before
     assert {True, False} == set(before)
+
+
+def test_a_crop_sees_the_last_bases_only():
+    cropped = PromoterCNN(CNNConfig((6, 5), (5, 3), (2,), crop=20), length=50).eval()
+    x = one_hot(np.random.default_rng(0).integers(0, 4, (3, 50)).astype(np.uint8))
+    whole = PromoterCNN(CNNConfig((6, 5), (5, 3), (2,))).eval()
+    whole.load_state_dict(cropped.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(cropped(x), whole(x[..., 30:]), rtol=0, atol=0)
+        torch.testing.assert_close(cropped(x[..., 30:]), cropped(x), rtol=0, atol=0)
+
+
+def test_a_crop_that_does_not_fit_is_refused():
+    with pytest.raises(InputError, match=r"crop 20 is more than the window has, 19 bases"):
+        PromoterCNN(CNNConfig(crop=20), length=19)
+    with pytest.raises(InputError, match=r"crop 15 is too short for pool_sizes \[4, 4\], which need at least 16"):
+        CNNConfig(crop=15)

@@ -315,6 +315,13 @@ def test_augmentation_is_that_of_each_string_by_itself(genes: list[tuple[str, bo
     assert decode(augment(tokens, flip_B).numpy()) == expected
 
 
+def test_a_crop_is_cut_after_the_shift_and_before_the_flip() -> None:
+    sequence = "AACCGGTTAC"
+    tokens = torch.from_numpy(encode([sequence, sequence]))
+    shown = augment(tokens, torch.tensor([False, True]), torch.tensor([-2, -2]), outside=6)
+    assert decode(shown.numpy()) == ["GGTT", "AACC"]  # the last 4 of NNAACCGGTT, and their reverse complement
+
+
 # Prediction
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,7 +69,9 @@ def configurations(draw: st.DrawFn) -> tuple[CNNConfig, int]:
     pools = draw(st.lists(st.integers(1, 5), min_size=blocks - 1, max_size=blocks - 1))
     targets = draw(st.integers(1, 3))
     config = CNNConfig(tuple(channels), tuple(kernels), tuple(pools), hidden=16, n_targets=targets)
-    return config, draw(st.integers(config.min_length, max(config.min_length, 70)))
+    length = draw(st.integers(config.min_length, max(config.min_length, 70)))
+    crop = draw(st.none() | st.integers(config.min_length, length))
+    return replace(config, crop=crop), length
 
 
 @given(configurations(), st.integers(0, 1000), st.sampled_from([None, 1, 5, 64]))
