@@ -29,8 +29,8 @@ from rich.table import Table
 from upath import UPath
 
 from jobs import cluster
-from jobs.cli import PROVENANCE, console, run
-from jobs.config import resolved, write_config
+from jobs.cli import console, run
+from jobs.config import require_same, resolved, write_config
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo, load_info
 from promoter.dataset import Promoters, locate, read_promoters
@@ -89,17 +89,18 @@ def train(
     promoters = read_promoters(data)
     if not promoters.target_names:
         raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
-    model = replace(model, n_targets=_outputs(model, promoters.target_names))
+    model = with_targets(model, promoters.target_names)
     settings |= resolved({"model": model})
     split_of_chrom = split_by_chromosome(promoters.genes["chrom"], split)
     # these fail here, not on a worker
     PromoterCNN(model, promoters.length)
     counts = assign(promoters.genes["chrom"], split_of_chrom).value_counts()
     require_enough_genes(counts["train"], counts["val"], training, workers)
-    info = _describe(promoters, split_of_chrom, training)
+    info = describe(promoters, split_of_chrom, training)
     where = storage.require_writable(out)
     inputs = {str(locate(data)): promoters.checksum}
-    if _require_same(where, settings, inputs):
+    require_same(where, settings, inputs, {*_RESOURCES, "out", "data"}, (_RUN, "model", *_OUTPUTS))
+    if _is_finished(where):
         console.print(f"{where}: this run is finished already; nothing to do")
         storage.remove_folder(where / _RUN)  # a crash after metrics.json was written leaves it
         _show_metrics(storage.read_json(where / _METRICS))
@@ -114,17 +115,18 @@ def train(
     console.print(f"model, predictions and metrics in {where}")
 
 
-def _outputs(model: CNNConfig, targets: list[str]) -> int:
-    """Return the number of targets; 1, the default, counts as not given."""
+def with_targets(model: CNNConfig, targets: list[str]) -> CNNConfig:
+    """Return the network with an output a target; 1, the default, counts as not given."""
     if model.n_targets not in (1, len(targets)):
         raise InputError(
             f"--model.n_targets {model.n_targets}: the data has {_plural(len(targets), 'target')} "
             f"({', '.join(targets[:3])}{', …' * (len(targets) > 3)}); leave it out, the data tells it"
         )
-    return len(targets)
+    return replace(model, n_targets=len(targets))
 
 
-def _describe(promoters: Promoters, split_of_chrom: dict[str, str], training: TrainingConfig) -> ModelInfo:
+def describe(promoters: Promoters, split_of_chrom: dict[str, str], training: TrainingConfig) -> ModelInfo:
+    """Return what is to be known of a model that is trained so."""
     split = {name: [c for c, assigned in split_of_chrom.items() if assigned == name] for name in SPLITS}
     learned = assign(promoters.genes["chrom"], split_of_chrom) == "train"
     scale = standardisation(promoters.targets[learned.to_numpy()])
@@ -143,26 +145,6 @@ def _describe(promoters: Promoters, split_of_chrom: dict[str, str], training: Tr
         training=asdict(training),
         versions=checkpoint.versions() | {"ray": ray.__version__},
     )
-
-
-def _require_same(where: UPath, settings: dict[str, Any], inputs: dict[str, str]) -> bool:
-    """Tell whether a finished run of these settings is there; refuse to mix with one of others."""
-    if not (where / "config.yaml").exists():
-        if any((where / name).exists() for name in (_RUN, "model", *_OUTPUTS)):
-            raise InputError(f"{where}: holds a run without its config.yaml; choose another --out")
-        return False
-    earlier = storage.read_yaml(where / "config.yaml")
-    known = (earlier.pop(PROVENANCE, None) or {}).get("inputs", {})
-    ignored = {*_RESOURCES, "out", "data"}
-    different = [key for key in settings if key not in ignored and settings[key] != earlier.get(key)]
-    if list(known.values()) != list(inputs.values()):
-        different.insert(0, "data")
-    if different:
-        raise InputError(
-            f"{where}: holds a run with other settings (different: {', '.join(different)}); "
-            "choose another --out, or delete the folder"
-        )
-    return _is_finished(where)
 
 
 def _is_finished(where: UPath) -> bool:

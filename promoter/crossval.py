@@ -92,7 +92,7 @@ class CrossValidation:
         return buffer.getvalue()
 
     def best_networks(self) -> list[PromoterCNN]:
-        """Return each network with its best epoch's weights, in original units; nothing can be trained after it."""
+        """Return each network with its best epoch's weights, in original units; ends the training."""
         for network, state, learned in zip(self.networks, self.states, self._learned, strict=True):
             take_best(network, state, learned)
         return self.networks

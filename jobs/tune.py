@@ -1,0 +1,764 @@
+"""Search for the best configuration on held-out chromosomes, with Ray Tune.
+
+The genes of the test chromosomes never enter the search: they are left out before anything is sent to a
+trial. A trial trains one configuration on all folds in step (`promoter.crossval`) and reports after each epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+import pandas as pd
+import ray
+import ray.train
+import ray.tune
+import torch
+from ray.train import Checkpoint
+from ray.train.torch import TorchTrainer, get_device
+from ray.tune import CheckpointConfig, FailureConfig
+from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import Searcher
+from rich.live import Live
+from rich.table import Table
+from upath import UPath
+
+from jobs import cluster
+from jobs.cli import PROVENANCE, console, run
+from jobs.config import require_same, resolved, write_config
+from jobs.train import describe, scaling_config, train, with_targets
+from promoter import checkpoint, plots, storage
+from promoter.crossval import CrossValidation
+from promoter.dataset import Promoters, locate, read_promoters
+from promoter.errors import InputError
+from promoter.memory import KEEP_FREED_MEMORY, keep_freed_memory
+from promoter.model import CNNConfig, PromoterCNN
+from promoter.search import DEFAULT_SPACE, SearchSpace, importance, new_study
+from promoter.splits import SplitConfig, assign, chromosome_folds, split_by_chromosome
+from promoter.training import Examples, TrainingConfig, TrainingDivergedError, require_enough_genes
+
+_SEARCH = "search"  # Ray's folder in --out; removed when the search is done
+_FINAL = "training"  # of the best configuration; moved up when it is done
+_STATE = "states.pt"
+_TABLE, _BEST, _METRICS = "trials.csv", "best.yaml", "metrics.json"
+_LAST = (_METRICS,)
+_OUTPUTS = (_TABLE, _BEST, "importance.csv", "model", "folds", "figures", "tensorboard", _METRICS)
+_MAX_FAILURES = 2  # deaths of a trial's worker before the trial counts as failed
+_REDUCTION = 3  # ASHA keeps the best third at each rung
+_SHOWN = 5  # of the best trials, in the table on the terminal
+
+
+def tune(
+    data: str,
+    out: str,
+    trials: int = 40,
+    folds: int = 3,
+    space: dict[str, Any] | str | None = None,
+    split: SplitConfig = SplitConfig(),
+    model: CNNConfig = CNNConfig(),
+    training: TrainingConfig = TrainingConfig(),
+    metric: Literal["pearson", "mse"] = "pearson",
+    algorithm: Literal["tpe", "random", "grid"] = "tpe",
+    asha: bool = True,
+    seeds: int = 1,
+    keep_folds: bool = False,
+    at_once: int | None = None,
+    workers: int = 1,
+    gpus_per_worker: float | None = None,
+    cpus_per_worker: int = 1,
+) -> None:
+    """Search for the best network and recipe, then train it and evaluate it once on the test chromosomes.
+
+    Run again after an interruption it goes on, with the finished trials kept.
+
+    Args:
+        data: folder that jobs.prepare wrote.
+        out: folder for trials.csv, best.yaml, importance.csv, figures/, tensorboard/, model/ and metrics.json.
+        trials: configurations to try; a grid tries all it has.
+        folds: each configuration is trained so many times, each time validated on other chromosomes; 1: validated
+            on --split.val.
+        space: YAML file, or YAML text, of what to try: '{training.learning_rate: {low: 1.0e-4, high: 1.0e-2,
+            log: true}, model.kernel_sizes.0: {choices: [7, 15]}}'; by default learning rate, filters, widths,
+            pools, blocks, crop, dropout, weight decay, batch size and jitter.
+        split: chromosomes held out for the test and, with --folds 1, for validation.
+        model: what the space leaves out of the network.
+        training: what the space leaves out of the recipe.
+        metric: by which a configuration is judged, the mean over folds and targets.
+        algorithm: tpe learns from the trials so far; random does not; grid tries every combination.
+        asha: stop trials early that do worse than two thirds of the others at the same epoch.
+        seeds: networks per configuration and fold.
+        keep_folds: keep the best configuration's networks of all folds, for --ensemble, in folds/.
+        at_once: trials at a time; as many as the cluster has room for by default.
+        workers: processes that share each batch of one trial by DDP.
+        gpus_per_worker: may be a fraction where workers is 1; 1 where the cluster has GPUs, else 0, by default.
+        cpus_per_worker: of each process.
+    """
+    settings = resolved(locals())
+    cluster.require_resources(workers, cpus_per_worker, gpus_per_worker)
+    for flag, value in (("trials", trials), ("folds", folds), ("seeds", seeds), ("at_once", at_once)):
+        if value is not None and value < 1:
+            raise InputError(f"--{flag} {value}: must be at least 1")
+    if folds > 1 and split.val is not None:
+        raise InputError(
+            f"--split.val {', '.join(split.val)}: with --folds {folds} each fold has its own; use --folds 1"
+        )
+    promoters = read_promoters(data)
+    if not promoters.target_names:
+        raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
+    model = with_targets(model, promoters.target_names)
+    held_out = _hold_out(promoters.genes["chrom"], split, folds)
+    searched = promoters.genes["chrom"].isin(held_out.fold_of_chrom).to_numpy()
+    fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()
+    wanted = _read_space(space)
+    settings |= resolved({"model": model, "space": wanted})
+    checked = SearchSpace(wanted, model, training, _Suits(promoters.length, fold_of_gene.tolist(), workers))
+    points = checked.grid() if algorithm == "grid" else None
+    count = len(points) if points else trials
+    where = storage.require_writable(out)
+    inputs = {str(locate(data)): promoters.checksum}
+    ignored = {"workers", "gpus_per_worker", "cpus_per_worker", "at_once", "out", "data"}
+    require_same(where, settings, inputs, ignored, (_SEARCH, *_OUTPUTS))
+    if all((where / name).exists() for name in _LAST):
+        console.print(f"{where}: this search is finished already; nothing to do")
+        return
+
+    place = cluster.connect()
+    gpus = float(place.gpus > 0) if gpus_per_worker is None else gpus_per_worker
+    scaling = scaling_config(place, workers, gpus, cpus_per_worker)
+    write_config(where / "config.yaml", settings, inputs)
+    _show_start(promoters, held_out, count, seeds)
+    job = _Job(
+        Examples(promoters.tokens[searched], promoters.targets[searched]),
+        fold_of_gene,
+        checked,
+        metric,
+        seeds,
+        workers,
+        gpus,
+        cpus_per_worker,
+        str(where / _SEARCH),
+    )
+    if not (where / _BEST).exists():
+        limit = at_once or (None if workers == 1 else _groups(place, scaling))
+        found = _search(job, where, count, algorithm, points, asha, limit, training.seed)
+        _write_results(where, found, job, held_out, data, settings, keep_folds, promoters)
+    _train_best(where, data)
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Chromosomes of each fold, of the test, and those that all folds learn from."""
+
+    folds: list[list[str]]
+    test: list[str]
+    learned: list[str]
+
+    @property
+    def fold_of_chrom(self) -> dict[str, int]:
+        """Chromosome -> the fold that it validates, -1 for none; without those of the test."""
+        return {c: i for i, chroms in enumerate(self.folds) for c in chroms} | dict.fromkeys(self.learned, -1)
+
+
+@dataclass(frozen=True)
+class _Suits:
+    """Refuses configurations that do not suit the data."""
+
+    length: int
+    fold_of_gene: list[int]
+    workers: int
+
+    def __call__(self, model: CNNConfig, training: TrainingConfig) -> None:
+        PromoterCNN(replace(model, channels=(1,) * len(model.channels)), self.length)  # small: only to check it
+        genes = pd.Series(self.fold_of_gene).value_counts()
+        for fold in range(max(self.fold_of_gene) + 1):
+            held_out = int(genes.get(fold, 0))
+            require_enough_genes(len(self.fold_of_gene) - held_out, held_out, training, self.workers)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every trial needs; `search` is the folder of the trials."""
+
+    examples: Examples
+    fold_of_gene: np.ndarray
+    space: SearchSpace
+    metric: Literal["pearson", "mse"]
+    seeds: int
+    workers: int
+    gpus: float
+    cpus: int
+    search: str
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Tell which way the metric goes."""
+        return self.metric == "pearson"
+
+    def begin(self, drawn: Mapping[str, Any], device: str | torch.device, saved: bytes | None) -> CrossValidation:
+        """Start or go on with the training of a configuration."""
+        chosen = self.space.settings(drawn)
+        return CrossValidation(
+            self.examples,
+            self.fold_of_gene,
+            chosen.model,
+            chosen.training,
+            self.metric,
+            self.seeds,
+            device,
+            saved,
+        )
+
+    def recipe(self, drawn: Mapping[str, Any]) -> TrainingConfig:
+        """Return the training configuration of a trial."""
+        return self.space.settings(drawn).training
+
+
+def _hold_out(chroms: pd.Series, split: SplitConfig, folds: int) -> _HeldOut:
+    split_of_chrom = split_by_chromosome(chroms, split)
+    test = [chrom for chrom, name in split_of_chrom.items() if name == "test"]
+    if folds == 1:
+        val = [chrom for chrom, name in split_of_chrom.items() if name == "val"]
+        return _HeldOut([val], test, [c for c, name in split_of_chrom.items() if name == "train"])
+    return _HeldOut(chromosome_folds(chroms[~chroms.isin(test)], folds), test, [])
+
+
+def _read_space(space: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Take a space as it is, or from a file."""
+    if space is None:
+        return DEFAULT_SPACE
+    return storage.read_yaml(space) if isinstance(space, str) else space
+
+
+# The trials -------------------------------------------------------------------------------------------------
+
+
+def _record(trial: CrossValidation, recipe: TrainingConfig) -> dict[str, Any]:
+    """Return what a trial reports after an epoch."""
+    scores = trial.fold_scores()
+    return {
+        "score": float(np.mean(scores)),
+        "epoch": trial.epoch,
+        "complete": trial.is_finished(recipe),
+        **{f"fold_{i}": score for i, score in enumerate(scores, start=1)},
+    }
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """Return what a trial reports that would fail again."""
+    return {"score": float("nan"), "complete": False, "reason": " ".join(str(error).split())[:300]}
+
+
+class _OneProcess(ray.tune.Trainable):
+    """A trial in a process of its own; Tune calls `step` for each epoch."""
+
+    def setup(self, config: dict[str, Any], job: _Job | None = None) -> None:
+        keep_freed_memory()
+        assert job is not None  # noqa: S101 # given by with_parameters
+        self.job, self.drawn = job, config
+        self.device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+        self.recipe = job.recipe(config)
+        self.training = job.begin(config, self.device, None)
+
+    def step(self) -> dict[str, Any]:
+        try:
+            self.training.advance()
+        except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
+            return {**_failure(error), "done": True}
+        record = _record(self.training, self.recipe)
+        return {**record, "done": record["complete"]}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        (Path(checkpoint_dir) / _STATE).write_bytes(self.training.to_bytes())
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        saved = (Path(checkpoint) / _STATE).read_bytes()
+        self.training = self.job.begin(self.drawn, self.device, saved)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up another trial in the same process, whose start would cost seconds."""
+        self.setup(new_config, self.job)
+        return True
+
+
+def _by_ddp(config: dict[str, Any], job: _Job) -> None:
+    """Run a trial on several workers: Ray Train, started from Tune's function."""
+    TorchTrainer(
+        _train_on_worker,
+        train_loop_config={"job": job, "drawn": config},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.workers,
+            use_gpu=job.gpus > 0,
+            resources_per_worker={"CPU": job.cpus} | ({"GPU": job.gpus} if job.gpus else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=ray.tune.get_context().get_trial_id(),
+            storage_path=f"{job.search}/ddp",
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=[TuneReportCallback()],
+            worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
+        ),
+    ).fit()
+
+
+def _train_on_worker(given: dict[str, Any]) -> None:
+    job: _Job = given["job"]
+    recipe = job.recipe(given["drawn"])
+    saved = ray.train.get_checkpoint()
+    state = None
+    if saved is not None:
+        with saved.as_directory() as folder:
+            state = (Path(folder) / _STATE).read_bytes()
+    training = job.begin(given["drawn"], get_device(), state)
+    first = ray.train.get_context().get_world_rank() == 0
+    try:
+        while training.advance():
+            with tempfile.TemporaryDirectory() as folder:
+                kept = None
+                if first:
+                    (Path(folder) / _STATE).write_bytes(training.to_bytes())
+                    kept = Checkpoint.from_directory(folder)
+                ray.train.report(_record(training, recipe), checkpoint=kept)
+    except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
+        ray.train.report(_failure(error))
+
+
+class _Sampler(Searcher):
+    """Asks optuna for configurations; only for valid ones, which `OptunaSearch` of Ray cannot."""
+
+    def __init__(
+        self, space: SearchSpace, algorithm: str, points: list[dict[str, Any]] | None, larger: bool, seed: int
+    ) -> None:
+        super().__init__(metric="score", mode="max" if larger else "min")
+        self.space, self.points = space, points
+        self.study = new_study(
+            "random" if algorithm == "random" else "tpe", "maximize" if larger else "minimize", seed
+        )
+        self.asked: dict[str, optuna.Trial] = {}
+        self.reported: dict[str, int] = {}  # the last epoch of each
+        self.given = 0
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.points is not None:
+            if self.given == len(self.points):
+                return Searcher.FINISHED
+            self.given += 1
+            return dict(self.points[self.given - 1])
+        self.asked[trial_id], settings = self.space.ask(self.study)
+        return settings.drawn
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        epoch = result["training_iteration"]
+        if trial_id in self.asked and np.isfinite(result["score"]) and epoch > self.reported.get(trial_id, 0):
+            self.asked[trial_id].report(result["score"], epoch)
+            self.reported[trial_id] = epoch
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        trial = self.asked.pop(trial_id, None)
+        if trial is None:
+            return
+        if error or not result or not np.isfinite(result["score"]):
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        elif result["complete"]:
+            self.study.tell(trial, result["score"])
+        else:  # stopped: optuna ranks it by how far it came, then by its score there
+            self.on_trial_result(trial_id, result)
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_bytes(pickle.dumps(self.__dict__))
+
+    def restore(self, checkpoint_path: str) -> None:
+        # Ray keeps its searchers so, beside its own pickles of the run
+        self.__dict__.update(pickle.loads(Path(checkpoint_path).read_bytes()))  # noqa: S301
+
+
+# The search -------------------------------------------------------------------------------------------------
+
+
+def _search(
+    job: _Job,
+    where: UPath,
+    count: int,
+    algorithm: str,
+    points: list[dict[str, Any]] | None,
+    asha: bool,
+    at_once: int | None,
+    seed: int,
+) -> list[Trial]:
+    """Run the trials, or those that an earlier run has left, and return all."""
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is to end the job, not to pass for the search's end
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a kill can cost of the searcher's memory
+    if not cluster.is_debug():
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    if job.workers == 1:
+        trainable: Any = ray.tune.with_parameters(_OneProcess, job=job)
+        resources = {"CPU": job.cpus} | ({"GPU": job.gpus} if job.gpus else {})
+        saving = CheckpointConfig(num_to_keep=1, checkpoint_frequency=1)
+    else:
+        trainable = ray.tune.with_parameters(_by_ddp, job=job)
+        resources, saving = {"CPU": 0}, CheckpointConfig()
+    trainable = ray.tune.with_resources(trainable, resources)
+    mode = "max" if job.larger_is_better else "min"
+    longest = _longest(job.space)
+    tuner = _restored(job.search, trainable)
+    if tuner is None:
+        storage.remove_folder(storage.resolve(job.search))
+        # with a rung at a ninth and a third of the epochs
+        scheduler = (
+            ASHAScheduler(
+                max_t=longest, grace_period=max(1, longest // _REDUCTION**2), reduction_factor=_REDUCTION
+            )
+            if asha and longest > 1
+            else None
+        )
+        tuner = ray.tune.Tuner(
+            trainable,
+            tune_config=ray.tune.TuneConfig(
+                metric="score",
+                mode=mode,
+                num_samples=count,
+                search_alg=_Sampler(job.space, algorithm, points, job.larger_is_better, seed),
+                scheduler=scheduler,
+                max_concurrent_trials=at_once,
+                reuse_actors=job.workers == 1,
+                trial_dirname_creator=_trial_folder,
+            ),
+            run_config=ray.tune.RunConfig(
+                name=_SEARCH,
+                storage_path=str(where),
+                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+                checkpoint_config=saving,
+                callbacks=[_Screen(count, job.metric)],
+                verbose=0,
+            ),
+        )
+    try:
+        results = tuner.fit()
+    finally:
+        _Screen.close()
+    trials = list(results._experiment_analysis.trials)  # the public results do not hold trials without any
+    unfinished = [trial for trial in trials if not trial.is_finished()]
+    if unfinished:
+        raise RuntimeError(f"Ray Tune ended with {len(unfinished)} trials unfinished; run the same command again")
+    return trials
+
+
+def _trial_folder(trial: Trial) -> str:
+    return f"trial_{trial.trial_id}"
+
+
+def _longest(space: SearchSpace) -> int:
+    """Return the most epochs that a trial can have."""
+    domain = space.space.get("training.epochs")
+    if domain is None:
+        return space.training.epochs
+    return max(domain["choices"]) if "choices" in domain else int(domain["high"])
+
+
+def _restored(folder: str, trainable: Any) -> ray.tune.Tuner | None:
+    """Return the search that an earlier run has left, None if it left too little."""
+    where = storage.resolve(folder)
+    if not where.is_dir() or not any("experiment_state" in path.name for path in where.iterdir()):
+        return None
+    if not ray.tune.Tuner.can_restore(folder):
+        return None
+    console.print("going on with the search that was interrupted")
+    return ray.tune.Tuner.restore(folder, trainable, resume_unfinished=True)
+
+
+def _groups(place: cluster.Cluster, scaling: ray.train.ScalingConfig) -> int:
+    """Return how many trials of several workers fit at a time."""
+    workers: Any = scaling.num_workers
+    each: Any = scaling.resources_per_worker or {}
+    fitting = [place.cpus // max(1, workers * each.get("CPU", 0))]
+    if each.get("GPU"):
+        fitting.append(int(place.gpus // (workers * each["GPU"])))
+    return max(1, min(fitting))
+
+
+# On the terminal --------------------------------------------------------------------------------------------
+
+
+class _Screen(ray.tune.Callback):
+    """Shows the search: one table that is updated on a terminal, a line a finished trial elsewhere.
+
+    Ray pickles it with the run, so what belongs to the terminal is kept in the class.
+    """
+
+    _live: Live | None = None
+    _began: float | None = None
+    _earlier = 0  # trials finished before this process
+
+    def __init__(self, count: int, metric: str) -> None:
+        self.count, self.metric = count, metric
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if _Screen._began is None:
+            _Screen._began = time.monotonic()
+            _Screen._earlier = sum(one.is_finished() for one in trials)
+            if console.is_terminal:
+                _Screen._live = Live(console=console, refresh_per_second=2)
+                _Screen._live.start()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if _Screen._live is not None:
+            _Screen._live.update(self._table(trials))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._line(trials, trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._line(trials, trial)
+
+    @staticmethod
+    def close() -> None:
+        """Leave the terminal as it is to stay."""
+        if _Screen._live is not None:
+            _Screen._live.stop()
+        _Screen._live, _Screen._began = None, None
+
+    def _line(self, trials: list[Trial], trial: Trial) -> None:
+        if _Screen._live is not None:
+            _Screen._live.update(self._table(trials))
+            return
+        table = _trials_table(trials, self.metric == "pearson")
+        row = table[table["trial"] == trials.index(trial) + 1].iloc[0]
+        done = sum(one.is_finished() for one in trials)
+        best = table["score"].dropna()
+        shown = f"{self.metric} {row['score']:.4f}" if np.isfinite(row["score"]) else str(row["reason"])[:60]
+        console.print(
+            f"{done:>4}/{self.count} trial {row['trial']:<4} {shown:<16} after {row['epochs']:>3} epochs, "
+            f"{row['status']:<8} best {best.iloc[0] if len(best) else float('nan'):.4f}  left {self._left(trials)}"
+        )
+
+    def _left(self, trials: Sequence[Trial]) -> str:
+        done = sum(trial.is_finished() for trial in trials) - _Screen._earlier
+        if not done or _Screen._began is None:
+            return "?"
+        rest = self.count - done - _Screen._earlier
+        seconds = round((time.monotonic() - _Screen._began) / done * rest)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+    def _table(self, trials: list[Trial]) -> Table:
+        states = [trial.status for trial in trials]
+        found = _trials_table(trials, self.metric == "pearson")
+        counts = found["status"].value_counts()
+        table = Table(
+            box=None,
+            pad_edge=False,
+            title_justify="left",
+            title=f"{sum(trial.is_finished() for trial in trials)} of {self.count} trials: "
+            f"{counts.get('finished', 0)} finished, {counts.get('stopped', 0)} stopped early, "
+            f"{counts.get('failed', 0)} failed, {states.count(Trial.RUNNING)} running; left {self._left(trials)}",
+        )
+        for name in ("trial", self.metric, "epochs", "status", "settings"):
+            table.add_column(
+                name, justify="left" if name in ("status", "settings") else "right", overflow="ellipsis"
+            )
+        for row in found.head(_SHOWN).itertuples():
+            drawn = trials[int(str(row.trial)) - 1].config
+            values = ", ".join(f"{name.split('.', 1)[1]} {_short(value)}" for name, value in drawn.items())
+            table.add_row(str(row.trial), f"{row.score:.4f}", str(row.epochs), str(row.status), values)
+        return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _show_start(promoters: Promoters, held_out: _HeldOut, count: int, seeds: int) -> None:
+    chroms = promoters.genes["chrom"]
+    for number, fold in enumerate(held_out.folds, start=1):
+        console.print(
+            f"fold {number}: validates on {int(chroms.isin(fold).sum()):,} genes of {', '.join(fold[:12])}"
+        )
+    console.print(
+        f" test: {int(chroms.isin(held_out.test).sum()):,} genes of {', '.join(held_out.test[:12])}, "
+        "not looked at by the search"
+    )
+    networks = len(held_out.folds) * seeds
+    console.print(f"{count} trials of {networks} network{'s' * (networks != 1)} each")
+
+
+# Results ----------------------------------------------------------------------------------------------------
+
+
+def _trials_table(trials: Sequence[Trial], larger_is_better: bool) -> pd.DataFrame:
+    """Return a row a trial, the best first: what was tried, and what came of it.
+
+    Columns: `trial` (1, 2, … in the order of their start), `status` (`finished`; `stopped` early by ASHA; `failed`
+    with a `reason`; `running`), `score`, `fold_1` …, `epochs`, `seconds`, and the settings.
+    """
+    rows = []
+    for number, trial in enumerate(trials, start=1):
+        last = trial.last_result or {}
+        reason = last.get("reason")
+        if trial.status == Trial.ERROR:
+            reason = reason or _error_of(trial)
+        if reason:
+            status = "failed"
+        elif trial.status == Trial.TERMINATED:
+            status = "finished" if last.get("complete") else "stopped"
+        else:
+            status = "running"
+        rows.append(
+            {
+                "trial": number,
+                "status": status,
+                "score": float("nan") if reason else last.get("score", float("nan")),
+                **{name: value for name, value in sorted(last.items()) if name.startswith("fold_")},
+                "epochs": last.get("epoch", 0),
+                "seconds": round(float(last.get("time_total_s", 0.0)), 1),
+                "reason": reason or "",
+                **trial.config,
+            }
+        )
+    table = pd.DataFrame(rows)
+    order = table.sort_values("score", ascending=not larger_is_better, kind="stable", na_position="last")
+    leading = ["trial", "status", "score", *(c for c in table if str(c).startswith("fold_")), "epochs", "seconds"]
+    return order[[*leading, "reason", *(c for c in table if c not in (*leading, "reason"))]].reset_index(drop=True)
+
+
+def _error_of(trial: Trial) -> str:
+    """Return the last line of what a trial's worker raised."""
+    error = trial.get_pickled_error() if trial.pickled_error_file else trial.get_error()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else "unknown")[:300]
+
+
+def _write_results(
+    where: UPath,
+    trials: list[Trial],
+    job: _Job,
+    held_out: _HeldOut,
+    data: str,
+    settings: dict[str, Any],
+    keep_folds: bool,
+    promoters: Promoters,
+) -> None:
+    """Write what the search found; best.yaml comes last, so that it stands for a finished search."""
+    table = _trials_table(trials, job.larger_is_better)
+    scored = table[table["status"] != "failed"]
+    storage.write_text(where / _TABLE, table.to_csv(index=False))
+    if scored.empty:
+        raise RuntimeError(
+            f"all {len(table)} trials failed; the first: {table['reason'].iloc[0]}; see {where / _TABLE}"
+        )
+    best = trials[int(scored["trial"].iloc[0]) - 1]
+    drawn = [trials[number - 1].config for number in scored["trial"]]
+    mattered = importance(job.space, drawn, scored["score"].tolist())
+    storage.write_text(where / "importance.csv", mattered.to_csv(index=False))
+    label = "Pearson r" if job.metric == "pearson" else "MSE"
+    label += ", validation"
+    logarithmic = {name for name, domain in job.space.space.items() if domain.get("log")}
+    figures = where / "figures"
+    plots.write_figure(figures, "search_progress", plots.search_progress(table, label, job.larger_is_better))
+    ordered = mattered["setting"].tolist()
+    plots.write_figure(figures, "score_by_setting", plots.score_by_setting(table, ordered, logarithmic, label))
+    if keep_folds:
+        _write_folds(where / "folds", best, job, held_out, promoters)
+    _keep_logs(where, trials)
+    _show_results(scored, mattered, best.config)
+    chosen = job.space.settings(best.config)
+    last: dict[str, Any] = best.last_result
+    storage.write_yaml(
+        where / _BEST,
+        {
+            "data": str(storage.resolve(data)),
+            "split": {"val": held_out.folds[0], "test": held_out.test},
+            "model": resolved(asdict(chosen.model)),
+            "training": resolved(asdict(replace(chosen.training, epochs=int(last["epoch"])))),
+            **{name: settings[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
+            PROVENANCE: {"trial": int(scored["trial"].iloc[0]), "metric": job.metric, "score": last["score"]},
+        },
+    )
+    storage.remove_folder(storage.resolve(job.search))
+
+
+def _write_folds(folder: UPath, best: Trial, job: _Job, held_out: _HeldOut, promoters: Promoters) -> None:
+    """Save the best trial's networks, one a fold and seed."""
+    last: dict[str, Any] = best.last_result
+    kept = Checkpoint(last[CHECKPOINT_PATH_KEY]) if CHECKPOINT_PATH_KEY in last else best.checkpoint
+    if kept is None:
+        raise RuntimeError(f"the best trial has left no checkpoint in {job.search}")
+    with kept.as_directory() as held:
+        training = job.begin(best.config, "cpu", (Path(held) / _STATE).read_bytes())
+    recipe = job.recipe(best.config)
+    for index, network in enumerate(training.best_networks()):
+        fold, seed = divmod(index, job.seeds)
+        split_of_chrom = dict.fromkeys(held_out.fold_of_chrom, "train")
+        split_of_chrom |= dict.fromkeys(held_out.folds[fold], "val") | dict.fromkeys(held_out.test, "test")
+        info = describe(promoters, split_of_chrom, replace(recipe, seed=recipe.seed + seed))
+        info = replace(info, training={**info.training, "best_epoch": training.states[index].best_epoch})
+        name = f"fold_{fold + 1}" + (f"_seed_{seed + 1}" if job.seeds > 1 else "")
+        checkpoint.save_model(folder / name, network, info)
+
+
+def _keep_logs(where: UPath, trials: list[Trial]) -> None:
+    """Keep the logs that TensorBoard reads."""
+    for number, trial in enumerate(trials, start=1):
+        held = storage.resolve(where / _SEARCH / _trial_folder(trial))
+        if not held.is_dir():
+            continue
+        for path in held.iterdir():
+            if path.name.startswith("events.out."):
+                with storage.open_whole(where / "tensorboard" / f"trial_{number}" / path.name) as file:
+                    file.write(path.read_bytes())
+
+
+def _show_results(scored: pd.DataFrame, mattered: pd.DataFrame, best: Mapping[str, Any]) -> None:
+    row = scored.iloc[0]
+    folds = ", ".join(f"{row[name]:.4f}" for name in scored if str(name).startswith("fold_"))
+    console.print(f"best: trial {row['trial']}, {row['score']:.4f} (by fold {folds}) after {row['epochs']} epochs")
+    shares = dict(zip(mattered["setting"], mattered["importance"], strict=True))
+    table = Table(box=None, pad_edge=False)
+    for name in ("setting", "best value", "importance"):
+        table.add_column(name, justify="right" if name == "importance" else "left")
+    for name in mattered["setting"]:
+        if name in best:
+            share = shares[name]
+            table.add_row(name, _short(best[name]), f"{share:.2f}" if np.isfinite(share) else "–")
+    console.print(table)
+
+
+def _train_best(where: UPath, data: str) -> None:
+    """Train the best configuration as `jobs.train --config best.yaml` does, and look at the test set once."""
+    best = storage.read_yaml(where / _BEST)
+    console.print("training the best configuration; then the test chromosomes are looked at, once")
+
+    def tuples(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    train(
+        data,
+        str(where / _FINAL),
+        split=SplitConfig(**best["split"]),
+        model=CNNConfig(**tuples(best["model"])),
+        training=TrainingConfig(**best["training"]),
+        **{name: best[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
+    )
+    final = where / _FINAL
+    checkpoint.copy_model(final / "model", where / "model")
+    for name in ("history.csv", "predictions.parquet", _METRICS):  # metrics.json last: it stands for the end
+        with storage.open_whole(where / name) as file:
+            file.write((final / name).read_bytes())
+    storage.remove_folder(final)
+    console.print(f"trials, figures, model and metrics in {where}")
+
+
+if __name__ == "__main__":
+    run(tune)
