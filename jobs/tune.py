@@ -8,55 +8,40 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import optuna
 import pandas as pd
-import ray
 import ray.train
 import ray.tune
-import torch
-from ray.train import Checkpoint
-from ray.train.torch import TorchTrainer, get_device
 from ray.tune import CheckpointConfig, FailureConfig
 from ray.tune.experiment import Trial
-from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import Searcher
-from rich.live import Live
 from rich.table import Table
 from upath import UPath
 
 from jobs import cluster
 from jobs.cli import PROVENANCE, console, run
 from jobs.config import require_same, resolved, write_config
+from jobs.search_table import SearchScreen, short, trials_table
 from jobs.train import describe, scaling_config, train, with_targets
+from jobs.trials import MAX_FAILURES, Sampler, TrialInOneProcess, TrialJob, last_states, trial_by_ddp
 from promoter import checkpoint, plots, storage
-from promoter.crossval import CrossValidation
 from promoter.dataset import Promoters, locate, read_promoters
 from promoter.errors import InputError
-from promoter.memory import KEEP_FREED_MEMORY, keep_freed_memory
 from promoter.model import CNNConfig, PromoterCNN
-from promoter.search import DEFAULT_SPACE, SearchSpace, importance, new_study
-from promoter.splits import SplitConfig, assign, chromosome_folds, split_by_chromosome
-from promoter.training import Examples, TrainingConfig, TrainingDivergedError, require_enough_genes
+from promoter.search import DEFAULT_SPACE, SearchSpace, importance
+from promoter.splits import SplitConfig, chromosome_folds, split_by_chromosome
+from promoter.training import Examples, TrainingConfig, require_enough_genes
 
 _SEARCH = "search"  # Ray's folder in --out; removed when the search is done
 _FINAL = "training"  # of the best configuration; moved up when it is done
-_STATE = "states.pt"
 _TABLE, _BEST, _METRICS = "trials.csv", "best.yaml", "metrics.json"
 _LAST = (_METRICS,)
 _OUTPUTS = (_TABLE, _BEST, "importance.csv", "model", "folds", "figures", "tensorboard", _METRICS)
-_MAX_FAILURES = 2  # deaths of a trial's worker before the trial counts as failed
 _REDUCTION = 3  # ASHA keeps the best third at each rung
-_SHOWN = 5  # of the best trials, in the table on the terminal
 
 
 def tune(
@@ -138,7 +123,7 @@ def tune(
     scaling = scaling_config(place, workers, gpus, cpus_per_worker)
     write_config(where / "config.yaml", settings, inputs)
     _show_start(promoters, held_out, count, seeds)
-    job = _Job(
+    job = TrialJob(
         Examples(promoters.tokens[searched], promoters.targets[searched]),
         fold_of_gene,
         checked,
@@ -186,44 +171,6 @@ class _Suits:
             require_enough_genes(len(self.fold_of_gene) - held_out, held_out, training, self.workers)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What every trial needs; `search` is the folder of the trials."""
-
-    examples: Examples
-    fold_of_gene: np.ndarray
-    space: SearchSpace
-    metric: Literal["pearson", "mse"]
-    seeds: int
-    workers: int
-    gpus: float
-    cpus: int
-    search: str
-
-    @property
-    def larger_is_better(self) -> bool:
-        """Tell which way the metric goes."""
-        return self.metric == "pearson"
-
-    def begin(self, drawn: Mapping[str, Any], device: str | torch.device, saved: bytes | None) -> CrossValidation:
-        """Start or go on with the training of a configuration."""
-        chosen = self.space.settings(drawn)
-        return CrossValidation(
-            self.examples,
-            self.fold_of_gene,
-            chosen.model,
-            chosen.training,
-            self.metric,
-            self.seeds,
-            device,
-            saved,
-        )
-
-    def recipe(self, drawn: Mapping[str, Any]) -> TrainingConfig:
-        """Return the training configuration of a trial."""
-        return self.space.settings(drawn).training
-
-
 def _hold_out(chroms: pd.Series, split: SplitConfig, folds: int) -> _HeldOut:
     split_of_chrom = split_by_chromosome(chroms, split)
     test = [chrom for chrom, name in split_of_chrom.items() if name == "test"]
@@ -240,155 +187,11 @@ def _read_space(space: dict[str, Any] | str | None) -> dict[str, Any]:
     return storage.read_yaml(space) if isinstance(space, str) else space
 
 
-# The trials -------------------------------------------------------------------------------------------------
-
-
-def _record(trial: CrossValidation, recipe: TrainingConfig) -> dict[str, Any]:
-    """Return what a trial reports after an epoch."""
-    scores = trial.fold_scores()
-    return {
-        "score": float(np.mean(scores)),
-        "epoch": trial.epoch,
-        "complete": trial.is_finished(recipe),
-        **{f"fold_{i}": score for i, score in enumerate(scores, start=1)},
-    }
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    """Return what a trial reports that would fail again."""
-    return {"score": float("nan"), "complete": False, "reason": " ".join(str(error).split())[:300]}
-
-
-class _OneProcess(ray.tune.Trainable):
-    """A trial in a process of its own; Tune calls `step` for each epoch."""
-
-    def setup(self, config: dict[str, Any], job: _Job | None = None) -> None:
-        keep_freed_memory()
-        assert job is not None  # noqa: S101 # given by with_parameters
-        self.job, self.drawn = job, config
-        self.device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-        self.recipe = job.recipe(config)
-        self.training = job.begin(config, self.device, None)
-
-    def step(self) -> dict[str, Any]:
-        try:
-            self.training.advance()
-        except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
-            return {**_failure(error), "done": True}
-        record = _record(self.training, self.recipe)
-        return {**record, "done": record["complete"]}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        (Path(checkpoint_dir) / _STATE).write_bytes(self.training.to_bytes())
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        saved = (Path(checkpoint) / _STATE).read_bytes()
-        self.training = self.job.begin(self.drawn, self.device, saved)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another trial in the same process, whose start would cost seconds."""
-        self.setup(new_config, self.job)
-        return True
-
-
-def _by_ddp(config: dict[str, Any], job: _Job) -> None:
-    """Run a trial on several workers: Ray Train, started from Tune's function."""
-    TorchTrainer(
-        _train_on_worker,
-        train_loop_config={"job": job, "drawn": config},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.workers,
-            use_gpu=job.gpus > 0,
-            resources_per_worker={"CPU": job.cpus} | ({"GPU": job.gpus} if job.gpus else {}),
-        ),
-        run_config=ray.train.RunConfig(
-            name=ray.tune.get_context().get_trial_id(),
-            storage_path=f"{job.search}/ddp",
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=[TuneReportCallback()],
-            worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
-        ),
-    ).fit()
-
-
-def _train_on_worker(given: dict[str, Any]) -> None:
-    job: _Job = given["job"]
-    recipe = job.recipe(given["drawn"])
-    saved = ray.train.get_checkpoint()
-    state = None
-    if saved is not None:
-        with saved.as_directory() as folder:
-            state = (Path(folder) / _STATE).read_bytes()
-    training = job.begin(given["drawn"], get_device(), state)
-    first = ray.train.get_context().get_world_rank() == 0
-    try:
-        while training.advance():
-            with tempfile.TemporaryDirectory() as folder:
-                kept = None
-                if first:
-                    (Path(folder) / _STATE).write_bytes(training.to_bytes())
-                    kept = Checkpoint.from_directory(folder)
-                ray.train.report(_record(training, recipe), checkpoint=kept)
-    except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
-        ray.train.report(_failure(error))
-
-
-class _Sampler(Searcher):
-    """Asks optuna for configurations; only for valid ones, which `OptunaSearch` of Ray cannot."""
-
-    def __init__(
-        self, space: SearchSpace, algorithm: str, points: list[dict[str, Any]] | None, larger: bool, seed: int
-    ) -> None:
-        super().__init__(metric="score", mode="max" if larger else "min")
-        self.space, self.points = space, points
-        self.study = new_study(
-            "random" if algorithm == "random" else "tpe", "maximize" if larger else "minimize", seed
-        )
-        self.asked: dict[str, optuna.Trial] = {}
-        self.reported: dict[str, int] = {}  # the last epoch of each
-        self.given = 0
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.points is not None:
-            if self.given == len(self.points):
-                return Searcher.FINISHED
-            self.given += 1
-            return dict(self.points[self.given - 1])
-        self.asked[trial_id], settings = self.space.ask(self.study)
-        return settings.drawn
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        epoch = result["training_iteration"]
-        if trial_id in self.asked and np.isfinite(result["score"]) and epoch > self.reported.get(trial_id, 0):
-            self.asked[trial_id].report(result["score"], epoch)
-            self.reported[trial_id] = epoch
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        trial = self.asked.pop(trial_id, None)
-        if trial is None:
-            return
-        if error or not result or not np.isfinite(result["score"]):
-            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        elif result["complete"]:
-            self.study.tell(trial, result["score"])
-        else:  # stopped: optuna ranks it by how far it came, then by its score there
-            self.on_trial_result(trial_id, result)
-            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-
-    def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(pickle.dumps(self.__dict__))
-
-    def restore(self, checkpoint_path: str) -> None:
-        # Ray keeps its searchers so, beside its own pickles of the run
-        self.__dict__.update(pickle.loads(Path(checkpoint_path).read_bytes()))  # noqa: S301
-
-
 # The search -------------------------------------------------------------------------------------------------
 
 
 def _search(
-    job: _Job,
+    job: TrialJob,
     where: UPath,
     count: int,
     algorithm: str,
@@ -401,13 +204,14 @@ def _search(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is to end the job, not to pass for the search's end
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a kill can cost of the searcher's memory
     if not cluster.is_debug():
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints each failure whatever `verbose` says
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials.csv tells why a trial failed
     if job.workers == 1:
-        trainable: Any = ray.tune.with_parameters(_OneProcess, job=job)
-        resources = {"CPU": job.cpus} | ({"GPU": job.gpus} if job.gpus else {})
+        trainable: Any = ray.tune.with_parameters(TrialInOneProcess, job=job)
+        resources: dict[str, float] = {"CPU": float(job.cpus)} | ({"GPU": job.gpus} if job.gpus else {})
         saving = CheckpointConfig(num_to_keep=1, checkpoint_frequency=1)
     else:
-        trainable = ray.tune.with_parameters(_by_ddp, job=job)
+        trainable = ray.tune.with_parameters(trial_by_ddp, job=job)
         resources, saving = {"CPU": 0}, CheckpointConfig()
     trainable = ray.tune.with_resources(trainable, resources)
     mode = "max" if job.larger_is_better else "min"
@@ -429,7 +233,7 @@ def _search(
                 metric="score",
                 mode=mode,
                 num_samples=count,
-                search_alg=_Sampler(job.space, algorithm, points, job.larger_is_better, seed),
+                search_alg=Sampler(job.space, algorithm, points, job.larger_is_better, seed),
                 scheduler=scheduler,
                 max_concurrent_trials=at_once,
                 reuse_actors=job.workers == 1,
@@ -438,16 +242,16 @@ def _search(
             run_config=ray.tune.RunConfig(
                 name=_SEARCH,
                 storage_path=str(where),
-                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=saving,
-                callbacks=[_Screen(count, job.metric)],
+                callbacks=[SearchScreen(count, job.metric)],
                 verbose=0,
             ),
         )
     try:
         results = tuner.fit()
     finally:
-        _Screen.close()
+        SearchScreen.close()
     trials = list(results._experiment_analysis.trials)  # the public results do not hold trials without any
     unfinished = [trial for trial in trials if not trial.is_finished()]
     if unfinished:
@@ -488,98 +292,6 @@ def _groups(place: cluster.Cluster, scaling: ray.train.ScalingConfig) -> int:
     return max(1, min(fitting))
 
 
-# On the terminal --------------------------------------------------------------------------------------------
-
-
-class _Screen(ray.tune.Callback):
-    """Shows the search: one table that is updated on a terminal, a line a finished trial elsewhere.
-
-    Ray pickles it with the run, so what belongs to the terminal is kept in the class.
-    """
-
-    _live: Live | None = None
-    _began: float | None = None
-    _earlier = 0  # trials finished before this process
-
-    def __init__(self, count: int, metric: str) -> None:
-        self.count, self.metric = count, metric
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        if _Screen._began is None:
-            _Screen._began = time.monotonic()
-            _Screen._earlier = sum(one.is_finished() for one in trials)
-            if console.is_terminal:
-                _Screen._live = Live(console=console, refresh_per_second=2)
-                _Screen._live.start()
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        if _Screen._live is not None:
-            _Screen._live.update(self._table(trials))
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._line(trials, trial)
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._line(trials, trial)
-
-    @staticmethod
-    def close() -> None:
-        """Leave the terminal as it is to stay."""
-        if _Screen._live is not None:
-            _Screen._live.stop()
-        _Screen._live, _Screen._began = None, None
-
-    def _line(self, trials: list[Trial], trial: Trial) -> None:
-        if _Screen._live is not None:
-            _Screen._live.update(self._table(trials))
-            return
-        table = _trials_table(trials, self.metric == "pearson")
-        row = table[table["trial"] == trials.index(trial) + 1].iloc[0]
-        done = sum(one.is_finished() for one in trials)
-        best = table["score"].dropna()
-        shown = f"{self.metric} {row['score']:.4f}" if np.isfinite(row["score"]) else str(row["reason"])[:60]
-        console.print(
-            f"{done:>4}/{self.count} trial {row['trial']:<4} {shown:<16} after {row['epochs']:>3} epochs, "
-            f"{row['status']:<8} best {best.iloc[0] if len(best) else float('nan'):.4f}  left {self._left(trials)}"
-        )
-
-    def _left(self, trials: Sequence[Trial]) -> str:
-        done = sum(trial.is_finished() for trial in trials) - _Screen._earlier
-        if not done or _Screen._began is None:
-            return "?"
-        rest = self.count - done - _Screen._earlier
-        seconds = round((time.monotonic() - _Screen._began) / done * rest)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-
-    def _table(self, trials: list[Trial]) -> Table:
-        states = [trial.status for trial in trials]
-        found = _trials_table(trials, self.metric == "pearson")
-        counts = found["status"].value_counts()
-        table = Table(
-            box=None,
-            pad_edge=False,
-            title_justify="left",
-            title=f"{sum(trial.is_finished() for trial in trials)} of {self.count} trials: "
-            f"{counts.get('finished', 0)} finished, {counts.get('stopped', 0)} stopped early, "
-            f"{counts.get('failed', 0)} failed, {states.count(Trial.RUNNING)} running; left {self._left(trials)}",
-        )
-        for name in ("trial", self.metric, "epochs", "status", "settings"):
-            table.add_column(
-                name, justify="left" if name in ("status", "settings") else "right", overflow="ellipsis"
-            )
-        for row in found.head(_SHOWN).itertuples():
-            drawn = trials[int(str(row.trial)) - 1].config
-            values = ", ".join(f"{name.split('.', 1)[1]} {_short(value)}" for name, value in drawn.items())
-            table.add_row(str(row.trial), f"{row.score:.4f}", str(row.epochs), str(row.status), values)
-        return table
-
-
-def _short(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
 def _show_start(promoters: Promoters, held_out: _HeldOut, count: int, seeds: int) -> None:
     chroms = promoters.genes["chrom"]
     for number, fold in enumerate(held_out.folds, start=1):
@@ -597,53 +309,10 @@ def _show_start(promoters: Promoters, held_out: _HeldOut, count: int, seeds: int
 # Results ----------------------------------------------------------------------------------------------------
 
 
-def _trials_table(trials: Sequence[Trial], larger_is_better: bool) -> pd.DataFrame:
-    """Return a row a trial, the best first: what was tried, and what came of it.
-
-    Columns: `trial` (1, 2, … in the order of their start), `status` (`finished`; `stopped` early by ASHA; `failed`
-    with a `reason`; `running`), `score`, `fold_1` …, `epochs`, `seconds`, and the settings.
-    """
-    rows = []
-    for number, trial in enumerate(trials, start=1):
-        last = trial.last_result or {}
-        reason = last.get("reason")
-        if trial.status == Trial.ERROR:
-            reason = reason or _error_of(trial)
-        if reason:
-            status = "failed"
-        elif trial.status == Trial.TERMINATED:
-            status = "finished" if last.get("complete") else "stopped"
-        else:
-            status = "running"
-        rows.append(
-            {
-                "trial": number,
-                "status": status,
-                "score": float("nan") if reason else last.get("score", float("nan")),
-                **{name: value for name, value in sorted(last.items()) if name.startswith("fold_")},
-                "epochs": last.get("epoch", 0),
-                "seconds": round(float(last.get("time_total_s", 0.0)), 1),
-                "reason": reason or "",
-                **trial.config,
-            }
-        )
-    table = pd.DataFrame(rows)
-    order = table.sort_values("score", ascending=not larger_is_better, kind="stable", na_position="last")
-    leading = ["trial", "status", "score", *(c for c in table if str(c).startswith("fold_")), "epochs", "seconds"]
-    return order[[*leading, "reason", *(c for c in table if c not in (*leading, "reason"))]].reset_index(drop=True)
-
-
-def _error_of(trial: Trial) -> str:
-    """Return the last line of what a trial's worker raised."""
-    error = trial.get_pickled_error() if trial.pickled_error_file else trial.get_error()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else "unknown")[:300]
-
-
 def _write_results(
     where: UPath,
     trials: list[Trial],
-    job: _Job,
+    job: TrialJob,
     held_out: _HeldOut,
     data: str,
     settings: dict[str, Any],
@@ -651,7 +320,7 @@ def _write_results(
     promoters: Promoters,
 ) -> None:
     """Write what the search found; best.yaml comes last, so that it stands for a finished search."""
-    table = _trials_table(trials, job.larger_is_better)
+    table = trials_table(trials, job.larger_is_better)
     scored = table[table["status"] != "failed"]
     storage.write_text(where / _TABLE, table.to_csv(index=False))
     if scored.empty:
@@ -664,11 +333,11 @@ def _write_results(
     storage.write_text(where / "importance.csv", mattered.to_csv(index=False))
     label = "Pearson r" if job.metric == "pearson" else "MSE"
     label += ", validation"
-    logarithmic = {name for name, domain in job.space.space.items() if domain.get("log")}
+    ranges = {name: bool(domain.get("log")) for name, domain in job.space.space.items() if "low" in domain}
     figures = where / "figures"
     plots.write_figure(figures, "search_progress", plots.search_progress(table, label, job.larger_is_better))
     ordered = mattered["setting"].tolist()
-    plots.write_figure(figures, "score_by_setting", plots.score_by_setting(table, ordered, logarithmic, label))
+    plots.write_figure(figures, "score_by_setting", plots.score_by_setting(table, ordered, ranges, label))
     if keep_folds:
         _write_folds(where / "folds", best, job, held_out, promoters)
     _keep_logs(where, trials)
@@ -689,14 +358,9 @@ def _write_results(
     storage.remove_folder(storage.resolve(job.search))
 
 
-def _write_folds(folder: UPath, best: Trial, job: _Job, held_out: _HeldOut, promoters: Promoters) -> None:
+def _write_folds(folder: UPath, best: Trial, job: TrialJob, held_out: _HeldOut, promoters: Promoters) -> None:
     """Save the best trial's networks, one a fold and seed."""
-    last: dict[str, Any] = best.last_result
-    kept = Checkpoint(last[CHECKPOINT_PATH_KEY]) if CHECKPOINT_PATH_KEY in last else best.checkpoint
-    if kept is None:
-        raise RuntimeError(f"the best trial has left no checkpoint in {job.search}")
-    with kept.as_directory() as held:
-        training = job.begin(best.config, "cpu", (Path(held) / _STATE).read_bytes())
+    training = last_states(best, job)
     recipe = job.recipe(best.config)
     for index, network in enumerate(training.best_networks()):
         fold, seed = divmod(index, job.seeds)
@@ -722,7 +386,7 @@ def _keep_logs(where: UPath, trials: list[Trial]) -> None:
 
 def _show_results(scored: pd.DataFrame, mattered: pd.DataFrame, best: Mapping[str, Any]) -> None:
     row = scored.iloc[0]
-    folds = ", ".join(f"{row[name]:.4f}" for name in scored if str(name).startswith("fold_"))
+    folds = ", ".join(f"{row[str(name)]:.4f}" for name in scored.columns if str(name).startswith("fold_"))
     console.print(f"best: trial {row['trial']}, {row['score']:.4f} (by fold {folds}) after {row['epochs']} epochs")
     shares = dict(zip(mattered["setting"], mattered["importance"], strict=True))
     table = Table(box=None, pad_edge=False)
@@ -731,7 +395,7 @@ def _show_results(scored: pd.DataFrame, mattered: pd.DataFrame, best: Mapping[st
     for name in mattered["setting"]:
         if name in best:
             share = shares[name]
-            table.add_row(name, _short(best[name]), f"{share:.2f}" if np.isfinite(share) else "–")
+            table.add_row(name, short(best[name]), f"{share:.2f}" if np.isfinite(share) else "–")
     console.print(table)
 
 

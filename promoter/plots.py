@@ -16,7 +16,6 @@ from promoter.storage import AnyPath
 
 _COLOURS = {"finished": "#0b6e99", "stopped": "#9aa5b1", "best": "#c8442d"}  # told apart by the colour-blind, too
 _PANEL_WIDTH, _PANEL_HEIGHT, _COLUMNS = 3.2, 2.6, 4
-_MANY_DIGITS = 6
 
 
 def search_progress(trials: pd.DataFrame, label: str, larger_is_better: bool) -> Figure:
@@ -40,13 +39,13 @@ def search_progress(trials: pd.DataFrame, label: str, larger_is_better: bool) ->
     return figure
 
 
-def score_by_setting(trials: pd.DataFrame, settings: list[str], logarithmic: set[str], label: str) -> Figure:
+def score_by_setting(trials: pd.DataFrame, settings: list[str], ranges: dict[str, bool], label: str) -> Figure:
     """Draw the score against each setting, a panel each.
 
     Args:
         trials: `status`, `score` and a column a setting; a trial without a setting is left out of its panel.
         settings: names of the columns, in the order of the panels.
-        logarithmic: those whose axis is to be.
+        ranges: settings that take any number in a range -> whether on a logarithmic scale; others take few values.
         label: of the score.
     """
     rows = -(-len(settings) // _COLUMNS)
@@ -56,11 +55,10 @@ def score_by_setting(trials: pd.DataFrame, settings: list[str], logarithmic: set
     scored = trials[np.isfinite(trials["score"].astype(float))]
     for panel, setting in zip(panels, settings, strict=False):
         shown = scored[scored[setting].notna()]
-        numbers = pd.to_numeric(shown[setting], errors="coerce")
         values = shown[setting].astype(str)
-        if numbers.notna().all() and numbers.nunique() > _MANY_DIGITS:
-            _points(panel, shown, numbers)
-            if setting in logarithmic:
+        if setting in ranges:
+            _points(panel, shown, shown[setting].astype(float))
+            if ranges[setting]:
                 panel.set_xscale("log")
         else:  # a few values: side by side, and jittered, since points at one place hide each other
             order = sorted(values.unique(), key=_as_number)
@@ -72,6 +70,8 @@ def score_by_setting(trials: pd.DataFrame, settings: list[str], logarithmic: set
             if sum(map(len, order)) > 24:
                 panel.tick_params(axis="x", labelrotation=30)
         panel.set_xlabel(setting)
+    handles, labels = max((panel.get_legend_handles_labels() for panel in panels), key=lambda found: len(found[1]))
+    figure.legend(handles, labels, frameon=False, loc="outside upper right", ncols=2)
     for panel in panels[: len(settings) : columns]:
         panel.set_ylabel(label)
     for panel in panels[len(settings) :]:

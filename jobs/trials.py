@@ -1,0 +1,232 @@
+"""The trials of a search, and what draws their configurations: what runs in Tune's processes."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+import ray
+import ray.train
+import ray.tune
+import torch
+from ray.train import Checkpoint
+from ray.train.torch import TorchTrainer, get_device
+from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
+from ray.tune.search import Searcher
+
+from promoter.crossval import CrossValidation
+from promoter.memory import KEEP_FREED_MEMORY, keep_freed_memory
+from promoter.search import SearchSpace, new_study
+from promoter.training import Examples, TrainingConfig, TrainingDivergedError
+
+MAX_FAILURES = 2  # deaths of a trial's worker before the trial counts as failed
+_STATE = "states.pt"
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What every trial needs; `search` is the folder of the trials."""
+
+    examples: Examples
+    fold_of_gene: np.ndarray
+    space: SearchSpace
+    metric: Literal["pearson", "mse"]
+    seeds: int
+    workers: int
+    gpus: float
+    cpus: int
+    search: str
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Tell which way the metric goes."""
+        return self.metric == "pearson"
+
+    def begin(self, drawn: Mapping[str, Any], device: str | torch.device, saved: bytes | None) -> CrossValidation:
+        """Start or go on with the training of a configuration."""
+        chosen = self.space.settings(drawn)
+        return CrossValidation(
+            self.examples,
+            self.fold_of_gene,
+            chosen.model,
+            chosen.training,
+            self.metric,
+            self.seeds,
+            device,
+            saved,
+        )
+
+    def recipe(self, drawn: Mapping[str, Any]) -> TrainingConfig:
+        """Return the training configuration of a trial."""
+        return self.space.settings(drawn).training
+
+
+def _record(trial: CrossValidation, recipe: TrainingConfig) -> dict[str, Any]:
+    """Return what a trial reports after an epoch."""
+    scores = trial.fold_scores()
+    return {
+        "score": float(np.mean(scores)),
+        "epoch": trial.epoch,
+        "complete": trial.is_finished(recipe),
+        **{f"fold_{i}": score for i, score in enumerate(scores, start=1)},
+    }
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """Return what a trial reports that would fail again."""
+    return {"score": float("nan"), "complete": False, "reason": " ".join(str(error).split())[:300]}
+
+
+class TrialInOneProcess(ray.tune.Trainable):
+    """A trial in a process of its own; Tune calls `step` for each epoch."""
+
+    def setup(self, config: dict[str, Any], job: TrialJob | None = None) -> None:
+        """Start; `config` holds the values drawn."""
+        keep_freed_memory()
+        assert job is not None  # noqa: S101 # given by with_parameters
+        self.job, self.drawn = job, config
+        self.device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+        self.recipe = job.recipe(config)
+        self.training = job.begin(config, self.device, None)
+
+    def step(self) -> dict[str, Any]:
+        """Train for an epoch."""
+        try:
+            self.training.advance()
+        except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
+            return {**_failure(error), "done": True}
+        record = _record(self.training, self.recipe)
+        return {**record, "done": record["complete"]}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write all states."""
+        (Path(checkpoint_dir) / _STATE).write_bytes(self.training.to_bytes())
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from what `save_checkpoint` wrote."""
+        saved = (Path(checkpoint) / _STATE).read_bytes()
+        self.training = self.job.begin(self.drawn, self.device, saved)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up another trial in the same process, whose start would cost seconds."""
+        self.setup(new_config)  # with_parameters adds the job
+        return True
+
+
+def trial_by_ddp(config: dict[str, Any], job: TrialJob) -> None:
+    """Run a trial on several workers: Ray Train, started from Tune's function."""
+    TorchTrainer(
+        _train_on_worker,
+        train_loop_config={"job": job, "drawn": config},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.workers,
+            use_gpu=job.gpus > 0,
+            resources_per_worker={"CPU": job.cpus} | ({"GPU": job.gpus} if job.gpus else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=ray.tune.get_context().get_trial_id(),
+            storage_path=f"{job.search}/ddp",
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=[TuneReportCallback()],
+            worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
+        ),
+    ).fit()
+
+
+def _train_on_worker(given: dict[str, Any]) -> None:
+    job: TrialJob = given["job"]
+    recipe = job.recipe(given["drawn"])
+    saved = ray.train.get_checkpoint()
+    state = None
+    if saved is not None:
+        with saved.as_directory() as folder:
+            state = (Path(folder) / _STATE).read_bytes()
+    training = job.begin(given["drawn"], get_device(), state)
+    first = ray.train.get_context().get_world_rank() == 0
+    try:
+        while training.advance():
+            with tempfile.TemporaryDirectory() as folder:
+                kept = None
+                if first:
+                    (Path(folder) / _STATE).write_bytes(training.to_bytes())
+                    kept = Checkpoint.from_directory(folder)
+                ray.train.report(_record(training, recipe), checkpoint=kept)
+    except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
+        ray.train.report(_failure(error))
+
+
+class Sampler(Searcher):
+    """Asks optuna for configurations; only for valid ones, which `OptunaSearch` of Ray cannot."""
+
+    def __init__(
+        self, space: SearchSpace, algorithm: str, points: list[dict[str, Any]] | None, larger: bool, seed: int
+    ) -> None:
+        super().__init__(metric="score", mode="max" if larger else "min")
+        self.space, self.points = space, points
+        self.study = new_study(
+            "random" if algorithm == "random" else "tpe", "maximize" if larger else "minimize", seed
+        )
+        self.asked: dict[str, optuna.Trial] = {}
+        self.reported: dict[str, int] = {}  # the last epoch of each
+        self.given = 0
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is text
+        """Draw the next configuration."""
+        if self.points is not None:
+            if self.given == len(self.points):
+                return Searcher.FINISHED
+            self.given += 1
+            return dict(self.points[self.given - 1])
+        self.asked[trial_id], settings = self.space.ask(self.study)
+        return settings.drawn
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Let optuna know the score so far."""
+        epoch = result["training_iteration"]
+        if trial_id in self.asked and np.isfinite(result["score"]) and epoch > self.reported.get(trial_id, 0):
+            self.asked[trial_id].report(result["score"], epoch)
+            self.reported[trial_id] = epoch
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Let optuna know the end."""
+        trial = self.asked.pop(trial_id, None)
+        if trial is None:
+            return
+        if error or not result or not np.isfinite(result["score"]):
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        elif result["complete"]:
+            self.study.tell(trial, result["score"])
+        else:  # stopped: optuna ranks it by how far it came, then by its score there
+            self.on_trial_result(trial_id, result)
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write the state, for a search that is interrupted."""
+        Path(checkpoint_path).write_bytes(pickle.dumps(self.__dict__))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read what `save` wrote."""
+        # Ray keeps its searchers so, beside its own pickles of the run
+        self.__dict__.update(pickle.loads(Path(checkpoint_path).read_bytes()))  # noqa: S301
+
+
+def last_states(trial: Trial, job: TrialJob) -> CrossValidation:
+    """Return the networks of a trial as its last checkpoint has them.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    last: dict[str, Any] = trial.last_result
+    kept = Checkpoint(last[CHECKPOINT_PATH_KEY]) if CHECKPOINT_PATH_KEY in last else trial.checkpoint
+    if kept is None:
+        raise RuntimeError(f"trial {trial.trial_id} has left no checkpoint in {job.search}")
+    with kept.as_directory() as held:
+        return job.begin(trial.config, "cpu", (Path(held) / _STATE).read_bytes())
