@@ -23,7 +23,8 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
     """Return a row a trial, the best first: what was tried, and what came of it.
 
     Columns: `trial` (1, 2, … in the order of their start), `status` (`finished`; `stopped` early by ASHA; `failed`
-    with a `reason`; `running`; Ray tells it of `ended` only later), `score`, `fold_1` …, `epochs`, `seconds`, and the settings.
+    with a `reason`; `running`), `score`, `fold_1` …, `epochs`, `seconds`, and the settings. `ended` is a trial that has
+    just ended, which Ray enters only later.
     """
     rows = []
     for number, trial in enumerate(trials, start=1):
@@ -132,15 +133,16 @@ class SearchScreen(ray.tune.Callback):
 
     def _table(self, trials: list[Trial]) -> Table:
         states = [trial.status for trial in trials]
+        done = sum(trial.is_finished() for trial in trials)
         found = trials_table(trials, self.metric == "pearson")
         counts = found["status"].value_counts()
         table = Table(
             box=None,
             pad_edge=False,
             title_justify="left",
-            title=f"{sum(trial.is_finished() for trial in trials)} of {self.count} trials: "
+            title=f"{done} of {self.count} trials: "
             f"{counts.get('finished', 0)} finished, {counts.get('stopped', 0)} stopped early, "
-            f"{counts.get('failed', 0)} failed, {states.count(Trial.RUNNING)} running; left {self._left(sum(trial.is_finished() for trial in trials))}",
+            f"{counts.get('failed', 0)} failed, {states.count(Trial.RUNNING)} running; left {self._left(done)}",
         )
         for name in ("trial", self.metric, "epochs", "status", "settings"):
             table.add_column(

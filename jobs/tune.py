@@ -208,11 +208,11 @@ def _search(
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials.csv tells why a trial failed
     if job.workers == 1:
         trainable: Any = ray.tune.with_parameters(TrialInOneProcess, job=job)
-        resources: dict[str, float] = {"CPU": float(job.cpus)} | ({"GPU": job.gpus} if job.gpus else {})
+        resources = {"CPU": float(job.cpus)} | ({"GPU": job.gpus} if job.gpus else {})
         saving = CheckpointConfig(num_to_keep=1, checkpoint_frequency=1)
     else:
         trainable = ray.tune.with_parameters(trial_by_ddp, job=job)
-        resources, saving = {"CPU": 0}, CheckpointConfig()
+        resources, saving = {"CPU": 0.0}, CheckpointConfig()
     trainable = ray.tune.with_resources(trainable, resources)
     mode = "max" if job.larger_is_better else "min"
     longest = _longest(job.space)
