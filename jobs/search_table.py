@@ -23,8 +23,8 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
     """Return a row a trial, the best first: what was tried, and what came of it.
 
     Columns: `trial` (1, 2, … in the order of their start), `status` (`finished`; `stopped` early by ASHA; `failed`
-    with a `reason`; `running`), `score`, `fold_1` …, `epochs`, `seconds`, and the settings. `ended` is a trial that has
-    just ended, which Ray enters only later.
+    with a `reason`; `running`), `score`, `fold_1` …, `epochs`, `seconds`, and the settings. `ended` is a trial
+    that has just ended, which Ray enters only later.
     """
     rows = []
     for number, trial in enumerate(trials, start=1):

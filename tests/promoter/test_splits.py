@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from promoter.annotation import read_genes
 from promoter.errors import InputError
-from promoter.splits import SPLITS, SplitConfig, assign, split_by_chromosome
+from promoter.splits import SPLITS, SplitConfig, assign, chromosome_folds, split_by_chromosome
 
 
 def genes_on(sizes: list[int]) -> pd.Series:
@@ -131,3 +131,22 @@ def test_genes_are_assigned_across_spellings_and_unknown_chromosomes_get_none() 
     found = assign(pd.Series(["1", "chr2", "chrX", None]), {"chr1": "train", "2": "val"})
     assert found.tolist()[:2] == ["train", "val"]
     assert found.isna().tolist() == [False, False, True, True]
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=8), st.integers(1, 4))
+def test_folds_hold_each_chromosome_once_and_about_as_many_genes_each(sizes: list[int], folds: int) -> None:
+    chroms = pd.Series([f"chr{i}" for i, size in enumerate(sizes) for _ in range(size)])
+    if folds > len(sizes):
+        with pytest.raises(InputError, match=f"--folds {folds}.*at most {len(sizes)} folds"):
+            chromosome_folds(chroms, folds)
+        return
+    found = chromosome_folds(chroms, folds)
+    assert sorted(name for fold in found for name in fold) == sorted(f"chr{i}" for i in range(len(sizes)))
+    assert all(found)
+    genes = [int(chroms.isin(fold).sum()) for fold in found]
+    deals = product(range(folds), repeat=len(sizes))  # the fairest of all, by trying them
+    best = min(
+        max(sum(s for s, f in zip(sizes, deal, strict=True) if f == i) for i in range(folds)) for deal in deals
+    )
+    assert max(genes) <= 4 / 3 * best
+    assert found == chromosome_folds(chroms, folds)
