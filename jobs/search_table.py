@@ -45,7 +45,7 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
                 "score": float("nan") if reason else last.get("score", float("nan")),
                 **{name: value for name, value in sorted(last.items()) if name.startswith("fold_")},
                 "epochs": last.get("epoch", 0),
-                "seconds": round(float(last.get("time_total_s", 0.0)), 1),
+                "seconds": round(float(last.get("time_total_s", 0.0)), 3),
                 "reason": reason or "",
             }
         )

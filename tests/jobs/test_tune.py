@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from jobs.cli import run as run_job
+from jobs.ism import ism
+from jobs.predict import predict
+from jobs.prepare import prepare
+from jobs.train import train
+from jobs.tune import tune
+from promoter.checkpoint import load_info
+from promoter.dataset import read_promoters, write_promoters
+from promoter.ism import load_scores
+from promoter.simulate import simulate
+
+ROOT = Path(__file__).parents[2]
+SPACE = """
+training.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
+model.blocks: {choices: [1, 2]}
+model.channels.0: {choices: [4, 8]}
+model.channels.1: {choices: [4, 8]}
+model.kernel_sizes.0: {choices: [3, 7]}
+model.kernel_sizes.1: {choices: [3]}
+model.pool_sizes.0: {choices: [4, 200]}
+model.crop: {choices: [60, null]}
+"""
+pytestmark = pytest.mark.ray
+
+
+def flags(data: Path, out: Path, space: Path, *more: str) -> list[str]:
+    return [
+        *("--data", str(data), "--out", str(out), "--space", str(space), "--split.test", "chr4"),
+        *("--trials", "6", "--folds", "2", "--at_once", "1", "--model.hidden", "8"),
+        *("--training.epochs", "6", "--training.batch_size", "16", "--training.jitter", "2"),
+        *more,
+    ]
+
+
+def succeed(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_job(tune, arguments)
+    assert ended.value.code == 0
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("space") / "space.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def searched(ray_cluster: object, data: Path, space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search, one trial at a time so that it can be repeated."""
+    out = tmp_path_factory.mktemp("searched")
+    succeed(flags(data, out, space, "--keep_folds", "true"))
+    return out
+
+
+def trials_of(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "trials.csv")
+
+
+def test_leaves_what_the_contract_names_and_nothing_else(searched: Path) -> None:
+    assert {path.name for path in searched.iterdir()} == {
+        *("config.yaml", "trials.csv", "best.yaml", "importance.csv", "figures", "tensorboard", "folds"),
+        *("model", "history.csv", "predictions.parquet", "metrics.json"),
+    }
+    names = {path.name for path in (searched / "figures").iterdir()}
+    assert names == {
+        f"{figure}.{kind}" for figure in ("search_progress", "score_by_setting") for kind in ("svg", "png")
+    }
+    for number in range(1, 7):
+        assert list((searched / "tensorboard" / f"trial_{number}").glob("events.out.*"))
+
+
+def test_trials_tell_settings_score_by_fold_and_status(searched: Path) -> None:
+    table = trials_of(searched)
+    assert sorted(table["trial"]) == [1, 2, 3, 4, 5, 6]
+    assert set(table["status"]) == {"finished", "stopped"}
+    assert table["score"].is_monotonic_decreasing  # the best first
+    np.testing.assert_allclose(table["score"], table[["fold_1", "fold_2"]].mean(axis=1))
+    stopped = table["status"] == "stopped"
+    assert (table.loc[~stopped, "epochs"] == 6).all()
+    assert (table.loc[stopped, "epochs"] < 6).all()
+    assert (table["seconds"] > 0).all()
+    one_block = table["model.blocks"] == 1
+    assert table.loc[one_block, ["model.channels.1", "model.pool_sizes.0"]].isna().all(axis=None)
+    assert (table.loc[~one_block, "model.pool_sizes.0"] == 4).all()  # 200 is more than the window
+
+
+def test_best_yaml_trained_by_hand_gives_the_same_validation_metric_and_model(
+    searched: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, ["--config", str(searched / "best.yaml"), "--out", str(tmp_path / "run")])
+    assert ended.value.code == 0
+    best = trials_of(searched).iloc[0]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    # evaluated in original units from the saved weights: float32 rounding
+    assert metrics["val"]["expression"]["pearson"] == pytest.approx(best["fold_1"], abs=1e-4)
+    for name in ("model/model.safetensors", "metrics.json", "predictions.parquet"):
+        assert (tmp_path / "run" / name).read_bytes() == (searched / name).read_bytes(), name
+
+
+def test_the_kept_folds_make_an_ensemble(searched: Path, data: Path, tmp_path: Path) -> None:
+    folds = sorted((searched / "folds").iterdir())
+    assert [fold.name for fold in folds] == ["fold_1", "fold_2"]
+    best = trials_of(searched).iloc[0]
+    for number, fold in enumerate(folds, start=1):
+        info = load_info(fold)
+        assert info.split["test"] == ["chr4"]
+        predict(str(fold), str(data), str(tmp_path / f"{fold.name}.parquet"))
+        table = pd.read_parquet(tmp_path / f"{fold.name}.parquet")
+        held_out = table[table["split"] == "val"]
+        r = np.corrcoef(held_out["expression"], held_out["expression_predicted"])[0, 1]
+        assert r == pytest.approx(best[f"fold_{number}"], abs=1e-4)
+    assert set(load_info(folds[0]).split["val"]).isdisjoint(load_info(folds[1]).split["val"])
+    genes = read_promoters(data).genes["gene_id"].tolist()[:3]
+    ism(str(folds[0]), str(data), str(tmp_path / "ism"), genes=genes, ensemble=[str(folds[1])])
+    assert load_scores(tmp_path / "ism").scores.shape[0] == 3
+
+
+def test_the_targets_of_the_test_genes_change_nothing(
+    searched: Path, ray_cluster: object, data: Path, space: Path, tmp_path: Path
+) -> None:
+    promoters = read_promoters(data)
+    tested = (promoters.genes["chrom"] == "chr4").to_numpy()
+    targets = promoters.targets.copy()
+    targets[tested] = np.random.default_rng(0).permutation(targets[tested]) * 100
+    write_promoters(tmp_path / "data", replace(promoters, targets=targets))
+    succeed(flags(tmp_path / "data", tmp_path / "out", space))
+    ours, theirs = (trials_of(out).drop(columns="seconds") for out in (tmp_path / "out", searched))
+    pd.testing.assert_frame_equal(ours, theirs)
+    for name in ("importance.csv", "model/model.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (searched / name).read_bytes()
+    metrics = [json.loads((out / "metrics.json").read_text()) for out in (tmp_path / "out", searched)]
+    assert metrics[0]["val"] == metrics[1]["val"]
+    assert metrics[0]["test"] != metrics[1]["test"]
+
+
+def test_a_finished_search_is_not_run_again(
+    searched: Path, data: Path, space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in searched.rglob("*") if path.is_file()}
+    succeed(flags(data, searched, space, "--keep_folds", "true"))
+    assert "finished already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in searched.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--trials", "0"], "--trials 0: must be at least 1"),
+        (["--folds", "4"], "--folds 4: the genes that are not for testing lie on 3 chromosomes"),
+        (["--split.val", "chr3"], "--split.val chr3: with --folds 2 each fold has its own"),
+        (["--space", "{model.width: {choices: [1]}}"], "there is no setting 'model.width'"),
+        (["--space", "no/such/file.yaml"], "no/such/file.yaml"),
+        (["--space", "{model.crop: {choices: [101]}}"], "crop 101 is more than the window has, 100 bases"),
+        (["--algorithm", "grid"], "training.learning_rate has a range; a grid wants choices"),
+        (["--algorithm", "annealing"], "--algorithm annealing: must be tpe, random or grid"),
+        (["--split.test", "chr9"], "chr9: no gene lies on it"),
+        (["--training.batch_size", "1"], "batch_size 1 must be at least 2"),
+        (["--workers", "1", "--cpus_per_worker", "999"], "this machine has"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    ray_cluster: object,
+    data: Path,
+    space: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_job(tune, flags(data, tmp_path / "out", space, *more))
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out" / "search").exists()
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    searched: Path, data: Path, space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_job(tune, flags(data, searched, space, "--keep_folds", "true", "--seeds", "2"))
+    assert ended.value.code == 2
+    assert "different: seeds" in capsys.readouterr().err
+
+
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(
+    ray_cluster: object, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "{training.learning_rate: {choices: [1.0e+30, 3.0e-3]}, training.epochs: {choices: [2]}}"
+    more = ("--algorithm", "grid", "--metric", "mse", "--model.channels", "4", "--model.kernel_sizes", "5")
+    succeed(flags(data, tmp_path, Path(space), *more, "--model.pool_sizes", "[]"))
+    table = trials_of(tmp_path)
+    assert table["status"].tolist() == ["finished", "failed"]
+    assert "the loss is not a number in epoch 1" in table["reason"].iloc[1]
+    assert np.isnan(table["score"].iloc[1])
+    assert table["score"].iloc[0] > 0
+    assert "failed" in capsys.readouterr().out
+
+
+def test_a_trial_on_two_workers_with_two_seeds(ray_cluster: object, data: Path, tmp_path: Path) -> None:
+    space = "{training.learning_rate: {choices: [3.0e-3]}}"
+    more = ("--algorithm", "grid", "--workers", "2", "--seeds", "2", "--keep_folds", "true")
+    small = (
+        "--model.channels",
+        "4",
+        "--model.kernel_sizes",
+        "5",
+        "--model.pool_sizes",
+        "[]",
+        "--training.epochs",
+        "2",
+    )
+    succeed(flags(data, tmp_path, Path(space), *more, *small))
+    table = trials_of(tmp_path)
+    assert table["status"].tolist() == ["finished"]
+    assert table["epochs"].tolist() == [2]
+    names = {path.name for path in (tmp_path / "folds").iterdir()}
+    assert names == {f"fold_{fold}_seed_{seed}" for fold in (1, 2) for seed in (1, 2)}
+    # fold 1 is what jobs.train validated the final model on, with the first of the seeds
+    predict(str(tmp_path / "folds" / "fold_1_seed_1"), str(data), str(tmp_path / "p.parquet"))
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "p.parquet"), pd.read_parquet(tmp_path / "predictions.parquet")
+    )
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "jobs.tune", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_with_its_finished_trials(
+    searched: Path, data: Path, space: Path, tmp_path: Path
+) -> None:
+    arguments = flags(data, tmp_path, space)
+    driver = start(arguments)
+    family = psutil.Process(driver.pid)
+    before = read_until(driver, "   3/6 trial 3 ")
+    time.sleep(1.5)  # the searcher's memory may lag by a second
+    children = [child for child in family.children(recursive=True) if "TrialIn" in " ".join(child.cmdline())]
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive, "a trial of the killed search lives on"
+    assert not (tmp_path / "best.yaml").exists()
+    again = start(arguments)
+    lines = read_until(again, "trials, figures, model and metrics in")
+    assert again.wait() == 0
+    assert "going on with the search that was interrupted\n" in lines
+    numbers = [re.search(r"/6 trial (\d) ", line) for line in (*before, *lines)]
+    shown = [found[1] for found in numbers if found]
+    assert shown[:3] == ["1", "2", "3"]
+    assert not {"1", "2", "3"} & set(shown[3:]), "a finished trial was run again"
+    first, second = trials_of(tmp_path), trials_of(searched)
+    assert sorted(first["trial"]) == [1, 2, 3, 4, 5, 6]
+    kept = [table[table["trial"] <= 3].sort_values("trial").reset_index(drop=True) for table in (first, second)]
+    pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in kept))
+
+
+@pytest.mark.slow
+def test_a_killed_trial_goes_on_from_its_checkpoint(data: Path, tmp_path: Path) -> None:
+    space = "{training.learning_rate: {choices: [3.0e-3]}}"
+    small = ("--model.channels", "8", "--model.kernel_sizes", "5", "--model.pool_sizes", "[]")
+    more = (
+        "--algorithm",
+        "grid",
+        "--asha",
+        "false",
+        "--training.epochs",
+        "60",
+        "--training.early_stopping",
+        "null",
+    )
+    results = []
+    for kill in (False, True):
+        out = tmp_path / str(kill)
+        driver = start(flags(data, out, Path(space), *small, *more))
+        if kill:
+            found: list[Path] = []
+            while len(found) == 0:  # a checkpoint of epoch 3 or later is there
+                assert driver.poll() is None
+                found = list(out.glob("search/trial_*/checkpoint_00000[3-9]"))
+                time.sleep(0.02)
+            trial = [
+                process
+                for process in psutil.Process(driver.pid).children(recursive=True)
+                if "TrialInOneProcess" in " ".join(process.cmdline() or [])
+            ]
+            assert len(trial) == 1
+            trial[0].kill()
+        lines = read_until(driver, "trials, figures, model and metrics in")
+        assert driver.wait() == 0, lines
+        results.append(trials_of(out))
+    pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in results))
+    assert results[0]["epochs"].tolist() == [60]
+
+
+@pytest.mark.slow
+def test_wide_filters_are_found_where_the_grammar_needs_them(ray_cluster: object, tmp_path: Path) -> None:
+    files = simulate(tmp_path / "genome", chromosomes=6, genes_per_chromosome=150, upstream=120, noise=0.2)
+    prepare(
+        str(tmp_path / "data"),
+        genome=str(files.genome),
+        genes=str(files.genes),
+        expression=str(files.expression),
+        upstream=120,
+    )
+    space = "{model.kernel_sizes.0: {choices: [1, 3, 11]}}"
+    more = ("--algorithm", "grid", "--asha", "false", "--model.channels", "32", "--model.kernel_sizes", "3")
+    recipe = ("--model.pool_sizes", "[]", "--training.epochs", "25", "--training.learning_rate", "5e-3")
+    out = tmp_path / "out"
+    arguments = [
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(out),
+        "--space",
+        space,
+        "--folds",
+        "2",
+        *more,
+        *recipe,
+    ]
+    succeed([*arguments, "--split.test", "chr6"])
+    table = trials_of(out).set_index("model.kernel_sizes.0")
+    assert table.index[0] == 11
+    assert table.loc[11, "score"] > table.loc[3, "score"] + 0.1  # motifs are 8 to 10 bases wide
+    assert yaml.safe_load((out / "best.yaml").read_text())["model"]["kernel_sizes"] == [11]
+
+
+def test_output_of_a_search_is_clean(data: Path, space: Path, tmp_path: Path) -> None:
+    arguments = flags(data, tmp_path, space, "--trials", "2", "--training.epochs", "2")
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.tune", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "pid=" not in done.stdout
+    lines = [line for line in done.stdout.splitlines() if "/2 trial" in line]
+    assert len(lines) == 2
+    assert re.match(r"   1/2 trial 1 +pearson -?0\.\d{4} +after +2 epochs, finished", lines[0])
