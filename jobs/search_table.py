@@ -50,7 +50,7 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
             }
         )
     # object: a whole number stays one beside trials that lack the setting
-    drawn = pd.DataFrame([trial.config for trial in trials], dtype=object)
+    drawn = pd.DataFrame([trial.config for trial in trials], dtype=object).sort_index(axis=1)
     table = pd.concat([pd.DataFrame(rows), drawn], axis=1)
     order = table.sort_values("score", ascending=not larger_is_better, kind="stable", na_position="last")
     leading = ["trial", "status", "score", *(c for c in table if str(c).startswith("fold_")), "epochs", "seconds"]
@@ -117,11 +117,14 @@ class SearchScreen(ray.tune.Callback):
         row = table[table["trial"] == trials.index(trial) + 1].iloc[0]
         done = sum(one.is_finished() or one is trial for one in trials)
         best = table["score"].dropna()
-        shown = f"{self.metric} {row['score']:.4f}" if np.isfinite(row["score"]) else str(row["reason"])[:60]
+        failed = not np.isfinite(row["score"])
+        shown = f"{self.metric} {'–' if failed else format(row['score'], '.4f')}"
         console.print(
             f"{done:>4}/{self.count} trial {row['trial']:<4} {shown:<16} after {row['epochs']:>3} epochs, "
-            f"{row['status']:<9} best {best.iloc[0] if len(best) else float('nan'):.4f}  left {self._left(done)}"
+            f"{row['status']:<9} best {f'{best.iloc[0]:.4f}' if len(best) else '–'}  left {self._left(done)}"
         )
+        if failed:
+            console.print(f"       {row['reason']}", style="dim")
 
     def _left(self, finished: int) -> str:
         done = finished - SearchScreen._earlier

@@ -19,6 +19,7 @@ from ray.train import Checkpoint
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
 from promoter.crossval import CrossValidation
@@ -161,6 +162,20 @@ def _train_on_worker(given: dict[str, Any]) -> None:
                 ray.train.report(_record(training, recipe), checkpoint=kept)
     except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
         ray.train.report(_failure(error))
+
+
+class Halving(ASHAScheduler):
+    """ASHA (Li et al. 2020, arXiv:1810.05934) among the trials that have a score: one that failed sets no mark."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide whether a trial goes on."""
+        scored = np.isfinite(result["score"])
+        return super().on_trial_result(tune_controller, trial, result) if scored else ASHAScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Enter a trial that has ended by itself."""
+        if np.isfinite(result["score"]):
+            super().on_trial_complete(tune_controller, trial, result)
 
 
 class Sampler(Searcher):

@@ -18,7 +18,6 @@ import ray.train
 import ray.tune
 from ray.tune import CheckpointConfig, FailureConfig
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler
 from rich.table import Table
 from upath import UPath
 
@@ -27,7 +26,7 @@ from jobs.cli import PROVENANCE, console, run
 from jobs.config import require_same, resolved, write_config
 from jobs.search_table import SearchScreen, short, trials_table
 from jobs.train import describe, scaling_config, train, with_targets
-from jobs.trials import MAX_FAILURES, Sampler, TrialInOneProcess, TrialJob, last_states, trial_by_ddp
+from jobs.trials import MAX_FAILURES, Halving, Sampler, TrialInOneProcess, TrialJob, last_states, trial_by_ddp
 from promoter import checkpoint, plots, storage
 from promoter.dataset import Promoters, locate, read_promoters
 from promoter.errors import InputError
@@ -118,7 +117,7 @@ def tune(
         console.print(f"{where}: this search is finished already; nothing to do")
         return
 
-    place = cluster.connect()
+    place = cluster.connect(dashboard=workers > 1)
     gpus = float(place.gpus > 0) if gpus_per_worker is None else gpus_per_worker
     scaling = scaling_config(place, workers, gpus, cpus_per_worker)
     write_config(where / "config.yaml", settings, inputs)
@@ -212,18 +211,17 @@ def _search(
         saving = CheckpointConfig(num_to_keep=1, checkpoint_frequency=1)
     else:
         trainable = ray.tune.with_parameters(trial_by_ddp, job=job)
-        resources, saving = {"CPU": 0.0}, CheckpointConfig()
+        # of the function that starts the workers: as good as nothing, but Tune wants something
+        resources, saving = {"memory": float(1 << 20)}, CheckpointConfig()
     trainable = ray.tune.with_resources(trainable, resources)
     mode = "max" if job.larger_is_better else "min"
     longest = _longest(job.space)
     tuner = _restored(job.search, trainable)
     if tuner is None:
         storage.remove_folder(storage.resolve(job.search))
-        # with a rung at a ninth and a third of the epochs
+        # with rungs at a ninth and a third of the epochs; the last epoch ends a trial by itself, not by ASHA
         scheduler = (
-            ASHAScheduler(
-                max_t=longest, grace_period=max(1, longest // _REDUCTION**2), reduction_factor=_REDUCTION
-            )
+            Halving(max_t=longest + 1, grace_period=max(1, longest // _REDUCTION**2), reduction_factor=_REDUCTION)
             if asha and longest > 1
             else None
         )

@@ -15,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from files import Command
 
 from jobs.cli import run as run_job
 from jobs.ism import ism
@@ -220,30 +221,24 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(
     assert "failed" in capsys.readouterr().out
 
 
-def test_a_trial_on_two_workers_with_two_seeds(ray_cluster: object, data: Path, tmp_path: Path) -> None:
-    space = "{training.learning_rate: {choices: [3.0e-3]}}"
+@pytest.mark.slow
+def test_trials_on_two_workers_with_two_seeds(data: Path, tmp_path: Path, command: Command) -> None:
+    space = "{training.learning_rate: {choices: [3.0e-3, 1.0e-5, 1.0e-6]}}"  # the second and third are stopped
     more = ("--algorithm", "grid", "--workers", "2", "--seeds", "2", "--keep_folds", "true")
-    small = (
-        "--model.channels",
-        "4",
-        "--model.kernel_sizes",
-        "5",
-        "--model.pool_sizes",
-        "[]",
-        "--training.epochs",
-        "2",
-    )
-    succeed(flags(data, tmp_path, Path(space), *more, *small))
-    table = trials_of(tmp_path)
-    assert table["status"].tolist() == ["finished"]
-    assert table["epochs"].tolist() == [2]
-    names = {path.name for path in (tmp_path / "folds").iterdir()}
+    small = ("--model.channels", "4", "--model.kernel_sizes", "5", "--model.pool_sizes", "[]")
+    out = tmp_path / "out"
+    done = command("tune", *flags(data, out, Path(space), *more, *small))
+    assert done.returncode == 0, done.stderr
+    table = trials_of(out)
+    assert len(table) == 3
+    assert table["status"].iloc[0] == "finished"
+    assert "stopped" in table["status"].tolist()
+    names = {path.name for path in (out / "folds").iterdir()}
     assert names == {f"fold_{fold}_seed_{seed}" for fold in (1, 2) for seed in (1, 2)}
     # fold 1 is what jobs.train validated the final model on, with the first of the seeds
-    predict(str(tmp_path / "folds" / "fold_1_seed_1"), str(data), str(tmp_path / "p.parquet"))
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(tmp_path / "p.parquet"), pd.read_parquet(tmp_path / "predictions.parquet")
-    )
+    predict(str(out / "folds" / "fold_1_seed_1"), str(data), str(tmp_path / "p.parquet"))
+    ours, theirs = (pd.read_parquet(path) for path in (tmp_path / "p.parquet", out / "predictions.parquet"))
+    pd.testing.assert_frame_equal(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -275,7 +270,10 @@ def test_a_killed_search_goes_on_with_its_finished_trials(
     family = psutil.Process(driver.pid)
     before = read_until(driver, "   3/6 trial 3 ")
     time.sleep(1.5)  # the searcher's memory may lag by a second
-    children = [child for child in family.children(recursive=True) if "TrialIn" in " ".join(child.cmdline())]
+    children = [
+        child for child in family.children(recursive=True) if "ResourceTrainable" in " ".join(child.cmdline())
+    ]
+    assert children  # so Ray calls the process of a trial
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     _, alive = psutil.wait_procs(children, timeout=60)
@@ -322,7 +320,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(data: Path, tmp_path: Path) 
             trial = [
                 process
                 for process in psutil.Process(driver.pid).children(recursive=True)
-                if "TrialInOneProcess" in " ".join(process.cmdline() or [])
+                if "ResourceTrainable" in " ".join(process.cmdline() or [])
             ]
             assert len(trial) == 1
             trial[0].kill()
