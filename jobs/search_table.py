@@ -27,7 +27,7 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
     that has just ended, which Ray enters only later.
     """
     rows = []
-    for number, trial in enumerate(trials, start=1):
+    for trial in trials:
         last = trial.last_result or {}
         reason = last.get("reason")
         if trial.status == Trial.ERROR or (trial is ended and not last):
@@ -40,7 +40,7 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
             status = "running"
         rows.append(
             {
-                "trial": number,
+                "trial": number_of(trial),
                 "status": status,
                 "score": float("nan") if reason else last.get("score", float("nan")),
                 **{name: value for name, value in sorted(last.items()) if name.startswith("fold_")},
@@ -55,6 +55,11 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
     order = table.sort_values("score", ascending=not larger_is_better, kind="stable", na_position="last")
     leading = ["trial", "status", "score", *(c for c in table if str(c).startswith("fold_")), "epochs", "seconds"]
     return order[[*leading, "reason", *(c for c in table if c not in (*leading, "reason"))]].reset_index(drop=True)
+
+
+def number_of(trial: Trial) -> int:
+    """Return its place in the order in which trials were drawn; a restored search lists them otherwise."""
+    return int(str(trial.experiment_tag).split("_", maxsplit=1)[0])
 
 
 def _error_of(trial: Trial) -> str:
@@ -114,7 +119,7 @@ class SearchScreen(ray.tune.Callback):
             SearchScreen._live.update(self._table(trials))
             return
         table = trials_table(trials, self.metric == "pearson", trial)
-        row = table[table["trial"] == trials.index(trial) + 1].iloc[0]
+        row = table[table["trial"] == number_of(trial)].iloc[0]
         done = sum(one.is_finished() or one is trial for one in trials)
         best = table["score"].dropna()
         failed = not np.isfinite(row["score"])
@@ -151,8 +156,9 @@ class SearchScreen(ray.tune.Callback):
             table.add_column(
                 name, justify="left" if name in ("status", "settings") else "right", overflow="ellipsis"
             )
+        by_number = {number_of(trial): trial for trial in trials}
         for row in found.head(_SHOWN).itertuples():
-            drawn = trials[int(str(row.trial)) - 1].config
+            drawn = by_number[int(str(row.trial))].config
             values = ", ".join(f"{name.split('.', 1)[1]} {short(value)}" for name, value in drawn.items())
             table.add_row(str(row.trial), f"{row.score:.4f}", str(row.epochs), str(row.status), values)
         return table

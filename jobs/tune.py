@@ -24,7 +24,7 @@ from upath import UPath
 from jobs import cluster
 from jobs.cli import PROVENANCE, console, run
 from jobs.config import require_same, resolved, write_config
-from jobs.search_table import SearchScreen, short, trials_table
+from jobs.search_table import SearchScreen, number_of, short, trials_table
 from jobs.train import describe, scaling_config, train, with_targets
 from jobs.trials import MAX_FAILURES, Halving, Sampler, TrialInOneProcess, TrialJob, last_states, trial_by_ddp
 from promoter import checkpoint, plots, storage
@@ -325,8 +325,9 @@ def _write_results(
         raise RuntimeError(
             f"all {len(table)} trials failed; the first: {table['reason'].iloc[0]}; see {where / _TABLE}"
         )
-    best = trials[int(scored["trial"].iloc[0]) - 1]
-    drawn = [trials[number - 1].config for number in scored["trial"]]
+    by_number = {number_of(trial): trial for trial in trials}
+    best = by_number[int(scored["trial"].iloc[0])]
+    drawn = [by_number[int(number)].config for number in scored["trial"]]
     mattered = importance(job.space, drawn, scored["score"].tolist())
     storage.write_text(where / "importance.csv", mattered.to_csv(index=False))
     label = "Pearson r" if job.metric == "pearson" else "MSE"
@@ -372,13 +373,13 @@ def _write_folds(folder: UPath, best: Trial, job: TrialJob, held_out: _HeldOut, 
 
 def _keep_logs(where: UPath, trials: list[Trial]) -> None:
     """Keep the logs that TensorBoard reads."""
-    for number, trial in enumerate(trials, start=1):
+    for trial in trials:
         held = storage.resolve(where / _SEARCH / _trial_folder(trial))
         if not held.is_dir():
             continue
         for path in held.iterdir():
             if path.name.startswith("events.out."):
-                with storage.open_whole(where / "tensorboard" / f"trial_{number}" / path.name) as file:
+                with storage.open_whole(where / "tensorboard" / f"trial_{number_of(trial)}" / path.name) as file:
                     file.write(path.read_bytes())
 
 
