@@ -49,8 +49,9 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
                 "reason": reason or "",
             }
         )
-    # object: a whole number stays one beside trials that lack the setting
-    drawn = pd.DataFrame([trial.config for trial in trials], dtype=object).sort_index(axis=1)
+    # object: a whole number stays one beside trials that lack the setting; null is a value
+    configs = [{name: "null" if value is None else value for name, value in one.config.items()} for one in trials]
+    drawn = pd.DataFrame(configs, dtype=object).sort_index(axis=1)
     table = pd.concat([pd.DataFrame(rows), drawn], axis=1)
     order = table.sort_values("score", ascending=not larger_is_better, kind="stable", na_position="last")
     leading = ["trial", "status", "score", *(c for c in table if str(c).startswith("fold_")), "epochs", "seconds"]

@@ -73,7 +73,7 @@ def searched(ray_cluster: object, data: Path, space: Path, tmp_path_factory: pyt
 
 
 def trials_of(out: Path) -> pd.DataFrame:
-    return pd.read_csv(out / "trials.csv")
+    return pd.read_csv(out / "trials.csv", na_values=[""], keep_default_na=False)
 
 
 def test_leaves_what_the_contract_names_and_nothing_else(searched: Path) -> None:
@@ -99,6 +99,7 @@ def test_trials_tell_settings_score_by_fold_and_status(searched: Path) -> None:
     assert (table.loc[~stopped, "epochs"] == 6).all()
     assert (table.loc[stopped, "epochs"] < 6).all()
     assert (table["seconds"] > 0).all()
+    assert table["model.crop"].isin(["60", "null"]).all()
     one_block = table["model.blocks"] == 1
     assert table.loc[one_block, ["model.channels.1", "model.pool_sizes.0"]].isna().all(axis=None)
     assert (table.loc[~one_block, "model.pool_sizes.0"] == 4).all()  # 200 is more than the window
