@@ -15,7 +15,7 @@ from jobs import cluster
 from jobs.cli import console, one_line, run
 from jobs.config import resolved, write_config
 from promoter import splits, storage
-from promoter.checkpoint import ModelInfo, PackedModel, pack_model, unpack_model
+from promoter.checkpoint import ModelInfo, PackedModel, pack_model, unpack_ensemble
 from promoter.dataset import Promoters, locate, read_promoters, select
 from promoter.errors import InputError
 from promoter.ism import Scores, saturation_mutagenesis
@@ -74,7 +74,7 @@ def ism(
         raise InputError(f"--genes_per_task {genes_per_task}: must be at least 1")
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
     members = [pack_model(folder) for folder in (model, *(ensemble or []))]
-    network, info = _require_alike(members)
+    network, info = unpack_ensemble(members)
     promoters = read_promoters(data)
     require_fitting(promoters, info)
     rows = select(promoters, genes, splits.assign(promoters.genes["chrom"], info.split_of_chrom), split)
@@ -124,20 +124,6 @@ def ism(
 
 def _genes(count: int) -> str:
     return f"{count:,} gene{'s' * (count != 1)}"
-
-
-def _require_alike(members: list[PackedModel]) -> tuple[PromoterCNN, ModelInfo]:
-    """Return the first model, once all are known to answer the same question."""
-    network, info = unpack_model(members[0])
-    for other in members[1:]:
-        _, theirs = unpack_model(other)
-        for name in ("targets", "window"):
-            if getattr(theirs, name) != getattr(info, name):
-                raise InputError(
-                    f"--ensemble {other.source}: has {name} {getattr(theirs, name)}, {members[0].source} has "
-                    f"{getattr(info, name)}; give models that were trained on the same data"
-                )
-    return network, info
 
 
 def _identity(members: list[PackedModel], promoters: Promoters, rows: np.ndarray, dtype: Dtype) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jobs import cluster
 from jobs.cli import console, run
 from jobs.config import resolved, write_config
 from promoter import storage
-from promoter.checkpoint import PackedModel, pack_model, unpack_model
+from promoter.checkpoint import PackedModel, pack_model, unpack_ensemble
 from promoter.dataset import locate, read_promoters
 from promoter.errors import InputError
 from promoter.predictions import predictions_table, require_fitting, write_predictions
@@ -22,6 +22,7 @@ def predict(
     model: str,
     data: str,
     out: str,
+    ensemble: list[str] | None = None,
     workers: int | None = None,
     cpus_per_worker: int = 1,
     gpus_per_worker: float = 0,
@@ -32,6 +33,7 @@ def predict(
         model: model directory that jobs.train wrote.
         data: folder that jobs.prepare wrote, or a FASTA of sequences as long as the model's window.
         out: Parquet file with a row a gene, in the order of the data.
+        ensemble: more model directories; predictions are the means over all models, with their standard deviation.
         workers: tasks at a time; as many as the cluster has room for by default.
         cpus_per_worker: of each task.
         gpus_per_worker: of each task; may be a fraction.
@@ -43,34 +45,34 @@ def predict(
         raise InputError(f"--out {out}: must be a file that ends in .parquet")
     if target.is_dir():
         raise InputError(f"--out {out}: is a folder; name a file in it, such as {target / 'predictions.parquet'}")
-    packed = pack_model(model)
-    _, info = unpack_model(packed)
+    members = [pack_model(folder) for folder in (model, *(ensemble or []))]
+    _, info = unpack_ensemble(members)
     promoters = read_promoters(data)
     require_fitting(promoters, info)
     storage.require_writable(target.parent)
 
     place = cluster.connect()
     task = limits.apply(_predict_genes)
-    model_ref = ray.put(packed)
-    predicted = np.empty((len(promoters), len(info.targets)), np.float32)
+    models = [ray.put(packed) for packed in members]
+    predicted = np.empty((len(members), len(promoters), len(info.targets)), np.float32)
     chunks = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
     with cluster.progress("predict", len(promoters), "genes") as advance:
         for rows, result in cluster.fan_out(
-            lambda rows, _: task.remote(model_ref, promoters.tokens[rows]), chunks, limits.in_flight(place)
+            lambda rows, _: task.remote(promoters.tokens[rows], *models), chunks, limits.in_flight(place)
         ):
-            predicted[rows] = result
-            advance(len(result))
-    write_predictions(target, predictions_table(promoters, info, predicted))
-    inputs = {packed.source: packed.checksum, str(locate(data)): promoters.checksum}
+            predicted[:, rows] = result
+            advance(result.shape[1])
+    spread = predicted.std(axis=0) if ensemble else None
+    write_predictions(target, predictions_table(promoters, info, predicted.mean(axis=0), spread))
+    inputs = {packed.source: packed.checksum for packed in members} | {str(locate(data)): promoters.checksum}
     write_config(target.with_suffix(".config.yaml"), settings, inputs)
     console.print(f"{len(promoters):,} predictions in {target}")
 
 
 @ray.remote
-def _predict_genes(packed: PackedModel, tokens: np.ndarray) -> np.ndarray:
-    """Predict a batch of genes in a worker process: (genes, targets)."""
-    model = cluster.loaded_model(packed)
-    return predict_tokens(model, tokens)
+def _predict_genes(tokens: np.ndarray, *members: PackedModel) -> np.ndarray:
+    """Predict a batch of genes in a worker process: (members, genes, targets)."""
+    return np.stack([predict_tokens(cluster.loaded_model(packed), tokens) for packed in members])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import promoter
 from promoter import storage
 from promoter.errors import InputError
 from promoter.model import CNNConfig, PromoterCNN
+from promoter.splits import SPLITS
 from promoter.storage import AnyPath
 
 FORMAT = 1
@@ -172,6 +174,31 @@ def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tup
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{packed.source}: {WEIGHTS} does not fit its description ({reason})") from error
     return model.to(device).eval(), info
+
+
+def unpack_ensemble(members: Sequence[PackedModel]) -> tuple[PromoterCNN, ModelInfo]:
+    """Build the first of some models, and the description that holds for all of them together.
+
+    Its split says what the ensemble knows of a chromosome: `train` where any member learned from it, else `val`
+    where any chose its epoch by it.
+
+    Raises:
+        InputError: as for `unpack_model`, or the models differ in targets or window.
+    """
+    model, info = unpack_model(members[0])
+    together = dict(info.split_of_chrom)
+    for other in members[1:]:
+        _, theirs = unpack_model(other)
+        for name in ("targets", "window"):
+            if getattr(theirs, name) != getattr(info, name):
+                raise InputError(
+                    f"--ensemble {other.source}: has {name} {getattr(theirs, name)}, {members[0].source} has "
+                    f"{getattr(info, name)}; give models that were trained on the same data"
+                )
+        for chrom, name in theirs.split_of_chrom.items():
+            together[chrom] = min(name, together.get(chrom, name), key=SPLITS.index)
+    split = {name: [chrom for chrom, found in together.items() if found == name] for name in info.split}
+    return model, replace(info, split=split)
 
 
 def load_model(folder: AnyPath, device: str | torch.device = "cpu") -> PromoterCNN:

@@ -34,17 +34,20 @@ def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
             )
 
 
-def predictions_table(promoters: Promoters, info: ModelInfo, predicted: np.ndarray) -> pd.DataFrame:
+def predictions_table(
+    promoters: Promoters, info: ModelInfo, predicted: np.ndarray, spread: np.ndarray | None = None
+) -> pd.DataFrame:
     """Join predictions with what is known of the genes, in the data set's order.
 
     Args:
         promoters: the genes; observed values are taken where the target has the model's name.
         info: of the model; its split by chromosome says what each gene was to it.
         predicted: float32, shape (genes, targets of the model).
+        spread: of an ensemble, its standard deviation over the members, same shape.
 
     Returns:
         Columns `gene_id`, `chrom`, `split` (None for a chromosome that the model never met), and per
-        target `TARGET` (observed, NaN if unknown) and `TARGET_predicted`.
+        target `TARGET` (observed, NaN if unknown) and `TARGET_predicted`, with a spread `TARGET_predicted_sd`.
     """
     table = promoters.genes[["gene_id", "chrom"]].reset_index(drop=True)
     table["split"] = splits.assign(table["chrom"], info.split_of_chrom).astype("object")
@@ -54,6 +57,8 @@ def predictions_table(promoters: Promoters, info: ModelInfo, predicted: np.ndarr
     for index, target in enumerate(info.targets):
         values[target] = observed.get(target, unknown)
         values[f"{target}_predicted"] = predicted[:, index]
+        if spread is not None:
+            values[f"{target}_predicted_sd"] = spread[:, index]
     return pd.concat([table, pd.DataFrame(values)], axis=1)
 
 

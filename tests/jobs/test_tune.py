@@ -132,6 +132,16 @@ def test_the_kept_folds_make_an_ensemble(searched: Path, data: Path, tmp_path: P
         r = np.corrcoef(held_out["expression"], held_out["expression_predicted"])[0, 1]
         assert r == pytest.approx(best[f"fold_{number}"], abs=1e-4)
     assert set(load_info(folds[0]).split["val"]).isdisjoint(load_info(folds[1]).split["val"])
+    predict(str(folds[0]), str(data), str(tmp_path / "both.parquet"), ensemble=[str(folds[1])])
+    both = pd.read_parquet(tmp_path / "both.parquet")
+    each = np.stack(
+        [pd.read_parquet(tmp_path / f"{fold.name}.parquet")["expression_predicted"].to_numpy() for fold in folds]
+    )
+    np.testing.assert_allclose(both["expression_predicted"], each.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(both["expression_predicted_sd"], each.std(axis=0), rtol=1e-4, atol=1e-6)
+    # what one fold validates on the other learns from
+    splits = both.groupby("chrom")["split"].unique().str[0].to_dict()
+    assert splits == {"chr1": "train", "chr2": "train", "chr3": "train", "chr4": "test"}
     genes = read_promoters(data).genes["gene_id"].tolist()[:3]
     ism(str(folds[0]), str(data), str(tmp_path / "ism"), genes=genes, ensemble=[str(folds[1])])
     assert load_scores(tmp_path / "ism").scores.shape[0] == 3
