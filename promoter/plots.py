@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from promoter import storage
 from promoter.storage import AnyPath
 
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # warns that its first run takes a moment
 _COLOURS = {"finished": "#0b6e99", "stopped": "#9aa5b1", "best": "#c8442d"}  # told apart by the colour-blind, too
 _PANEL_WIDTH, _PANEL_HEIGHT, _COLUMNS = 3.2, 2.6, 4
 
