@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ import ray
 import ray.train
 import ray.tune
 import torch
-from ray.train import Checkpoint
+from ray.train import Checkpoint, UserCallback
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune.experiment import Trial
-from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
+from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
+from ray.util.queue import Empty, Queue
 
 from promoter.crossval import CrossValidation
 from promoter.memory import KEEP_FREED_MEMORY, keep_freed_memory
@@ -121,9 +123,25 @@ class TrialInOneProcess(ray.tune.Trainable):
         return True
 
 
+class _Relay(UserCallback):
+    """Passes what the workers report on to the trial; runs in the process of Ray Train's controller."""
+
+    def __init__(self, records: Queue) -> None:
+        self.records = records
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        kept = {CHECKPOINT_PATH_KEY: checkpoint.path} if checkpoint else {}
+        self.records.put_nowait(metrics[0] | kept)
+
+
 def trial_by_ddp(config: dict[str, Any], job: TrialJob) -> None:
-    """Run a trial on several workers: Ray Train, started from Tune's function."""
-    TorchTrainer(
+    """Run a trial on several workers: Ray Train, started from Tune's function.
+
+    Ray's own `TuneReportCallback` can block for ever when two reports come at once (seen with Ray 2.60: its reader
+    puts into a queue that only it empties), so a queue of our own carries them.
+    """
+    records = Queue(actor_options={"num_cpus": 0})
+    trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={"job": job, "drawn": config},
         scaling_config=ray.train.ScalingConfig(
@@ -136,10 +154,31 @@ def trial_by_ddp(config: dict[str, Any], job: TrialJob) -> None:
             storage_path=f"{job.search}/ddp",
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=[TuneReportCallback()],
+            callbacks=[_Relay(records)],
             worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
         ),
-    ).fit()
+    )
+    errors: list[BaseException] = []
+
+    def fit_in_background() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # whatever it is, the trial raises it
+            errors.append(error)
+
+    thread = threading.Thread(target=fit_in_background, daemon=True)
+    thread.start()
+    while True:
+        running = thread.is_alive()
+        try:
+            record = records.get(timeout=0.5)
+        except Empty:
+            if not running:
+                break
+            continue
+        ray.tune.report(record)
+    if errors:
+        raise errors[0]
 
 
 def _train_on_worker(given: dict[str, Any]) -> None:
