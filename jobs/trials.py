@@ -27,7 +27,7 @@ from ray.util.queue import Empty, Queue
 from promoter.crossval import CrossValidation
 from promoter.memory import KEEP_FREED_MEMORY, keep_freed_memory
 from promoter.search import SearchSpace, new_study
-from promoter.training import Examples, TrainingConfig, TrainingDivergedError
+from promoter.training import Examples, TrainingDivergedError
 
 MAX_FAILURES = 2  # deaths of a trial's worker before the trial counts as failed
 _STATE = "states.pt"
@@ -66,18 +66,14 @@ class TrialJob:
             saved,
         )
 
-    def recipe(self, drawn: Mapping[str, Any]) -> TrainingConfig:
-        """Return the training configuration of a trial."""
-        return self.space.settings(drawn).training
 
-
-def _record(trial: CrossValidation, recipe: TrainingConfig) -> dict[str, Any]:
+def _record(trial: CrossValidation) -> dict[str, Any]:
     """Return what a trial reports after an epoch."""
     scores = trial.fold_scores()
     return {
         "score": float(np.mean(scores)),
         "epoch": trial.epoch,
-        "complete": trial.is_finished(recipe),
+        "complete": trial.is_finished(),
         **{f"fold_{i}": score for i, score in enumerate(scores, start=1)},
     }
 
@@ -96,7 +92,6 @@ class TrialInOneProcess(ray.tune.Trainable):
         assert job is not None  # noqa: S101 # given by with_parameters
         self.job, self.drawn = job, config
         self.device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-        self.recipe = job.recipe(config)
         self.training = job.begin(config, self.device, None)
 
     def step(self) -> dict[str, Any]:
@@ -105,7 +100,7 @@ class TrialInOneProcess(ray.tune.Trainable):
             self.training.advance()
         except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
             return {**_failure(error), "done": True}
-        record = _record(self.training, self.recipe)
+        record = _record(self.training)
         return {**record, "done": record["complete"]}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -183,7 +178,6 @@ def trial_by_ddp(config: dict[str, Any], job: TrialJob) -> None:
 
 def _train_on_worker(given: dict[str, Any]) -> None:
     job: TrialJob = given["job"]
-    recipe = job.recipe(given["drawn"])
     saved = ray.train.get_checkpoint()
     state = None
     if saved is not None:
@@ -198,7 +192,7 @@ def _train_on_worker(given: dict[str, Any]) -> None:
                 if first:
                     (Path(folder) / _STATE).write_bytes(training.to_bytes())
                     kept = Checkpoint.from_directory(folder)
-                ray.train.report(_record(training, recipe), checkpoint=kept)
+                ray.train.report(_record(training), checkpoint=kept)
     except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
         ray.train.report(_failure(error))
 

@@ -38,7 +38,6 @@ from promoter.training import Examples, TrainingConfig, require_enough_genes
 _SEARCH = "search"  # Ray's folder in --out; removed when the search is done
 _FINAL = "training"  # of the best configuration; moved up when it is done
 _TABLE, _BEST, _METRICS = "trials.csv", "best.yaml", "metrics.json"
-_LAST = (_METRICS,)
 _OUTPUTS = (_TABLE, _BEST, "importance.csv", "model", "folds", "figures", "tensorboard", _METRICS)
 _REDUCTION = 3  # ASHA keeps the best third at each rung
 
@@ -106,14 +105,16 @@ def tune(
     fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()
     wanted = _read_space(space)
     settings |= resolved({"model": model, "space": wanted})
-    checked = SearchSpace(wanted, model, training, _Suits(promoters.length, fold_of_gene.tolist(), workers))
+    genes_of_fold = [int((fold_of_gene == fold).sum()) for fold in range(len(held_out.folds))]
+    suits = _Suits(promoters.length, len(fold_of_gene), genes_of_fold, workers)
+    checked = SearchSpace(wanted, model, training, suits)
     points = checked.grid() if algorithm == "grid" else None
     count = len(points) if points else trials
     where = storage.require_writable(out)
     inputs = {str(locate(data)): promoters.checksum}
     ignored = {"workers", "gpus_per_worker", "cpus_per_worker", "at_once", "out", "data"}
     require_same(where, settings, inputs, ignored, (_SEARCH, *_OUTPUTS))
-    if all((where / name).exists() for name in _LAST):
+    if (where / _METRICS).exists():
         console.print(f"{where}: this search is finished already; nothing to do")
         return
 
@@ -156,18 +157,17 @@ class _HeldOut:
 
 @dataclass(frozen=True)
 class _Suits:
-    """Refuses configurations that do not suit the data."""
+    """Refuses configurations that do not suit the data: window, genes in all and in each fold, workers."""
 
     length: int
-    fold_of_gene: list[int]
+    genes: int
+    genes_of_fold: list[int]
     workers: int
 
     def __call__(self, model: CNNConfig, training: TrainingConfig) -> None:
         PromoterCNN(replace(model, channels=(1,) * len(model.channels)), self.length)  # small: only to check it
-        genes = pd.Series(self.fold_of_gene).value_counts()
-        for fold in range(max(self.fold_of_gene) + 1):
-            held_out = int(genes.get(fold, 0))
-            require_enough_genes(len(self.fold_of_gene) - held_out, held_out, training, self.workers)
+        for held_out in self.genes_of_fold:
+            require_enough_genes(self.genes - held_out, held_out, training, self.workers)
 
 
 def _hold_out(chroms: pd.Series, split: SplitConfig, folds: int) -> _HeldOut:
@@ -360,7 +360,7 @@ def _write_results(
 def _write_folds(folder: UPath, best: Trial, job: TrialJob, held_out: _HeldOut, promoters: Promoters) -> None:
     """Save the best trial's networks, one a fold and seed."""
     training = last_states(best, job)
-    recipe = job.recipe(best.config)
+    recipe = training.training
     for index, network in enumerate(training.best_networks()):
         fold, seed = divmod(index, job.seeds)
         split_of_chrom = dict.fromkeys(held_out.fold_of_chrom, "train")
@@ -379,8 +379,7 @@ def _keep_logs(where: UPath, trials: list[Trial]) -> None:
             continue
         for path in held.iterdir():
             if path.name.startswith("events.out."):
-                with storage.open_whole(where / "tensorboard" / f"trial_{number_of(trial)}" / path.name) as file:
-                    file.write(path.read_bytes())
+                storage.copy_file(path, where / "tensorboard" / f"trial_{number_of(trial)}" / path.name)
 
 
 def _show_results(scored: pd.DataFrame, mattered: pd.DataFrame, best: Mapping[str, Any]) -> None:
@@ -417,8 +416,7 @@ def _train_best(where: UPath, data: str) -> None:
     final = where / _FINAL
     checkpoint.copy_model(final / "model", where / "model")
     for name in ("history.csv", "predictions.parquet", _METRICS):  # metrics.json last: it stands for the end
-        with storage.open_whole(where / name) as file:
-            file.write((final / name).read_bytes())
+        storage.copy_file(final / name, where / name)
     storage.remove_folder(final)
     console.print(f"trials, figures, model and metrics in {where}")
 

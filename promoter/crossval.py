@@ -45,6 +45,7 @@ class CrossValidation:
         saved: bytes | None = None,
     ) -> None:
         self.folds, self.seeds, self.metric = int(fold_of_gene.max()) + 1, seeds, metric
+        self.training = training
         members = [(fold, seed) for fold in range(self.folds) for seed in range(seeds)]
         self.states = [TrainingState() for _ in members] if saved is None else _unpack(saved)
         self.networks: list[PromoterCNN] = []
@@ -76,9 +77,9 @@ class CrossValidation:
         moved = [next(steps, None) is not None for steps in self._steps]
         return any(moved)
 
-    def is_finished(self, training: TrainingConfig) -> bool:
+    def is_finished(self) -> bool:
         """Tell whether every network is."""
-        return all(state.is_finished(training) for state in self.states)
+        return all(state.is_finished(self.training) for state in self.states)
 
     def fold_scores(self) -> list[float]:
         """Return the metric of each fold, a mean over its seeds."""

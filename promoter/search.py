@@ -125,8 +125,7 @@ class SearchSpace:
     def draw(self, trial: optuna.Trial) -> dict[str, Any]:
         """Draw a value for each setting that applies; lists come as lists."""
         drawn: dict[str, Any] = {}
-        names = sorted(self.space, key=lambda name: name != BLOCKS)  # what decides on others comes first
-        for name in names:
+        for name in self._order():
             if self._applies(name, drawn):
                 drawn[name] = _value(self.space[name], _suggest(trial, name, self.space[name]))
         return {name: drawn[name] for name in self.space if name in drawn}
@@ -158,17 +157,13 @@ class SearchSpace:
         self.check(model, training)
         return Settings(dict(drawn), model, training)
 
-    def distributions(self, drawn: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """Return optuna's distribution of each setting in `drawn`."""
-        return {name: _distribution(name, self.space[name]) for name in drawn}
-
     def grid(self) -> list[dict[str, Any]]:
         """Return every valid combination once, in the order of the space.
 
         Raises:
             InputError: a setting has a range without steps, or there are too many combinations.
         """
-        names = sorted(self.space, key=lambda name: name != BLOCKS)
+        names = self._order()
         for name in names:
             if "choices" not in self.space[name] and "step" not in self.space[name]:
                 raise InputError(f"search space: {name} has a range; a grid wants choices, or a step")
@@ -192,6 +187,10 @@ class SearchSpace:
         for value in _values(self.space[name]):
             yield from self._combinations(rest, chosen | {name: value})
 
+    def _order(self) -> list[str]:
+        """Return the settings; what decides on others comes first."""
+        return sorted(self.space, key=lambda name: name != BLOCKS)
+
     def _applies(self, name: str, drawn: Mapping[str, Any]) -> bool:
         """Tell whether the block that the setting belongs to is there."""
         _, field, *index = name.split(".")
@@ -211,8 +210,7 @@ class SearchSpace:
                 if f"model.{field}.{index}" not in self.space:
                     raise InputError(
                         f"search space: {BLOCKS} may be {most}, but nothing says what model.{field}.{index} is; "
-                        "add it to the space, or lengthen "
-                        f"--model.{field}"
+                        f"add it to the space, or lengthen --model.{field}"
                     )
 
 
@@ -241,30 +239,38 @@ def importance(space: SearchSpace, drawn: Sequence[Mapping[str, Any]], scores: S
         are fewer than 4 trials or all scores are equal), `trials`; the most important first.
     """
     everywhere = [name for name in space.space if all(name in values for values in drawn)]
+    shares = _shares(space, everywhere, drawn, scores)
     rows = []
     for name in space.space:
         chosen = [i for i, values in enumerate(drawn) if name in values]
-        judged = everywhere if name in everywhere else [*everywhere, name]
-        share = float("nan")
-        if len(chosen) >= _LEAST_TRIALS and len({scores[i] for i in chosen}) > 1:
-            study = optuna.create_study(direction="maximize")
-            study.add_trials([_finished(space, drawn[i], scores[i]) for i in chosen])
-            varying = [one for one in judged if len({repr(drawn[i][one]) for i in chosen}) > 1]
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            shares = (
-                optuna.importance.get_param_importances(study, evaluator=evaluator, params=varying)
-                if varying
-                else {}
-            )
-            share = float(shares.get(name, 0.0))
-        rows.append((name, share, len(chosen)))
+        if name not in everywhere:
+            some = [drawn[i] for i in chosen], [scores[i] for i in chosen]
+            shares[name] = _shares(space, [*everywhere, name], *some)[name]
+        rows.append((name, shares[name], len(chosen)))
     table = pd.DataFrame(rows, columns=pd.Index(["setting", "importance", "trials"]))
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
+def _shares(
+    space: SearchSpace, judged: Sequence[str], drawn: Sequence[Mapping[str, Any]], scores: Sequence[float]
+) -> dict[str, float]:
+    """Return the share of each of the settings `judged`, all of which every trial has."""
+    if len(drawn) < _LEAST_TRIALS or len(set(scores)) == 1:
+        return dict.fromkeys(judged, float("nan"))
+    shares = dict.fromkeys(judged, 0.0)
+    varying = [name for name in judged if len({repr(values[name]) for values in drawn}) > 1]
+    if varying:
+        study = optuna.create_study(direction="maximize")
+        study.add_trials([_finished(space, *trial) for trial in zip(drawn, scores, strict=True)])
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        shares |= optuna.importance.get_param_importances(study, evaluator=evaluator, params=varying)
+    return shares
+
+
 def _finished(space: SearchSpace, drawn: Mapping[str, Any], score: float) -> optuna.trial.FrozenTrial:
-    params = {name: _as_param(space.space[name], value) for name, value in drawn.items()}
-    return optuna.create_trial(params=params, distributions=space.distributions(drawn), value=score)
+    params = {name: _hashable(value) for name, value in drawn.items()}
+    distributions = {name: _distribution(name, space.space[name]) for name in drawn}
+    return optuna.create_trial(params=params, distributions=distributions, value=score)
 
 
 def _require_known(name: str, space: Space) -> None:
@@ -360,7 +366,3 @@ def _value(domain: Mapping[str, Any], suggested: Any) -> Any:
         if _hashable(choice) == suggested:
             return list(choice) if isinstance(choice, (list, tuple)) else choice
     return suggested
-
-
-def _as_param(domain: Mapping[str, Any], value: Any) -> Any:
-    return _hashable(value) if "choices" in domain else value

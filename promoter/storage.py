@@ -164,6 +164,12 @@ def write_text(path: AnyPath, text: str) -> None:
         file.write(text.encode())
 
 
+def copy_file(source: AnyPath, target: AnyPath) -> None:
+    """Copy a file, from or to remote storage too, whole or not at all."""
+    with open_whole(target) as file:
+        file.write(resolve(source).read_bytes())
+
+
 def write_json(path: AnyPath, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all; NaN is refused, since JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

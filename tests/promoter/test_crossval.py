@@ -42,7 +42,7 @@ def test_side_by_side_equals_one_after_the_other(examples: Examples, metric: Met
     both = CrossValidation(examples, FOLDS, TWO, TRAINING, metric, seeds=2)
     while both.advance():
         pass
-    assert both.is_finished(TRAINING)
+    assert both.is_finished()
     scores = both.fold_scores()
     networks = both.best_networks()
     longest = 0
