@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,18 @@ from ray.train import (
     Checkpoint,
     CheckpointConfig,
     FailureConfig,
-    Result,
     RunConfig,
     ScalingConfig,
     UserCallback,
-    WorkerGroupError,
 )
 from ray.train.torch import TorchTrainer, get_device
-from ray.util.queue import Empty, Queue
 from rich.table import Table
 from upath import UPath
 
 from jobs import cluster
 from jobs.cli import console, run
 from jobs.config import require_same, resolved, write_config
+from jobs.reports import follow, read_checkpoint, report
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo, load_info
 from promoter.dataset import Promoters, locate, read_promoters
@@ -212,80 +208,48 @@ def _run_workers(
         "model": model,
         "training": training,
     }
-    records = Queue(actor_options={"num_cpus": 0})
-    trainer = TorchTrainer(
-        _train_on_worker,
-        train_loop_config=job,
-        scaling_config=scaling,
-        run_config=RunConfig(
-            name=_RUN,
-            storage_path=str(where),
-            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            callbacks=[_Announcer(records)],
-            worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},  # Ray Train runs the loop in a thread
-        ),
-    )
-    result = _fit_and_narrate(trainer, records, training.epochs)
+
+    def build(callback: UserCallback) -> TorchTrainer:
+        return TorchTrainer(
+            _train_on_worker,
+            train_loop_config=job,
+            scaling_config=scaling,
+            run_config=RunConfig(
+                name=_RUN,
+                storage_path=str(where),
+                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                callbacks=[callback],
+                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},  # Ray Train runs the loop in a thread
+            ),
+        )
+
+    narrate = _Narrator(training.epochs)
+    result = follow(build, narrate)
+    if narrate.diverged:
+        raise TrainingDivergedError(narrate.diverged)
     if result.checkpoint is None:
         raise RuntimeError(f"Ray Train ended without a checkpoint: {result.error}")
     return result.checkpoint
 
 
-class _Announcer(UserCallback):
-    """Passes each committed report on to the driver; runs in the process of Ray Train's controller."""
+class _Narrator:
+    """Prints a line for each epoch; keeps what the workers said of a loss that is no number."""
 
-    def __init__(self, records: Queue) -> None:
-        self.records = records
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.seconds: list[float] = []
+        self.diverged: str | None = None
 
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        self.records.put_nowait(metrics[0])
-
-
-def _fit_and_narrate(trainer: TorchTrainer, records: Queue, epochs: int) -> Result:
-    """Run the trainer in a thread, and print a line for each epoch meanwhile.
-
-    Raises:
-        TrainingDivergedError: a worker reported it.
-        Exception: what made the workers fail, as it was raised there.
-    """
-    outcome: list[Result | BaseException] = []
-
-    def fit_in_background() -> None:  # the main thread stays free for Ctrl-C
-        try:
-            outcome.append(trainer.fit())
-        except BaseException as error:  # whatever it is, the main thread raises it
-            outcome.append(error)
-
-    thread = threading.Thread(target=fit_in_background, daemon=True)
-    thread.start()
-    seconds: list[float] = []
-    diverged = None
-    while True:
-        running = thread.is_alive()
-        try:
-            record = records.get(timeout=0.5)
-        except Empty:
-            if not running:
-                break
-            continue
-        diverged = record.get("diverged")
+    def __call__(self, record: dict[str, Any]) -> None:
+        self.diverged = record.get("diverged")
         if "restored" in record:
             console.print(f"going on after epoch {record['restored']}")
         if "epoch" in record:
-            if not seconds:
+            if not self.seconds:
                 console.print(_HEADER, style="dim")
-            seconds.append(record["seconds"])
-            console.print(_epoch_line(record, epochs, float(np.median(seconds))))
-    records.shutdown(force=True)
-    if diverged:
-        raise TrainingDivergedError(diverged)
-    result = outcome[0]
-    if isinstance(result, WorkerGroupError) and result.worker_failures:
-        raise next(iter(result.worker_failures.values())) from result
-    if isinstance(result, BaseException):
-        raise result
-    return result
+            self.seconds.append(record["seconds"])
+            console.print(_epoch_line(record, self.epochs, float(np.median(self.seconds))))
 
 
 def _train_on_worker(job: dict[str, Any]) -> None:
@@ -295,47 +259,37 @@ def _train_on_worker(job: dict[str, Any]) -> None:
     split: np.ndarray = job["split"]
     training: TrainingConfig = job["training"]
     info: ModelInfo = job["info"]
-    first = ray.train.get_context().get_world_rank() == 0
     examples = {name: Examples(tokens[split == name], targets[split == name]) for name in ("train", "val")}
     torch.manual_seed(training.seed)
     model = PromoterCNN(job["model"], length=tokens.shape[1])
     device = get_device()
 
-    def report(state: TrainingState) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            saved = None
-            if first:
-                (Path(folder) / _STATE).write_bytes(state.to_bytes())
-                saved = Checkpoint.from_directory(folder)
-            ray.train.report(state.history[-1] | {"best_epoch": state.best_epoch}, checkpoint=saved)
+    def on_epoch(state: TrainingState) -> None:
+        record = state.history[-1] | {"best_epoch": state.best_epoch}
+        report(record, lambda folder: _write_state(folder, state))
 
-    restored = _restore()
+    saved = read_checkpoint(_STATE)
+    restored = None if saved is None else TrainingState.from_bytes(saved)
     if restored is not None:
         ray.train.report({"restored": restored.epoch})
     try:
-        state = fit(model, examples["train"], examples["val"], training, device, restored, report)
+        state = fit(model, examples["train"], examples["val"], training, device, restored, on_epoch)
     except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
         ray.train.report({"diverged": str(error)})
         return
     predicted = predict(model, tokens, device, training.precision, together=True)
-    with tempfile.TemporaryDirectory() as folder:
-        saved = None
-        if first:
-            (Path(folder) / _STATE).write_bytes(state.to_bytes())
-            np.save(Path(folder) / _PREDICTIONS, predicted, allow_pickle=False)
-            best = replace(info, training={**info.training, "best_epoch": state.best_epoch})
-            checkpoint.save_model(Path(folder) / "model", model, best)
-            saved = Checkpoint.from_directory(folder)
-        ray.train.report({"finished": True}, checkpoint=saved)
+
+    def write(folder: Path) -> None:
+        _write_state(folder, state)
+        np.save(folder / _PREDICTIONS, predicted, allow_pickle=False)
+        best = replace(info, training={**info.training, "best_epoch": state.best_epoch})
+        checkpoint.save_model(folder / "model", model, best)
+
+    report({"finished": True}, write)
 
 
-def _restore() -> TrainingState | None:
-    """Return the state of the last checkpoint, of an earlier attempt or run."""
-    saved = ray.train.get_checkpoint()
-    if saved is None:
-        return None
-    with saved.as_directory() as folder:
-        return TrainingState.from_bytes((Path(folder) / _STATE).read_bytes())
+def _write_state(folder: Path, state: TrainingState) -> None:
+    (folder / _STATE).write_bytes(state.to_bytes())
 
 
 _HEADER = "  epoch  train MSE    val MSE  val r  learning rate  genes/s  time left"

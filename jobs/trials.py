@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import tempfile
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,14 @@ import ray
 import ray.train
 import ray.tune
 import torch
-from ray.train import Checkpoint, UserCallback
+from ray.train import Checkpoint, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
-from ray.util.queue import Empty, Queue
 
+from jobs.reports import follow, read_checkpoint, report
 from promoter.crossval import CrossValidation
 from promoter.memory import KEEP_FREED_MEMORY, keep_freed_memory
 from promoter.search import SearchSpace, new_study
@@ -42,10 +40,13 @@ class TrialJob:
     space: SearchSpace
     metric: Literal["pearson", "mse"]
     seeds: int
-    workers: int
-    gpus: float
-    cpus: int
+    scaling: ScalingConfig
     search: str
+
+    @property
+    def in_one_process(self) -> bool:
+        """Tell whether a trial needs no DDP."""
+        return self.scaling.num_workers == 1
 
     @property
     def larger_is_better(self) -> bool:
@@ -105,7 +106,7 @@ class TrialInOneProcess(ray.tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write all states."""
-        (Path(checkpoint_dir) / _STATE).write_bytes(self.training.to_bytes())
+        _write(Path(checkpoint_dir), self.training)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on from what `save_checkpoint` wrote."""
@@ -118,83 +119,39 @@ class TrialInOneProcess(ray.tune.Trainable):
         return True
 
 
-class _Relay(UserCallback):
-    """Passes what the workers report on to the trial; runs in the process of Ray Train's controller."""
-
-    def __init__(self, records: Queue) -> None:
-        self.records = records
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        kept = {CHECKPOINT_PATH_KEY: checkpoint.path} if checkpoint else {}
-        self.records.put_nowait(metrics[0] | kept)
-
-
 def trial_by_ddp(config: dict[str, Any], job: TrialJob) -> None:
-    """Run a trial on several workers: Ray Train, started from Tune's function.
+    """Run a trial on several workers: Ray Train, started from Tune's function."""
 
-    Ray's own `TuneReportCallback` can block for ever when two reports come at once (seen with Ray 2.60: its reader
-    puts into a queue that only it empties), so a queue of our own carries them.
-    """
-    records = Queue(actor_options={"num_cpus": 0})
-    trainer = TorchTrainer(
-        _train_on_worker,
-        train_loop_config={"job": job, "drawn": config},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.workers,
-            use_gpu=job.gpus > 0,
-            resources_per_worker={"CPU": job.cpus} | ({"GPU": job.gpus} if job.gpus else {}),
-        ),
-        run_config=ray.train.RunConfig(
-            name=ray.tune.get_context().get_trial_id(),
-            storage_path=f"{job.search}/ddp",
-            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=[_Relay(records)],
-            worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
-        ),
-    )
-    errors: list[BaseException] = []
+    def build(callback: UserCallback) -> TorchTrainer:
+        return TorchTrainer(
+            _train_on_worker,
+            train_loop_config={"job": job, "drawn": config},
+            scaling_config=job.scaling,
+            run_config=ray.train.RunConfig(
+                name=ray.tune.get_context().get_trial_id(),
+                storage_path=f"{job.search}/ddp",
+                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+                callbacks=[callback],
+                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
+            ),
+        )
 
-    def fit_in_background() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:  # whatever it is, the trial raises it
-            errors.append(error)
-
-    thread = threading.Thread(target=fit_in_background, daemon=True)
-    thread.start()
-    while True:
-        running = thread.is_alive()
-        try:
-            record = records.get(timeout=0.5)
-        except Empty:
-            if not running:
-                break
-            continue
-        ray.tune.report(record)
-    if errors:
-        raise errors[0]
+    follow(build, ray.tune.report)
 
 
 def _train_on_worker(given: dict[str, Any]) -> None:
     job: TrialJob = given["job"]
-    saved = ray.train.get_checkpoint()
-    state = None
-    if saved is not None:
-        with saved.as_directory() as folder:
-            state = (Path(folder) / _STATE).read_bytes()
-    training = job.begin(given["drawn"], get_device(), state)
-    first = ray.train.get_context().get_world_rank() == 0
+    training = job.begin(given["drawn"], get_device(), read_checkpoint(_STATE))
     try:
         while training.advance():
-            with tempfile.TemporaryDirectory() as folder:
-                kept = None
-                if first:
-                    (Path(folder) / _STATE).write_bytes(training.to_bytes())
-                    kept = Checkpoint.from_directory(folder)
-                ray.train.report(_record(training), checkpoint=kept)
+            report(_record(training), lambda folder: _write(folder, training))
     except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
         ray.train.report(_failure(error))
+
+
+def _write(folder: Path, training: CrossValidation) -> None:
+    (folder / _STATE).write_bytes(training.to_bytes())
 
 
 class Halving(ASHAScheduler):

@@ -119,8 +119,7 @@ def tune(
         return
 
     place = cluster.connect(dashboard=workers > 1)
-    gpus = float(place.gpus > 0) if gpus_per_worker is None else gpus_per_worker
-    scaling = scaling_config(place, workers, gpus, cpus_per_worker)
+    scaling = scaling_config(place, workers, gpus_per_worker, cpus_per_worker)
     write_config(where / "config.yaml", settings, inputs)
     _show_start(promoters, held_out, count, seeds)
     job = TrialJob(
@@ -129,9 +128,7 @@ def tune(
         checked,
         metric,
         seeds,
-        workers,
-        gpus,
-        cpus_per_worker,
+        scaling,
         str(where / _SEARCH),
     )
     if not (where / _BEST).exists():
@@ -205,9 +202,9 @@ def _search(
     if not cluster.is_debug():
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints each failure whatever `verbose` says
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials.csv tells why a trial failed
-    if job.workers == 1:
+    if job.in_one_process:
         trainable: Any = ray.tune.with_parameters(TrialInOneProcess, job=job)
-        resources = {"CPU": float(job.cpus)} | ({"GPU": job.gpus} if job.gpus else {})
+        resources: Any = job.scaling.resources_per_worker
         saving = CheckpointConfig(num_to_keep=1, checkpoint_frequency=1)
     else:
         trainable = ray.tune.with_parameters(trial_by_ddp, job=job)
@@ -234,7 +231,7 @@ def _search(
                 search_alg=Sampler(job.space, algorithm, points, job.larger_is_better, seed),
                 scheduler=scheduler,
                 max_concurrent_trials=at_once,
-                reuse_actors=job.workers == 1,
+                reuse_actors=job.in_one_process,
                 trial_dirname_creator=_trial_folder,
             ),
             run_config=ray.tune.RunConfig(
