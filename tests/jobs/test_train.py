@@ -16,6 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from commands import read_until, start
 from scipy import stats
 
 from jobs.cli import run as run_job
@@ -259,26 +260,6 @@ def test_one_worker_learns_as_two_do(run: Path, train_flags: list[str], tmp_path
     assert first["gene_id"].tolist() == second["gene_id"].tolist()
 
 
-def _start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "jobs.train", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _read_until(process: subprocess.Popen[str], text: str) -> list[str]:
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            return lines
-    raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
-
-
 def _same_results(one: Path, other: Path) -> None:
     assert (one / "model" / "model.safetensors").read_bytes() == (
         other / "model" / "model.safetensors"
@@ -293,9 +274,9 @@ def _same_results(one: Path, other: Path) -> None:
 @pytest.mark.slow
 def test_killed_driver_resumes_to_the_same_result(run: Path, train_flags: list[str], tmp_path: Path):
     arguments = [*train_flags, "--out", str(tmp_path)]
-    driver = _start(arguments)
+    driver = start("train", arguments)
     family = psutil.Process(driver.pid)
-    _read_until(driver, "  3/6")
+    read_until(driver, "  3/6")
     # Ray's two agents, which write nothing, take some minutes to notice; the writers go at once
     children = [child for child in family.children(recursive=True) if "Train" in " ".join(child.cmdline())]
     assert len(children) >= 3  # two workers and their controller
@@ -304,8 +285,8 @@ def test_killed_driver_resumes_to_the_same_result(run: Path, train_flags: list[s
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive, "processes of the killed run live on"
     assert not (tmp_path / "metrics.json").exists()
-    again = _start(arguments)
-    lines = _read_until(again, "model, predictions and metrics")
+    again = start("train", arguments)
+    lines = read_until(again, "model, predictions and metrics")
     assert again.wait() == 0
     assert not any("  1/6" in line for line in lines), "trained from the start again"
     assert any(re.fullmatch(r"going on after epoch [2-6]\n", line) for line in lines)
@@ -314,8 +295,8 @@ def test_killed_driver_resumes_to_the_same_result(run: Path, train_flags: list[s
 
 @pytest.mark.slow
 def test_terminated_run_says_how_to_go_on(train_flags: list[str], tmp_path: Path):
-    driver = _start([*train_flags, "--out", str(tmp_path)])
-    _read_until(driver, "  1/6")
+    driver = start("train", [*train_flags, "--out", str(tmp_path)])
+    read_until(driver, "  1/6")
     driver.terminate()
     rest, _ = driver.communicate(timeout=60)
     assert driver.returncode == 143
@@ -326,8 +307,8 @@ def test_terminated_run_says_how_to_go_on(train_flags: list[str], tmp_path: Path
 
 @pytest.mark.slow
 def test_killed_worker_is_replaced_and_the_result_is_the_same(run: Path, train_flags: list[str], tmp_path: Path):
-    driver = _start([*train_flags, "--out", str(tmp_path)])
-    _read_until(driver, "  2/6")
+    driver = start("train", [*train_flags, "--out", str(tmp_path)])
+    read_until(driver, "  2/6")
     workers = [
         process
         for process in psutil.Process(driver.pid).children(recursive=True)
@@ -335,7 +316,7 @@ def test_killed_worker_is_replaced_and_the_result_is_the_same(run: Path, train_f
     ]
     assert len(workers) == 2
     workers[1].kill()
-    _read_until(driver, "model, predictions and metrics")
+    read_until(driver, "model, predictions and metrics")
     assert driver.wait() == 0
     _same_results(tmp_path, run)
 

@@ -15,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from commands import read_until, start
 from files import Command
 
 from jobs.cli import run as run_job
@@ -252,32 +253,12 @@ def test_trials_on_two_workers_with_two_seeds(data: Path, tmp_path: Path, comman
     pd.testing.assert_frame_equal(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "jobs.tune", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            return lines
-    raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
-
-
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_its_finished_trials(
     searched: Path, data: Path, space: Path, tmp_path: Path
 ) -> None:
     arguments = flags(data, tmp_path, space)
-    driver = start(arguments)
+    driver = start("tune", arguments)
     family = psutil.Process(driver.pid)
     before = read_until(driver, "   3/6 trial 3 ")
     time.sleep(1.5)  # the searcher's memory may lag by a second
@@ -290,7 +271,7 @@ def test_a_killed_search_goes_on_with_its_finished_trials(
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive, "a trial of the killed search lives on"
     assert not (tmp_path / "best.yaml").exists()
-    again = start(arguments)
+    again = start("tune", arguments)
     lines = read_until(again, "trials, figures, model and metrics in")
     assert again.wait() == 0
     assert "going on with the search that was interrupted\n" in lines
@@ -321,7 +302,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(data: Path, tmp_path: Path) 
     results = []
     for kill in (False, True):
         out = tmp_path / str(kill)
-        driver = start(flags(data, out, Path(space), *small, *more))
+        driver = start("tune", flags(data, out, Path(space), *small, *more))
         if kill:
             found: list[Path] = []
             while len(found) == 0:  # a checkpoint of epoch 3 or later is there
