@@ -106,21 +106,17 @@ def is_debug() -> bool:
     return os.environ.get("PROMOTER_DEBUG") == "1"
 
 
-def connect(dashboard: bool = False) -> Cluster:
+def connect() -> Cluster:
     """Connect to the cluster in `RAY_ADDRESS` (set inside a submitted job), else start one on this machine.
 
     The local one listens on loopback, wants a token that only this run knows, reports no usage, and
     prints nothing unless `--debug`.
-
-    Args:
-        dashboard: start it with a local Ray. It takes seconds, but only with it does Ray Train notice that a
-            trial of several workers was stopped, and give their CPUs free.
     """
     local = "RAY_ADDRESS" not in os.environ
     if not ray.is_initialized():
         # the dashboard would take seconds to start; without it one of Ray Train's helpers logs warnings,
         # which only --debug shows
-        options: dict[str, Any] = {"include_dashboard": dashboard or is_debug()} if local else {}
+        options: dict[str, Any] = {"include_dashboard": is_debug()} if local else {}
         ray.init(
             address="local" if local else None,
             log_to_driver=is_debug(),

@@ -5,14 +5,19 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train import Checkpoint, Result, UserCallback, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY
 from ray.util.queue import Empty, Queue
+
+_PATIENCE = 30  # seconds for the workers of a run that is stopped; Ray Train itself gives them 5
 
 
 def report(record: dict[str, Any], write: Callable[[Path], None]) -> None:
@@ -34,47 +39,63 @@ def read_checkpoint(name: str) -> bytes | None:
         return (Path(folder) / name).read_bytes()
 
 
-def follow(build: Callable[[UserCallback], TorchTrainer], on_report: Callable[[dict[str, Any]], None]) -> Result:
-    """Run a trainer in a thread, and call `on_report` in this one with each report of the first worker.
+class Run:
+    """A trainer at work in a thread, and what its first worker reports.
 
-    Ray's own `TuneReportCallback` does this for Tune, but can block for ever when two reports come at once (seen
-    with Ray 2.60: its reader puts into a queue that only it empties); so a queue of our own carries them.
+    Ray's own `TuneReportCallback` passes reports on too, but can block for ever when two come at once (seen with
+    Ray 2.60: its reader puts into a queue that only it empties); so a queue of our own carries them.
 
     Args:
         build: returns the trainer, with the callback that it is given among its own.
-        on_report: gets what was reported, with the path of its checkpoint under Tune's key where there is one.
-
-    Raises:
-        Exception: what made the workers fail, as it was raised there.
     """
-    records = Queue(actor_options={"num_cpus": 0})
-    trainer = build(_Relay(records))
-    outcome: list[Result | BaseException] = []
 
-    def fit_in_background() -> None:  # this thread stays free for Ctrl-C
-        try:
-            outcome.append(trainer.fit())
-        except BaseException as error:  # whatever it is, the other thread raises it
-            outcome.append(error)
+    def __init__(self, build: Callable[[UserCallback], TorchTrainer]) -> None:
+        self._records = Queue(actor_options={"num_cpus": 0})
+        self._trainer = build(_Relay(self._records))
+        self._outcome: list[Result | BaseException] = []
+        self._controller: Any = None  # Ray Train's, known from the first report on
+        self._thread = threading.Thread(target=self._fit, daemon=True)  # the caller's stays free for Ctrl-C
+        self._thread.start()
 
-    thread = threading.Thread(target=fit_in_background, daemon=True)
-    thread.start()
-    while True:
-        running = thread.is_alive()
+    def _fit(self) -> None:
         try:
-            record = records.get(timeout=0.5)
-        except Empty:
-            if not running:
-                break
-            continue
-        on_report(record)
-    records.shutdown(force=True)
-    result = outcome[0]
-    if isinstance(result, WorkerGroupError) and result.worker_failures:
-        raise next(iter(result.worker_failures.values())) from result
-    if isinstance(result, BaseException):
-        raise result
-    return result
+            self._outcome.append(self._trainer.fit())
+        except BaseException as error:  # whatever it is, `result` raises it in the caller's thread
+            self._outcome.append(error)
+
+    def next(self) -> dict[str, Any] | None:
+        """Wait for the next report: with its checkpoint's path under Tune's key if it has one; None at the end."""
+        while True:
+            running = self._thread.is_alive()
+            try:
+                self._controller, record = self._records.get(timeout=0.5)
+            except Empty:
+                if running:
+                    continue
+                return None
+            return record
+
+    def result(self) -> Result:
+        """Wait for the end.
+
+        Raises:
+            Exception: what made the workers fail, as it was raised there.
+        """
+        self._thread.join()
+        self._records.shutdown(force=True)
+        result = self._outcome[0]
+        if isinstance(result, WorkerGroupError) and result.worker_failures:
+            raise next(iter(result.worker_failures.values())) from result
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def stop(self) -> None:
+        """End it early. Without this, the end of the process that started it leaves the workers' CPUs taken."""
+        if self._thread.is_alive() and self._controller is not None:
+            with suppress(RayActorError, GetTimeoutError):  # its process ends before it can answer
+                ray.get(self._controller.abort.remote(), timeout=_PATIENCE)
+            self._thread.join(timeout=_PATIENCE)
 
 
 class _Relay(UserCallback):
@@ -85,4 +106,4 @@ class _Relay(UserCallback):
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         kept = {CHECKPOINT_PATH_KEY: checkpoint.path} if checkpoint else {}
-        self.records.put_nowait(metrics[0] | kept)
+        self.records.put_nowait((ray.get_runtime_context().current_actor, metrics[0] | kept))

@@ -26,7 +26,7 @@ from upath import UPath
 from jobs import cluster
 from jobs.cli import console, run
 from jobs.config import require_same, resolved, write_config
-from jobs.reports import follow, read_checkpoint, report
+from jobs.reports import Run, read_checkpoint, report
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo, load_info
 from promoter.dataset import Promoters, locate, read_promoters
@@ -225,7 +225,10 @@ def _run_workers(
         )
 
     narrate = _Narrator(training.epochs)
-    result = follow(build, narrate)
+    at_work = Run(build)
+    while (record := at_work.next()) is not None:
+        narrate(record)
+    result = at_work.result()
     if narrate.diverged:
         raise TrainingDivergedError(narrate.diverged)
     if result.checkpoint is None:

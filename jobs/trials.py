@@ -13,15 +13,18 @@ import optuna
 import ray
 import ray.train
 import ray.tune
+import ray.util
 import torch
+from ray import PlacementGroupID
 from ray.train import Checkpoint, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from jobs.reports import follow, read_checkpoint, report
+from jobs.reports import Run, read_checkpoint, report
 from promoter.crossval import CrossValidation
 from promoter.memory import KEEP_FREED_MEMORY, keep_freed_memory
 from promoter.search import SearchSpace, new_study
@@ -29,6 +32,7 @@ from promoter.training import Examples, TrainingDivergedError
 
 MAX_FAILURES = 2  # deaths of a trial's worker before the trial counts as failed
 _STATE = "states.pt"
+_GROUP = "placement_group"  # of a trial's workers, in its results
 
 
 @dataclass(frozen=True)
@@ -119,35 +123,78 @@ class TrialInOneProcess(ray.tune.Trainable):
         return True
 
 
-def trial_by_ddp(config: dict[str, Any], job: TrialJob) -> None:
-    """Run a trial on several workers: Ray Train, started from Tune's function."""
+class TrialByDDP(ray.tune.Trainable):
+    """A trial on several workers of Ray Train's, started from here; each `step` waits for their next report."""
 
-    def build(callback: UserCallback) -> TorchTrainer:
-        return TorchTrainer(
-            _train_on_worker,
-            train_loop_config={"job": job, "drawn": config},
-            scaling_config=job.scaling,
-            run_config=ray.train.RunConfig(
-                name=ray.tune.get_context().get_trial_id(),
-                storage_path=f"{job.search}/ddp",
-                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-                callbacks=[callback],
-                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
-            ),
-        )
+    def setup(self, config: dict[str, Any], job: TrialJob | None = None) -> None:
+        """Start the workers, or go on from the checkpoint that earlier ones of the same trial have left."""
+        assert job is not None  # noqa: S101 # given by with_parameters
 
-    follow(build, ray.tune.report)
+        def build(callback: UserCallback) -> TorchTrainer:
+            return TorchTrainer(
+                _train_on_worker,
+                train_loop_config={"job": job, "drawn": config},
+                scaling_config=job.scaling,
+                run_config=ray.train.RunConfig(
+                    name=self.trial_id,
+                    storage_path=f"{job.search}/ddp",
+                    failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+                    checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+                    callbacks=[callback],
+                    worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
+                ),
+            )
+
+        self.run = Run(build)
+
+    def step(self) -> dict[str, Any]:
+        """Wait for an epoch."""
+        record = self.run.next()
+        if record is None:
+            self.run.result()  # raises what went wrong
+            raise RuntimeError("its workers ended before the last epoch")
+        done = record["complete"] or "reason" in record
+        if done:
+            self.run.result()
+        return {**record, "done": done}
+
+    def cleanup(self) -> None:
+        """Take the workers down with the trial."""
+        self.run.stop()
 
 
 def _train_on_worker(given: dict[str, Any]) -> None:
     job: TrialJob = given["job"]
     training = job.begin(given["drawn"], get_device(), read_checkpoint(_STATE))
+    group = {_GROUP: ray.util.get_current_placement_group().id.hex()}  # type: ignore[union-attr] # Ray Train's
+    finished = training.is_finished()  # and the process that was to hear of it is lost
     try:
-        while training.advance():
-            report(_record(training), lambda folder: _write(folder, training))
+        while finished or training.advance():
+            report(_record(training) | group, lambda folder: _write(folder, training))
+            finished = False
     except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
         ray.train.report(_failure(error))
+
+
+class Reclaim(ray.tune.Callback):
+    """Takes back the CPUs of a trial's workers when the process that started them is lost.
+
+    Ray Train has a guard for that, but it needs the dashboard, and gives up where several clusters run on the
+    machine; the next trial would wait for ever.
+    """
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Before the trial is started again."""
+        self._free(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """When it is given up."""
+        self._free(trial)
+
+    def _free(self, trial: Trial) -> None:
+        group = (trial.last_result or {}).get(_GROUP)
+        if group is not None:
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
 
 
 def _write(folder: Path, training: CrossValidation) -> None:
@@ -195,7 +242,7 @@ class Sampler(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Let optuna know the score so far."""
-        epoch = result["training_iteration"]
+        epoch = result.get("epoch", 0)
         if trial_id in self.asked and np.isfinite(result["score"]) and epoch > self.reported.get(trial_id, 0):
             self.asked[trial_id].report(result["score"], epoch)
             self.reported[trial_id] = epoch

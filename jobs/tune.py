@@ -26,7 +26,16 @@ from jobs.cli import PROVENANCE, console, run
 from jobs.config import require_same, resolved, write_config
 from jobs.search_table import SearchScreen, number_of, short, trials_table
 from jobs.train import describe, scaling_config, train, with_targets
-from jobs.trials import MAX_FAILURES, Halving, Sampler, TrialInOneProcess, TrialJob, last_states, trial_by_ddp
+from jobs.trials import (
+    MAX_FAILURES,
+    Halving,
+    Reclaim,
+    Sampler,
+    TrialByDDP,
+    TrialInOneProcess,
+    TrialJob,
+    last_states,
+)
 from promoter import checkpoint, plots, storage
 from promoter.dataset import Promoters, locate, read_promoters
 from promoter.errors import InputError
@@ -118,7 +127,7 @@ def tune(
         console.print(f"{where}: this search is finished already; nothing to do")
         return
 
-    place = cluster.connect(dashboard=workers > 1)
+    place = cluster.connect()
     scaling = scaling_config(place, workers, gpus_per_worker, cpus_per_worker)
     write_config(where / "config.yaml", settings, inputs)
     _show_start(promoters, held_out, count, seeds)
@@ -203,14 +212,14 @@ def _search(
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints each failure whatever `verbose` says
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials.csv tells why a trial failed
     if job.in_one_process:
-        trainable: Any = ray.tune.with_parameters(TrialInOneProcess, job=job)
+        kind: Any = TrialInOneProcess
         resources: Any = job.scaling.resources_per_worker
         saving = CheckpointConfig(num_to_keep=1, checkpoint_frequency=1)
     else:
-        trainable = ray.tune.with_parameters(trial_by_ddp, job=job)
-        # of the function that starts the workers: as good as nothing, but Tune wants something
-        resources, saving = {"memory": float(1 << 20)}, CheckpointConfig()
-    trainable = ray.tune.with_resources(trainable, resources)
+        kind = TrialByDDP  # whose workers save
+        # of the process that starts the workers: as good as nothing, but Tune wants something
+        resources, saving = {"memory": float(1 << 20)}, CheckpointConfig(checkpoint_at_end=False)
+    trainable = ray.tune.with_resources(ray.tune.with_parameters(kind, job=job), resources)
     mode = "max" if job.larger_is_better else "min"
     longest = _longest(job.space)
     tuner = _restored(job.search, trainable)
@@ -218,7 +227,12 @@ def _search(
         storage.remove_folder(storage.resolve(job.search))
         # with rungs at a ninth and a third of the epochs; the last epoch ends a trial by itself, not by ASHA
         scheduler = (
-            Halving(max_t=longest + 1, grace_period=max(1, longest // _REDUCTION**2), reduction_factor=_REDUCTION)
+            Halving(
+                time_attr="epoch",
+                max_t=longest + 1,
+                grace_period=max(1, longest // _REDUCTION**2),
+                reduction_factor=_REDUCTION,
+            )
             if asha and longest > 1
             else None
         )
@@ -239,7 +253,7 @@ def _search(
                 storage_path=str(where),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=saving,
-                callbacks=[SearchScreen(count, job.metric)],
+                callbacks=[SearchScreen(count, job.metric), Reclaim()],
                 verbose=0,
             ),
         )

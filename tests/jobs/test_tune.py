@@ -234,7 +234,9 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(
 
 
 @pytest.mark.slow
-def test_trials_on_two_workers_with_two_seeds(data: Path, tmp_path: Path, command: Command) -> None:
+def test_trials_on_two_workers_with_two_seeds(
+    ray_cluster: object, data: Path, tmp_path: Path, command: Command
+) -> None:
     space = "{training.learning_rate: {choices: [3.0e-3, 1.0e-5, 1.0e-6]}}"  # the second and third are stopped
     more = ("--algorithm", "grid", "--workers", "2", "--seeds", "2", "--keep_folds", "true")
     small = ("--model.channels", "4", "--model.kernel_sizes", "5", "--model.pool_sizes", "[]")
@@ -285,42 +287,62 @@ def test_a_killed_search_goes_on_with_its_finished_trials(
     pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in kept))
 
 
-@pytest.mark.slow
-def test_a_killed_trial_goes_on_from_its_checkpoint(data: Path, tmp_path: Path) -> None:
+def a_trial(out: Path, data: Path, workers: int) -> list[str]:
+    """The command line of a search of one trial, long enough to be disturbed."""
     space = "{training.learning_rate: {choices: [3.0e-3]}}"
     small = ("--model.channels", "8", "--model.kernel_sizes", "5", "--model.pool_sizes", "[]")
-    more = (
-        "--algorithm",
-        "grid",
-        "--asha",
-        "false",
-        "--training.epochs",
-        "60",
-        "--training.early_stopping",
-        "null",
-    )
+    long = ("--training.epochs", "40", "--training.early_stopping", "null")
+    more = ("--algorithm", "grid", "--asha", "false", "--workers", str(workers))
+    return flags(data, out, Path(space), *small, *long, *more)
+
+
+def kill_one(driver: subprocess.Popen[str], name: str, checkpoints: Path, at_least: int) -> None:
+    """Kill -9 one of the processes of that name as soon as that many checkpoints were written."""
+    while True:
+        assert driver.poll() is None
+        numbers = [int(path.name[-6:]) for path in checkpoints.parent.glob(checkpoints.name + "/checkpoint_0*")]
+        if any(number >= at_least for number in numbers):
+            break
+        time.sleep(0.02)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    named = [process for process in family if name in " ".join(process.cmdline() or [])]
+    assert named, f"no process is called {name}"
+    named[0].kill()
+
+
+@pytest.mark.slow
+def test_a_killed_trial_goes_on_from_its_checkpoint(data: Path, tmp_path: Path) -> None:
     results = []
     for kill in (False, True):
         out = tmp_path / str(kill)
-        driver = start("tune", flags(data, out, Path(space), *small, *more))
+        driver = start("tune", a_trial(out, data, workers=1))
         if kill:
-            found: list[Path] = []
-            while len(found) == 0:  # a checkpoint of epoch 3 or later is there
-                assert driver.poll() is None
-                found = list(out.glob("search/trial_*/checkpoint_00000[3-9]"))
-                time.sleep(0.02)
-            trial = [
-                process
-                for process in psutil.Process(driver.pid).children(recursive=True)
-                if "ResourceTrainable" in " ".join(process.cmdline() or [])
-            ]
-            assert len(trial) == 1
-            trial[0].kill()
+            kill_one(driver, "ResourceTrainable", out / "search" / "trial_*", 3)
         lines = read_until(driver, "trials, figures, model and metrics in")
         assert driver.wait() == 0, lines
         results.append(trials_of(out))
     pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in results))
-    assert results[0]["epochs"].tolist() == [60]
+    assert results[0]["epochs"].tolist() == [40]
+
+
+@pytest.mark.slow
+def test_a_trial_of_two_workers_survives_the_loss_of_a_worker_and_of_their_starter(
+    ray_cluster: object, data: Path, tmp_path: Path
+) -> None:
+    """Beside another cluster, where Ray Train's own guard of abandoned workers fails."""
+    results = []
+    for kill in (False, True):
+        out = tmp_path / str(kill)
+        driver = start("tune", a_trial(out, data, workers=2))
+        if kill:
+            checkpoints = out / "search" / "ddp" / "*"
+            kill_one(driver, "RayTrainWorker", checkpoints, 3)
+            kill_one(driver, "ResourceTrainable", checkpoints, 12)
+        lines = read_until(driver, "trials, figures, model and metrics in")
+        assert driver.wait() == 0, lines
+        results.append(trials_of(out))
+    pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in results))
+    assert results[0]["epochs"].tolist() == [40]
 
 
 @pytest.mark.slow
