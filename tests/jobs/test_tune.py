@@ -291,17 +291,17 @@ def a_trial(out: Path, data: Path, workers: int) -> list[str]:
     """The command line of a search of one trial, long enough to be disturbed."""
     space = "{training.learning_rate: {choices: [3.0e-3]}}"
     small = ("--model.channels", "8", "--model.kernel_sizes", "5", "--model.pool_sizes", "[]")
-    long = ("--training.epochs", "40", "--training.early_stopping", "null")
+    long = ("--training.epochs", "30", "--training.early_stopping", "null")
     more = ("--algorithm", "grid", "--asha", "false", "--workers", str(workers))
     return flags(data, out, Path(space), *small, *long, *more)
 
 
-def kill_one(driver: subprocess.Popen[str], name: str, checkpoints: Path, at_least: int) -> None:
-    """Kill -9 one of the processes of that name as soon as that many checkpoints were written."""
+def kill_one(driver: subprocess.Popen[str], name: str, out: Path, epoch: int) -> None:
+    """Kill -9 one of the processes of that name as soon as the trial has reported that epoch."""
     while True:
         assert driver.poll() is None
-        numbers = [int(path.name[-6:]) for path in checkpoints.parent.glob(checkpoints.name + "/checkpoint_0*")]
-        if any(number >= at_least for number in numbers):
+        reports = [path.read_text().splitlines() for path in out.glob("search/trial_*/result.json")]
+        if reports and reports[0] and json.loads(reports[0][-1])["epoch"] >= epoch:
             break
         time.sleep(0.02)
     family = psutil.Process(driver.pid).children(recursive=True)
@@ -311,38 +311,27 @@ def kill_one(driver: subprocess.Popen[str], name: str, checkpoints: Path, at_lea
 
 
 @pytest.mark.slow
-def test_a_killed_trial_goes_on_from_its_checkpoint(data: Path, tmp_path: Path) -> None:
-    results = []
-    for kill in (False, True):
-        out = tmp_path / str(kill)
-        driver = start("tune", a_trial(out, data, workers=1))
-        if kill:
-            kill_one(driver, "ResourceTrainable", out / "search" / "trial_*", 3)
-        lines = read_until(driver, "trials, figures, model and metrics in")
-        assert driver.wait() == 0, lines
-        results.append(trials_of(out))
-    pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in results))
-    assert results[0]["epochs"].tolist() == [40]
-
-
-@pytest.mark.slow
-def test_a_trial_of_two_workers_survives_the_loss_of_a_worker_and_of_their_starter(
-    ray_cluster: object, data: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("workers", "kills"),
+    [
+        (1, {"ResourceTrainable": 3}),
+        # beside the session's cluster, where Ray Train's own guard of abandoned workers fails
+        (2, {"RayTrainWorker": 3, "ResourceTrainable": 12}),
+    ],
+)
+def test_a_trial_goes_on_from_its_checkpoint_when_its_processes_are_killed(
+    ray_cluster: object, data: Path, tmp_path: Path, workers: int, kills: dict[str, int]
 ) -> None:
-    """Beside another cluster, where Ray Train's own guard of abandoned workers fails."""
-    results = []
-    for kill in (False, True):
-        out = tmp_path / str(kill)
-        driver = start("tune", a_trial(out, data, workers=2))
-        if kill:
-            checkpoints = out / "search" / "ddp" / "*"
-            kill_one(driver, "RayTrainWorker", checkpoints, 3)
-            kill_one(driver, "ResourceTrainable", checkpoints, 12)
-        lines = read_until(driver, "trials, figures, model and metrics in")
-        assert driver.wait() == 0, lines
-        results.append(trials_of(out))
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    driver = start("tune", a_trial(disturbed, data, workers))
+    for name, epoch in kills.items():
+        kill_one(driver, name, disturbed, epoch)
+    lines = read_until(driver, "trials, figures, model and metrics in")
+    assert driver.wait() == 0, lines
+    succeed(a_trial(undisturbed, data, workers))
+    results = [trials_of(out) for out in (undisturbed, disturbed)]
     pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in results))
-    assert results[0]["epochs"].tolist() == [40]
+    assert results[0]["epochs"].tolist() == [30]
 
 
 @pytest.mark.slow
