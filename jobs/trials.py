@@ -84,7 +84,14 @@ def _record(trial: CrossValidation) -> dict[str, Any]:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    """Return what a trial reports that would fail again."""
+    """Return what a trial reports that would fail again.
+
+    Raises:
+        Exception: the error itself, if another try may succeed.
+    """
+    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # GPU, CPU
+    if not out_of_memory and not isinstance(error, TrainingDivergedError):
+        raise error
     return {"score": float("nan"), "complete": False, "reason": " ".join(str(error).split())[:300]}
 
 
@@ -92,30 +99,33 @@ class TrialInOneProcess(ray.tune.Trainable):
     """A trial in a process of its own; Tune calls `step` for each epoch."""
 
     def setup(self, config: dict[str, Any], job: TrialJob | None = None) -> None:
-        """Start; `config` holds the values drawn."""
+        """Keep what is to be tried; `config` holds the values drawn."""
         keep_freed_memory()
         assert job is not None  # noqa: S101 # given by with_parameters
         self.job, self.drawn = job, config
         self.device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-        self.training = job.begin(config, self.device, None)
+        self.training: CrossValidation | None = None
+        self.saved: bytes | None = None
 
     def step(self) -> dict[str, Any]:
         """Train for an epoch."""
         try:
+            if self.training is None:
+                self.training = self.job.begin(self.drawn, self.device, self.saved)
             self.training.advance()
-        except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
+        except Exception as error:  # _failure raises it again unless that is of no use
             return {**_failure(error), "done": True}
         record = _record(self.training)
         return {**record, "done": record["complete"]}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write all states."""
-        _write(Path(checkpoint_dir), self.training)
+        """Write all states, if it has come so far."""
+        if self.training is not None:
+            _write(Path(checkpoint_dir), self.training)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on from what `save_checkpoint` wrote."""
-        saved = (Path(checkpoint) / _STATE).read_bytes()
-        self.training = self.job.begin(self.drawn, self.device, saved)
+        self.training, self.saved = None, (Path(checkpoint) / _STATE).read_bytes()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial in the same process, whose start would cost seconds."""
@@ -150,12 +160,14 @@ class TrialByDDP(ray.tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Wait for an epoch."""
         record = self.run.next()
+        done = record is None or record["complete"] or "reason" in record
+        try:
+            if done:
+                self.run.result()
+        except Exception as error:  # as above
+            return {**_failure(error), "done": True}
         if record is None:
-            self.run.result()  # raises what went wrong
             raise RuntimeError("its workers ended before the last epoch")
-        done = record["complete"] or "reason" in record
-        if done:
-            self.run.result()
         return {**record, "done": done}
 
     def cleanup(self) -> None:
@@ -172,7 +184,7 @@ def _train_on_worker(given: dict[str, Any]) -> None:
         while finished or training.advance():
             report(_record(training) | group, lambda folder: _write(folder, training))
             finished = False
-    except (TrainingDivergedError, torch.cuda.OutOfMemoryError) as error:
+    except TrainingDivergedError as error:  # which all workers see; one that lacks memory ends alone
         ray.train.report(_failure(error))
 
 

@@ -167,14 +167,25 @@ def _closest_subset(sizes: Sequence[int], target: float, most: int) -> list[int]
     Of equal sums the one with fewer members is kept; `most` bounds the members.
     """
     limit = int(2 * target) + 1
-    subsets: dict[int, tuple[int, ...]] = {0: ()}
-    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        for total, members in list(subsets.items()):
-            grown = total + sizes[index]
-            if grown > limit and members:  # a single chromosome may pass the limit, so that none stays empty
-                continue
-            candidate = (*members, index)
-            if len(candidate) <= most and len(candidate) < len(subsets.get(grown, range(most + 1))):
-                subsets[grown] = candidate
-    del subsets[0]
-    return sorted(subsets[min(subsets, key=lambda total: (abs(total - target), total))])
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    above = most + 1
+    members = np.full(limit + 1, above)  # fewest for each sum
+    members[0] = 0
+    taken = np.zeros((len(sizes), limit + 1), dtype=bool)  # whether that one brought its sum's subset about
+    for row, index in enumerate(order):
+        size = sizes[index]
+        if size <= limit:
+            grown = members[: limit + 1 - size] + 1
+            taken[row, size:] = (grown < members[size:]) & (grown <= most)
+            members[size:] = np.where(taken[row, size:], grown, members[size:])
+    sums = [total for total in range(1, limit + 1) if members[total] < above]
+    sums += [size for size in sizes if size > limit]  # one alone may pass the limit, so that none stays empty
+    best = min(sums, key=lambda total: (abs(total - target), total))
+    if best > limit:
+        return [next(index for index in order if sizes[index] == best)]
+    chosen, rest = [], best
+    for row in reversed(range(len(order))):
+        if taken[row, rest]:
+            chosen.append(order[row])
+            rest -= sizes[order[row]]
+    return sorted(chosen)

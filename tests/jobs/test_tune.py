@@ -219,16 +219,23 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert "different: seeds" in capsys.readouterr().err
 
 
-def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(
+def test_trials_that_fail_are_recorded_and_the_search_goes_on(
     ray_cluster: object, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    space = "{training.learning_rate: {choices: [1.0e+30, 3.0e-3]}, training.epochs: {choices: [2]}}"
+    width = 2_000_000_000  # 160 GB of weights
+    space = (
+        "{training.learning_rate: {choices: [1.0e+30, 3.0e-3]}, training.epochs: {choices: [2]}, "
+        f"model.channels: {{choices: [[4], [{width}]]}}}}"
+    )
     more = ("--algorithm", "grid", "--metric", "mse", "--model.channels", "4", "--model.kernel_sizes", "5")
     succeed(flags(data, tmp_path, Path(space), *more, "--model.pool_sizes", "[]"))
     table = trials_of(tmp_path)
-    assert table["status"].tolist() == ["finished", "failed"]
-    assert "the loss is not a number in epoch 1" in table["reason"].iloc[1]
-    assert np.isnan(table["score"].iloc[1])
+    assert table["status"].tolist() == ["finished", "failed", "failed", "failed"]
+    wide = table["model.channels"] == f"({width},)"
+    assert wide.sum() == 2
+    assert table.loc[wide, "reason"].str.contains("can't allocate memory").all()
+    assert table.loc[~wide, "reason"].iloc[1] == "the loss is not a number in epoch 1; lower the learning rate"
+    assert table["score"].iloc[1:].isna().all()
     assert table["score"].iloc[0] > 0
     assert "failed" in capsys.readouterr().out
 
@@ -291,7 +298,7 @@ def a_trial(out: Path, data: Path, workers: int) -> list[str]:
     """The command line of a search of one trial, long enough to be disturbed."""
     space = "{training.learning_rate: {choices: [3.0e-3]}}"
     small = ("--model.channels", "8", "--model.kernel_sizes", "5", "--model.pool_sizes", "[]")
-    long = ("--training.epochs", "30", "--training.early_stopping", "null")
+    long = ("--training.epochs", "60", "--training.early_stopping", "null")
     more = ("--algorithm", "grid", "--asha", "false", "--workers", str(workers))
     return flags(data, out, Path(space), *small, *long, *more)
 
@@ -316,7 +323,7 @@ def kill_one(driver: subprocess.Popen[str], name: str, out: Path, epoch: int) ->
     [
         (1, {"ResourceTrainable": 3}),
         # beside the session's cluster, where Ray Train's own guard of abandoned workers fails
-        (2, {"RayTrainWorker": 3, "ResourceTrainable": 12}),
+        (2, {"RayTrainWorker": 3, "ResourceTrainable": 8}),
     ],
 )
 def test_a_trial_goes_on_from_its_checkpoint_when_its_processes_are_killed(
@@ -331,7 +338,7 @@ def test_a_trial_goes_on_from_its_checkpoint_when_its_processes_are_killed(
     succeed(a_trial(undisturbed, data, workers))
     results = [trials_of(out) for out in (undisturbed, disturbed)]
     pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in results))
-    assert results[0]["epochs"].tolist() == [30]
+    assert results[0]["epochs"].tolist() == [60]
 
 
 @pytest.mark.slow

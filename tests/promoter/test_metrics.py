@@ -25,7 +25,7 @@ def summary(observed: list | np.ndarray, predicted: list | np.ndarray, **options
     hnp.arrays(np.float64, (2, 12, 2), elements=st.integers(-4, 4))  # small integers: full of ties
     | hnp.arrays(np.float64, (2, 5, 1), elements=st.floats(-1e3, 1e3, width=16))
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_metrics_are_those_of_scipy_and_numpy_in_each_column(pair: np.ndarray) -> None:
     observed, predicted = pair
     for column in range(observed.shape[1]):
@@ -99,7 +99,7 @@ def test_resamples_without_variance_are_left_out_of_the_interval() -> None:
 
 
 @given(hnp.arrays(np.float32, (2, 4), elements=st.floats(-10, 10, width=16)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_intervals_of_few_genes_stay_within_what_the_metric_can_be(pair: np.ndarray) -> None:
     found = summary(*pair, resamples=100)
     assert found["mse_ci95"][0] >= 0

@@ -153,7 +153,7 @@ def test_a_constant_target_is_learned_as_that_constant() -> None:
 
 
 @given(st.integers(2, 40), st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_standardised_targets_have_mean_0_and_sd_1(n: int, seed: int) -> None:
     targets = random_examples(n, seed, n_targets=2).targets
     scale = standardisation(targets)

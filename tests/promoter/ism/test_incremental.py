@@ -75,7 +75,7 @@ def configurations(draw: st.DrawFn) -> tuple[CNNConfig, int]:
 
 
 @given(configurations(), st.integers(0, 1000), st.sampled_from([None, 1, 5, 64]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_any_network_and_length_agree_with_float64_to_1e_5_of_the_largest_score(
     drawn: tuple[CNNConfig, int], seed: int, batch_size: int | None
 ) -> None:
@@ -137,7 +137,7 @@ def test_the_shortest_window_works_and_a_shorter_one_is_refused() -> None:
 
 
 @given(configurations(), st.integers(0, 1000), st.data())
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 def test_some_positions_score_as_they_do_among_all(
     drawn: tuple[CNNConfig, int], seed: int, data: st.DataObject
 ) -> None:
