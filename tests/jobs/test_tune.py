@@ -231,10 +231,10 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(
     succeed(flags(data, tmp_path, Path(space), *more, "--model.pool_sizes", "[]"))
     table = trials_of(tmp_path)
     assert table["status"].tolist() == ["finished", "failed", "failed", "failed"]
-    wide = table["model.channels"] == f"({width},)"
+    wide = table["model.channels"] == f"[{width}]"
     assert wide.sum() == 2
     assert table.loc[wide, "reason"].str.contains("can't allocate memory").all()
-    assert table.loc[~wide, "reason"].iloc[1] == "the loss is not a number in epoch 1; lower the learning rate"
+    assert "the loss is not a number in epoch 1" in table.loc[~wide, "reason"].iloc[1]
     assert table["score"].iloc[1:].isna().all()
     assert table["score"].iloc[0] > 0
     assert "failed" in capsys.readouterr().out
