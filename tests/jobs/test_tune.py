@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -306,15 +307,15 @@ def a_trial(out: Path, data: Path, workers: int) -> list[str]:
 def kill_one(driver: subprocess.Popen[str], name: str, out: Path, epoch: int) -> None:
     """Kill -9 one of the processes of that name as soon as the trial has reported that epoch."""
     while True:
-        assert driver.poll() is None
+        assert driver.poll() is None, "the search ended before there was something to kill"
         reports = [path.read_text().splitlines() for path in out.glob("search/trial_*/result.json")]
         if reports and reports[0] and json.loads(reports[0][-1])["epoch"] >= epoch:
-            break
+            for process in psutil.Process(driver.pid).children(recursive=True):
+                with suppress(psutil.Error):  # some end while we look
+                    if name in " ".join(process.cmdline()):
+                        process.kill()
+                        return
         time.sleep(0.02)
-    family = psutil.Process(driver.pid).children(recursive=True)
-    named = [process for process in family if name in " ".join(process.cmdline() or [])]
-    assert named, f"no process is called {name}"
-    named[0].kill()
 
 
 @pytest.mark.slow
