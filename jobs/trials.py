@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ import optuna
 import ray
 import ray.train
 import ray.tune
-import ray.util
 import torch
-from ray import PlacementGroupID
+from ray import ActorID, PlacementGroupID
+from ray._private.state import state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.train import Checkpoint, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune.experiment import Trial
@@ -32,7 +34,6 @@ from promoter.training import Examples, TrainingDivergedError
 
 MAX_FAILURES = 2  # deaths of a trial's worker before the trial counts as failed
 _STATE = "states.pt"
-_GROUP = "placement_group"  # of a trial's workers, in its results
 
 
 @dataclass(frozen=True)
@@ -178,11 +179,10 @@ class TrialByDDP(ray.tune.Trainable):
 def _train_on_worker(given: dict[str, Any]) -> None:
     job: TrialJob = given["job"]
     training = job.begin(given["drawn"], get_device(), read_checkpoint(_STATE))
-    group = {_GROUP: ray.util.get_current_placement_group().id.hex()}  # type: ignore[union-attr] # Ray Train's
     finished = training.is_finished()  # and the process that was to hear of it is lost
     try:
         while finished or training.advance():
-            report(_record(training) | group, lambda folder: _write(folder, training))
+            report(_record(training), lambda folder: _write(folder, training))
             finished = False
     except TrainingDivergedError as error:  # which all workers see; one that lacks memory ends alone
         ray.train.report(_failure(error))
@@ -195,18 +195,32 @@ class Reclaim(ray.tune.Callback):
     machine; the next trial would wait for ever.
     """
 
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Before the trial is started again."""
-        self._free(trial)
+    def __init__(self) -> None:
+        self.looked = 0.0
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """When it is given up."""
-        self._free(trial)
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Look now and then; Tune comes by several times a second."""
+        if time.monotonic() - self.looked < 1:
+            return
+        self.looked = time.monotonic()
+        for group in _abandoned():
+            remove_placement_group(PlacementGroup(group))
 
-    def _free(self, trial: Trial) -> None:
-        group = (trial.last_result or {}).get(_GROUP)
-        if group is not None:
-            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
+
+def _abandoned() -> list[PlacementGroupID]:
+    """Return this job's placement groups whose creator, an actor, is dead.
+
+    What Ray offers for it in public asks the dashboard.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    found = []
+    for raw in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(raw)
+        removed = group.state == PlacementGroupTableData.PlacementGroupState.REMOVED
+        by_actor = group.creator_actor_id != ActorID.nil().binary()
+        if group.creator_job_id.hex() == job and by_actor and group.creator_actor_dead and not removed:
+            found.append(PlacementGroupID(group.placement_group_id))
+    return found
 
 
 def _write(folder: Path, training: CrossValidation) -> None:

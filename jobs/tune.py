@@ -253,7 +253,7 @@ def _search(
                 storage_path=str(where),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=saving,
-                callbacks=[SearchScreen(count, job.metric), Reclaim()],
+                callbacks=[SearchScreen(count, job.metric), *([] if job.in_one_process else [Reclaim()])],
                 verbose=0,
             ),
         )

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression, Ridge
+
+from promoter.annotation import read_genes
+from promoter.baselines import canonical_kmers, composition, fit_baselines, kmer_counts, ridge
+from promoter.expression import read_expression
+from promoter.genome import Genome
+from promoter.metrics import pearson
+from promoter.prepare import prepare
+from promoter.sequence import encode, reverse_complement
+
+SE = 0.026  # of r on the 1,369 test genes
+
+
+def counted(sequence: str, k: int) -> Counter[str]:
+    """Written out: each word or its reverse complement, whichever comes first in the alphabet."""
+    words = (sequence[i : i + k] for i in range(len(sequence) - k + 1))
+    return Counter(min(w, str(reverse_complement(w))) for w in words if "N" not in w)
+
+
+@given(st.lists(st.text("ACGTN", min_size=12, max_size=12), min_size=1, max_size=4), st.integers(1, 5))
+def test_kmers_are_counted_as_written_out(sequences: list[str], k: int) -> None:
+    counts = kmer_counts(encode(sequences), k)
+    names = canonical_kmers(k)
+    for row, sequence in zip(counts, sequences, strict=True):
+        expected = counted(sequence, k)
+        assert {name: int(n) for name, n in zip(names, row, strict=True) if n} == expected
+
+
+def test_there_are_2080_canonical_6_mers() -> None:
+    names = canonical_kmers(6)
+    assert len(names) == 2080
+    assert names == sorted(
+        {min(w, str(reverse_complement(w))) for w in map("".join, itertools.product("ACGT", repeat=6))}
+    )
+
+
+def test_a_bin_counts_the_words_that_begin_in_it() -> None:
+    sequence = "ACGTTGCAAC"
+    counts = kmer_counts(encode([sequence]), 3, starts=(0, 4))[0].reshape(2, -1)
+    np.testing.assert_array_equal(counts[0], kmer_counts(encode([sequence[:6]]), 3)[0])
+    np.testing.assert_array_equal(counts[1], kmer_counts(encode([sequence[4:]]), 3)[0])
+
+
+def test_both_strands_count_the_same() -> None:
+    tokens = np.random.default_rng(0).integers(0, 5, (20, 60)).astype(np.uint8)
+    np.testing.assert_array_equal(kmer_counts(tokens), kmer_counts(np.asarray(reverse_complement(tokens))))
+
+
+def test_composition_of_known_sequences() -> None:
+    found = composition(encode(["CGCGCGCG", "GGGGCCCC", "AATTNNNN", "NNNNNNNN"]))
+    np.testing.assert_allclose(found[0], [1, 4 / (4 * 4 / 8), 0])
+    np.testing.assert_allclose(found[1], [1, 0, 0])
+    np.testing.assert_allclose(found[2], [0, 0, 0.5])
+    np.testing.assert_allclose(found[3], [0, 0, 1])
+
+
+@pytest.mark.parametrize(("genes", "features"), [(300, 20), (60, 90)])  # more genes than features, and fewer
+def test_ridge_is_scikit_learns_with_the_penalty_that_is_best_on_what_is_left_out(
+    genes: int, features: int
+) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(2, 1, (genes, features)).astype(np.float32)
+    y = x[:, :2] @ rng.normal(size=(2, 2)) + rng.normal(size=(genes, 2)) + 7
+    learned = np.arange(genes) % 5 > 0
+    fold = np.arange(learned.sum()) % 3
+    train, known = x[learned].astype(float), y[learned]
+    unit = ((train - train.mean(axis=0)) ** 2).sum() / features
+
+    def error(exponent: float) -> float:
+        total = 0.0
+        for held_out in range(3):
+            model = Ridge(alpha=unit * 10**exponent).fit(train[fold != held_out], known[fold != held_out])
+            off = (model.predict(train[fold == held_out]) - known[fold == held_out]) ** 2
+            total += (off / known.var(axis=0)).sum()
+        return total
+
+    best = min((-2, -1, 0, 1), key=error)
+    best = min((best, best - 0.5, best + 0.5), key=error)
+    expected = Ridge(alpha=unit * 10**best).fit(train, known).predict(x.astype(float))
+    np.testing.assert_allclose(ridge(x, known, learned, fold), expected, atol=2e-3)  # float32 products
+
+
+def test_what_the_other_genes_express_changes_nothing() -> None:
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(0, 4, (90, 80)).astype(np.uint8)
+    targets = rng.normal(size=(90, 2)).astype(np.float32)
+    chroms = pd.Series([f"chr{i % 6}" for i in range(90)])
+    learned = ~chroms.isin(["chr4", "chr5"]).to_numpy()
+    first = fit_baselines(tokens, targets, chroms, learned)
+    targets[~learned] = np.nan
+    second = fit_baselines(tokens, targets, chroms, learned)
+    assert set(first) == {"mean", "composition", "kmers", "kmers_by_distance"}
+    for name, values in first.items():
+        assert values.shape == (90, 2)
+        np.testing.assert_array_equal(values, second[name])
+    np.testing.assert_allclose(first["mean"], np.tile(targets[learned].mean(axis=0), (90, 1)), rtol=1e-5)
+    line = LinearRegression().fit(composition(tokens)[learned], targets[learned])
+    np.testing.assert_allclose(first["composition"], line.predict(composition(tokens)), atol=1e-4)
+
+
+def test_a_lone_training_chromosome_and_a_short_window_will_do() -> None:
+    tokens = np.random.default_rng(3).integers(0, 4, (30, 10)).astype(np.uint8)
+    targets = np.random.default_rng(4).normal(size=(30, 1)).astype(np.float32)
+    chroms = pd.Series(["chr1"] * 20 + ["chr2"] * 10)
+    found = fit_baselines(tokens, targets, chroms, (chroms == "chr1").to_numpy())
+    assert set(found) == {"mean", "composition", "kmers"}
+    assert all(np.isfinite(values).all() for values in found.values())
+
+
+@pytest.mark.parametrize(("upstream", "reached"), [(500, 0.478), (1000, 0.384)])
+def test_ridge_reaches_on_yeast_what_it_reached_elsewhere(yeast: Path, upstream: int, reached: float) -> None:
+    genes, expression = read_genes(yeast / "genes.bed"), read_expression(yeast / "salt_response.tsv")
+    promoters, _ = prepare(Genome(yeast / "genome.fa.gz"), genes, expression, upstream=upstream)
+    chroms = promoters.genes["chrom"]
+    test = chroms.isin(["chrIV", "chrXV"]).to_numpy()
+    found = fit_baselines(promoters.tokens, promoters.targets, chroms, ~test)
+    observed = promoters.targets[test]
+    r = {name: float(pearson(observed, values[test])[0]) for name, values in found.items()}
+    assert r["kmers"] == pytest.approx(reached, abs=SE)
+    assert r["kmers_by_distance"] == pytest.approx(0.47, abs=SE)  # with distance the wider window costs nothing
+    assert r["composition"] < 0.2
