@@ -17,7 +17,7 @@ import ray.tune
 import torch
 from ray import ActorID, PlacementGroupID
 from ray._private.state import state
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined] # generated, untyped
 from ray.train import Checkpoint, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune.experiment import Trial

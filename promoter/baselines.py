@@ -60,12 +60,12 @@ def fit_baselines(
 
 def composition(tokens: np.ndarray) -> np.ndarray:
     """Return GC content, CpG observed over expected (Gardiner-Garden & Frommer 1987), share of N: (genes, 3)."""
-    length = tokens.shape[1]
+    unknown = (tokens >= N_TOKEN).mean(axis=1)
     known = np.maximum((tokens < N_TOKEN).sum(axis=1), 1)
     c, g = (tokens == 1).sum(axis=1), (tokens == 2).sum(axis=1)
     cpg = ((tokens[:, :-1] == 1) & (tokens[:, 1:] == 2)).sum(axis=1)
     expected = np.maximum(c * g / known, 1)  # at least one, so that sequences without C or G stay finite
-    return np.stack([(c + g) / known, cpg / expected, 1 - known / length], axis=1)
+    return np.stack([(c + g) / known, cpg / expected, unknown], axis=1)
 
 
 def kmer_counts(tokens: np.ndarray, k: int = K, starts: tuple[int, ...] = (0,)) -> np.ndarray:
