@@ -339,8 +339,11 @@ def test_a_trial_goes_on_from_its_checkpoint_when_its_processes_are_killed(
     driver = start("tune", a_trial(tmp_path, data, workers))
     for name, epoch in kills.items():
         kill_one(driver, name, tmp_path, epoch)
+    deadline = time.monotonic() + 300  # only so that a search that waits for ever ends the test
     while len(before := epochs_reported(tmp_path)) < EPOCHS:
-        assert driver.poll() is None
+        if driver.poll() is not None or time.monotonic() > deadline:
+            driver.kill()
+            raise AssertionError(f"the trial never came to its end, only to epoch {max(before, default=0)}")
         time.sleep(0.05)
     assert before.count(1) == 1, "it began anew"
     lines = read_until(driver, "trials, figures, model and metrics in")
