@@ -65,6 +65,35 @@ def evaluate_predictions(
     return result
 
 
+def pearson_difference(
+    observed: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int = 1000
+) -> tuple[float, tuple[float, float]]:
+    """Return by how much the first prediction's r exceeds the second's, with a paired 95% bootstrap interval.
+
+    Both are evaluated on the same resampled genes, so that what makes a sample easy or hard for both cancels.
+
+    Args:
+        observed: shape (genes,); genes where it is NaN are left out.
+        first: predictions of the same genes.
+        second: those of the model to compare with.
+        seed: of the bootstrap.
+        resamples: of the genes, with replacement.
+
+    Returns:
+        The difference, and the bounds of its percentile interval; NaN where an r is undefined.
+    """
+    known = np.isfinite(observed)
+    columns = [_float64(values[known]) for values in (observed, first, second)]
+    y, a, b = columns
+    difference = float(pearson(y[:, None], a[:, None])[0] - pearson(y[:, None], b[:, None])[0])
+    if not np.isfinite(difference):
+        return difference, (float("nan"), float("nan"))
+    means = _resampled_means(_moments([(y, a), (y, b)]), seed, resamples)
+    draws = _correlation(means[:, :5]) - _correlation(means[:, 5:])
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return difference, (float(low), float(high))
+
+
 def _with_intervals(observed: np.ndarray, predicted: np.ndarray, seed: int, resamples: int) -> dict[str, Any]:
     n = len(observed)
     if n == 0:
@@ -89,25 +118,35 @@ def _bootstrap(x: np.ndarray, y: np.ndarray, seed: int, resamples: int) -> dict[
     A resample is a multinomial count for each gene, so that all metrics of all resamples are one
     matrix product of counts and moments. Ranks are those of the full sample.
     """
-    rng = np.random.default_rng(seed)
-    n = len(x)
     rank_x, rank_y = _ranks(x[:, None])[:, 0], _ranks(y[:, None])[:, 0]
-    moments = [_float64(y - x) ** 2]
-    for first, second in ((x, y), (rank_x, rank_y)):
-        a, b = _float64(first) - np.mean(first), _float64(second) - np.mean(second)
-        moments += [a, b, a * a, b * b, a * b]
-    moments = np.stack(moments, axis=1)
-    means = []
-    for done in range(0, resamples, _RESAMPLES_AT_ONCE):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(_RESAMPLES_AT_ONCE, resamples - done))
-        means.append(counts @ moments / n)
-    m = np.concatenate(means)
+    off = _float64(y - x)[:, None] ** 2
+    m = _resampled_means(np.hstack([off, _moments([(x, y), (rank_x, rank_y)])]), seed, resamples)
     draws = {"mse": m[:, 0], "pearson": _correlation(m[:, 1:6]), "spearman": _correlation(m[:, 6:11])}
     # a resample of few genes may be constant, and then has no correlation
     return {
         name: np.nanquantile(draw, [0.025, 0.975]) if np.isfinite(draw).any() else np.full(2, np.nan)
         for name, draw in draws.items()
     }
+
+
+def _moments(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return what the correlation of each pair is made of: a, b, a², b², ab of each gene, (genes, 5 * pairs)."""
+    columns = []
+    for first, second in pairs:
+        a, b = _float64(first) - np.mean(first), _float64(second) - np.mean(second)
+        columns += [a, b, a * a, b * b, a * b]
+    return np.stack(columns, axis=1)
+
+
+def _resampled_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Return the means of the columns over genes drawn with replacement: (resamples, columns)."""
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    means = []
+    for done in range(0, resamples, _RESAMPLES_AT_ONCE):
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(_RESAMPLES_AT_ONCE, resamples - done))
+        means.append(counts @ values / n)
+    return np.concatenate(means)
 
 
 def _correlation(m: np.ndarray) -> np.ndarray:

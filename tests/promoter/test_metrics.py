@@ -141,3 +141,34 @@ def test_each_split_and_target_is_summarised_by_itself_and_genes_of_no_split_by_
     val = frame[14:20]
     assert found["val"]["b"]["pearson"] == pytest.approx(np.corrcoef(val["b"], val["b_predicted"])[0, 1])
     json.dumps(found, allow_nan=False)
+
+
+def test_paired_difference_is_that_of_resampling_genes_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    observed = rng.normal(size=200)
+    first, second = observed + rng.normal(size=200), observed + 2 * rng.normal(size=200)
+    difference, (low, high) = metrics.pearson_difference(observed, first, second, resamples=4000)
+
+    def apart(rows: np.ndarray) -> float:
+        return np.corrcoef(observed[rows], first[rows])[0, 1] - np.corrcoef(observed[rows], second[rows])[0, 1]
+
+    assert difference == pytest.approx(apart(np.arange(200)), abs=1e-12)
+    by_hand = np.quantile([apart(rng.integers(0, 200, 200)) for _ in range(4000)], [0.025, 0.975])
+    assert [low, high] == pytest.approx(by_hand, abs=0.01)  # both are drawn
+    missing = observed.copy()
+    missing[:50] = np.nan
+    assert metrics.pearson_difference(missing, first, second) == metrics.pearson_difference(
+        observed[50:], first[50:], second[50:]
+    )
+    assert np.isnan(metrics.pearson_difference(observed, first, np.ones(200))[0])
+
+
+def test_pairing_narrows_the_interval_of_two_predictions_that_err_alike() -> None:
+    rng = np.random.default_rng(1)
+    observed = rng.normal(size=300)
+    shared = observed + rng.normal(size=300)
+    first, second = (shared + 0.1 * rng.normal(size=300) for _ in range(2))
+    _, (low, high) = metrics.pearson_difference(observed, first, second)
+    alone = summary(observed, first)["pearson_ci95"]
+    assert high - low < 0.3 * (alone[1] - alone[0])
+    assert low < 0 < high
