@@ -165,7 +165,7 @@ class TrialByDDP(ray.tune.Trainable):
         try:
             if done:
                 self.run.result()
-        except Exception as error:  # as above
+        except Exception as error:  # _failure raises it again unless that is of no use
             return {**_failure(error), "done": True}
         if record is None:
             raise RuntimeError("its workers ended before the last epoch")

@@ -139,19 +139,20 @@ def ridge(features: np.ndarray, known: np.ndarray, learned: np.ndarray, fold_of_
     fit = _Dual(train, y) if len(train) <= x.shape[1] else _Primal(train, y)
     parts = [fold_of_gene == fold for fold in np.unique(fold_of_gene)]
     unit = float(np.square(train, dtype=np.float64).sum()) / x.shape[1] + 1e-6
-    variance = y.var(axis=0) + 1e-12
-
-    @functools.cache
-    def error(exponent: float) -> float:
-        """Squared error on what is left out, in units of each target's variance."""
-        found = ((fit.predict(train[part], ~part, unit * 10**exponent), y[part]) for part in parts)
-        return sum(float((np.square(predicted - observed) / variance).sum()) for predicted, observed in found)
-
     best = 0.0
     if len(parts) > 1:
+        left_out = [(fit.predictor(train[part], ~part), y[part]) for part in parts]
+        variance = y.var(axis=0) + 1e-12
+
+        @functools.cache
+        def error(exponent: float) -> float:
+            """Squared error on what is left out, in units of each target's variance."""
+            found = ((predict(unit * 10**exponent), observed) for predict, observed in left_out)
+            return sum(float((np.square(predicted - observed) / variance).sum()) for predicted, observed in found)
+
         best = min(_COARSE, key=error)
         best = min((best, *(best + step for step in _FINE)), key=error)
-    return fit.predict(x, np.ones(len(train), bool), unit * 10**best).astype(np.float64)
+    return fit.predictor(x, np.ones(len(train), bool))(unit * 10**best).astype(np.float64)
 
 
 class _Primal:
@@ -161,14 +162,13 @@ class _Primal:
         self.train, self.y = train, y
         self.gram = train.T @ train
 
-    def predict(self, x: np.ndarray, used: np.ndarray, penalty: float) -> np.ndarray:
-        """Predict `x` from the training genes `used`."""
+    def predictor(self, x: np.ndarray, used: np.ndarray) -> Callable[[float], np.ndarray]:
+        """Return what predicts `x` from the training genes `used`, given the penalty."""
         left = self.train[~used]
-        gram = self.gram - left.T @ left
         mean, y = self.train[used].mean(axis=0), self.y[used]
-        gram -= used.sum() * np.outer(mean, mean)
-        weights = _solve(gram, self.train[used].T @ (y - y.mean(axis=0)), penalty)
-        return (x - mean) @ weights + y.mean(axis=0)
+        gram = self.gram - left.T @ left - used.sum() * np.outer(mean, mean)
+        moment = self.train[used].T @ (y - y.mean(axis=0))
+        return lambda penalty: (x - mean) @ _solve(gram, moment, penalty) + y.mean(axis=0)
 
 
 class _Dual:
@@ -178,18 +178,19 @@ class _Dual:
         self.train, self.y = train, y
         self.kernel = train @ train.T
 
-    def predict(self, x: np.ndarray, used: np.ndarray, penalty: float) -> np.ndarray:
-        """Predict `x` from the training genes `used`."""
+    def predictor(self, x: np.ndarray, used: np.ndarray) -> Callable[[float], np.ndarray]:
+        """Return what predicts `x` from the training genes `used`, given the penalty."""
         kernel, y = self.kernel[np.ix_(used, used)], self.y[used]
-        row = kernel.mean(axis=0)
-        weights = _solve(kernel - row - row[:, None] + row.mean(), y - y.mean(axis=0), penalty)
-        new = x @ self.train[used].T
-        return (new - new.mean(axis=1, keepdims=True) - row + row.mean()) @ weights + y.mean(axis=0)
+        row, new = kernel.mean(axis=0), x @ self.train[used].T
+        centred = kernel - row - row[:, None] + row.mean()
+        centred_new = new - new.mean(axis=1, keepdims=True) - row + row.mean()
+        return lambda penalty: centred_new @ _solve(centred, y - y.mean(axis=0), penalty) + y.mean(axis=0)
 
 
 def _solve(products: np.ndarray, moment: np.ndarray, penalty: float) -> np.ndarray:
-    products[np.diag_indices(len(products))] += penalty
-    factor = linalg.cho_factor(products, overwrite_a=True, check_finite=False)
+    penalised = products.copy()  # of all penalties the same
+    penalised[np.diag_indices(len(penalised))] += penalty
+    factor = linalg.cho_factor(penalised, overwrite_a=True, check_finite=False)
     return linalg.cho_solve(factor, moment, check_finite=False)
 
 

@@ -83,8 +83,7 @@ def pearson_difference(
         The difference, and the bounds of its percentile interval; NaN where an r is undefined.
     """
     known = np.isfinite(observed)
-    columns = [_float64(values[known]) for values in (observed, first, second)]
-    y, a, b = columns
+    y, a, b = (_float64(values[known]) for values in (observed, first, second))
     difference = float(pearson(y[:, None], a[:, None])[0] - pearson(y[:, None], b[:, None])[0])
     if not np.isfinite(difference):
         return difference, (float("nan"), float("nan"))
