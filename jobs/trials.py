@@ -195,14 +195,13 @@ class Reclaim(ray.tune.Callback):
     machine; the next trial would wait for ever.
     """
 
-    def __init__(self) -> None:
-        self.looked = 0.0
+    _looked = 0.0  # in the class: Ray pickles the object, and another machine's clock counts from elsewhere
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Look now and then; Tune comes by several times a second."""
-        if time.monotonic() - self.looked < 1:
+        if time.monotonic() - Reclaim._looked < 1:
             return
-        self.looked = time.monotonic()
+        Reclaim._looked = time.monotonic()
         for group in _abandoned():
             remove_placement_group(PlacementGroup(group))
 
