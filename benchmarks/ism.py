@@ -11,8 +11,8 @@ largest |score|. Memory is the peak of a process that does nothing else.
 
 sizes: seconds a gene by window length and by number of filters.
 
-jobs: `jobs.ism` on 1 and 2 workers beside the bare engine in one process, one thread a worker; genes a second
-once all workers run, that is by the times at which the parts appear.
+jobs: `jobs.ism` on 1 and 2 workers beside as many processes of the bare engine (and the predictions, which the job
+stores too), one thread each; genes a second once all workers run, that is by the times at which the parts appear.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from promoter.ism.incremental import operations
 from promoter.memory import keep_freed_memory
 from promoter.model import CNNConfig, PromoterCNN
 from promoter.sequence import decode, one_hot
+from promoter.training import predict
 
 LENGTH = 2000
 LOOPED = 200  # mutants that the loop is timed on
@@ -149,13 +150,14 @@ def jobs(rounds: int) -> None:
 
 
 def bare_engine() -> float:
-    """Return the genes a second of a process that does what a task does, less Ray and files."""
+    """Return the genes a second of a process that computes what a task computes, without Ray and files."""
     torch.set_num_threads(1)
     keep_freed_memory()
     torch.manual_seed(0)
     model, tokens = network(CNNConfig()), random_tokens(24, LENGTH).numpy()
     saturation_mutagenesis(model, tokens[:2])
     began = time.perf_counter()
+    predict(model, tokens)
     saturation_mutagenesis(model, tokens)
     return len(tokens) / (time.perf_counter() - began)
 
