@@ -13,7 +13,8 @@ from jobs.config import resolved, write_config
 from jobs.ism import ism
 from jobs.predict import predict
 from jobs.prepare import prepare
-from jobs.train import scaling_config, train
+from jobs.train import train
+from jobs.training_run import scaling_config
 from promoter import storage
 from promoter.errors import InputError
 from promoter.ism import load_scores

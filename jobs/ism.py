@@ -14,8 +14,8 @@ from upath import UPath
 from jobs import cluster
 from jobs.cli import console, one_line, run
 from jobs.config import resolved, write_config
-from promoter import splits, storage
-from promoter.checkpoint import ModelInfo, PackedModel, pack_model, unpack_ensemble
+from promoter import storage
+from promoter.checkpoint import ModelInfo, PackedModel, pack_models, unpack_ensemble
 from promoter.dataset import Promoters, locate, read_promoters, select
 from promoter.errors import InputError
 from promoter.ism import Scores, saturation_mutagenesis
@@ -57,7 +57,7 @@ def ism(
     Run again after an interruption it computes only what is missing.
 
     Args:
-        model: model directory that jobs.train wrote.
+        model: model directory that jobs.train wrote, or folder of its folds, an ensemble.
         data: folder that jobs.prepare wrote, or a FASTA of sequences as long as the model's window.
         out: folder for scores/part-*.parquet, manifest.json and config.yaml.
         genes: ids to score; all by default.
@@ -73,11 +73,11 @@ def ism(
     if genes_per_task is not None and genes_per_task < 1:
         raise InputError(f"--genes_per_task {genes_per_task}: must be at least 1")
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
-    members = [pack_model(folder) for folder in (model, *(ensemble or []))]
+    members = pack_models([model, *(ensemble or [])])
     network, info = unpack_ensemble(members)
     promoters = read_promoters(data)
     require_fitting(promoters, info)
-    rows = select(promoters, genes, splits.assign(promoters.genes["chrom"], info.split_of_chrom), split)
+    rows = select(promoters, genes, info.split_of(promoters.genes), split)
     where = storage.require_writable(out)
     identity = _identity(members, promoters, rows, dtype)
     earlier = _earlier_run(where, identity, genes_per_task)

@@ -9,7 +9,7 @@ from jobs import cluster
 from jobs.cli import console, run
 from jobs.config import resolved, write_config
 from promoter import storage
-from promoter.checkpoint import PackedModel, pack_model, unpack_ensemble
+from promoter.checkpoint import PackedModel, pack_models, unpack_ensemble
 from promoter.dataset import locate, read_promoters
 from promoter.errors import InputError
 from promoter.predictions import predictions_table, require_fitting, write_predictions
@@ -30,7 +30,7 @@ def predict(
     """Predict every gene of a data set, or every sequence of a FASTA.
 
     Args:
-        model: model directory that jobs.train wrote.
+        model: model directory that jobs.train wrote, or folder of its folds, an ensemble.
         data: folder that jobs.prepare wrote, or a FASTA of sequences as long as the model's window.
         out: Parquet file with a row a gene, in the order of the data.
         ensemble: more model directories; predictions are the means over all models, with their standard deviation.
@@ -45,7 +45,7 @@ def predict(
         raise InputError(f"--out {out}: must be a file that ends in .parquet")
     if target.is_dir():
         raise InputError(f"--out {out}: is a folder; name a file in it, such as {target / 'predictions.parquet'}")
-    members = [pack_model(folder) for folder in (model, *(ensemble or []))]
+    members = pack_models([model, *(ensemble or [])])
     _, info = unpack_ensemble(members)
     promoters = read_promoters(data)
     require_fitting(promoters, info)
@@ -62,7 +62,7 @@ def predict(
         ):
             predicted[:, rows] = result
             advance(result.shape[1])
-    spread = predicted.std(axis=0) if ensemble else None
+    spread = predicted.std(axis=0, ddof=1) if len(members) > 1 else None
     write_predictions(target, predictions_table(promoters, info, predicted.mean(axis=0), spread))
     inputs = {packed.source: packed.checksum for packed in members} | {str(locate(data)): promoters.checksum}
     write_config(target.with_suffix(".config.yaml"), settings, inputs)

@@ -25,7 +25,9 @@ from jobs import cluster
 from jobs.cli import PROVENANCE, console, run
 from jobs.config import require_same, resolved, write_config
 from jobs.search_table import SearchScreen, number_of, short, trials_table
-from jobs.train import describe, scaling_config, train, with_targets
+from jobs.train import train
+from jobs.training_run import at_once as fitting
+from jobs.training_run import describe, scaling_config, with_targets
 from jobs.trials import (
     MAX_FAILURES,
     Halving,
@@ -39,6 +41,7 @@ from jobs.trials import (
 from promoter import checkpoint, plots, storage
 from promoter.dataset import Promoters, locate, read_promoters
 from promoter.errors import InputError
+from promoter.holdout import of_chromosomes
 from promoter.model import CNNConfig, PromoterCNN
 from promoter.search import DEFAULT_SPACE, SearchSpace, importance
 from promoter.splits import SplitConfig, chromosome_folds, split_by_chromosome
@@ -105,6 +108,11 @@ def tune(
         raise InputError(
             f"--split.val {', '.join(split.val)}: with --folds {folds} each fold has its own; use --folds 1"
         )
+    if not split.by_chromosome or split.homology != "report":
+        raise InputError(
+            "--split.random, --split.by and --split.homology: a search holds out whole chromosomes, whatever they "
+            "share; give these to jobs.train, with the best.yaml of the search"
+        )
     promoters = read_promoters(data)
     if not promoters.target_names:
         raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
@@ -141,7 +149,7 @@ def tune(
         str(where / _SEARCH),
     )
     if not (where / _BEST).exists():
-        limit = at_once or (None if workers == 1 else _groups(place, scaling))
+        limit = at_once or (None if workers == 1 else fitting(place, scaling))
         found = _search(job, where, count, algorithm, points, asha, limit, training.seed)
         _write_results(where, found, job, held_out, data, settings, keep_folds, promoters)
     _train_best(where, data)
@@ -291,16 +299,6 @@ def _restored(folder: str, trainable: Any) -> ray.tune.Tuner | None:
     return ray.tune.Tuner.restore(folder, trainable, resume_unfinished=True)
 
 
-def _groups(place: cluster.Cluster, scaling: ray.train.ScalingConfig) -> int:
-    """Return how many trials of several workers fit at a time."""
-    workers: Any = scaling.num_workers
-    each: Any = scaling.resources_per_worker or {}
-    fitting = [place.cpus // max(1, workers * each.get("CPU", 0))]
-    if each.get("GPU"):
-        fitting.append(int(place.gpus // (workers * each["GPU"])))
-    return max(1, min(fitting))
-
-
 def _show_start(promoters: Promoters, held_out: _HeldOut, count: int, seeds: int) -> None:
     chroms = promoters.genes["chrom"]
     for number, fold in enumerate(held_out.folds, start=1):
@@ -376,7 +374,8 @@ def _write_folds(folder: UPath, best: Trial, job: TrialJob, held_out: _HeldOut, 
         fold, seed = divmod(index, job.seeds)
         split_of_chrom = dict.fromkeys(held_out.fold_of_chrom, "train")
         split_of_chrom |= dict.fromkeys(held_out.folds[fold], "val") | dict.fromkeys(held_out.test, "test")
-        info = describe(promoters, split_of_chrom, replace(recipe, seed=recipe.seed + seed))
+        parted = of_chromosomes(promoters.genes, split_of_chrom)
+        info = describe(promoters, parted, replace(recipe, seed=recipe.seed + seed))
         info = replace(info, training={**info.training, "best_epoch": training.states[index].best_epoch})
         name = f"fold_{fold + 1}" + (f"_seed_{seed + 1}" if job.seeds > 1 else "")
         checkpoint.save_model(folder / name, network, info)

@@ -16,6 +16,7 @@ from scipy import linalg
 from promoter.sequence import BASES, N_TOKEN, reverse_complement
 from promoter.splits import chromosome_folds
 
+BASELINES = ("mean", "composition", "kmers", "kmers_by_distance")
 K = 6  # of the k-mers: 2,080 canonical ones, about as many as a small genome has genes
 _FOLDS = 3
 _GENES_AT_ONCE = 500  # bounds the memory of counting

@@ -1,10 +1,14 @@
-"""Model directories: `model.safetensors` (weights) and `model.yaml` (everything else). Never pickle."""
+"""Model directories: `model.safetensors` (weights) and `model.yaml` (everything else). Never pickle.
+
+Where what was held out does not follow from the chromosomes, `split.tsv` names it gene by gene.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -20,12 +24,13 @@ import promoter
 from promoter import storage
 from promoter.errors import InputError
 from promoter.model import CNNConfig, PromoterCNN
-from promoter.splits import SPLITS
+from promoter.splits import SPLITS, assign
 from promoter.storage import AnyPath
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.yaml"
+GENES = "split.tsv"
 _ARCHITECTURE = "promoter_cnn"
 
 
@@ -40,6 +45,7 @@ class ModelInfo:
             return original units.
         transform: of the expression values, by its name in `jobs.prepare`.
         split: `train`, `val`, `test` -> chromosomes, so that what was held out can be told from the model.
+        split_of_gene: genes of which that is not so -> chromosome and split, None for a gene that was left out.
         data: `sha256` of the data set trained on.
         training: the training configuration and `best_epoch`.
         versions: of the software that trained it.
@@ -50,6 +56,7 @@ class ModelInfo:
     standardisation: dict[str, list[float]] = field(default_factory=dict)
     transform: str | None = None
     split: dict[str, list[str]] = field(default_factory=dict)
+    split_of_gene: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -59,24 +66,39 @@ class ModelInfo:
         """Chromosome -> split."""
         return {chrom: name for name, chroms in self.split.items() for chrom in chroms}
 
+    def split_of(self, genes: pd.DataFrame) -> pd.Series:
+        """Return what each gene was to the model: its split, None for one that it never met.
+
+        Args:
+            genes: columns `gene_id` and `chrom`, of any data set.
+        """
+        split = assign(genes["chrom"], self.split_of_chrom).astype("object")
+        if self.split_of_gene:
+            listed = genes["gene_id"].isin(self.split_of_gene.keys())
+            named = [self.split_of_gene[gene][1] for gene in genes["gene_id"][listed]]
+            split[listed] = pd.Series(named, index=split.index[listed], dtype="object")
+        return split.where(split.notna(), None)
+
 
 @dataclass(frozen=True)
 class PackedModel:
-    """A model directory as two byte strings, to be sent to another process.
+    """A model directory as byte strings, to be sent to another process.
 
     Attributes:
         description: content of `model.yaml`.
         weights: content of `model.safetensors`.
         source: where it was read, for messages.
+        genes: content of `split.tsv`; empty where there is none.
     """
 
     description: bytes
     weights: bytes
     source: str
+    genes: bytes = b""
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of description and weights."""
+        """SHA-256 of description (which holds that of `split.tsv`) and weights."""
         return hashlib.sha256(hashlib.sha256(self.description).digest() + self.weights).hexdigest()
 
 
@@ -107,14 +129,18 @@ def save_model(folder: AnyPath, model: PromoterCNN, info: ModelInfo) -> None:
     where = storage.resolve(folder)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(state)
+    genes = _genes_to_bytes(info.split_of_gene)
+    described = _plain(asdict(replace(info, split_of_gene={})))
+    del described["split_of_gene"]
     description = {
         "format": FORMAT,
         "architecture": {"name": _ARCHITECTURE, **_plain(asdict(model.config))},
-        **_plain(asdict(info)),
+        **described,
+        **({"genes_sha256": hashlib.sha256(genes).hexdigest()} if genes else {}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     text = yaml.safe_dump(description, sort_keys=False).encode()
-    _write(where, PackedModel(text, weights, str(where)))
+    _write(where, PackedModel(text, weights, str(where), genes))
 
 
 def copy_model(source: AnyPath, target: AnyPath) -> None:
@@ -134,7 +160,29 @@ def pack_model(folder: AnyPath) -> PackedModel:
     for name in (DESCRIPTION, WEIGHTS):
         if not (where / name).exists():
             raise InputError(f"{where}: holds no {name}; give the 'model' folder that jobs.train wrote")
-    return PackedModel((where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes(), str(where))
+    genes = (where / GENES).read_bytes() if (where / GENES).exists() else b""
+    return PackedModel((where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes(), str(where), genes)
+
+
+def pack_models(folders: Sequence[AnyPath]) -> list[PackedModel]:
+    """Read the models of an ensemble.
+
+    Args:
+        folders: model directories, or folders of several: those that hold a model directory, or a `model` in which
+            there is one, such as the `folds` of jobs.train and jobs.tune, or what holds it.
+
+    Raises:
+        InputError: no model in one of them.
+    """
+    return [pack_model(where) for folder in folders for where in _model_folders(storage.resolve(folder))]
+
+
+def _model_folders(where: UPath) -> list[UPath]:
+    if (where / DESCRIPTION).exists() or not where.is_dir():
+        return [where]
+    folds = where / "folds" if (where / "folds").is_dir() else where
+    inside = [one / "model" if (one / "model").is_dir() else one for one in sorted(folds.iterdir(), key=str)]
+    return [one for one in inside if (one / DESCRIPTION).exists()] or [where]
 
 
 def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tuple[PromoterCNN, ModelInfo]:
@@ -144,14 +192,20 @@ def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tup
         InputError: another format version, or files that do not belong together.
     """
     description = _read_description(packed)
-    if hashlib.sha256(packed.weights).hexdigest() != description.get("weights_sha256"):
-        raise InputError(
-            f"{packed.source}: {WEIGHTS} is not the file that {DESCRIPTION} describes (SHA-256 differs); "
-            "copy the whole directory again"
-        )
+    for name, content, wanted in (
+        (WEIGHTS, packed.weights, description.get("weights_sha256")),
+        (GENES, packed.genes, description.get("genes_sha256", _SHA256_OF_NOTHING)),
+    ):
+        if hashlib.sha256(content).hexdigest() != wanted:
+            raise InputError(
+                f"{packed.source}: {name} is not the file that {DESCRIPTION} describes (SHA-256 differs); "
+                "copy the whole directory again"
+            )
     try:
         known = {one.name for one in fields(ModelInfo)}
+        known.remove("split_of_gene")
         info = ModelInfo(**{key: value for key, value in description.items() if key in known})
+        info = replace(info, split_of_gene=_genes_from_bytes(packed.genes))
         architecture: dict[str, Any] = dict(description["architecture"])
         name = architecture.pop("name")
         length = info.window["length"]
@@ -186,19 +240,29 @@ def unpack_ensemble(members: Sequence[PackedModel]) -> tuple[PromoterCNN, ModelI
         InputError: as for `unpack_model`, or the models differ in targets or window.
     """
     model, info = unpack_model(members[0])
-    together = dict(info.split_of_chrom)
+    everyone = [info]
     for other in members[1:]:
         _, theirs = unpack_model(other)
+        everyone.append(theirs)
         for name in ("targets", "window"):
             if getattr(theirs, name) != getattr(info, name):
                 raise InputError(
                     f"--ensemble {other.source}: has {name} {getattr(theirs, name)}, {members[0].source} has "
                     f"{getattr(info, name)}; give models that were trained on the same data"
                 )
-        for chrom, name in theirs.split_of_chrom.items():
-            together[chrom] = min(name, together.get(chrom, name), key=SPLITS.index)
-    split = {name: [chrom for chrom, found in together.items() if found == name] for name in info.split}
-    return model, replace(info, split=split)
+    of_chrom: dict[str, str] = {}
+    for one in everyone:
+        for chrom, name in one.split_of_chrom.items():
+            of_chrom[chrom] = min(name, of_chrom.get(chrom, name), key=SPLITS.index)
+    listed = {gene: chrom for one in everyone for gene, (chrom, _) in one.split_of_gene.items()}
+    asked = pd.DataFrame({"gene_id": list(listed), "chrom": list(listed.values())}, dtype="object")
+    known = zip(*(one.split_of(asked) for one in everyone), strict=True)
+    of_gene = {
+        gene: (chrom, min((name for name in names if name is not None), key=SPLITS.index, default=None))
+        for (gene, chrom), names in zip(listed.items(), known, strict=True)
+    }
+    split = {name: [chrom for chrom, found in of_chrom.items() if found == name] for name in info.split}
+    return model, replace(info, split=split, split_of_gene=of_gene)
 
 
 def load_model(folder: AnyPath, device: str | torch.device = "cpu") -> PromoterCNN:
@@ -224,9 +288,28 @@ def load_info(folder: AnyPath) -> ModelInfo:
 
 
 def _write(where: UPath, packed: PackedModel) -> None:
-    for name, content in ((WEIGHTS, packed.weights), (DESCRIPTION, packed.description)):
-        with storage.open_whole(where / name) as file:
-            file.write(content)
+    for name, content in ((WEIGHTS, packed.weights), (GENES, packed.genes), (DESCRIPTION, packed.description)):
+        if content:
+            with storage.open_whole(where / name) as file:
+                file.write(content)
+
+
+_SHA256_OF_NOTHING = hashlib.sha256().hexdigest()
+
+
+def _genes_to_bytes(split_of_gene: Mapping[str, tuple[str, str | None]]) -> bytes:
+    if not split_of_gene:
+        return b""
+    rows = [(gene, chrom, split) for gene, (chrom, split) in split_of_gene.items()]
+    table = pd.DataFrame(rows, columns=["gene_id", "chrom", "split"])
+    return table.to_csv(sep="\t", index=False).encode()
+
+
+def _genes_from_bytes(content: bytes) -> dict[str, tuple[str, str | None]]:
+    if not content:
+        return {}
+    table = pd.read_csv(io.BytesIO(content), sep="\t", dtype=str, keep_default_na=False)  # a gene may be called NA
+    return {row.gene_id: (row.chrom, row.split or None) for row in table.itertuples()}  # type: ignore[misc] # text
 
 
 def _read_description(packed: PackedModel) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 METRICS = ("mse", "pearson", "spearman")
+OF_NO_GENES = {"n": 0} | {key: None for name in METRICS for key in (name, f"{name}_ci95")}
 _RESAMPLES_AT_ONCE = 100  # bounds memory: 100 × 20,000 genes of float64 are 16 MB
 
 
@@ -65,6 +66,56 @@ def evaluate_predictions(
     return result
 
 
+def compare_predictions(
+    predictions: pd.DataFrame,
+    others: Mapping[str, np.ndarray],
+    target_names: Sequence[str],
+    splits: Sequence[str] = ("val", "test"),
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Set predictions beside those of other models, of the same genes.
+
+    Args:
+        predictions: columns `split`, and per target `TARGET` and `TARGET_predicted`.
+        others: name -> predictions, shape (genes, targets), in the order of the table.
+        target_names: the targets.
+        splits: to compare on.
+        seed: of the bootstrap.
+
+    Returns:
+        split -> target -> name -> `mse` and `pearson` of the other model, `pearson_difference`, by which the
+        predictions' r exceeds that, and `pearson_difference_ci95`, paired; None where undefined.
+    """
+    result: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for split in splits:
+        rows = (predictions["split"] == split).to_numpy()
+        result[split] = {}
+        for index, target in enumerate(target_names):
+            observed = predictions[target].to_numpy()[rows]
+            known = np.isfinite(observed)
+            observed, ours = observed[known], predictions[f"{target}_predicted"].to_numpy()[rows][known]
+            theirs = {name: values[rows, index][known] for name, values in others.items()}
+            result[split][target] = {name: _compared(observed, ours, one, seed) for name, one in theirs.items()}
+    return result
+
+
+def _compared(observed: np.ndarray, ours: np.ndarray, theirs: np.ndarray, seed: int) -> dict[str, Any]:
+    if not len(observed):
+        return dict.fromkeys(("mse", "pearson", "pearson_difference", "pearson_difference_ci95"))
+    difference, interval = pearson_difference(observed, ours, theirs, seed)
+    defined = np.isfinite(difference)
+    return {
+        "mse": float(mse(observed[:, None], theirs[:, None])[0]),
+        "pearson": _or_none(pearson(observed[:, None], theirs[:, None])[0]),
+        "pearson_difference": _or_none(difference),
+        "pearson_difference_ci95": list(interval) if defined else None,
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
 def pearson_difference(
     observed: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int = 1000
 ) -> tuple[float, tuple[float, float]]:
@@ -96,7 +147,7 @@ def pearson_difference(
 def _with_intervals(observed: np.ndarray, predicted: np.ndarray, seed: int, resamples: int) -> dict[str, Any]:
     n = len(observed)
     if n == 0:
-        return {"n": 0} | {key: None for name in METRICS for key in (name, f"{name}_ci95")}
+        return dict(OF_NO_GENES)
     values = {
         "mse": mse(observed, predicted)[0],
         "pearson": pearson(observed, predicted)[0],

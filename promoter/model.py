@@ -27,6 +27,10 @@ class CNNConfig:
         hidden: units of the hidden layer of the head.
         dropout: probability that a hidden unit is left out in training.
         crop: how many bases of the window the network sees: the last, which lie nearest to the TSS; null for all.
+        bins: stretches of equal length that are averaged each by itself, so that the head can tell where a motif
+            stands; 1 for the global average.
+        both_strands: read the reverse complement too with the same filters, and average the two in each bin; goes
+            with training.reverse_complement 0, since a promoter turned round would leave the bins without meaning.
         n_targets: outputs. jobs.train takes their number from the data: 1 counts as not given, and any other
             number must be that of the data.
     """
@@ -37,6 +41,8 @@ class CNNConfig:
     hidden: int = 32
     dropout: float = 0.3
     crop: int | None = None
+    bins: int = 1
+    both_strands: bool = False
     n_targets: int = 1
 
     def __post_init__(self) -> None:
@@ -54,21 +60,26 @@ class CNNConfig:
         for name in ("channels", "pool_sizes"):
             if any(value < 1 for value in getattr(self, name)):
                 raise InputError(f"model: {name} {list(getattr(self, name))} must all be at least 1")
-        for name in ("hidden", "n_targets"):
+        for name in ("hidden", "bins", "n_targets"):
             if getattr(self, name) < 1:
                 raise InputError(f"model: {name} {getattr(self, name)} must be at least 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"model: dropout {self.dropout} must be at least 0 and below 1")
         if self.crop is not None and self.crop < self.min_length:
             raise InputError(
-                f"model: crop {self.crop} is too short for pool_sizes {list(self.pool_sizes)}, which need at "
-                f"least {self.min_length}; crop less or pool less"
+                f"model: crop {self.crop} is too short for {self.pools}, which need at least {self.min_length}; "
+                "crop less or pool less"
             )
 
     @property
     def min_length(self) -> int:
-        """The shortest window in bases that leaves one position after all pools."""
-        return math.prod(self.pool_sizes)
+        """The shortest window in bases that leaves a position for each bin after all pools."""
+        return math.prod(self.pool_sizes) * self.bins
+
+    @property
+    def pools(self) -> str:
+        """The pools and bins, for messages."""
+        return f"pool_sizes {list(self.pool_sizes)}" + f" and {self.bins} bins" * (self.bins > 1)
 
     def outside(self, length: int) -> int:
         """Return how many of a window's first bases the network does not see."""
@@ -76,7 +87,7 @@ class CNNConfig:
 
 
 class PromoterCNN(nn.Module):
-    """Convolution blocks (convolution, batch norm, ReLU, max pooling), global average, two-layer head.
+    """Convolution blocks (convolution, batch norm, ReLU, max pooling), average over bins, two-layer head.
 
     Args:
         config: the architecture.
@@ -99,7 +110,7 @@ class PromoterCNN(nn.Module):
             )
         )
         self.head = nn.Sequential(
-            nn.Linear(self.config.channels[-1], self.config.hidden),
+            nn.Linear(self.config.channels[-1] * self.config.bins, self.config.hidden),
             nn.ReLU(),
             nn.Dropout(self.config.dropout),
             nn.Linear(self.config.hidden, self.config.n_targets),
@@ -109,12 +120,22 @@ class PromoterCNN(nn.Module):
         """Map one-hot (batch, 4, length) to predictions (batch, targets); a sequence cropped already stays it."""
         length = x_BCL.shape[-1]
         self.require_length(length)
-        x_BC1L = x_BCL[..., self.config.outside(length) :].unsqueeze(2)
+        x_BCL = x_BCL[..., self.config.outside(length) :]
+        if not self.config.both_strands:
+            return self.head(self._features(x_BCL).flatten(1))
+        forward_BCN, reverse_BCN = self._features(torch.cat([x_BCL, x_BCL.flip(1, 2)])).chunk(2)
+        return self.head(((forward_BCN + reverse_BCN.flip(2)) / 2).flatten(1))
+
+    def _features(self, x_BCL: Tensor) -> Tensor:
+        """Return the mean of each filter of the last block in each bin: (batch, channels, bins)."""
+        x_BC1L = x_BCL.unsqueeze(2)
         if x_BC1L.device.type == "cpu":  # oneDNN convolves and pools this layout much faster
             x_BC1L = x_BC1L.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x_BC1L = block(x_BC1L)
-        return self.head(x_BC1L.mean(dim=(2, 3)))
+        if self.config.bins == 1:
+            return x_BC1L.mean(dim=3)
+        return F.adaptive_avg_pool2d(x_BC1L, (1, self.config.bins)).squeeze(2)
 
     @torch.no_grad()
     def rescale_output(self, mean: Sequence[float] | Tensor, sd: Sequence[float] | Tensor) -> None:
@@ -133,8 +154,8 @@ class PromoterCNN(nn.Module):
             )
         if length < self.config.min_length:
             raise InputError(
-                f"model: a window of {length} bases is too short for pool_sizes {list(self.config.pool_sizes)}, "
-                f"which need at least {self.config.min_length}; widen the window or pool less"
+                f"model: a window of {length} bases is too short for {self.config.pools}, which need at least "
+                f"{self.config.min_length}; widen the window or pool less"
             )
 
 

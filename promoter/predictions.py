@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from promoter import splits, storage
+from promoter import storage
 from promoter.checkpoint import ModelInfo
 from promoter.dataset import Promoters
 from promoter.errors import InputError
@@ -41,16 +43,16 @@ def predictions_table(
 
     Args:
         promoters: the genes; observed values are taken where the target has the model's name.
-        info: of the model; its split by chromosome says what each gene was to it.
+        info: of the model; its split says what each gene was to it.
         predicted: float32, shape (genes, targets of the model).
         spread: of an ensemble, its standard deviation over the members, same shape.
 
     Returns:
-        Columns `gene_id`, `chrom`, `split` (None for a chromosome that the model never met), and per
+        Columns `gene_id`, `chrom`, `split` (None for a gene that the model never met), and per
         target `TARGET` (observed, NaN if unknown) and `TARGET_predicted`, with a spread `TARGET_predicted_sd`.
     """
     table = promoters.genes[["gene_id", "chrom"]].reset_index(drop=True)
-    table["split"] = splits.assign(table["chrom"], info.split_of_chrom).astype("object")
+    table["split"] = info.split_of(table)
     observed = dict(zip(promoters.target_names, promoters.targets.T, strict=True))
     unknown = np.full(len(promoters), np.nan, np.float32)
     values = {}
@@ -62,8 +64,45 @@ def predictions_table(
     return pd.concat([table, pd.DataFrame(values)], axis=1)
 
 
+def baselines_table(
+    predictions: pd.DataFrame, targets: Sequence[str], baselines: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
+    """Return what other models predict of the same genes.
+
+    Args:
+        predictions: as `predictions_table` returns them.
+        targets: names.
+        baselines: name -> predictions, shape (genes, targets).
+
+    Returns:
+        Columns `gene_id`, `chrom`, `split`, and per target and model `TARGET_predicted_by_MODEL`.
+    """
+    values = {
+        baseline_column(target, name): predicted[:, index]
+        for index, target in enumerate(targets)
+        for name, predicted in baselines.items()
+    }
+    return pd.concat([predictions[["gene_id", "chrom", "split"]], pd.DataFrame(values)], axis=1)
+
+
+def baseline_column(target: str, name: str) -> str:
+    """Return the name of the column with the predictions of a baseline."""
+    return f"{target}_predicted_by_{name}"
+
+
 def write_predictions(path: AnyPath, table: pd.DataFrame) -> None:
     """Write a predictions table as Parquet, whole or not at all."""
     text, number = pa.string(), pa.float32()
-    fields = [(name, text if name in ("gene_id", "chrom", "split") else number) for name in table.columns]
+    kinds = {"gene_id": text, "chrom": text, "split": text, "fold": pa.int32()}
+    fields = [(name, kinds.get(name, number)) for name in table.columns]
     storage.write_table(path, pa.Table.from_pandas(table, pa.schema(fields), preserve_index=False), {})
+
+
+def read_predictions(path: AnyPath) -> pd.DataFrame:
+    """Read what `write_predictions` wrote.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    with storage.open_table(path, "table of predictions") as file:
+        return file.read().to_pandas()

@@ -1,10 +1,11 @@
-"""Splits by chromosome: whole chromosomes are held out, since neighbours share sequence."""
+"""Which genes are held out: whole chromosomes, since neighbours share sequence; else families, or any genes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,22 +19,44 @@ _EXHAUSTIVE = 10  # up to this many chromosomes all 3^n assignments are tried
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which chromosomes are held out.
+    """Which genes are held out.
 
     Args:
         val: chromosomes of the validation set; chosen by gene count when left out.
         test: chromosomes of the test set; chosen by gene count when left out.
         val_fraction: share of all genes to validate on, where `val` is left out.
         test_fraction: share of all genes to test on, where `test` is left out.
+        by: what is held out whole: a chromosome, or a family of genes with homologous or overlapping promoters.
+        homology: what becomes of held-out genes whose promoter is homologous to one that is learned from: they are
+            counted (report), their relatives are not learned from (drop), or they are learned from too (move).
+        random: hold out any genes; only to show how much a split inflates that ignores what genes share.
+        seed: of the choice where families or any genes are held out.
     """
 
     val: list[str] | None = None
     test: list[str] | None = None
     val_fraction: float = 0.1
     test_fraction: float = 0.1
+    by: Literal["chromosome", "family"] = "chromosome"
+    homology: Literal["report", "drop", "move"] = "report"
+    random: bool = False
+    seed: int = 0
+
+    @property
+    def by_chromosome(self) -> bool:
+        """Whether chromosomes are what is held out."""
+        return self.by == "chromosome" and not self.random
 
     def __post_init__(self) -> None:
-        """Refuse impossible fractions."""
+        """Refuse impossible fractions, and settings that exclude each other."""
+        if self.random and self.by == "family":
+            raise InputError("--split.random and --split.by family exclude each other; give one of them")
+        for name in ("val", "test"):
+            if getattr(self, name) is not None and not self.by_chromosome:
+                other = "--split.random" if self.random else "--split.by family"
+                raise InputError(
+                    f"--split.{name}: {other} does not hold out chromosomes; give --split.{name}_fraction instead"
+                )
         for name in ("val_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"--split.{name} {getattr(self, name)}: must lie between 0 and 1")
@@ -77,6 +100,41 @@ def split_by_chromosome(chroms: pd.Series, config: SplitConfig) -> dict[str, str
         )
     fixed |= _choose(free, counts, wanted)
     return {chrom: fixed.get(chrom, "train") for chrom in order}
+
+
+def split_by_group(group_of_gene: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Deal whole groups of genes out to `train`, `val` and `test`, in random order.
+
+    A group goes to the held-out set that lacks most, if that has room for it, else to training; so the sets come
+    within a group of their fractions, and a group larger than them is learned from.
+
+    Args:
+        group_of_gene: int, shape (genes,); a gene of its own group is dealt out alone.
+        config: fractions and seed.
+
+    Returns:
+        The split of each gene, strings of shape (genes,).
+
+    Raises:
+        InputError: a set without genes.
+    """
+    groups, index = np.unique(group_of_gene, return_inverse=True)
+    sizes = np.bincount(index)
+    room = {"val": config.val_fraction * len(index), "test": config.test_fraction * len(index)}
+    split_of_group = np.full(len(groups), "train", dtype=object)
+    for group in np.random.default_rng(config.seed).permutation(len(groups)):
+        name = max(room, key=lambda one: room[one])
+        if sizes[group] <= room[name] + 0.5:
+            split_of_group[group] = name
+            room[name] -= int(sizes[group])
+    split = split_of_group[index]
+    empty = [name for name in SPLITS if not (split == name).any()]
+    if empty:
+        raise InputError(
+            f"{len(groups)} families of {len(index)} genes leave none for {' and '.join(empty)}; "
+            "raise --split.val_fraction and --split.test_fraction, or take more genes"
+        )
+    return split
 
 
 def assign(chroms: pd.Series, split_of_chrom: Mapping[str, str]) -> pd.Series:

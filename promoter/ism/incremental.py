@@ -13,8 +13,10 @@ mutant then carries the *difference* to them from layer to layer:
   pooling drops, the reference is -inf, so that nothing there counts;
 - later convolutions: for each changed cell of the output one matrix product, of just those changed
   cells of the input that it sees with just those taps;
-- global average: the sum of the differences over the positions; head: in float64, since it alone forms
-  differences of near-equal numbers.
+- average over bins: the sum of the differences over the positions of each; head: in float64, since it alone
+  forms differences of near-equal numbers;
+- a network that reads both strands: the same once more for the reverse complement, in which the mutation stands at
+  the mirrored place; the averages are added before the head.
 
 Positions that are equal modulo the product of the pools change cells in the same pattern, hence are
 computed together, and of those the ones that hold the same base: all their mutants share one table of
@@ -45,7 +47,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promoter.model import CNNConfig, PromoterCNN
-from promoter.sequence import BASES, N_TOKEN, one_hot
+from promoter.sequence import BASES, N_TOKEN, one_hot, reverse_complement
 
 # Bytes of the widest intermediate in one batch of mutants: on a CPU about what the caches hold, and enough
 # for matrix products of full speed; a GPU needs more to be busy.
@@ -124,6 +126,13 @@ class _Sites(NamedTuple):
         counts = {old: len(places) for old, places in found.items()}
         return cls(sequence_P, step_P + first, torch.cat(new), counts, residue, period)
 
+    def on_other_strand(self, length: int) -> _Sites:
+        """Return the same sites of the reverse complements; the new bases of each come in reverse order."""
+        last = length - 1 - self.residue  # where the first step's position stands there
+        step_P = last // self.period - self.step_P
+        counts = {N_TOKEN if old == N_TOKEN else N_TOKEN - 1 - old: count for old, count in self.counts.items()}
+        return _Sites(self.sequence_P, step_P, self.new_PA.flip(1), counts, last % self.period, self.period)
+
 
 @torch.inference_mode()
 def score_substitutions(
@@ -158,12 +167,12 @@ def score_substitutions(
         scores_NTAL = score_substitutions(model, tokens_NL[:, outside:], batch_size, seen, precision)
         return F.pad(scores_NTAL, (end - start - scores_NTAL.shape[-1], 0))
     layers = _fold(model, torch.bfloat16 if precision == "bf16" else torch.float32)
-    references = _forward(layers, tokens_NL)
+    strands = [tokens_NL, reverse_complement(tokens_NL)] if model.config.both_strands else [tokens_NL]
+    references = [_forward(layers, strand_NL) for strand_NL in strands]
     head = copy.deepcopy(model.head).double().eval()
-    last = references[-1]
-    cells = last.least_NLC.shape[1] - 2 * last.margin
-    mean_NC = -last.least_NLC.double().sum(dim=1) / cells
-    reference_NT = head(mean_NC)
+    weights_LG = _bin_weights(references[0][-1], model.config.bins)
+    mean_NCG = _mean_of_strands([_bin_means(reference[-1], weights_LG) for reference in references])
+    reference_NT = head(mean_NCG.flatten(1))
     n, length = tokens_NL.shape
     period = math.prod(layer.pool for layer in layers)
     scores_NLAT = torch.zeros(n, length, len(BASES), reference_NT.shape[1], device=tokens_NL.device)
@@ -179,9 +188,13 @@ def score_substitutions(
                 sites = _Sites.of(here_NP, olds, first, residue, period)
                 if not len(sites.sequence_P):
                     continue
-                moved_PAC = _moved_sum(layers, references, sites) / cells
+                moved = [_moved_means(layers, references[0], sites, weights_LG)]
+                if len(strands) > 1:
+                    other = sites.on_other_strand(length)
+                    moved.append(_moved_means(layers, references[1], other, weights_LG).flip(1))
                 here_P1 = sites.sequence_P[:, None]
-                moved_PAT = head(mean_NC[here_P1] + moved_PAC) - reference_NT[here_P1]
+                moved_PACG = mean_NCG[here_P1] + _mean_of_strands(moved)
+                moved_PAT = head(moved_PACG.flatten(2)) - reference_NT[here_P1]
                 position_P1 = residue + period * sites.step_P[:, None]
                 scores_NLAT[here_P1, position_P1, sites.new_PA] = moved_PAT.float()
     return scores_NLAT[:, start:end].permute(0, 3, 2, 1).contiguous()
@@ -207,11 +220,31 @@ def operations(config: CNNConfig, length: int) -> float:
         if block < len(config.pool_sizes):
             # cells that a stretch of this length touches, over all its places against the grid of the pool
             cells = (cells - 1) / config.pool_sizes[block] + 1
-    return total * 3 * length
+    return total * 3 * length * (2 if config.both_strands else 1)
 
 
-def _moved_sum(layers: list[_Layer], references: list[_Reference], sites: _Sites) -> Tensor:
-    """Return by how much each mutant moves the sum over the last layer: float64, (sites, new, channels)."""
+def _bin_weights(last: _Reference, bins: int) -> Tensor:
+    """Return the weight of each cell of the last layer, margins included, in each bin's average: (cells, bins)."""
+    cells = last.least_NLC.shape[1] - 2 * last.margin
+    cell_L1 = torch.arange(cells, device=last.least_NLC.device)[:, None]
+    bin_G = torch.arange(bins, device=last.least_NLC.device)
+    start_G, end_G = bin_G * cells // bins, -(-(bin_G + 1) * cells // bins)  # as adaptive_avg_pool cuts them
+    weights_LG = ((cell_L1 >= start_G) & (cell_L1 < end_G)).double() / (end_G - start_G)
+    return F.pad(weights_LG, (0, 0, last.margin, last.margin))
+
+
+def _bin_means(last: _Reference, weights_LG: Tensor) -> Tensor:
+    """Return the average of each bin for the unchanged sequences: float64, (N, channels, bins)."""
+    return -last.least_NLC.double().transpose(1, 2) @ weights_LG
+
+
+def _mean_of_strands(strands: list[Tensor]) -> Tensor:
+    """Return the mean of one strand or two, the bins of the second, which come last, read from its end."""
+    return strands[0] if len(strands) == 1 else (strands[0] + strands[1].flip(-1)) / 2
+
+
+def _moved_means(layers: list[_Layer], references: list[_Reference], sites: _Sites, weights_LG: Tensor) -> Tensor:
+    """Return by how much each mutant moves the averages: float64, (sites, new, channels, bins)."""
     first, change_PALC = _first_change(layers[0], references[0], sites)
     new = change_PALC.shape[1]
     for layer, reference in zip(layers[1:], references[1:], strict=True):
@@ -221,7 +254,13 @@ def _moved_sum(layers: list[_Layer], references: list[_Reference], sites: _Sites
         lead = low - first * layer.pool
         _add_convolved(values_PAWC.flatten(0, 1)[:, lead : lead + length], change_PALC.flatten(0, 1), layer)
         change_PALC = _through_pool(layer, values_PAWC, _least(layer, reference, first, cells, sites))
-    return change_PALC.sum(dim=2, dtype=torch.float64)
+    margin = references[-1].margin
+    if weights_LG.shape[1] == 1:  # all weights are equal, and a change in the margins is 0
+        return (change_PALC.sum(dim=2, dtype=torch.float64) * weights_LG[margin])[..., None]
+    cell_PL = (
+        first + margin + sites.step_P[:, None] + torch.arange(change_PALC.shape[2], device=sites.step_P.device)
+    )
+    return change_PALC.double().transpose(2, 3) @ weights_LG[cell_PL][:, None]
 
 
 def _first_change(layer: _Layer, reference: _Reference, sites: _Sites) -> tuple[int, Tensor]:

@@ -20,7 +20,9 @@ from commands import read_until, start
 from scipy import stats
 
 from jobs.cli import run as run_job
+from jobs.predict import predict as predict_job
 from jobs.train import train
+from promoter.baselines import fit_baselines
 from promoter.checkpoint import load_info, load_model
 from promoter.dataset import read_promoters, write_promoters
 from promoter.training import predict
@@ -33,7 +35,9 @@ def test_writes_what_the_contract_names(run: Path):
     assert {path.name for path in run.iterdir()} == {
         "model",
         "history.csv",
+        "leakage.csv",
         "predictions.parquet",
+        "baselines.parquet",
         "metrics.json",
         "config.yaml",
     }
@@ -81,6 +85,77 @@ def test_metrics_are_those_of_the_predictions_over_all_genes(run: Path):
         assert found["spearman"] == pytest.approx(stats.spearmanr(observed, predicted)[0], abs=1e-9)
         assert found["mse"] == pytest.approx(np.mean((observed - predicted) ** 2), rel=1e-9)
         assert found["pearson_ci95"][0] <= found["pearson"] <= found["pearson_ci95"][1]
+
+
+def test_plain_models_are_judged_on_the_same_genes_as_the_network(run: Path, data: Path):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert "baselines" not in metrics["train"]["expression"]
+    promoters, ours = read_promoters(data), pd.read_parquet(run / "predictions.parquet")
+    plain = pd.read_parquet(run / "baselines.parquet")
+    chroms, learned = promoters.genes["chrom"], (ours["split"] == "train").to_numpy()
+    expected = fit_baselines(promoters.tokens, promoters.targets, chroms, learned)
+    test = (ours["split"] == "test").to_numpy()
+    y = ours["expression"].to_numpy(float)[test]
+    network = stats.pearsonr(y, ours["expression_predicted"].to_numpy(float)[test])[0]
+    found = metrics["test"]["expression"]["baselines"]
+    assert list(found) == ["mean", "composition", "kmers", "kmers_by_distance"]
+    for name, predicted in expected.items():
+        np.testing.assert_allclose(plain[f"expression_predicted_by_{name}"], predicted[:, 0], rtol=1e-4)
+        if name != "mean":
+            r = stats.pearsonr(y, predicted[test, 0].astype(float))[0]
+            assert found[name]["pearson"] == pytest.approx(r, abs=1e-5)
+            assert found[name]["pearson_difference"] == pytest.approx(network - r, abs=1e-5)
+
+
+def test_homologous_promoters_across_the_split_are_told_and_left_out_beside(
+    data: Path, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    promoters = read_promoters(data)
+    genes = promoters.genes.copy()
+    rows = {chrom: np.flatnonzero(genes["chrom"] == chrom) for chrom in ("chr1", "chr4")}
+    copied = rows["chr4"][:5]
+    genes.loc[copied, "sequence"] = genes["sequence"].to_numpy()[rows["chr1"][:5]]
+    write_promoters(tmp_path / "data", replace(promoters, genes=genes))
+    flags = [*train_flags, "--data", str(tmp_path / "data"), "--baselines", "false", "--training.epochs", "1"]
+    for action, out in (("report", "told"), ("drop", "dropped")):
+        with pytest.raises(SystemExit) as ended:
+            run_job(train, [*flags, "--out", str(tmp_path / out), "--split.homology", action])
+        assert ended.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "5 of 51 test genes share promoter sequence" in printed
+    assert "--split.homology drop: 5 genes with related promoters are not learned from" in printed
+    leaks = pd.read_csv(tmp_path / "told" / "leakage.csv")
+    assert set(leaks["gene_id"]) == set(genes["gene_id"][copied])
+    assert set(leaks["kind"]) == {"identical"}
+    table = pd.read_parquet(tmp_path / "told" / "predictions.parquet")
+    clean = table[(table["split"] == "test") & ~table["gene_id"].isin(leaks["gene_id"])]
+    found = json.loads((tmp_path / "told" / "metrics.json").read_text())["test"]["expression"]
+    assert (found["n"], found["without_homologs"]["n"]) == (51, 46)
+    r = stats.pearsonr(clean["expression"].astype(float), clean["expression_predicted"].astype(float))[0]
+    assert found["without_homologs"]["pearson"] == pytest.approx(r, abs=1e-9)
+    # what was dropped is told by the model, and is nobody's
+    dropped = load_info(tmp_path / "dropped" / "model").split_of(genes)
+    assert dropped[rows["chr1"][:5]].tolist() == [None] * 5
+    assert (dropped == "test").sum() == 51
+    metrics = json.loads((tmp_path / "dropped" / "metrics.json").read_text())
+    assert metrics["train"]["expression"]["n"] == 97
+    assert "without_homologs" not in metrics["test"]["expression"]
+
+
+def test_a_random_split_is_kept_with_the_model_gene_by_gene(data: Path, train_flags: list[str], tmp_path: Path):
+    flags = [flag for flag in train_flags if flag not in ("--split.val", "chr3", "--split.test", "chr4")]
+    flags += ["--split.random", "true", "--baselines", "false", "--training.epochs", "1", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, flags)
+    assert ended.value.code == 0
+    table = pd.read_parquet(tmp_path / "predictions.parquet")
+    assert (table["split"] == "test").sum() == 20
+    assert table["chrom"][table["split"] == "test"].nunique() == 4
+    out = tmp_path / "p.parquet"
+    with pytest.raises(SystemExit) as ended:
+        run_job(predict_job, ["--model", str(tmp_path / "model"), "--data", str(data), "--out", str(out)])
+    assert ended.value.code == 0
+    assert pd.read_parquet(out)["split"].tolist() == table["split"].tolist()
 
 
 def test_history_agrees_with_the_published_model(run: Path):

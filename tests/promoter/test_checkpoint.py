@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -22,6 +23,7 @@ from promoter.checkpoint import (
     load_model,
     pack_model,
     save_model,
+    unpack_ensemble,
     unpack_model,
     versions,
 )
@@ -138,8 +140,37 @@ def test_a_model_directory_is_safetensors_and_plain_yaml_and_nothing_else(saved:
         "name": "promoter_cnn",
         **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(CONFIG).items()},
     }
-    for name, value in asdict(INFO).items():
+    described = asdict(INFO)
+    assert described.pop("split_of_gene") == {}
+    for name, value in described.items():
         assert description[name] == value
+
+
+def test_what_was_held_out_is_named_by_gene_where_chromosomes_do_not_tell(tmp_path: Path) -> None:
+    of_gene = {"a": ("chr1", "test"), "NA": ("chr3", None), "b,\t": ("chr4", "train")}  # ids that tables mistake
+    info = replace(INFO, split_of_gene=of_gene)
+    save_model(tmp_path, network(), info)
+    assert load_info(tmp_path) == info
+    genes = pd.DataFrame(
+        {"gene_id": ["a", "NA", "b,\t", "c", "d"], "chrom": ["chr1", "chr3", "chr4", "chrM", "chrX"]}
+    )
+    assert load_info(tmp_path).split_of(genes).tolist() == ["test", None, "train", "val", None]
+    (tmp_path / "split.tsv").unlink()
+    assert "split.tsv" in refusal(tmp_path)
+
+
+def test_an_ensemble_counts_a_gene_as_learned_from_where_any_member_did(tmp_path: Path) -> None:
+    split = {"train": ["chr1", "chr2"], "val": ["chr3"], "test": ["chr4"]}
+    first = replace(
+        INFO, split=split, split_of_gene={"a": ("chr1", "test"), "b": ("chr3", None), "c": ("chr9", None)}
+    )
+    second = replace(INFO, split={"train": ["chr3"], "val": ["chr4"], "test": ["chr1", "chr2"]})
+    for name, info in (("first", first), ("second", second)):
+        save_model(tmp_path / name, network(), info)
+    _, together = unpack_ensemble([pack_model(tmp_path / name) for name in ("first", "second")])
+    genes = pd.DataFrame({"gene_id": list("abcde"), "chrom": ["chr1", "chr3", "chr9", "chr2", "chr4"]})
+    # a: test in both; b: left out by one, learned from by the other; c: met by none; d, e: by their chromosomes
+    assert together.split_of(genes).tolist() == ["test", "train", None, "train", "val"]
 
 
 @pytest.mark.parametrize("version", [0, 2, "1.5", None])

@@ -172,3 +172,26 @@ def test_pairing_narrows_the_interval_of_two_predictions_that_err_alike() -> Non
     alone = summary(observed, first)["pearson_ci95"]
     assert high - low < 0.3 * (alone[1] - alone[0])
     assert low < 0 < high
+
+
+def test_other_models_are_compared_on_the_same_genes_of_each_split() -> None:
+    rng = np.random.default_rng(0)
+    n = 300
+    y, ours, theirs = (rng.normal(size=n).astype(np.float32) for _ in range(3))
+    ours, theirs = ours + y, theirs + 0.5 * y
+    y[:7] = np.nan
+    frame = pd.DataFrame({"split": rng.choice(["train", "val", "test"], n), "y": y, "y_predicted": ours})
+    constant = np.ones((n, 1), np.float32)
+    found = metrics.compare_predictions(frame, {"ridge": theirs[:, None], "mean": constant}, ["y"])
+    assert found.keys() == {"val", "test"}
+    for split, of_target in found.items():
+        rows = (frame["split"] == split).to_numpy() & np.isfinite(y)
+        ridge, mean = of_target["y"]["ridge"], of_target["y"]["mean"]
+        assert ridge["pearson"] == pytest.approx(stats.pearsonr(y[rows], theirs[rows])[0], abs=1e-6)
+        assert ridge["mse"] == pytest.approx(np.mean((y[rows] - theirs[rows]) ** 2), rel=1e-6)
+        difference = np.corrcoef(y[rows], ours[rows])[0, 1] - np.corrcoef(y[rows], theirs[rows])[0, 1]
+        assert ridge["pearson_difference"] == pytest.approx(difference, abs=1e-6)
+        low, high = ridge["pearson_difference_ci95"]
+        assert low < difference < high
+        assert mean["mse"] == pytest.approx(np.mean((y[rows] - 1) ** 2), rel=1e-6)
+        assert (mean["pearson"], mean["pearson_difference"], mean["pearson_difference_ci95"]) == (None, None, None)

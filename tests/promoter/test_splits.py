@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from promoter.annotation import read_genes
 from promoter.errors import InputError
-from promoter.splits import SPLITS, SplitConfig, assign, chromosome_folds, split_by_chromosome
+from promoter.splits import (
+    SPLITS,
+    SplitConfig,
+    assign,
+    chromosome_folds,
+    split_by_chromosome,
+    split_by_group,
+)
 
 
 def genes_on(sizes: list[int]) -> pd.Series:
@@ -148,3 +155,45 @@ def test_folds_hold_each_chromosome_once_and_about_as_many_genes_each(sizes: lis
     best = np.max([(deals == fold) @ sizes for fold in range(folds)], axis=0).min()
     assert max(genes) <= 4 / 3 * best
     assert found == chromosome_folds(chroms, folds)
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=60, max_size=400),
+    st.floats(0.1, 0.3),
+    st.integers(0, 5),
+)
+def test_groups_are_held_out_whole_and_the_sets_are_near_their_fractions(
+    groups: list[int], fraction: float, seed: int
+) -> None:
+    group_of_gene = np.array(groups)
+    config = SplitConfig(val_fraction=fraction, test_fraction=fraction, by="family", seed=seed)
+    largest = np.bincount(group_of_gene).max()
+    if largest > fraction * len(groups) / 2:
+        return  # groups that do not fit are learned from
+    split = split_by_group(group_of_gene, config)
+    assert (pd.Series(split).groupby(group_of_gene).nunique() == 1).all()
+    for name in ("val", "test"):
+        assert abs((split == name).sum() - fraction * len(groups)) <= largest
+    assert (split == split_by_group(group_of_gene, config)).all()
+
+
+def test_any_genes_are_held_out_when_each_is_its_own_group() -> None:
+    n = 1000
+    splits = [split_by_group(np.arange(n), SplitConfig(random=True, seed=seed)) for seed in range(20)]
+    assert all((split == name).sum() == 100 for split in splits for name in ("val", "test"))
+    held_out = np.mean([split != "train" for split in splits], axis=0)
+    assert abs(np.corrcoef(held_out, np.arange(n))[0, 1]) < 0.15  # wherever they stand in the table
+    assert len({tuple(split) for split in splits}) == 20
+
+
+def test_groups_too_large_to_hold_out_are_refused() -> None:
+    with pytest.raises(InputError, match="2 families of 10 genes leave none for val and test"):
+        split_by_group(np.array([0] * 5 + [1] * 5), SplitConfig(by="family"))
+
+
+@pytest.mark.parametrize("other", [{"random": True}, {"by": "family"}])
+def test_chromosomes_are_not_named_where_they_are_not_held_out(other: dict) -> None:
+    with pytest.raises(InputError, match=r"--split.test: --split\.\w+ .*--split.test_fraction"):
+        SplitConfig(test=["chr1"], **other)
+    with pytest.raises(InputError, match="exclude each other"):
+        SplitConfig(random=True, by="family")

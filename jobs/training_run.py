@@ -1,0 +1,381 @@
+"""One training by DDP under Ray Train, in a folder of its own: resumed, published, never mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+import ray.train
+import torch
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
+from ray.train.torch import TorchTrainer, get_device
+from upath import UPath
+
+from jobs import cluster
+from jobs.cli import console
+from jobs.config import require_same, resolved, write_config
+from jobs.metrics_table import metrics_table, show_metrics
+from jobs.reports import Run, read_checkpoint, report
+from promoter import checkpoint, storage
+from promoter.baselines import fit_baselines
+from promoter.checkpoint import ModelInfo, load_info
+from promoter.dataset import Promoters, locate
+from promoter.errors import InputError
+from promoter.evaluation import evaluate
+from promoter.holdout import HeldOut, hold_out
+from promoter.memory import KEEP_FREED_MEMORY
+from promoter.model import CNNConfig, PromoterCNN
+from promoter.predictions import baselines_table, predictions_table, write_predictions
+from promoter.splits import SPLITS, SplitConfig
+from promoter.training import (
+    Examples,
+    TrainingConfig,
+    TrainingDivergedError,
+    TrainingState,
+    fit,
+    predict,
+    require_enough_genes,
+    standardisation,
+)
+
+_RUN = "checkpoints"  # Ray's folder in --out; removed when the model is written
+_STATE = "state.pt"
+_PREDICTIONS = "predictions.npy"
+METRICS = "metrics.json"
+_OUTPUTS = (
+    "model/model.yaml",
+    "model/model.safetensors",
+    "history.csv",
+    "leakage.csv",
+    "predictions.parquet",
+    METRICS,
+)
+RESOURCES = ("workers", "gpus_per_worker", "cpus_per_worker")  # may change between a run and its resumption
+_MAX_FAILURES = 3  # worker deaths before the run gives up
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What one training is given; `model` with the data's number of targets."""
+
+    data: str
+    promoters: Promoters
+    split: SplitConfig
+    model: CNNConfig
+    training: TrainingConfig
+    workers: int
+    baselines: bool
+    gpus_per_worker: float | None
+    cpus_per_worker: int | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `jobs.train --config` takes to do the same."""
+        return resolved({name: value for name, value in vars(self).items() if name != "promoters"})
+
+
+def train_once(
+    job: TrainingJob,
+    where: UPath,
+    related: pd.DataFrame | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
+    """Train, or go on with what an earlier run has left, unless it is finished.
+
+    Args:
+        job: what to train on what.
+        where: folder for model/, history.csv, predictions.parquet, leakage.csv, metrics.json and config.yaml.
+        related: pairs of genes with homologous promoters, where they are known already.
+        on_epoch: given each epoch's record instead of the terminal, to which nothing is printed then.
+    """
+    quiet = on_epoch is not None
+    promoters = job.promoters
+    # these fail here, not on a worker
+    PromoterCNN(job.model, promoters.length)
+    held_out = hold_out(promoters, job.split, related)
+    require_enough_genes(len(held_out.rows("train")), len(held_out.rows("val")), job.training, job.workers)
+    info = describe(promoters, held_out, job.training)
+    settings = job.settings | {"out": str(where)}
+    inputs = {str(locate(job.data)): promoters.checksum}
+    require_same(where, settings, inputs, {*RESOURCES, "out", "data"}, (_RUN, "model", *_OUTPUTS))
+    if _is_finished(where):
+        storage.remove_folder(where / _RUN)  # a crash after metrics.json was written leaves it
+        if not quiet:
+            console.print(f"{where}: this run is finished already; nothing to do")
+            show_metrics(storage.read_json(where / METRICS))
+        return
+
+    place = cluster.connect()
+    scaling = scaling_config(place, job.workers, job.gpus_per_worker, job.cpus_per_worker)
+    write_config(where / "config.yaml", settings, inputs)
+    if not quiet:
+        _show_start(held_out, scaling)
+    finished = _run_workers(where, job, info, held_out, scaling, on_epoch or _Narrator(job.training.epochs))
+    state, metrics = _publish(where, finished, job, info, held_out)
+    if not quiet:
+        console.print(f"best epoch {state.best_epoch} of {state.epoch}")
+        show_metrics(metrics)
+        console.print(f"model, predictions and metrics in {where}")
+
+
+def with_targets(model: CNNConfig, targets: list[str]) -> CNNConfig:
+    """Return the network with an output a target; 1, the default, counts as not given."""
+    if model.n_targets not in (1, len(targets)):
+        raise InputError(
+            f"--model.n_targets {model.n_targets}: the data has {_plural(len(targets), 'target')} "
+            f"({', '.join(targets[:3])}{', …' * (len(targets) > 3)}); leave it out, the data tells it"
+        )
+    return replace(model, n_targets=len(targets))
+
+
+def describe(promoters: Promoters, held_out: HeldOut, training: TrainingConfig) -> ModelInfo:
+    """Return what is to be known of a model that is trained so."""
+    scale = standardisation(promoters.targets[held_out.rows("train")])
+    window = promoters.metadata["window"]
+    return ModelInfo(
+        targets=promoters.target_names,
+        window={
+            "upstream": window["upstream"],
+            "downstream": window["downstream"],
+            "length": promoters.length,
+        },
+        standardisation={"mean": scale.mean.tolist(), "sd": scale.sd.tolist()},
+        transform=promoters.metadata.get("transform"),
+        split=held_out.chroms,
+        split_of_gene=held_out.split_of_gene,
+        data={"sha256": promoters.checksum, "genes": len(promoters)},
+        training=asdict(training),
+        versions=checkpoint.versions() | {"ray": ray.__version__},
+    )
+
+
+def _is_finished(where: UPath) -> bool:
+    """Tell whether all results are there.
+
+    Raises:
+        InputError: metrics.json, which is written last, is there, but another result is not, or one is damaged.
+    """
+    if not (where / METRICS).exists():
+        return False
+    mend = "delete the folder and train again, or choose another --out"
+    lost = [name for name in _OUTPUTS if not (where / name).is_file()]
+    if lost:
+        raise InputError(f"{where}: holds a finished run without its {', '.join(lost)}; {mend}")
+    try:
+        load_info(where / "model")
+        with storage.open_table(where / "predictions.parquet", "table of predictions"):
+            pass
+        metrics_table(storage.read_json(where / METRICS))
+    except InputError as error:
+        reason = str(error).rsplit("; ", 1)[0]  # without its own mend
+        raise InputError(f"{where}: holds a finished run that is damaged ({reason}); {mend}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}: holds a finished run that is damaged ({where / METRICS} holds no metrics); {mend}"
+        ) from error
+    return True
+
+
+def scaling_config(
+    place: cluster.Cluster, workers: int, gpus_per_worker: float | None = None, cpus_per_worker: int | None = None
+) -> ScalingConfig:
+    """Return what Ray Train is to give the workers; None leaves a number to the machine.
+
+    Raises:
+        InputError: this machine has less.
+    """
+    gpus = float(place.gpus > 0) if gpus_per_worker is None else gpus_per_worker
+    cpus = cpus_per_worker or (1 if gpus else max(1, place.cpus // workers))
+    if place.local and (workers * cpus > place.cpus or workers * gpus > place.gpus):
+        wanted = f"{_plural(workers * cpus, 'CPU')} and {_plural(workers * gpus, 'GPU')}"
+        raise InputError(
+            f"--workers {workers}: {'it wants' if workers == 1 else 'they want'} {wanted}, this machine has "
+            f"{place.cpus} and {place.gpus}; lower --workers, --cpus_per_worker or --gpus_per_worker"
+        )
+    resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources)
+
+
+def at_once(place: cluster.Cluster, scaling: ScalingConfig) -> int:
+    """Return how many trainings fit at a time: at least 1."""
+    workers: Any = scaling.num_workers
+    each: Any = scaling.resources_per_worker or {}
+    fitting = [place.cpus // max(1, workers * each.get("CPU", 0))]
+    if each.get("GPU"):
+        fitting.append(int(place.gpus // (workers * each["GPU"])))
+    return max(1, min(fitting))
+
+
+def _run_workers(
+    where: UPath,
+    job: TrainingJob,
+    info: ModelInfo,
+    held_out: HeldOut,
+    scaling: ScalingConfig,
+    tell: Callable[[dict[str, Any]], None],
+) -> Checkpoint:
+    """Train until done, resuming what Ray finds in the run's folder, and return the last checkpoint."""
+    loop = {
+        "tokens": ray.put(job.promoters.tokens),
+        "targets": ray.put(job.promoters.targets),
+        "split": held_out.split,
+        "info": info,
+        "model": job.model,
+        "training": job.training,
+    }
+
+    def build(callback: UserCallback) -> TorchTrainer:
+        return TorchTrainer(
+            _train_on_worker,
+            train_loop_config=loop,
+            scaling_config=scaling,
+            run_config=RunConfig(
+                name=_RUN,
+                storage_path=str(where),
+                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                callbacks=[callback],
+                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},  # Ray Train runs the loop in a thread
+            ),
+        )
+
+    diverged = ""
+    at_work = Run(build)
+    while (record := at_work.next()) is not None:
+        if "diverged" in record:
+            diverged = record["diverged"]
+        else:
+            tell(record)
+    result = at_work.result()
+    if diverged:
+        raise TrainingDivergedError(diverged)
+    if result.checkpoint is None:
+        raise RuntimeError(f"Ray Train ended without a checkpoint: {result.error}")
+    return result.checkpoint
+
+
+class _Narrator:
+    """Prints a line for each epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.seconds: list[float] = []
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if "restored" in record:
+            console.print(f"going on after epoch {record['restored']}")
+        if "epoch" in record:
+            if not self.seconds:
+                console.print(_HEADER, style="dim")
+            self.seconds.append(record["seconds"])
+            console.print(_epoch_line(record, self.epochs, float(np.median(self.seconds))))
+
+
+def _train_on_worker(job: dict[str, Any]) -> None:
+    """Train on one of the workers (runs in its process)."""
+    tokens: np.ndarray = ray.get(job["tokens"])
+    targets: np.ndarray = ray.get(job["targets"])
+    split: np.ndarray = job["split"]
+    training: TrainingConfig = job["training"]
+    info: ModelInfo = job["info"]
+    examples = {name: Examples(tokens[split == name], targets[split == name]) for name in ("train", "val")}
+    torch.manual_seed(training.seed)
+    model = PromoterCNN(job["model"], length=tokens.shape[1])
+    device = get_device()
+
+    def on_epoch(state: TrainingState) -> None:
+        record = state.history[-1] | {"best_epoch": state.best_epoch}
+        report(record, lambda folder: _write_state(folder, state))
+
+    saved = read_checkpoint(_STATE)
+    restored = None if saved is None else TrainingState.from_bytes(saved)
+    if restored is not None:
+        ray.train.report({"restored": restored.epoch})
+    try:
+        state = fit(model, examples["train"], examples["val"], training, device, restored, on_epoch)
+    except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
+        ray.train.report({"diverged": str(error)})
+        return
+    predicted = predict(model, tokens, device, training.precision, together=True)
+
+    def write(folder: Path) -> None:
+        _write_state(folder, state)
+        np.save(folder / _PREDICTIONS, predicted, allow_pickle=False)
+        best = replace(info, training={**info.training, "best_epoch": state.best_epoch})
+        checkpoint.save_model(folder / "model", model, best)
+
+    report({"finished": True}, write)
+
+
+def _write_state(folder: Path, state: TrainingState) -> None:
+    (folder / _STATE).write_bytes(state.to_bytes())
+
+
+_HEADER = "  epoch  train MSE    val MSE  val r  learning rate  genes/s  time left"
+
+
+def _epoch_line(record: dict[str, float], epochs: int, seconds: float) -> str:
+    left = round((epochs - record["epoch"]) * seconds)
+    return (
+        f"{record['epoch']:>3.0f}/{epochs:<3d} {record['train_mse']:>10.4f} {record['val_mse']:>10.4f} "
+        f"{record['val_pearson']:>6.3f} {record['learning_rate']:>14.2g} {record['genes_per_second']:>8,.0f} "
+        f"{left // 3600:>4d}:{left // 60 % 60:02d}:{left % 60:02d}"
+        + ("  best" if record["best_epoch"] == record["epoch"] else "")
+    )
+
+
+def _publish(
+    where: UPath,
+    finished: Checkpoint,
+    job: TrainingJob,
+    info: ModelInfo,
+    held_out: HeldOut,
+) -> tuple[TrainingState, dict[str, Any]]:
+    """Write the results; metrics.json comes last, so that it stands for a finished run."""
+    promoters = job.promoters
+    with finished.as_directory() as folder:
+        state = TrainingState.from_bytes((Path(folder) / _STATE).read_bytes())
+        predicted = np.load(Path(folder) / _PREDICTIONS, allow_pickle=False)
+        checkpoint.copy_model(Path(folder) / "model", where / "model")
+    storage.write_text(where / "history.csv", pd.DataFrame(state.history).to_csv(index=False))
+    storage.write_text(where / "leakage.csv", held_out.leaks.to_csv(index=False))
+    table = predictions_table(promoters, info, predicted)
+    write_predictions(where / "predictions.parquet", table)
+    others = None
+    if job.baselines:
+        chroms, learned = promoters.genes["chrom"], held_out.split == "train"
+        others = fit_baselines(promoters.tokens, promoters.targets, chroms, learned)
+        write_predictions(where / "baselines.parquet", baselines_table(table, info.targets, others))
+    metrics = evaluate(table, info.targets, held_out.leaking, others, job.training.seed)
+    storage.write_json(where / METRICS, metrics)
+    storage.remove_folder(where / _RUN)
+    return state, metrics
+
+
+def _show_start(held_out: HeldOut, scaling: ScalingConfig) -> None:
+    for name in SPLITS:
+        chroms = held_out.chroms.get(name, [])
+        shown = ", ".join(chroms[:12]) + (f" and {len(chroms) - 12} more" if len(chroms) > 12 else "")
+        console.print(f"{name:>5}: {len(held_out.rows(name)):,} genes" + f" on {shown}" * bool(shown))
+    for line in held_out.remarks:
+        console.print(line)
+    workers: Any = scaling.num_workers  # typed as a search space, too
+    resources: Any = scaling.resources_per_worker or {}
+    each = ", ".join(_plural(amount, kind) for kind, amount in resources.items())
+    console.print(f"{_plural(workers, 'worker')} with {each}{' each' * (workers != 1)}")
+
+
+def _plural(amount: float, unit: str) -> str:
+    return f"{amount:g} {unit}{'s' * (amount != 1)}"

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from promoter.dataset import Promoters
+from promoter.errors import InputError
+from promoter.holdout import hold_out
+from promoter.sequence import decode
+from promoter.splits import SplitConfig
+
+LENGTH = 200
+GENES = 20  # a chromosome
+HELD_OUT: dict[str, Any] = {"val": ["chr3"], "test": ["chr4"]}
+
+
+def promoters(copies: dict[int, int], apart: int = 1000) -> Promoters:
+    """Genes on four chromosomes, `apart` bases from each other; `copies`: row -> row whose sequence it has."""
+    rng = np.random.default_rng(0)
+    n = 4 * GENES
+    tokens = rng.integers(0, 4, (n, LENGTH), dtype=np.uint8)
+    for row, source in copies.items():
+        tokens[row] = tokens[source]
+    start = np.tile(np.arange(GENES) * apart, 4)
+    genes = pd.DataFrame(
+        {
+            "gene_id": [f"g{i:02d}" for i in range(n)],
+            "chrom": np.repeat(["chr1", "chr2", "chr3", "chr4"], GENES),
+            "tss": start + LENGTH,
+            "strand": "+",
+            "start": start,
+            "end": start + LENGTH,
+            "sequence": decode(tokens),
+        }
+    )
+    return Promoters(genes, np.zeros((n, 1), np.float32), ["y"], {})
+
+
+# chr1: rows 0-19, chr2: 20-39, chr3 (val): 40-59, chr4 (test): 60-79
+COPIES = {
+    60: 0,
+    61: 0,
+    41: 1,
+    62: 42,
+    63: 64,
+    21: 2,
+}  # test-train twice, val-train, test-val, test-test, train-train
+
+
+def test_relatives_across_a_split_by_chromosome_are_reported_and_nothing_is_changed() -> None:
+    data = promoters(COPIES)
+    found = hold_out(data, SplitConfig(**HELD_OUT))
+    assert (found.split == np.repeat(["train", "train", "val", "test"], GENES)).all()
+    assert found.split_of_gene == {}
+    pairs = {(row.gene_id, row.split, row.other_gene_id, row.other_split) for row in found.leaks.itertuples()}
+    assert pairs == {
+        ("g60", "test", "g00", "train"),
+        ("g61", "test", "g00", "train"),
+        ("g41", "val", "g01", "train"),
+        ("g62", "test", "g42", "val"),
+    }
+    # what validates only chooses the epoch: not learned from
+    assert np.flatnonzero(found.leaking).tolist() == [41, 60, 61]
+    assert found.remarks == [
+        "1 of 20 val and 2 of 20 test genes share promoter sequence with genes that are learned from (leakage.csv)"
+    ]
+
+
+def test_drop_learns_from_no_relative_and_tests_on_all() -> None:
+    found = hold_out(promoters(COPIES), SplitConfig(**HELD_OUT, homology="drop"))
+    assert found.split_of_gene == {"g00": ("chr1", None), "g01": ("chr1", None), "g42": ("chr3", None)}
+    assert len(found.rows("test")) == GENES
+    assert len(found.rows("train")) == 2 * GENES - 2
+    assert found.leaks.empty
+    assert not found.leaking.any()
+    assert "3 genes" in found.remarks[0]
+
+
+def test_move_learns_from_whole_families_instead() -> None:
+    found = hold_out(promoters(COPIES), SplitConfig(**HELD_OUT, homology="move"))
+    moved = {"g60": "chr4", "g61": "chr4", "g41": "chr3", "g62": "chr4", "g42": "chr3"}
+    assert found.split_of_gene == {gene: (chrom, "train") for gene, chrom in moved.items()}
+    assert found.leaks.empty
+
+
+def test_families_are_held_out_whole_and_every_gene_is_named() -> None:
+    data = promoters(COPIES)
+    found = hold_out(data, SplitConfig(by="family", val_fraction=0.2, test_fraction=0.2))
+    for row, source in COPIES.items():
+        assert found.split[row] == found.split[source]
+    assert found.leaks.empty
+    assert found.chroms == {"train": [], "val": [], "test": []}
+    named = {gene: split for gene, (_, split) in found.split_of_gene.items()}
+    assert [named[gene] for gene in data.genes["gene_id"]] == found.split.tolist()
+    assert abs(len(found.rows("test")) - 16) <= 3
+
+
+def test_any_genes_held_out_leak_through_overlaps_and_the_user_is_warned() -> None:
+    data = promoters({}, apart=120)  # each window overlaps its neighbours by 80 of 200 bases
+    found = hold_out(data, SplitConfig(random=True, val_fraction=0.2, test_fraction=0.2))
+    assert "inflates" in found.remarks[0]
+    assert set(found.leaks["kind"]) == {"overlapping"}
+    beside = {
+        row
+        for row in found.rows("test")
+        for other in (row - 1, row + 1)
+        if 0 <= other < len(data) and other // GENES == row // GENES and found.split[other] == "train"
+    }
+    assert {row for row in np.flatnonzero(found.leaking) if found.split[row] == "test"} == beside
+    by_family = SplitConfig(by="family", val_fraction=0.2, test_fraction=0.2)
+    with pytest.raises(InputError, match="4 families of 80 genes leave none for"):  # a chromosome is one chain
+        hold_out(data, by_family)
+
+
+def test_a_split_left_empty_is_refused() -> None:
+    everything = {60 + i: i for i in range(GENES)}
+    with pytest.raises(InputError, match=r"--split\.homology move: related promoters leave no genes for test"):
+        hold_out(promoters(everything), SplitConfig(**HELD_OUT, homology="move"))
+    assert len(hold_out(promoters(everything), SplitConfig(**HELD_OUT, homology="drop")).rows("test")) == GENES
