@@ -9,6 +9,7 @@ none; what they share is a common origin, or a repeat.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +24,10 @@ K = 31  # odd, so that no k-mer is its own reverse complement; 62 bits leave roo
 _SPANS = (1, 2, 4, 8, 15)  # added to a span of one base one after the other, they make K
 LINKS = 32  # windows, before and behind each in a fixed random order, to which a k-mer links it
 THRESHOLD = 0.05  # of containment; 0.95^31 = 0.20 is what is left when 5% of the bases change
-MIN_SHARED = 20  # k-mers: 50 bases in a row. A tandem repeat of period p has at most p
+MIN_SHARED = 20  # k-mers: 50 bases in a row; a tandem repeat of period p has only p of them
 _SLICE = 1 << 24  # k-mers sorted at once: some 500 MB
 _BLOCK = 1 << 16  # k-mers formed at once, to stay in the processor's cache
+Column = Sequence[Any] | np.ndarray | pd.Series
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth's multiplicative hashing)
 
 
@@ -164,9 +166,7 @@ def families(pairs: pd.DataFrame, n: int) -> np.ndarray:
     return connected_components(links, directed=False)[1]
 
 
-def find_leaks(
-    pairs: pd.DataFrame, gene_ids: Sequence[str] | pd.Series, splits: Sequence[str | None] | pd.Series
-) -> pd.DataFrame:
+def find_leaks(pairs: pd.DataFrame, gene_ids: Column, splits: Column) -> pd.DataFrame:
     """List the pairs that a split parts.
 
     Args:
@@ -203,7 +203,7 @@ def find_leaks(
     return pd.DataFrame(columns).sort_values(worst, ascending=[False, True, True, True], ignore_index=True)
 
 
-def leaking_genes(leaks: pd.DataFrame, gene_ids: Sequence[str] | pd.Series) -> np.ndarray:
+def leaking_genes(leaks: pd.DataFrame, gene_ids: Column) -> np.ndarray:
     """Return which genes are held out and related to a training gene: bool, shape (genes,)."""
     return np.isin(np.asarray(gene_ids, dtype=object), leaks["gene_id"][leaks["other_split"] == "train"])
 

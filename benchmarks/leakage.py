@@ -1,0 +1,100 @@
+"""Time and peak memory of `promoter.leakage.similar_pairs` on 20,000 made-up windows of 2 kb.
+
+    python benchmarks/leakage.py [--windows 20000] [--length 2000]
+
+Each run is a process of its own, so that its peak memory (RSS, imports and windows included) is its own.
+"random": nothing shared. "families": families of 2 to 300 windows on either strand, 2.5% of the bases of each
+changed, and one element of 300 bases in 5% of the windows, unchanged, as of a young transposon. "pairs": every
+window has a copy with 5% of its bases changed. "old element": all windows have one element of 300 bases, 10% of
+them changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import time
+
+import numpy as np
+
+FAMILIES = (300, 100, 50, 30, 20, 10, *(2,) * 200)  # sizes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--windows", type=int, default=20_000)
+    parser.add_argument("--length", type=int, default=2000)
+    options = parser.parse_args()
+    for name in ("random", "families", "pairs", "old element"):
+        seconds, peak, pairs, told = measured(name, options.windows, options.length)
+        print(f"{name:11} {seconds:6.1f} s {peak / 1e6:6.0f} MB peak  {pairs:9,} pairs  {told}", flush=True)
+
+
+def measured(name: str, n: int, length: int) -> tuple[float, float, int, str]:
+    """Run one case in a fresh process; return its seconds, its peak RSS in bytes, its pairs, what it found."""
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    process = context.Process(target=_measure, args=(name, n, length, results))
+    process.start()
+    process.join()
+    if process.exitcode:
+        sys.exit(f"'{name}' failed with exit code {process.exitcode}")
+    return results.get()
+
+
+def _measure(name: str, n: int, length: int, results) -> None:
+    from promoter.leakage import families, similar_pairs  # noqa: PLC0415 # imports are not what is measured
+
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 4, (n, length), dtype=np.uint8)
+    family = np.full(n, -1)
+    if name == "families":
+        family = plant_families(tokens, rng)
+        plant_element(tokens, np.flatnonzero(rng.random(n) < 0.05), 0, rng)
+    elif name == "pairs":
+        tokens[n // 2 :] = mutated(tokens[: n - n // 2], 0.05, rng)
+        family = np.arange(n) % (n - n // 2)
+    elif name == "old element":
+        plant_element(tokens, np.arange(n), 0.1, rng)
+    began = time.perf_counter()
+    pairs = similar_pairs(tokens)
+    found = families(pairs, n)
+    seconds = time.perf_counter() - began
+    planted = np.unique(family[family >= 0])
+    joined = sum(len(np.unique(found[family == one])) == 1 for one in planted)
+    told = f"{joined:,} of {len(planted):,} families joined" if len(planted) else ""
+    results.put((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, len(pairs), told))
+
+
+def plant_families(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Overwrite some windows with changed copies of others; return the family of each window, -1 for none."""
+    family = np.full(len(tokens), -1)
+    rows = rng.permutation(len(tokens))
+    for number, size in enumerate(FAMILIES):
+        members, rows = rows[:size], rows[size:]
+        family[members] = number
+        copies = mutated(np.tile(tokens[members[0]], (len(members), 1)), 0.025, rng)
+        turned = rng.random(len(members)) < 0.5
+        copies[turned] = 3 - copies[turned, ::-1]
+        tokens[members] = copies
+    return family
+
+
+def plant_element(tokens: np.ndarray, rows: np.ndarray, rate: float, rng: np.random.Generator) -> None:
+    """Write one element of 300 bases at a place of its own into each row, each copy changed at this rate."""
+    element = rng.integers(0, 4, 300, dtype=np.uint8)
+    copies = mutated(np.tile(element, (len(rows), 1)), rate, rng)
+    starts = rng.integers(0, tokens.shape[1] - len(element) + 1, len(rows))
+    tokens[rows[:, None], starts[:, None] + np.arange(len(element))] = copies
+
+
+def mutated(tokens: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
+    """Change each base to another at this rate."""
+    shift = rng.integers(1, 4, tokens.shape, dtype=np.uint8) * (rng.random(tokens.shape) < rate)
+    return (tokens + shift).astype(np.uint8) % 4
+
+
+if __name__ == "__main__":
+    main()
