@@ -77,7 +77,7 @@ def hold_out(promoters: Promoters, config: SplitConfig, related: pd.DataFrame | 
             f"--split.homology {config.homology}: related promoters leave no genes for {' and '.join(empty)}; "
             "choose other chromosomes, or --split.homology report"
         )
-    leaks = leakage.find_leaks(related, genes["gene_id"], kept_apart)
+    leaks = leakage.find_leaks(related, genes["gene_id"], pd.Series(kept_apart))
     leaking = leakage.leaking_genes(leaks, genes["gene_id"])
     if leaking.any():
         of_split = {name: kept_apart == name for name in ("val", "test")}

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from promoter import metrics
 from promoter.errors import InputError
@@ -42,10 +42,12 @@ class TrainingConfig:
     Args:
         epochs: most epochs to train.
         batch_size: genes in one step, over all workers together.
-        learning_rate: step size of Adam at the start.
+        learning_rate: step size of Adam at the start; with one_cycle at its highest.
         weight_decay: L2 penalty of Adam.
-        lr_patience: epochs without a better validation loss before the learning rate falls.
-        lr_factor: factor by which the learning rate falls.
+        schedule: plateau lowers the learning rate where the validation loss falls no more; one_cycle raises it
+            over the first 30% of all steps and lowers it to nothing over the rest, whatever the validation says.
+        lr_patience: with plateau, epochs without a better validation loss before the learning rate falls.
+        lr_factor: with plateau, factor by which the learning rate falls.
         early_stopping: epochs without a better validation loss before training ends; null for never.
         gradient_clip: largest norm of the gradient.
         reverse_complement: probability that a promoter is shown reverse-complemented.
@@ -59,6 +61,7 @@ class TrainingConfig:
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    schedule: Literal["plateau", "one_cycle"] = "plateau"
     lr_patience: int = 5
     lr_factor: float = 0.5
     early_stopping: int | None = 20
@@ -82,6 +85,8 @@ class TrainingConfig:
             raise InputError(f"training: lr_factor {self.lr_factor} must lie between 0 and 1")
         if not 0 <= self.reverse_complement <= 1:
             raise InputError(f"training: reverse_complement {self.reverse_complement} must lie in 0 to 1")
+        if self.schedule not in ("plateau", "one_cycle"):
+            raise InputError(f"training: schedule {self.schedule} is not plateau or one_cycle")
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"training: precision {self.precision} is not fp32 or bf16")
         if self.early_stopping is not None and self.early_stopping < 1:
@@ -225,7 +230,8 @@ def epochs(
     device = torch.device(device)
     model.to(device)
     scale = standardisation(train.targets)
-    learner = _Learner(model, config, device, world)
+    steps = len(batch_bounds(len(train.tokens), config.batch_size, 2 * world.size))
+    learner = _Learner(model, config, device, world, steps)
     state = state or TrainingState()
     if state.epoch:
         learner.load(state)
@@ -240,8 +246,7 @@ def epochs(
         learner.settle_statistics(batches.of_epoch(epoch))
         checked = _evaluate(learner.forward, val, device, config.precision, world, scale)
         val_loss = float((checked.mse / scale.sd**2).mean())
-        rate = learner.optimizer.param_groups[0]["lr"]
-        learner.scheduler.step(val_loss)
+        rate = learner.end_epoch(val_loss)
         record = {
             "epoch": epoch,
             "learning_rate": rate,
@@ -343,7 +348,10 @@ class _World:
 class _Learner:
     """The network with its optimiser and schedule."""
 
-    def __init__(self, model: PromoterCNN, config: TrainingConfig, device: torch.device, world: _World) -> None:
+    def __init__(
+        self, model: PromoterCNN, config: TrainingConfig, device: torch.device, world: _World, steps: int
+    ) -> None:
+        """`steps`: of the optimiser in an epoch."""
         self.model, self.config, self.device = model, config, device
         self.forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         self.wrapped: nn.Module = self.forward
@@ -357,12 +365,26 @@ class _Learner:
         self.optimizer = torch.optim.Adam(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self.scheduler = ReduceLROnPlateau(self.optimizer, patience=config.lr_patience, factor=config.lr_factor)
+        # Smith and Topin 2018, arXiv:1708.07120
+        self.cycle = (
+            OneCycleLR(self.optimizer, config.learning_rate, total_steps=config.epochs * steps)
+            if config.schedule == "one_cycle"
+            else None
+        )
+        plateau = ReduceLROnPlateau(self.optimizer, patience=config.lr_patience, factor=config.lr_factor)
+        self.scheduler = self.cycle or plateau
 
     def load(self, state: TrainingState) -> None:
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
         self.scheduler.load_state_dict(state.scheduler)
+
+    def end_epoch(self, val_loss: float) -> float:
+        """Let the schedule know; return the learning rate that the epoch ended with."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(val_loss)
+        return rate
 
     @torch.no_grad()
     def settle_statistics(self, batches: Iterator[_Batch]) -> None:
@@ -400,6 +422,8 @@ class _Learner:
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
             self.optimizer.step()
+            if self.cycle is not None:
+                self.cycle.step()
             total_T += error_T.detach()  # read once an epoch: reading each step would stall a GPU
             genes += batch.global_size
         return (self.world.sum(total_T) / genes).cpu().numpy()

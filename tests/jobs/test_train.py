@@ -96,13 +96,13 @@ def test_plain_models_are_judged_on_the_same_genes_as_the_network(run: Path, dat
     expected = fit_baselines(promoters.tokens, promoters.targets, chroms, learned)
     test = (ours["split"] == "test").to_numpy()
     y = ours["expression"].to_numpy(float)[test]
-    network = stats.pearsonr(y, ours["expression_predicted"].to_numpy(float)[test])[0]
+    network = np.corrcoef(y, ours["expression_predicted"].to_numpy(float)[test])[0, 1]
     found = metrics["test"]["expression"]["baselines"]
     assert list(found) == ["mean", "composition", "kmers", "kmers_by_distance"]
     for name, predicted in expected.items():
         np.testing.assert_allclose(plain[f"expression_predicted_by_{name}"], predicted[:, 0], rtol=1e-4)
         if name != "mean":
-            r = stats.pearsonr(y, predicted[test, 0].astype(float))[0]
+            r = np.corrcoef(y, predicted[test, 0].astype(float))[0, 1]
             assert found[name]["pearson"] == pytest.approx(r, abs=1e-5)
             assert found[name]["pearson_difference"] == pytest.approx(network - r, abs=1e-5)
 

@@ -199,6 +199,7 @@ def test_too_few_genes_are_refused(genes: tuple[int, int], batch_size: int, mess
         ("reverse_complement", 1.1),
         ("early_stopping", 0),
         ("precision", "fp16"),
+        ("schedule", "cosine"),
     ],
 )
 def test_a_setting_that_cannot_train_is_refused_by_name_and_value(name: str, value: Any) -> None:
@@ -212,6 +213,7 @@ RECIPES = {
     "plain": TrainingConfig(epochs=4, batch_size=8, reverse_complement=0),
     "augmented": TrainingConfig(epochs=4, batch_size=8, reverse_complement=0.5, jitter=3),
     "plateau": TrainingConfig(epochs=8, batch_size=8, lr_patience=0, learning_rate=0.03, early_stopping=None),
+    "one cycle": TrainingConfig(epochs=5, batch_size=8, schedule="one_cycle", learning_rate=0.01),
     "early stopping": TrainingConfig(epochs=30, batch_size=8, early_stopping=2, learning_rate=0.03),
 }
 
@@ -252,6 +254,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(recipe: str) -> N
         assert again.best_epoch == state.best_epoch
         assert_same_weights(again_model.state_dict(), model.state_dict())
         assert_same_weights(again.model, state.model)
+
+
+def test_one_cycle_raises_the_rate_for_30_of_100_steps_and_lowers_it_to_nothing() -> None:
+    config = TrainingConfig(epochs=10, batch_size=8, schedule="one_cycle", learning_rate=0.02, early_stopping=None)
+    _, state, _ = run(config)
+    steps = 5  # of 37 genes in an epoch
+    ends = np.arange(1, 11) * steps
+    top = 0.3 * 10 * steps - 1
+    rising = 0.02 / 25 + (0.02 - 0.02 / 25) * (1 - np.cos(np.pi * ends / top)) / 2
+    last = 10 * steps - 1
+    low = 0.02 / 25 / 1e4
+    falling = low + (0.02 - low) * (1 + np.cos(np.pi * (ends - top) / (last - top))) / 2
+    expected = np.where(ends <= top, rising, falling)
+    expected[-1] = low + (0.02 - low) * (1 + np.cos(np.pi * (last + 1 - top) / (last - top))) / 2
+    found = [record["learning_rate"] for record in state.history]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    assert max(found) > 0.019
 
 
 def test_a_finished_run_can_be_extended_as_if_it_had_not_ended() -> None:
