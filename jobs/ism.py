@@ -93,6 +93,7 @@ def ism(
     size = size or _choose_size(network, promoters.length, len(members), limits, place, len(rows))
     _earlier_run(where, identity, genes_per_task)  # once more: another run may have begun meanwhile
     identity["genes_per_part"] = size
+    identity["window"] = promoters.metadata.get("window")  # says where in the sequences the TSS is
     storage.write_json(where / MANIFEST, {**identity, "complete": False})
     sources = {packed.source: packed.checksum for packed in members}
     write_config(where / "config.yaml", settings, {**sources, str(locate(data)): promoters.checksum})

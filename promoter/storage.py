@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,12 +141,28 @@ def open_whole(path: AnyPath) -> Iterator[IO[bytes]]:
         yield buffer
         where.write_bytes(buffer.getvalue())
         return
-    partial = Path(str(where.parent)) / f".{where.name}.{uuid.uuid4().hex}.partial"
+    with whole_path(where) as partial, partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole_path(path: AnyPath) -> Iterator[Path]:
+    """Name a local file to write, for libraries that open one themselves; it then appears at `path` or not at all.
+
+    The name ends as `path` does, since some libraries go by it.
+    """
+    where = resolve(path)
+    where.parent.mkdir(parents=True, exist_ok=True)
+    if not is_local(where):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / where.name
+            where.fs.put_file(str(Path(folder) / where.name), where.path)
+        return
+    partial = Path(str(where.parent)) / f".{uuid.uuid4().hex}.partial.{where.name}"
     try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         partial.replace(str(where))
     finally:
         partial.unlink(missing_ok=True)

@@ -7,12 +7,13 @@ predictions, not contributions.
 
 from promoter.ism.contributions import actual_contributions, hypothetical_contributions
 from promoter.ism.mutagenesis import saturation_mutagenesis
-from promoter.ism.store import Scores, load_scores
+from promoter.ism.store import Scores, iterate_scores, load_scores
 
 __all__ = [
     "Scores",
     "actual_contributions",
     "hypothetical_contributions",
+    "iterate_scores",
     "load_scores",
     "saturation_mutagenesis",
 ]

@@ -9,7 +9,7 @@ deviation over its members.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -141,12 +141,96 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
         InputError: no parts there; all asked for while the run is not finished; a gene that no part holds;
             parts of several runs.
     """
+    where = _scores_folder(folder)
+
+    def read(file: pq.ParquetFile, _: list[str]) -> Iterator[pa.Table]:
+        yield file.read() if genes is None else _read_genes(file, genes)
+
+    found = list(_read_parts(where, read, every=genes is None))
+    table = pa.concat_tables([table for table, _ in found])
+    if genes is not None:
+        row_of = {gene: row for row, gene in enumerate(table["gene_id"].to_pylist())}
+        _require_genes(where, genes, row_of)
+        table = table.take([row_of[gene] for gene in genes])
+    return _from_table(table, found[0][1])
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a scores folder holds, without the scores.
+
+    Attributes:
+        genes: a row a gene, in file order: `gene_id`, `chrom`, `start`, `end`, `strand`.
+        targets: names.
+        length: of the sequences, in bases.
+        downstream: how many of them lie from the TSS on; None when the folder does not say.
+    """
+
+    genes: pd.DataFrame
+    targets: list[str]
+    length: int
+    downstream: int | None
+
+
+def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Contents:
+    """Read which genes a scores folder holds, all or those of `genes`, in file order.
+
+    Raises:
+        InputError: as `load_scores`.
+    """
+    where = _scores_folder(folder)
+    widths: list[int] = []
+
+    def read(file: pq.ParquetFile, targets: list[str]) -> Iterator[pa.Table]:
+        widths.append(file.schema_arrow.field(f"{targets[0]}_scores").type.list_size)
+        table = file.read(columns=GENE_COLUMNS[:-1])
+        yield table if genes is None else _rows_of(table, genes)
+
+    found = list(_read_parts(where, read, every=genes is None))
+    table = pa.concat_tables([table for table, _ in found])
+    if genes is not None:
+        _require_genes(where, genes, set(table["gene_id"].to_pylist()))
+    window = _manifest(where).get("window") or {}
+    return Contents(table.to_pandas(), found[0][1], widths[0] // len(BASES), window.get("downstream"))
+
+
+def iterate_scores(
+    folder: AnyPath, genes: Sequence[str] | None = None, targets: Sequence[str] | None = None
+) -> Iterator[Scores]:
+    """Read scores some genes at a time, in file order: memory does not grow with the number of genes.
+
+    Args:
+        folder: as for `load_scores`.
+        genes: ids to read; all when None. Those without scores are passed over; `load_contents` names them.
+        targets: to read, all when None; others are not read from the files.
+
+    Raises:
+        InputError: as `load_scores`.
+    """
+    kinds = ("prediction", "scores", "prediction_sd", "scores_sd")
+
+    def read(file: pq.ParquetFile, there: list[str]) -> Iterator[pa.Table]:
+        wanted = GENE_COLUMNS + [f"{target}_{kind}" for target in targets or there for kind in kinds]
+        columns = [name for name in wanted if name in file.schema_arrow.names]
+        for group in range(file.num_row_groups) if genes is None else _groups_with(file, genes):
+            table = file.read_row_group(group, columns=columns)
+            yield table if genes is None else _rows_of(table, genes)
+
+    for table, there in _read_parts(_scores_folder(folder), read, every=genes is None):
+        yield _from_table(table, list(targets or there))
+
+
+def _scores_folder(folder: AnyPath) -> UPath:
     where = storage.resolve(folder)
-    if (where / "scores").is_dir():
-        where = where / "scores"
-    paths = _listed_parts(where, every=genes is None)
+    return where / "scores" if (where / "scores").is_dir() else where
+
+
+def _read_parts(
+    where: UPath, read: Callable[[pq.ParquetFile, list[str]], Iterator[pa.Table]], every: bool
+) -> Iterator[tuple[pa.Table, list[str]]]:
+    """Yield the tables that `read` takes from each part, with the targets, once it is known to fit the others."""
+    paths = _listed_parts(where, every)
     first: dict[str, Any] = {}
-    tables = []
     for path in paths:
         with storage.open_table(path, "part") as file:
             found = storage.read_table_metadata(file)
@@ -158,14 +242,19 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
             first = first or found
             if found != first:
                 raise InputError(f"{path}: is of another run than {paths[0].name}; delete the part that is stale")
-            tables.append(file.read() if genes is None else _read_genes(file, genes))
-    return _from_tables(where, pa.concat_tables(tables), first["targets"], genes)
+            for table in read(file, first["targets"]):
+                yield table, first["targets"]
+
+
+def _manifest(where: UPath) -> dict[str, Any]:
+    path = where.parent / MANIFEST
+    return storage.read_json(path) if path.exists() else {}
 
 
 def _listed_parts(where: UPath, every: bool) -> list[UPath]:
     """Return the parts that the manifest names, or those there are while it names none."""
     paths = sorted(where.glob("part-*.parquet"), key=str)
-    manifest = storage.read_json(where.parent / MANIFEST) if (where.parent / MANIFEST).exists() else {}
+    manifest = _manifest(where)
     if manifest.get("complete"):
         paths = [where.parent / part["file"] for part in manifest["parts"]]
     elif manifest and every:
@@ -179,25 +268,28 @@ def _listed_parts(where: UPath, every: bool) -> list[UPath]:
 
 def _read_genes(file: pq.ParquetFile, genes: Sequence[str]) -> pa.Table:
     """Read the rows of some genes, and of the rest no more than shares a row group with them."""
-    wanted = pa.array(list(genes), pa.string())
-    groups = [
+    return _rows_of(file.read_row_groups(_groups_with(file, genes)), genes)
+
+
+def _groups_with(file: pq.ParquetFile, genes: Sequence[str]) -> list[int]:
+    return [
         group
         for group in range(file.num_row_groups)
-        if pc.any(pc.is_in(file.read_row_group(group, columns=["gene_id"])["gene_id"], wanted)).as_py()
+        if len(_rows_of(file.read_row_group(group, columns=["gene_id"]), genes))
     ]
-    table = file.read_row_groups(groups)
-    return table.filter(pc.is_in(table["gene_id"], wanted))
 
 
-def _from_tables(where: UPath, table: pa.Table, targets: list[str], genes: Sequence[str] | None) -> Scores:
-    if genes is not None:
-        row_of = {gene: row for row, gene in enumerate(table["gene_id"].to_pylist())}
-        missing = [gene for gene in genes if gene not in row_of]
-        if missing:
-            raise InputError(
-                f"{where}: has no scores of {', '.join(missing[:3])}; score them with jobs.ism --genes"
-            )
-        table = table.take([row_of[gene] for gene in genes])
+def _rows_of(table: pa.Table, genes: Sequence[str]) -> pa.Table:
+    return table.filter(pc.is_in(table["gene_id"], pa.array(list(genes), pa.string())))
+
+
+def _require_genes(where: UPath, genes: Sequence[str], there: Container[str]) -> None:
+    missing = [gene for gene in genes if gene not in there]
+    if missing:
+        raise InputError(f"{where}: has no scores of {', '.join(missing[:3])}; score them with jobs.ism --genes")
+
+
+def _from_table(table: pa.Table, targets: list[str]) -> Scores:
     values: list[np.ndarray | None] = []
     for suffix in ("", "_sd"):
         if f"{targets[0]}_scores{suffix}" not in table.column_names:
