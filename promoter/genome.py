@@ -86,6 +86,30 @@ def window(tss: int, strand: str, upstream: int, downstream: int) -> tuple[int, 
     return tss + 1 - downstream, tss + 1 + upstream
 
 
+def chromosome_sizes(path: AnyPath) -> dict[str, int]:
+    """Read the lengths of chromosomes from a FASTA, its index (.fai), or a table of name and length (chrom.sizes).
+
+    Raises:
+        InputError: missing, or none of these.
+    """
+    where = storage.require_file(path, "genome")
+    if storage.is_gzip(where) or _head(where).startswith(b">"):
+        fasta = Genome(where)
+        fasta.close()
+        return fasta.lengths
+    sizes = {}
+    with storage.open_text(where) as file:
+        for number, line in enumerate(file, start=1):
+            cells = line.split("\t")
+            if len(cells) < 2 or not cells[1].strip().isdecimal():
+                raise InputError(
+                    f"{where}: line {number} has no chromosome and length ({line.strip()[:40]!r}); "
+                    "give the FASTA, its .fai, or a chrom.sizes file"
+                )
+            sizes[cells[0]] = int(cells[1])
+    return sizes
+
+
 def match_chromosomes(wanted: Iterable[str], available: Iterable[str]) -> dict[str, str]:
     """Match chromosome names that differ in spelling only: `chr1` and `1`, `chrM` and `MT` or `Mito`.
 

@@ -1,22 +1,28 @@
-"""Figures: functions that take tables and return matplotlib figures, for notebooks and for the jobs."""
+"""Figures: functions that take tables or arrays and return figures or axes, for notebooks and for the jobs."""
 
 from __future__ import annotations
 
 import io
 import logging
 
+import logomaker
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike
 
 from promoter import storage
+from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # warns that its first run takes a moment
 _COLOURS = {"finished": "#0b6e99", "stopped": "#9aa5b1", "best": "#c8442d"}  # told apart by the colour-blind, too
+_BASE_COLOURS = {"A": "#009e73", "C": "#0072b2", "G": "#e69f00", "T": "#222222"}  # Okabe and Ito: for everybody
+_MOST_LETTERS = 300  # more are too narrow to read, and logomaker takes some 4 ms for each
 _PANEL_WIDTH, _PANEL_HEIGHT, _COLUMNS = 3.2, 2.6, 4
 
 
@@ -81,6 +87,107 @@ def score_by_setting(trials: pd.DataFrame, settings: list[str], ranges: dict[str
     return figure
 
 
+def logo(
+    contributions: np.ndarray,
+    start: int | None = None,
+    strand: str = "+",
+    tss: int | None = None,
+    chrom: str | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Draw a stretch's actual contributions as letters: up what raises the prediction, down what lowers it.
+
+    Above 300 bases each letter becomes a bar of its base's colour, since letters would be too narrow to read.
+
+    Args:
+        contributions: actual ones (`promoter.ism.actual_contributions` of a gene and target, or some columns of
+            it), shape (4, length), ACGT, 5'→3' along the gene; an N is four zeros.
+        start: of the stretch on the chromosome: it is `[start, start + length)`, on either strand.
+        strand: of the gene; on `-` the genomic coordinates on the upper axis descend.
+        tss: position of the TSS; the lower axis then shows the distance to it, else the position in the stretch.
+        chrom: name, for the upper axis.
+        axes: to draw into; those of a new pyplot figure when None.
+
+    Returns:
+        The axes; the letter at distance d is at x = d, one wide.
+
+    Raises:
+        ValueError: another shape, more than one base with a contribution at a position, or tss without start.
+    """
+    length = _require_bases(contributions, "contributions")
+    if (np.count_nonzero(contributions, axis=0) > 1).any():
+        raise ValueError(
+            "contributions has several bases at a position: give actual ones, hypothetical ones times one-hot"
+        )
+    axes = axes if axes is not None else _new_axes(length, 2.4)
+    x = _label_positions(axes, length, start, strand, tss, chrom)
+    if length <= _MOST_LETTERS:
+        table = pd.DataFrame(contributions.T, index=x, columns=list(BASES))
+        logomaker.Logo(table, ax=axes, color_scheme=_BASE_COLOURS, baseline_width=0, show_spines=True)
+    else:
+        for base, heights in zip(BASES, contributions, strict=True):
+            shown = heights != 0
+            axes.bar(x[shown], heights[shown], width=1, color=_BASE_COLOURS[base], label=base)
+        axes.legend(frameon=False, ncols=len(BASES), loc="upper left", handlelength=0.8, columnspacing=1)
+    axes.set_xlim(x[0] - 0.5, x[-1] + 0.5)
+    axes.axhline(0, color="black", linewidth=0.5)
+    axes.margins(y=0.05)
+    axes.autoscale(axis="y")
+    axes.set_ylabel("contribution")
+    axes.spines["right"].set_visible(False)
+    return axes
+
+
+def mutation_map(
+    scores: np.ndarray,
+    sequence: str,
+    start: int | None = None,
+    strand: str = "+",
+    tss: int | None = None,
+    chrom: str | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Draw what each single-base change does to the prediction: a row a base, red up, blue down, white nothing.
+
+    Args:
+        scores: differences of predictions (ISM scores of a gene and target), shape (4, length), ACGT.
+        sequence: the letters that are there, 5'→3' along the gene; each is marked by a dot, an N by none.
+        start: as for `logo`, and so on.
+        strand: of the gene.
+        tss: position of the TSS.
+        chrom: name.
+        axes: to draw into; those of a new pyplot figure when None.
+
+    Raises:
+        ValueError: another shape, a sequence of another length, or tss without start.
+    """
+    length = _require_bases(scores, "scores")
+    if len(sequence) != length:
+        raise ValueError(f"sequence has {len(sequence)} bases, scores has {length}")
+    axes = axes if axes is not None else _new_axes(length, 1.8)
+    x = _label_positions(axes, length, start, strand, tss, chrom)
+    largest = float(np.abs(scores).max()) or 1.0
+    image = axes.imshow(
+        scores,
+        cmap="RdBu_r",  # told apart by the colour-blind, too
+        vmin=-largest,
+        vmax=largest,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(x[0] - 0.5, x[-1] + 0.5, len(BASES) - 0.5, -0.5),
+    )
+    tokens = encode(sequence)
+    known = tokens < len(BASES)
+    size = min(9.0, (axes.get_window_extent().width / axes.figure.dpi * 72 / length * 0.5) ** 2)
+    axes.scatter(x[known], tokens[known], s=size, color="black", linewidths=0)
+    axes.set_yticks(range(len(BASES)), list(BASES))
+    axes.tick_params(axis="y", length=0)
+    # beside the axes, and not a part of their width, so that panels above and below stay aligned
+    beside = axes.inset_axes((1.01, 0, 0.012, 1))
+    axes.figure.colorbar(image, cax=beside, label="change of\nprediction")
+    return axes
+
+
 def write_figure(folder: AnyPath, name: str, figure: Figure) -> None:
     """Write NAME.svg and NAME.png into a folder, local or remote."""
     for kind in ("svg", "png"):
@@ -94,6 +201,50 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)  # no display, and no state shared with a notebook's pyplot
     return figure
+
+
+def _new_axes(length: int, height: float) -> Axes:
+    """Return axes of a pyplot figure, which a notebook shows, wide enough for letters as far as a page is."""
+    _, axes = plt.subplots(figsize=(min(max(length * 0.12, 4), 14), height), layout="constrained")
+    return axes
+
+
+def _require_bases(values: np.ndarray, name: str) -> int:
+    if values.ndim != 2 or values.shape[0] != len(BASES) or values.shape[1] == 0:
+        raise ValueError(f"{name} has shape {values.shape}; give (4, length), of one gene and one target")
+    return values.shape[1]
+
+
+def _label_positions(
+    axes: Axes, length: int, start: int | None, strand: str, tss: int | None, chrom: str | None
+) -> np.ndarray:
+    """Label the lower axis along the gene and the upper one along the chromosome; return each base's x."""
+    if start is None and tss is not None:
+        raise ValueError(f"tss {tss} without start: where the stretch begins must be known, too")
+    if strand not in ("+", "-"):
+        raise ValueError(f"strand {strand!r} must be + or -")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if start is None:
+        axes.set_xlabel("position (5'→3')")
+        return np.arange(length)
+    step = 1 if strand == "+" else -1
+    first = start if strand == "+" else start + length - 1  # the genomic position of the 5' end
+    x0 = 0 if tss is None else (first - tss) * step
+    axes.set_xlabel("position (5'→3')" if tss is None else "distance to the TSS (bases)")
+
+    def on_genome(x: ArrayLike) -> np.ndarray:
+        return first + (np.asarray(x) - x0) * step
+
+    def along_gene(position: ArrayLike) -> np.ndarray:
+        return x0 + (np.asarray(position) - first) * step
+
+    upper = axes.secondary_xaxis("top", functions=(on_genome, along_gene))
+    upper.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    upper.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    upper.set_xlabel(f"{chrom or 'chromosome'} ({strand}), 0-based")
+    if x0 <= 0 <= x0 + length - 1 and tss is not None:
+        axes.axvline(0, color="grey", linewidth=0.8, linestyle=":", zorder=0)
+    return np.arange(x0, x0 + length)
 
 
 def _points(axes: Axes, shown: pd.DataFrame, x: pd.Series) -> None:
