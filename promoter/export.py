@@ -426,10 +426,13 @@ def _write_bigwig(path: Path, track: Iterator[_Block], sizes: dict[str, int]) ->
     pybigtools.open(str(path), "w").write(sizes, intervals())
     if not covered:
         raise InputError("--formats bigwig: the sequences hold no known base; choose other genes")
-    with pybigtools.open(str(path)) as written:  # pybigtools prints what goes wrong, and raises nothing
-        found = written.info()["summary"]["basesCovered"]
+    try:  # pybigtools prints what goes wrong in writing, and raises nothing
+        with pybigtools.open(str(path)) as written:
+            found = written.info()["summary"]["basesCovered"]
+    except Exception as error:  # it has its own, and names them in no stable place
+        raise RuntimeError(f"the bigWig could not be written ({error}); is the disk full?") from error
     if found != covered:
-        raise RuntimeError(f"{path.name}: {covered:,} bases were to be written, {found:,} were; is the disk full?")
+        raise RuntimeError(f"the bigWig got {found:,} of {covered:,} bases; is the disk full?")
 
 
 def _write_bedgraph(file: IO[bytes], track: Iterator[_Block]) -> None:

@@ -121,10 +121,10 @@ def logo(
         )
     axes = axes if axes is not None else _new_axes(length, 2.4)
     x = _label_positions(axes, length, start, strand, tss, chrom)
-    if length <= _MOST_LETTERS:
+    if length <= _MOST_LETTERS and contributions.any():
         table = pd.DataFrame(contributions.T, index=x, columns=list(BASES))
-        logomaker.Logo(table, ax=axes, color_scheme=_BASE_COLOURS, baseline_width=0, show_spines=True)
-    else:
+        logomaker.Logo(table, ax=axes, color_scheme=_BASE_COLOURS, baseline_width=0, font_weight="bold")
+    elif contributions.any():
         for base, heights in zip(BASES, contributions, strict=True):
             shown = heights != 0
             axes.bar(x[shown], heights[shown], width=1, color=_BASE_COLOURS[base], label=base)
@@ -151,7 +151,8 @@ def mutation_map(
 
     Args:
         scores: differences of predictions (ISM scores of a gene and target), shape (4, length), ACGT.
-        sequence: the letters that are there, 5'→3' along the gene; each is marked by a dot, an N by none.
+        sequence: the letters that are there, 5'→3' along the gene; each is marked by a dot, an N by none. Above
+            300 bases there is no room for dots; what is there is white, as its score is 0.
         start: as for `logo`, and so on.
         strand: of the gene.
         tss: position of the TSS.
@@ -176,10 +177,10 @@ def mutation_map(
         interpolation="nearest",
         extent=(x[0] - 0.5, x[-1] + 0.5, len(BASES) - 0.5, -0.5),
     )
-    tokens = encode(sequence)
-    known = tokens < len(BASES)
-    size = min(9.0, (axes.get_window_extent().width / axes.figure.dpi * 72 / length * 0.5) ** 2)
-    axes.scatter(x[known], tokens[known], s=size, color="black", linewidths=0)
+    if length <= _MOST_LETTERS:
+        tokens = encode(sequence)
+        known = tokens < len(BASES)
+        axes.scatter(x[known], tokens[known], s=9 if length <= 150 else 3, color="black", linewidths=0)
     axes.set_yticks(range(len(BASES)), list(BASES))
     axes.tick_params(axis="y", length=0)
     # beside the axes, and not a part of their width, so that panels above and below stay aligned
@@ -223,7 +224,7 @@ def _label_positions(
         raise ValueError(f"tss {tss} without start: where the stretch begins must be known, too")
     if strand not in ("+", "-"):
         raise ValueError(f"strand {strand!r} must be + or -")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if start is None:
         axes.set_xlabel("position (5'→3')")
         return np.arange(length)
@@ -239,7 +240,7 @@ def _label_positions(
         return x0 + (np.asarray(position) - first) * step
 
     upper = axes.secondary_xaxis("top", functions=(on_genome, along_gene))
-    upper.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    upper.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     upper.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     upper.set_xlabel(f"{chrom or 'chromosome'} ({strand}), 0-based")
     if x0 <= 0 <= x0 + length - 1 and tss is not None:

@@ -148,7 +148,7 @@ def test_help_shows_how_to_write_a_list(capsys: pytest.CaptureFixture[str]) -> N
     assert "--chroms+" not in printed
 
 
-@pytest.mark.parametrize("name", ["demo", "ism", "predict", "prepare", "train"])
+@pytest.mark.parametrize("name", ["demo", "export", "ism", "predict", "prepare", "train"])
 def test_help_explains_every_argument(capsys: pytest.CaptureFixture[str], name: str) -> None:
     function = getattr(importlib.import_module(f"jobs.{name}"), name)
     assert _ended(function, "--help") == 0

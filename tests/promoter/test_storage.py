@@ -63,6 +63,29 @@ def test_an_exception_leaves_what_was_there(folder: str, error: type[BaseExcepti
     assert before is None or path.read_bytes() == before
 
 
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_named_file_appears_when_the_block_ends_or_not_at_all(folder: str, before: bytes | None) -> None:
+    path = UPath(folder) / "deep" / "out.bw"
+    if before is not None:
+        storage.write_text(path, before.decode())
+
+    def write(error: type[BaseException] | None) -> None:
+        with storage.whole_path(path) as named:
+            assert named.suffix == ".bw"
+            named.write_bytes(b"new")
+            assert not path.exists() or path.read_bytes() == before
+            if error:
+                raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        write(KeyboardInterrupt)
+    assert names(str(path.parent)) == ([] if before is None else ["out.bw"])
+    assert before is None or path.read_bytes() == before
+    write(None)
+    assert names(str(path.parent)) == ["out.bw"]
+    assert path.read_bytes() == b"new"
+
+
 def test_a_reader_keeps_the_old_file_while_a_new_one_takes_its_place(tmp_path: Path) -> None:
     storage.write_text(tmp_path / "out", "old")
     with (tmp_path / "out").open() as reader:

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from promoter.errors import InputError
-from promoter.ism import Scores, load_scores
-from promoter.ism.store import part_is_whole, part_path, write_part
+from promoter.ism import Scores, iterate_scores, load_scores
+from promoter.ism.store import concatenate, load_contents, part_is_whole, part_path, write_part
 from promoter.sequence import decode
 
 LENGTH = 5
@@ -249,3 +249,42 @@ def test_parts_of_several_runs_are_not_mixed(folder: Path) -> None:
     write_part(part_path(folder / "scores", 1), part(3, 3), METADATA | {"model": "c" * 64})
     with pytest.raises(InputError, match=r"part-00001\.parquet: is of another run"):
         load_scores(folder)
+
+
+@pytest.mark.parametrize("genes", [None, ["g6", "g1", "g4"]])
+@pytest.mark.parametrize("targets", [None, TARGETS[1:]])
+def test_iterating_gives_the_same_scores_in_file_order(
+    folder: Path, genes: list[str] | None, targets: list[str] | None
+) -> None:
+    some = list(iterate_scores(folder, genes, targets))
+    assert max(len(one.genes) for one in some) <= 3
+    order = range(7) if genes is None else [1, 4, 6]
+    expected = rows(WHOLE, list(order))
+    if targets:
+        expected = replace(
+            expected, targets=targets, predictions=expected.predictions[:, 1:], scores=expected.scores[:, 1:]
+        )
+    assert_same(concatenate(some), expected)
+
+
+def test_of_a_large_part_little_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    many = part(0, 50)
+    write_part(part_path(tmp_path, 0), many, METADATA)
+    some = list(iterate_scores(tmp_path))
+    assert [len(one.genes) for one in some] == [16, 16, 16, 2]
+    assert_same(concatenate(some), many)
+
+
+def test_contents_name_genes_targets_and_the_tss(folder: Path) -> None:
+    contents = load_contents(folder, ["g5", "g2"])
+    assert contents.genes["gene_id"].tolist() == ["g2", "g5"]
+    assert (contents.targets, contents.length, contents.downstream) == (TARGETS, LENGTH, None)
+    window = {"upstream": 3, "downstream": 2}
+    (folder / "manifest.json").write_text(json.dumps({"complete": False, "window": window}))
+    assert load_contents(folder, ["g5"]).downstream == 2
+    with pytest.raises(InputError, match="is not finished"):
+        load_contents(folder)
+    with pytest.raises(InputError, match="is not finished"):
+        next(iterate_scores(folder))
+    with pytest.raises(InputError, match="has no scores of nobody"):
+        load_contents(folder, ["g5", "nobody"])
