@@ -1,0 +1,39 @@
+"""What is known of the salt response of yeast, in the scores of a model of it.
+
+    python benchmarks/yeast_biology.py ISM_FOLDER TATA_BOXES.bed
+
+ISM_FOLDER: what `jobs.ism` wrote for a model of `salt_log2fc`. The stress element AGGGG (Martinez-Pastor et al.
+1996) raises the response, GATGAG (PAC) and AAAATTTT (RRPE; both Hughes et al. 2000) lower it: they drive the
+ribosome's biogenesis, which salt shuts down. TATA boxes: Rhee and Pugh 2012.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import pandas as pd
+
+from promoter.ism import load_scores
+from promoter.sites import site_contributions, word_contributions
+
+WORDS = ["AGGGG", "GATGAG", "AAAATTTT", "AAGGG", "ACGCGT", "GACTC"]  # three known, three to compare with
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("scores")
+    parser.add_argument("tata_boxes")
+    arguments = parser.parse_args()
+    scores = load_scores(arguments.scores)
+    print(word_contributions(scores, WORDS).to_string(index=False, float_format="{:+.4f}".format))
+    columns = ["chrom", "start", "end", "gene_id", "score", "strand"]
+    boxes = pd.read_csv(arguments.tata_boxes, sep="\t", names=columns)
+    found = site_contributions(scores, boxes)
+    print(
+        f"{found['sites']} TATA boxes: mean |contribution| {found['ratio']:.2f} × that of other genes at the same "
+        f"positions, larger with probability {found['auroc']:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
