@@ -47,6 +47,7 @@ from promoter.training import (
     fit,
     predict,
     require_enough_genes,
+    require_orientation,
     standardisation,
 )
 
@@ -104,6 +105,7 @@ def train_once(
     promoters = job.promoters
     # these fail here, not on a worker
     PromoterCNN(job.model, promoters.length)
+    require_orientation(job.model, job.training)
     held_out = hold_out(promoters, job.split, related)
     require_enough_genes(len(held_out.rows("train")), len(held_out.rows("val")), job.training, job.workers)
     info = describe(promoters, held_out, job.training)

@@ -45,7 +45,7 @@ from promoter.holdout import of_chromosomes
 from promoter.model import CNNConfig, PromoterCNN
 from promoter.search import DEFAULT_SPACE, SearchSpace, importance
 from promoter.splits import SplitConfig, chromosome_folds, split_by_chromosome
-from promoter.training import Examples, TrainingConfig, require_enough_genes
+from promoter.training import Examples, TrainingConfig, require_enough_genes, require_orientation
 
 _SEARCH = "search"  # Ray's folder in --out; removed when the search is done
 _FINAL = "training"  # of the best configuration; moved up when it is done
@@ -180,6 +180,7 @@ class _Suits:
 
     def __call__(self, model: CNNConfig, training: TrainingConfig) -> None:
         PromoterCNN(replace(model, channels=(1,) * len(model.channels)), self.length)  # small: only to check it
+        require_orientation(model, training)
         for held_out in self.genes_of_fold:
             require_enough_genes(self.genes - held_out, held_out, training, self.workers)
 

@@ -227,6 +227,7 @@ def epochs(
     config = config or TrainingConfig()
     world = _World()
     require_enough_genes(len(train.tokens), len(val.tokens), config, world.size)
+    require_orientation(model.config, config)
     device = torch.device(device)
     model.to(device)
     scale = standardisation(train.targets)
@@ -282,6 +283,20 @@ def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: 
         raise InputError(
             f"training: batch_size {config.batch_size} is too small for {workers} workers; "
             f"at least 2 genes a worker are needed, {2 * workers} in all"
+        )
+
+
+def require_orientation(model: CNNConfig, config: TrainingConfig) -> None:
+    """Refuse to turn promoters round where the network is to learn where in them a motif stands.
+
+    Raises:
+        InputError: several bins, and reverse complements.
+    """
+    if model.bins > 1 and config.reverse_complement > 0:
+        raise InputError(
+            f"--model.bins {model.bins} with --training.reverse_complement {config.reverse_complement:g}: a "
+            "promoter turned round has its bins in reverse; give --training.reverse_complement 0, and "
+            "--model.both_strands true instead"
         )
 
 

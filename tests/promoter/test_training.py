@@ -207,6 +207,12 @@ def test_a_setting_that_cannot_train_is_refused_by_name_and_value(name: str, val
         TrainingConfig(**{name: value})
 
 
+def test_promoters_are_not_turned_round_where_bins_tell_places_apart() -> None:
+    model = PromoterCNN(CNNConfig((4,), (3,), (), bins=2))
+    with pytest.raises(InputError, match=r"--model.bins 2 with --training.reverse_complement 0\.5"):
+        fit(model, random_examples(8, 0), random_examples(4, 1), TrainingConfig(epochs=1, batch_size=4))
+
+
 # Repeating and resuming
 
 RECIPES = {
