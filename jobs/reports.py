@@ -16,6 +16,7 @@ from ray.train import Checkpoint, Result, UserCallback, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _PATIENCE = 30  # seconds for the workers of a run that is stopped; Ray Train itself gives them 5
 
@@ -50,7 +51,9 @@ class Run:
     """
 
     def __init__(self, build: Callable[[UserCallback], TorchTrainer]) -> None:
-        self._records = Queue(actor_options={"num_cpus": 0})
+        # on this node: another may be lost, and the run with it
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._records = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         self._trainer = build(_Relay(self._records))
         self._outcome: list[Result | BaseException] = []
         self._controller: Any = None  # Ray Train's, known from the first report on

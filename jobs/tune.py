@@ -426,7 +426,8 @@ def _train_best(where: UPath, data: str) -> None:
     )
     final = where / _FINAL
     checkpoint.copy_model(final / "model", where / "model")
-    for name in ("history.csv", "predictions.parquet", _METRICS):  # metrics.json last: it stands for the end
+    # metrics.json last: it stands for the end
+    for name in ("history.csv", "leakage.csv", "baselines.parquet", "predictions.parquet", _METRICS):
         storage.copy_file(final / name, where / name)
     storage.remove_folder(final)
     console.print(f"trials, figures, model and metrics in {where}")

@@ -82,7 +82,7 @@ def trials_of(out: Path) -> pd.DataFrame:
 def test_leaves_what_the_contract_names_and_nothing_else(searched: Path) -> None:
     assert {path.name for path in searched.iterdir()} == {
         *("config.yaml", "trials.csv", "best.yaml", "importance.csv", "figures", "tensorboard", "folds"),
-        *("model", "history.csv", "predictions.parquet", "metrics.json"),
+        *("model", "history.csv", "leakage.csv", "predictions.parquet", "baselines.parquet", "metrics.json"),
     }
     names = {path.name for path in (searched / "figures").iterdir()}
     assert names == {
