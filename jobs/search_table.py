@@ -108,6 +108,11 @@ class SearchScreen(ray.tune.Callback):
         """Show why it failed."""
         self._line(trials, trial)
 
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Show all as they ended: when the last trial completes it still counts as running."""
+        if SearchScreen._live is not None:
+            SearchScreen._live.update(self._table(trials))
+
     @staticmethod
     def close() -> None:
         """Leave the terminal as it is to stay."""
@@ -151,7 +156,10 @@ class SearchScreen(ray.tune.Callback):
             title_justify="left",
             title=f"{done} of {self.count} trials: "
             f"{counts.get('finished', 0)} finished, {counts.get('stopped', 0)} stopped early, "
-            f"{counts.get('failed', 0)} failed, {states.count(Trial.RUNNING)} running; left {self._left(done)}",
+            f"{counts.get('failed', 0)} failed"
+            + (
+                f", {running} running; left {self._left(done)}" if (running := states.count(Trial.RUNNING)) else ""
+            ),
         )
         for name in ("trial", self.metric, "epochs", "status", "settings"):
             table.add_column(

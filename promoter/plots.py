@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from promoter import storage
@@ -43,7 +43,7 @@ def search_progress(trials: pd.DataFrame, label: str, larger_is_better: bool) ->
     axes.set_xlabel("trial")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, loc="lower right" if larger_is_better else "upper right")
+    figure.legend(frameon=False, loc="outside upper right", ncols=3)  # within the axes it may hide a trial
     return figure
 
 
@@ -68,6 +68,12 @@ def score_by_setting(trials: pd.DataFrame, settings: list[str], ranges: dict[str
             _points(panel, shown, shown[setting].astype(float))
             if ranges[setting]:
                 panel.set_xscale("log")
+                drawn = shown[setting].astype(float)
+                decades = np.log10(drawn.max() / drawn.min())
+                steps = (1, 2, 5) if decades < 1.5 else (1, 3) if decades < 2.5 else (1,)  # labels have room
+                panel.xaxis.set_major_locator(LogLocator(subs=steps, numticks=8))
+                panel.xaxis.set_major_formatter("{x:g}")
+                panel.xaxis.set_minor_formatter(NullFormatter())
         else:  # a few values: side by side, and jittered, since points at one place hide each other
             order = sorted(values.unique(), key=_as_number)
             place = values.map(order.index).astype(float)
