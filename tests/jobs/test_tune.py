@@ -141,7 +141,7 @@ def test_the_kept_folds_make_an_ensemble(searched: Path, data: Path, tmp_path: P
         [pd.read_parquet(tmp_path / f"{fold.name}.parquet")["expression_predicted"].to_numpy() for fold in folds]
     )
     np.testing.assert_allclose(both["expression_predicted"], each.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(both["expression_predicted_sd"], each.std(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(both["expression_predicted_sd"], each.std(axis=0, ddof=1), rtol=1e-4, atol=1e-6)
     # what one fold validates on the other learns from
     splits = both.groupby("chrom")["split"].unique().str[0].to_dict()
     assert splits == {"chr1": "train", "chr2": "train", "chr3": "train", "chr4": "test"}

