@@ -46,7 +46,6 @@ def hold_out(promoters: Promoters, config: SplitConfig, related: pd.DataFrame | 
         config: what to hold out, and what becomes of homologous promoters: with `drop`, of each related pair the
             gene that is more learned from (training before validation before test) is left out; with `move`,
             families that the split would part are learned from whole.
-
         related: what `promoter.leakage.related_pairs` returns for these genes, where it is known already.
 
     Raises:
@@ -58,10 +57,12 @@ def hold_out(promoters: Promoters, config: SplitConfig, related: pd.DataFrame | 
     if config.by_chromosome:
         held_out = of_chromosomes(genes, split_by_chromosome(genes["chrom"], config))
         split, chroms = held_out.split, held_out.chroms
+        by_chrom = split
     else:
         alone = np.arange(len(genes))
         groups = leakage.families(related, len(genes)) if config.by == "family" else alone
         split, chroms = split_by_group(groups, config), {name: [] for name in SPLITS}
+        by_chrom = np.full(len(genes), "")  # a chromosome tells of no gene
     remarks = []
     if config.random:
         remarks.append(
@@ -85,7 +86,6 @@ def hold_out(promoters: Promoters, config: SplitConfig, related: pd.DataFrame | 
         remarks.append(
             f"{' and '.join(counts)} genes share promoter sequence with genes that are learned from (leakage.csv)"
         )
-    by_chrom = assign(genes["chrom"], {c: name for name, some in chroms.items() for c in some}).to_numpy(object)
     ours = zip(genes["gene_id"], genes["chrom"], kept_apart, by_chrom, strict=True)
     differing = {gene: (chrom, name) for gene, chrom, name, usual in ours if name != usual}
     return HeldOut(kept_apart, chroms, differing, leaks, leaking, remarks)

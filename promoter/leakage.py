@@ -133,9 +133,8 @@ def overlapping_pairs(genes: pd.DataFrame) -> pd.DataFrame:
     order = order[start[order] < end[order]]  # the others are N throughout
     row, forward, chrom, start, end = (column[order] for column in (row, forward, chrom, start, end))
     origin = chrom * (end.max(initial=0) - start.min(initial=0) + 1)  # one axis for all chromosomes
-    later = (
-        np.searchsorted(origin + start, origin + end) - np.arange(len(row)) - 1
-    )  # that begin before this one ends
+    # how many begin after this one, and before it ends
+    later = np.searchsorted(origin + start, origin + end) - np.arange(len(row)) - 1
     first = np.repeat(np.arange(len(row)), later)
     second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
     overlap = np.minimum(end[first], end[second]) - start[second]
@@ -194,12 +193,7 @@ def find_leaks(pairs: pd.DataFrame, gene_ids: Column, splits: Column) -> pd.Data
         "other_split": names[place[other].astype(int)],
     }
     columns |= {name: pairs[name].to_numpy() for name in ("fraction", "strand", "kind")}
-    worst = [
-        "fraction",
-        "kind",
-        "gene_id",
-        "other_gene_id",
-    ]  # identical, overlapping, similar: by the alphabet too
+    worst = ["fraction", "kind", "gene_id", "other_gene_id"]  # kinds are worst first in the alphabet, too
     return pd.DataFrame(columns).sort_values(worst, ascending=[False, True, True, True], ignore_index=True)
 
 
