@@ -97,7 +97,7 @@ def variants(
     identity = _identity(members, promoters, rows, source, opened, both_strands)
     earlier = earlier_run(where, _PARTS, identity)
     with _listing(where / "skipped.tsv") as skip:
-        found = find_alleles(read_records(source), opened, promoters, rows, skip)
+        found = find_alleles(read_records(source), opened, promoters, rows.tolist(), skip)
     parts = _cut(found)
     metadata = [_metadata(identity, part, info.targets) for part in parts]
     missing = _missing_parts(where, promoters, parts, metadata)
@@ -120,7 +120,8 @@ def variants(
         )
     if lost := _missing_parts(where, promoters, parts, metadata):
         raise RuntimeError(
-            f"{where}: {len(lost)} of {len(parts)} parts were changed by another process; run the same command again"
+            f"{where}: {len(lost)} of {len(parts)} parts were changed by another process; "
+            "run the same command again"
         )
     files = [part_path(where / _PARTS, index) for index in range(len(parts))]
     strongest = _combine(where, files, _empty_table(promoters, info.targets, places, len(members)), info.targets)
@@ -209,7 +210,7 @@ def _predict_parts(
                 places[row],
                 [Change(*one) for one in zip(some["start"], some["end"], some["new"], strict=True)],
             )
-            for row, some in part.groupby("gene")
+            for row, some in ((int(some["gene"].iloc[0]), some) for _, some in part.groupby("gene"))
         ]
         rows = part["gene"].unique()
         known = part.assign(gene=part["gene"].map({row: number for number, row in enumerate(rows)}))
@@ -262,11 +263,10 @@ def _predict_part(
 
 def _empty_table(promoters: Promoters, targets: list[str], places: list[Place], members: int) -> Any:
     """Return a table without rows: what a VCF gives of which nothing falls in a window."""
-    alleles = pd.DataFrame(
-        {name: np.zeros(0, int) for name in ("gene", "pos", "ref", "alt", "start", "end", "new")}
-    )
+    whole, text = np.zeros(0, np.int64), np.zeros(0, object)
+    alleles = pd.DataFrame({"gene": whole, "pos": whole, "ref": text, "alt": text, "start": whole, "end": whole})
     none = np.zeros((members, 0, len(targets)), np.float32)
-    return table_of(promoters.genes, alleles, targets, none, none, places)
+    return table_of(promoters.genes, alleles.assign(new=text), targets, none, none, places)
 
 
 def _combine(where: UPath, files: list[UPath], empty: Any, targets: list[str]) -> list[dict[str, Any]]:

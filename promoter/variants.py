@@ -4,15 +4,15 @@ The rules, in one place:
 
 - A window is anchored at its TSS. A deletion between far end and TSS pulls bases in at the far end, an insertion
   pushes bases out there; beyond the TSS likewise at the other end. Past the chromosome's ends come N.
-- An allele is first stripped of what ALT and REF share, of the end before the beginning, hence leftmost, as VCF has
-  it. What is left is the *change*: the bases `[start, end)` become `new`. It falls in a window when it alters any
-  base of it; of a deletion across the window's border the part outside counts as deleted too.
+- An allele is first stripped of what ALT and REF share, of the end before the beginning, hence leftmost, as VCF
+  has it. What is left is the *change*: the bases `[start, end)` become `new`. It falls in a window when it alters
+  any base of it; of a deletion across the window's border the part outside counts as deleted too.
 - Bases inserted right before the first transcribed base are upstream of it, on either strand.
 - Where a change spans the TSS from both sides, `new` is laid from the left: as many of its bases as were left of
-  the border between upstream and downstream stay left of it, the others go right. For substitutions of several bases
-  that is each at its place.
-- Skipped, and listed with the reason: symbolic alleles, breakends, `*`, records without ALT, letters other than ACGT,
-  ALT equal to REF, REF unlike the genome, chromosomes that the genome lacks, repeated alleles.
+  the border between upstream and downstream stay left of it, the others go right. For substitutions of several
+  bases that is each at its place.
+- Skipped, and listed with the reason: symbolic alleles, breakends, `*`, records without ALT, letters other than
+  ACGT, ALT equal to REF, REF unlike the genome, chromosomes that the genome lacks, repeated alleles.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class Found:
     Attributes:
         alleles: a row per allele and window, by gene in the data's order, then by position: `gene` (row of the
             data), `pos` (1-based), `ref`, `alt` (upper case, as in the VCF), `start`, `end`, `new` (see `Change`).
-        counts: `variants` (records), `alleles`, `in_windows` (alleles), `rows` (of `alleles`), `spanning_tss` (rows),
-            `outside`, and per reason in `REASONS` how many were skipped.
+        counts: `variants` (records), `alleles`, `in_windows` (alleles), `rows` (of `alleles`), `spanning_tss`
+            (rows), `outside`, and per reason in `REASONS` how many were skipped.
     """
 
     alleles: pd.DataFrame
@@ -199,7 +199,7 @@ def find_alleles(
                 seen.add((str(chrom), record.pos, *upper))
             for row in windows:
                 counts["spanning_tss"] += change.start < places[row].border < change.end
-                found.append((row, record.pos, *upper, *change))
+                found.append((row, record.pos, *upper, change.start, change.end, change.new))
     counts["rows"] = len(found)
     columns = ["gene", "pos", "ref", "alt", "start", "end", "new"]
     table = pd.DataFrame(found, columns=pd.Index(columns))
@@ -271,8 +271,8 @@ def rebuild(around: np.ndarray, first: int, change: Change, place: Place) -> np.
     """Build a gene's window with a change in it, anchored at the TSS.
 
     Args:
-        around: tokens of the chromosome's forward strand, which reach beyond the window on both sides by at least as
-            many bases as the change takes away; N past the chromosome's ends.
+        around: tokens of the chromosome's forward strand, which reach beyond the window on both sides by at least
+            as many bases as the change takes away; N past the chromosome's ends.
         first: position of the first of them on the chromosome.
         change: that alters the window.
         place: of the window.
@@ -328,8 +328,8 @@ def predict_alleles(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict what alleles do.
 
-    Single-base substitutions come from saturation mutagenesis of the stretch that holds them, where that is cheaper
-    than a forward pass for each; all others from forward passes of rebuilt windows.
+    Single-base substitutions come from saturation mutagenesis of the stretch that holds them, where that is
+    cheaper than a forward pass for each; all others from forward passes of rebuilt windows.
 
     Args:
         model: on the device to compute on.
@@ -338,8 +338,8 @@ def predict_alleles(
         batch_size: of saturation mutagenesis; chosen by default.
 
     Returns:
-        Predictions of the unchanged window, and differences of the changed to them: float32, shape (alleles, targets)
-        each, alleles in the order of the tasks.
+        Predictions of the unchanged window, and differences of the changed to them: float32, shape (alleles,
+        targets) each, alleles in the order of the tasks.
     """
     rebuilt, owner = [], []
     by_ism: dict[int, list[tuple[int, Change]]] = {}  # of a task, its alleles that ISM scores
@@ -357,7 +357,7 @@ def predict_alleles(
     references = np.stack([task.tokens for task in tasks])
     strands = [False, True] if both_strands else [False]
     every = np.concatenate([references, np.stack(rebuilt)]) if rebuilt else references
-    predicted = np.mean([predict(model, _turned(every, turn)) for turn in strands], axis=0, dtype=np.float32)
+    predicted = np.stack([predict(model, _turned(every, turn)) for turn in strands]).mean(axis=0)
     reference = predicted[np.repeat(np.arange(len(tasks)), [len(task.changes) for task in tasks])]
     difference = np.empty_like(reference)
     if owner:
@@ -449,7 +449,7 @@ def _scores(
         some = _turned(tokens[None], turn)
         scores = saturation_mutagenesis(model, some, batch_size=batch_size, positions=(low, high))[0]
         found.append(scores[:, ::-1, ::-1] if turn else scores)
-    return np.mean(found, axis=0, dtype=np.float32)
+    return np.stack(found).mean(axis=0)
 
 
 def _turned(tokens: np.ndarray, turn: bool) -> np.ndarray:
@@ -468,7 +468,7 @@ def _base(change: Change, place: Place) -> int:
 
 
 class _Bases:
-    """The genome, read in stretches: a read from a compressed FASTA costs a thousand times a look at one record."""
+    """The genome, read in stretches: a read from a compressed FASTA costs far more than a look at a record."""
 
     def __init__(self, genome: Genome) -> None:
         self.genome = genome
@@ -566,7 +566,7 @@ def _require_sound(where: UPath) -> None:
         return
     if head[:2] != b"##":
         raise InputError(
-            f"{where}: is neither VCF nor BCF (a VCF begins with '##fileformat'); is it the right file?"
+            f"{where}: is neither VCF nor BCF (it must begin with '##fileformat'); is it the right file?"
         )
     headed = False
     with storage.open_text(where) as lines:
