@@ -96,7 +96,7 @@ def variants(
     where = storage.require_writable(out)
     identity = _identity(members, promoters, rows, source, opened, both_strands)
     earlier = earlier_run(where, _PARTS, identity)
-    with _listing(where / "skipped.tsv") as skip:
+    with storage.removed_on_error(where), _listing(where / "skipped.tsv") as skip:
         found = find_alleles(read_records(source), opened, promoters, rows.tolist(), skip)
     parts = _cut(found)
     metadata = [_metadata(identity, part, info.targets) for part in parts]
