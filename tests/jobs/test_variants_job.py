@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,13 +54,13 @@ def vcf(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def flags(vcf: Path, data: Path, run: Path) -> dict[str, str]:
+def flags(vcf: Path, data: Path, run: Path) -> dict[str, Any]:
     genome = str(data / "genome" / "genome.fa")
     return {"variants": str(vcf), "genome": genome, "model": str(run / "model"), "data": str(data)}
 
 
 @pytest.fixture(scope="module")
-def done(flags: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("variants")
     variants(**flags, out=str(out))
     return out
@@ -79,7 +80,7 @@ def haplotype_window(genome: Genome, row: pd.Series, tss: int, strand: str, upst
 
 
 def test_effects_are_those_of_haplotypes_and_snvs_those_of_ism(
-    done: Path, flags: dict[str, str], run: Path, data: Path, tmp_path: Path
+    done: Path, flags: dict[str, Any], run: Path, data: Path, tmp_path: Path
 ):
     ism(str(run / "model"), str(data), str(tmp_path / "ism"))
     scores = load_scores(tmp_path / "ism")
@@ -129,7 +130,7 @@ def test_counts_and_tables_agree(done: Path):
 
 
 def test_rerun_does_nothing_or_only_what_is_missing(
-    flags: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    flags: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("jobs.variants._GENES_PER_PART", 20)
     variants(**flags, out=str(tmp_path))
@@ -159,7 +160,7 @@ def test_rerun_does_nothing_or_only_what_is_missing(
     assert (tmp_path / "variants.parquet").read_bytes() == whole
 
 
-def test_an_ensemble_gives_mean_and_spread(flags: dict[str, str], run: Path, tmp_path: Path):
+def test_an_ensemble_gives_mean_and_spread(flags: dict[str, Any], run: Path, tmp_path: Path):
     other = load_model(run / "model")
     torch.manual_seed(1)
     with torch.no_grad():
@@ -184,7 +185,7 @@ def test_an_ensemble_gives_mean_and_spread(flags: dict[str, str], run: Path, tmp
     assert spread.max() > 1e-3
 
 
-def test_a_vcf_without_variants_gives_tables_without_rows(flags: dict[str, str], tmp_path: Path):
+def test_a_vcf_without_variants_gives_tables_without_rows(flags: dict[str, Any], tmp_path: Path):
     path = tmp_path / "none.vcf"
     path.write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
     variants(**{**flags, "variants": str(path)}, out=str(tmp_path / "out"))
@@ -202,7 +203,7 @@ def test_a_vcf_without_variants_gives_tables_without_rows(flags: dict[str, str],
     ],
 )
 def test_wrong_input_ends_on_one_line_and_leaves_nothing(
-    flags: dict[str, str],
+    flags: dict[str, Any],
     data: Path,
     tmp_path: Path,
     changed: dict[str, str],
