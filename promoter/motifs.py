@@ -56,9 +56,9 @@ class FoundMotif:
     """A motif that contributions show.
 
     Attributes:
-        name: `pattern_0` and so on: those that raise the prediction first, each sign by number of seqlets.
+        name: `pattern_0` and so on: modisco's positive ones first, then its negative ones, each by number of seqlets.
         group: its name in modisco's file.
-        sign: 1 when it raises the prediction, -1 when it lowers it.
+        sign: 1 when its bases raise the prediction, -1 when they lower it.
         frequencies_AL: of the bases, (4, width), columns sum to 1.
         contributions_AL: mean actual contributions, (4, width), target units.
         seqlets: how many it is made of.
@@ -182,19 +182,20 @@ def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed:
         seqlet.example_idx = int(order[seqlet.example_idx])
         seqlet.start, seqlet.end = seqlet.start - _PAD, seqlet.end - _PAD
     motifs, rows = [], []
-    for group, sign, some in zip(_GROUPS, (1, -1), patterns, strict=True):
+    for group, some in zip(_GROUPS, patterns, strict=True):
         for number, pattern in enumerate(some):
             name = f"pattern_{len(motifs)}"
             first, last = _core(pattern.contrib_scores)
+            contribution = float(pattern.contrib_scores[first:last].sum())
             motifs.append(
                 FoundMotif(
                     name,
                     f"{group}.pattern_{number}",
-                    sign,
+                    1 if contribution > 0 else -1,  # of the motif; modisco's groups go by its surroundings, too
                     _as_frequencies(pattern.sequence[first:last].T),
                     pattern.contrib_scores[first:last].T,
                     len(pattern.seqlets),
-                    float(pattern.contrib_scores[first:last].sum()),
+                    contribution,
                 )
             )
             rows += _instances(name, pattern, first, last, contributions)

@@ -17,13 +17,13 @@ from promoter.motifs import Contributions, discover_motifs, place_on_genome, rea
 from promoter.sequence import encode, one_hot, reverse_complement
 from promoter.simulate import GRAMMAR, Simulation, simulate
 
-UPSTREAM = 120
+UPSTREAM = 200
 KNOWN = {one.name: one for one in GRAMMAR}
 
 
 @pytest.fixture(scope="module")
 def simulation(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
-    return simulate(tmp_path_factory.mktemp("genome"), 2, 150, UPSTREAM)
+    return simulate(tmp_path_factory.mktemp("genome"), 2, 300, UPSTREAM)
 
 
 @pytest.fixture(scope="module")
