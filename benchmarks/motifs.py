@@ -1,6 +1,6 @@
 """Whether the motifs planted in the simulated genome of `jobs.demo` are found in its scores.
 
-    python benchmarks/motifs.py DEMO_FOLDER
+python benchmarks/motifs.py DEMO_FOLDER
 """
 
 from __future__ import annotations

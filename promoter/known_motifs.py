@@ -96,7 +96,9 @@ def match_motifs(motifs: Mapping[str, np.ndarray], known: list[KnownMotif]) -> p
     """
     columns = pd.Index(["match_id", "match_name", "p", "q"])
     if not motifs or not known:
-        return pd.DataFrame([("", "", np.nan, np.nan)] * len(motifs), index=pd.Index(list(motifs)), columns=columns)
+        return pd.DataFrame(
+            [("", "", np.nan, np.nan)] * len(motifs), index=pd.Index(list(motifs)), columns=columns
+        )
     p_QT = tomtom_p(list(motifs.values()), [one.frequencies_AL for one in known])
     q_QT = np.apply_along_axis(false_discovery_control, 1, p_QT)
     best = p_QT.argmin(axis=1)

@@ -1,4 +1,4 @@
-"""Motifs in contributions: seqlets, clustered by TF-MoDISco (tf-modisco-lite), and where on the genome each one stands.
+"""Motifs in contributions: seqlets, clustered by TF-MoDISco (tf-modisco-lite), and where they stand on the genome.
 
 A seqlet is a stretch whose contributions stand out from those of the whole; seqlets that are alike make a motif.
 Motifs that raise the prediction and those that lower it are looked for apart.
@@ -56,7 +56,8 @@ class FoundMotif:
     """A motif that contributions show.
 
     Attributes:
-        name: `pattern_0` and so on: modisco's positive ones first, then its negative ones, each by number of seqlets.
+        name: `pattern_0` and so on: modisco's positive ones first, then its negative ones, each by number
+            of seqlets.
         group: its name in modisco's file.
         sign: 1 when its bases raise the prediction, -1 when they lower it.
         frequencies_AL: of the bases, (4, width), columns sum to 1.
@@ -278,7 +279,9 @@ def _core(contributions_LA: np.ndarray) -> tuple[int, int]:
     return int(inside[0]), int(inside[-1]) + 1
 
 
-def _instances(name: str, pattern: Any, first: int, last: int, contributions: Contributions) -> Iterator[tuple[str, str, int, int, str, float]]:
+def _instances(
+    name: str, pattern: Any, first: int, last: int, contributions: Contributions
+) -> Iterator[tuple[str, str, int, int, str, float]]:
     """Yield the seqlets as rows, without bases that are not known, as those past a chromosome's end."""
     for seqlet in pattern.seqlets:
         if seqlet.is_revcomp:

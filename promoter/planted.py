@@ -21,8 +21,8 @@ class PlantedFound:
     """How well motifs that were found agree with those that were planted.
 
     Attributes:
-        table: a row a planted motif: `motif`, `consensus`, `found` (names of those that resemble it), `planted` and
-            `found_instances`, `hits` (planted ones that an instance found overlaps), `recall`.
+        table: a row a planted motif: `motif`, `consensus`, `found` (names of those that resemble it), `planted`
+            and `found_instances`, `hits` (planted ones that an instance found overlaps), `recall`.
         recall: share of the planted motifs that a found one resembles.
         precision: share of the found motifs that resemble a planted one.
         instance_recall: share of the planted instances that an instance of a motif like theirs overlaps.
@@ -75,7 +75,9 @@ def compare_with_planted(found: Discovery, truth: pd.DataFrame, genes: Container
     return PlantedFound(
         table,
         float((table["found"] != "").mean()),
-        float(np.mean([any(name == one.name for name, _ in like) for one in found.motifs])) if found.motifs else 0.0,
+        float(np.mean([any(name == one.name for name, _ in like) for one in found.motifs]))
+        if found.motifs
+        else 0.0,
         float(hit.mean()) if len(truth) else 0.0,
         pairs["index_found"].nunique() / max(len(found.instances), 1),
     )

@@ -195,9 +195,7 @@ def mutation_map(
     return axes
 
 
-def motif_logo(
-    folder: AnyPath, name: str, frequencies_AL: np.ndarray, contributions_AL: np.ndarray
-) -> None:
+def motif_logo(folder: AnyPath, name: str, frequencies_AL: np.ndarray, contributions_AL: np.ndarray) -> None:
     """Draw a motif by its mean contributions and by the information of its bases, as NAME.svg and NAME.png.
 
     Args:
