@@ -20,7 +20,17 @@ from promoter.dataset import Promoters, locate, read_promoters, select
 from promoter.errors import InputError
 from promoter.ism import Scores, saturation_mutagenesis
 from promoter.ism.incremental import operations
-from promoter.ism.store import GENE_COLUMNS, MANIFEST, Dtype, concatenate, part_is_whole, part_path, write_part
+from promoter.ism.store import (
+    GENE_COLUMNS,
+    MANIFEST,
+    Dtype,
+    concatenate,
+    earlier_run,
+    part_is_whole,
+    part_path,
+    together,
+    write_part,
+)
 from promoter.model import PromoterCNN
 from promoter.predictions import require_fitting
 from promoter.training import predict
@@ -131,10 +141,9 @@ def _identity(members: list[PackedModel], promoters: Promoters, rows: np.ndarray
     """Return what must be equal for parts of two runs to belong together."""
     ids = "\n".join(promoters.genes["gene_id"].iloc[rows])
     checksums = [packed.checksum for packed in members]
-    together = checksums[0] if len(members) == 1 else hashlib.sha256("\n".join(checksums).encode()).hexdigest()
     return {
         "format": _FORMAT,
-        "model": together,
+        "model": together(checksums),
         "models": checksums,
         "data": promoters.checksum,
         "genes": len(rows),
@@ -146,17 +155,8 @@ def _identity(members: list[PackedModel], promoters: Promoters, rows: np.ndarray
 
 def _earlier_run(where: UPath, identity: dict[str, Any], genes_per_task: int | None) -> dict[str, Any] | None:
     """Return the manifest of a run of the same settings, if there is one; refuse to mix with one of others."""
-    mend = "choose another --out, or delete the folder"
-    if not (where / MANIFEST).exists():
-        if any((where / "scores").glob("part-*.parquet")):
-            raise InputError(f"{where}: holds scores without their {MANIFEST}; {mend}")
-        return None
-    earlier = storage.read_json(where / MANIFEST)
     wanted = identity | ({"genes_per_part": genes_per_task} if genes_per_task else {})
-    different = [key for key, value in wanted.items() if earlier.get(key) != value]
-    if different:
-        raise InputError(f"{where}: holds scores of another run (different: {', '.join(different)}); {mend}")
-    return earlier
+    return earlier_run(where, "scores", wanted)
 
 
 def _choose_size(

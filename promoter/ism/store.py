@@ -9,7 +9,8 @@ deviation over its members.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -127,6 +128,34 @@ def part_is_whole(path: AnyPath, gene_ids: Sequence[str], metadata: dict[str, An
     except InputError:  # unreadable: to be computed again
         return False
     return ids == list(gene_ids) and all(found.get(key) == value for key, value in metadata.items())
+
+
+def earlier_run(where: UPath, folder: str, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of a run that left parts in `where`, if there is one.
+
+    Args:
+        where: the run's output folder.
+        folder: name of that of its parts, and of what they hold.
+        wanted: entries that the manifest must have.
+
+    Raises:
+        InputError: it is of another run, or there are parts without it.
+    """
+    mend = "choose another --out, or delete the folder"
+    if not (where / MANIFEST).exists():
+        if any((where / folder).glob("part-*.parquet")):
+            raise InputError(f"{where}: holds {folder} without their {MANIFEST}; {mend}")
+        return None
+    earlier = storage.read_json(where / MANIFEST)
+    different = [key for key, value in wanted.items() if earlier.get(key) != value]
+    if different:
+        raise InputError(f"{where}: holds {folder} of another run (different: {', '.join(different)}); {mend}")
+    return earlier
+
+
+def together(checksums: Sequence[str]) -> str:
+    """Return one checksum for the members of an ensemble: a lone one is its own."""
+    return checksums[0] if len(checksums) == 1 else hashlib.sha256("\n".join(checksums).encode()).hexdigest()
 
 
 def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
