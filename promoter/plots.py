@@ -195,6 +195,30 @@ def mutation_map(
     return axes
 
 
+def motif_logo(folder: AnyPath, name: str, frequencies_AL: np.ndarray, contributions_AL: np.ndarray) -> None:
+    """Draw a motif by its mean contributions and by the information of its bases, as NAME.svg and NAME.png.
+
+    Args:
+        folder: local or remote.
+        name: of the files.
+        frequencies_AL: of the bases, shape (4, width), columns sum to 1.
+        contributions_AL: mean actual contributions, likewise, target units.
+    """
+    width = _require_bases(frequencies_AL, "frequencies")
+    figure = _figure(max(width * 0.3, 3), 3.6)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    logs = np.log2(np.maximum(frequencies_AL, 1e-9))
+    bits_AL = frequencies_AL * (np.log2(len(BASES)) + (frequencies_AL * logs).sum(axis=0))
+    for axes, values_AL, label in ((upper, contributions_AL, "contribution"), (lower, bits_AL, "bits")):
+        table = pd.DataFrame(values_AL.T, columns=list(BASES))
+        logomaker.Logo(table, ax=axes, color_scheme=_BASE_COLOURS, baseline_width=0.5, font_weight="bold")
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    lower.set_ylim(0, 2)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    write_figure(folder, name, figure)
+
+
 def write_figure(folder: AnyPath, name: str, figure: Figure) -> None:
     """Write NAME.svg and NAME.png into a folder, local or remote."""
     for kind in ("svg", "png"):

@@ -1,0 +1,302 @@
+"""Motifs in contributions: seqlets, clustered by TF-MoDISco (tf-modisco-lite), and where they stand on the genome.
+
+A seqlet is a stretch whose contributions stand out from those of the whole; seqlets that are alike make a motif.
+Motifs that raise the prediction and those that lower it are looked for apart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import modiscolite.io
+import modiscolite.tfmodisco
+import numpy as np
+import pandas as pd
+from Bio import motifs as biopython
+
+from promoter import storage
+from promoter.errors import InputError
+from promoter.ism import hypothetical_contributions, iterate_scores
+from promoter.ism.store import load_contents
+from promoter.sequence import BASES, N_TOKEN, encode, one_hot
+from promoter.storage import AnyPath
+
+_CORE, _FLANK = 21, 10  # bases that make a seqlet stand out, and those kept on either side: modisco's defaults
+_PAD = 2 * _FLANK  # modisco takes no seqlet nearer an end, where the TSS is and its motifs are
+_LEAST_SEQLETS = 50  # of a sign, to be clustered; modisco's 100 is for genomes of tens of thousands of genes
+_LEAST_OF_MOTIF = 20  # seqlets, modisco's default
+_EDGE = 0.3  # of the largest |contribution|: the motif ends where less is left, as in modisco's report
+_GROUPS = ("pos_patterns", "neg_patterns")
+INSTANCE_COLUMNS = ["motif", "gene_id", "offset", "width", "orientation", "contribution"]
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """Contributions of some genes to one target, 5'→3' along each gene.
+
+    Attributes:
+        genes: a row a gene: `gene_id`, `chrom`, `start`, `end`, `strand`, `sequence`; of the last bases only,
+            where only those were read.
+        target: name.
+        hypothetical_NAL: float32, (genes, 4, length), target units; zeros at N.
+        one_hot_NAL: float32, likewise.
+    """
+
+    genes: pd.DataFrame
+    target: str
+    hypothetical_NAL: np.ndarray
+    one_hot_NAL: np.ndarray
+
+
+@dataclass(frozen=True)
+class FoundMotif:
+    """A motif that contributions show.
+
+    Attributes:
+        name: `pattern_0` and so on: modisco's positive ones first, then its negative ones, each by number
+            of seqlets.
+        group: its name in modisco's file.
+        sign: 1 when its bases raise the prediction, -1 when they lower it.
+        frequencies_AL: of the bases, (4, width), columns sum to 1.
+        contributions_AL: mean actual contributions, (4, width), target units.
+        seqlets: how many it is made of.
+        contribution: mean over the seqlets of the sum over the motif's bases, target units.
+    """
+
+    name: str
+    group: str
+    sign: int
+    frequencies_AL: np.ndarray
+    contributions_AL: np.ndarray
+    seqlets: int
+    contribution: float
+
+    @property
+    def consensus(self) -> str:
+        """The most frequent base at each position."""
+        return str(_counts(self.frequencies_AL).consensus)
+
+    @property
+    def iupac(self) -> str:
+        """IUPAC codes by the rules of Cavener (1987)."""
+        return str(_counts(self.frequencies_AL).degenerate_consensus)
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What `discover_motifs` found.
+
+    Attributes:
+        motifs: by sign, then by number of seqlets.
+        instances: a row a seqlet: `motif`, `gene_id`, `offset` of its first base (5'→3' along the gene), `width`,
+            `orientation` against the gene, `contribution`: sum of the actual ones of its bases, target units.
+        patterns: modisco's own, those that raise the prediction and those that lower it.
+        length: of the sequences, in bases.
+    """
+
+    motifs: list[FoundMotif]
+    instances: pd.DataFrame
+    patterns: tuple[list[Any], list[Any]] = field(repr=False)
+    length: int
+
+
+def read_contributions(
+    scores: AnyPath, target: str | None = None, window: int | None = None, genes: Sequence[str] | None = None
+) -> Contributions:
+    """Read the contributions that a folder of ISM scores gives.
+
+    Args:
+        scores: folder that `jobs.ism` wrote.
+        target: name; may be left out when there is one.
+        window: how many of the last bases to keep; all by default.
+        genes: ids; all by default.
+
+    Raises:
+        InputError: a target, gene or window that is not there; unfinished scores.
+    """
+    contents = load_contents(scores, genes)
+    if target is None and len(contents.targets) == 1:
+        target = contents.targets[0]
+    if target not in contents.targets:
+        given = "is missing" if target is None else f"{target}: is not in the scores"
+        raise InputError(f"--target {given}; there are {', '.join(contents.targets)}")
+    window = contents.length if window is None else window
+    if not _CORE <= window <= contents.length:
+        raise InputError(
+            f"--window {window}: must be from {_CORE}, the bases that make a seqlet, to {contents.length}, "
+            "the bases that were scored"
+        )
+    tables, hypothetical, ones = [], [], []
+    for some in iterate_scores(scores, genes, [target]):
+        tokens_NL = encode(some.genes["sequence"].str[-window:].tolist())
+        known_N1L = (tokens_NL != N_TOKEN)[:, None]
+        values_NAL = hypothetical_contributions(some.scores[:, 0, :, -window:])
+        hypothetical.append(np.where(known_N1L, values_NAL, np.float32(0)))
+        ones.append(one_hot(tokens_NL).numpy())
+        tables.append(some.genes)
+    table = pd.concat(tables, ignore_index=True)
+    table["sequence"] = table["sequence"].str[-window:]
+    minus = table["strand"] == "-"
+    table["end"] = table["end"].where(~minus, table["start"] + window)
+    table["start"] = table["start"].where(minus, table["end"] - window)
+    return Contributions(table, target, np.concatenate(hypothetical), np.concatenate(ones))
+
+
+def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed: int = 0) -> Discovery:
+    """Cluster the stretches that matter into motifs.
+
+    Args:
+        contributions: of some genes.
+        max_seqlets: most of each sign; more cost time with their square. Where there are more, those of genes
+            drawn at random.
+        seed: of the order in which genes are taken.
+
+    Returns:
+        The motifs, none when too few stretches stand out.
+    """
+    order = np.random.default_rng(seed).permutation(len(contributions.genes))
+    pad = ((0, 0), (_PAD, _PAD), (0, 0))
+    # modisco wants (genes, length, 4), in memory as such
+    ones_NLA, hypothetical_NLA = (
+        np.ascontiguousarray(np.pad(x_NAL[order].transpose(0, 2, 1), pad), dtype=np.float32)
+        for x_NAL in (contributions.one_hot_NAL, contributions.hypothetical_NAL)
+    )
+    length = contributions.one_hot_NAL.shape[2]
+    patterns: tuple[list[Any], list[Any]] = ([], [])
+    if _both_signs((ones_NLA * hypothetical_NLA).sum(axis=2)):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # of the packages that modisco calls; none that a reader could mend
+            found = modiscolite.tfmodisco.TFMoDISco(
+                ones_NLA,
+                hypothetical_NLA,
+                sliding_window_size=_CORE,
+                flank_size=_FLANK,
+                min_metacluster_size=_LEAST_SEQLETS,
+                max_seqlets_per_metacluster=max_seqlets,
+                final_min_cluster_size=_LEAST_OF_MOTIF,
+            )
+        patterns = (list(found[0] or []), list(found[1] or []))
+    for seqlet in _all_seqlets([*patterns[0], *patterns[1]]):
+        seqlet.example_idx = int(order[seqlet.example_idx])
+        seqlet.start, seqlet.end = seqlet.start - _PAD, seqlet.end - _PAD
+    motifs, rows = [], []
+    for group, some in zip(_GROUPS, patterns, strict=True):
+        for number, pattern in enumerate(some):
+            name = f"pattern_{len(motifs)}"
+            first, last = _core(pattern.contrib_scores)
+            contribution = float(pattern.contrib_scores[first:last].sum())
+            motifs.append(
+                FoundMotif(
+                    name,
+                    f"{group}.pattern_{number}",
+                    1 if contribution > 0 else -1,  # of the motif; modisco's groups go by its surroundings, too
+                    _as_frequencies(pattern.sequence[first:last].T),
+                    pattern.contrib_scores[first:last].T,
+                    len(pattern.seqlets),
+                    contribution,
+                )
+            )
+            rows += _instances(name, pattern, first, last, contributions)
+    return Discovery(motifs, pd.DataFrame(rows, columns=pd.Index(INSTANCE_COLUMNS)), patterns, length)
+
+
+def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
+    """Return instances as BED columns.
+
+    Args:
+        instances: as in `Discovery`.
+        genes: as in `Contributions`. Without coordinates, the sequence takes the place of the chromosome.
+
+    Returns:
+        In the order of the genome: `chrom`, `start`, `end` (0-based, half-open), `name` (motif|gene), `score`
+        (|contribution|, 1000 for the largest), `strand` of the motif on the genome, `contribution`.
+    """
+    table = instances.merge(genes.drop(columns="sequence"), on="gene_id", how="left")
+    free = table["chrom"].isna()
+    table["chrom"] = table["chrom"].where(~free, table["gene_id"])
+    minus = (table["strand"] == "-") & ~free
+    left = table["start"].where(~free, 0).astype("int64") + table["offset"]
+    right = table["end"].where(~free, 0).astype("int64") - table["offset"]
+    start = left.where(~minus, right - table["width"]).astype("int64")
+    same = minus == (table["orientation"] == "-")
+    strength = table["contribution"].abs()
+    score = (1000 * strength / max(strength.max(), 1e-30)).round() if len(table) else strength
+    return (
+        pd.DataFrame(
+            {
+                "chrom": table["chrom"],
+                "start": start,
+                "end": start + table["width"],
+                "name": table["motif"] + "|" + table["gene_id"],
+                "score": score.astype("int64"),
+                "strand": np.where(same, "+", "-"),
+                "contribution": table["contribution"],
+            }
+        )
+        .sort_values(["chrom", "start", "end", "name"])
+        .reset_index(drop=True)
+    )
+
+
+def write_h5(path: AnyPath, discovery: Discovery) -> None:
+    """Write the motifs as `modisco report` reads them, whole or not at all.
+
+    Rows of the seqlets are those of the genes; a seqlet near an end may begin before it, at a negative position.
+    """
+    with storage.whole_path(path) as partial:
+        modiscolite.io.save_hdf5(str(partial), *discovery.patterns, window_size=discovery.length)
+
+
+def _counts(frequencies_AL: np.ndarray) -> biopython.Motif:
+    return biopython.Motif("ACGT", counts=dict(zip(BASES, frequencies_AL.tolist(), strict=True)))
+
+
+def _as_frequencies(sums_AL: np.ndarray) -> np.ndarray:
+    """Make columns sum to 1; where some seqlets pass the sequence's end, theirs sum to less."""
+    total_L = sums_AL.sum(axis=0)
+    return np.where(total_L > 0, sums_AL / np.maximum(total_L, 1e-12), 1 / len(BASES))
+
+
+def _both_signs(actual_NL: np.ndarray) -> bool:
+    """Tell whether windows of both signs are there: modisco compares each sign with chance."""
+    sums_NW = np.lib.stride_tricks.sliding_window_view(actual_NL, _CORE, axis=1).sum(axis=-1)
+    return bool((sums_NW > 0).any() and (sums_NW < 0).any())
+
+
+def _all_seqlets(patterns: list[Any]) -> list[Any]:
+    """Return the seqlets of patterns and their subpatterns, each once, since these share them."""
+    subpatterns = [sub for one in patterns for sub in (one.subcluster_to_subpattern or {}).values()]
+    every = [seqlet for one in [*patterns, *subpatterns] for seqlet in one.seqlets]
+    return list({id(seqlet): seqlet for seqlet in every}.values())
+
+
+def _core(contributions_LA: np.ndarray) -> tuple[int, int]:
+    strength_L = np.abs(contributions_LA).sum(axis=1)
+    inside = np.flatnonzero(strength_L >= _EDGE * strength_L.max())
+    return int(inside[0]), int(inside[-1]) + 1
+
+
+def _instances(
+    name: str, pattern: Any, first: int, last: int, contributions: Contributions
+) -> Iterator[tuple[str, str, int, int, str, float]]:
+    """Yield the seqlets as rows, without bases that are not known, as those past a chromosome's end."""
+    for seqlet in pattern.seqlets:
+        if seqlet.is_revcomp:
+            start, end = seqlet.end - last, seqlet.end - first
+        else:
+            start, end = seqlet.start + first, seqlet.start + last
+        start, end = max(start, 0), min(end, contributions.one_hot_NAL.shape[2])
+        row = seqlet.example_idx
+        known = np.flatnonzero(contributions.one_hot_NAL[row, :, start:end].any(axis=0))
+        if not len(known):
+            continue
+        start, end = start + int(known[0]), start + int(known[-1]) + 1
+        ones, hypothetical = (
+            x[row, :, start:end] for x in (contributions.one_hot_NAL, contributions.hypothetical_NAL)
+        )
+        gene = contributions.genes["gene_id"].iloc[row]
+        value = float((ones * hypothetical).sum())
+        yield name, gene, start, end - start, "-" if seqlet.is_revcomp else "+", value

@@ -1,0 +1,163 @@
+"""Motifs out of contributions: a track with words at known places of a simulated genome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from pyfaidx import Fasta
+
+from promoter.errors import InputError
+from promoter.genome import window
+from promoter.ism.store import Scores, part_path, write_part
+from promoter.motifs import (
+    Contributions,
+    Discovery,
+    discover_motifs,
+    place_on_genome,
+    read_contributions,
+    write_h5,
+)
+from promoter.planted import compare_with_planted
+from promoter.sequence import encode, one_hot, reverse_complement
+from promoter.simulate import GRAMMAR, Simulation, simulate
+
+UPSTREAM = 160
+KNOWN = {one.name: one for one in GRAMMAR}
+
+
+@pytest.fixture(scope="module")
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
+    return simulate(tmp_path_factory.mktemp("genome"), 2, 300, UPSTREAM)
+
+
+@pytest.fixture(scope="module")
+def contributions(simulation: Simulation) -> Contributions:
+    """What a model that knows the grammar would give: the effect at the bases of each instance, and noise."""
+    genome = Fasta(str(simulation.genome), as_raw=True, sequence_always_upper=True)
+    rows = []
+    for line in simulation.genes.read_text().splitlines():
+        chrom, start, end, gene, _, strand = line.split("\t")
+        tss = int(start) if strand == "+" else int(end) - 1
+        left, right = window(tss, strand, UPSTREAM, 0)
+        length = len(genome[chrom])
+        bases = "N" * max(-left, 0) + genome[chrom][max(left, 0) : right] + "N" * max(right - length, 0)
+        rows.append((gene, chrom, left, right, strand, bases if strand == "+" else str(reverse_complement(bases))))
+    columns = ["gene_id", "chrom", "start", "end", "strand", "sequence"]
+    genes = pd.DataFrame(rows, columns=pd.Index(columns))
+    ones_NAL = one_hot(encode(genes["sequence"].tolist())).numpy()
+    rng = np.random.default_rng(0)
+    actual_NL = rng.normal(0, 0.02, ones_NAL[:, 0].shape).astype(np.float32)
+    row_of = {gene: row for row, gene in enumerate(genes["gene_id"])}
+    for one in simulation.motifs.itertuples():
+        actual_NL[row_of[one.gene_id], one.offset : one.offset + one.width] += KNOWN[one.motif].effect
+    known_N1L = ones_NAL.any(axis=1)[:, None]
+    # of the base that is there, and a third of it less for each of the others, so that they sum to 0
+    hypothetical_NAL = np.where(known_N1L, actual_NL[:, None] * (ones_NAL - (1 - ones_NAL) / 3), 0)
+    return Contributions(genes, "expression", hypothetical_NAL.astype(np.float32), ones_NAL)
+
+
+@pytest.fixture(scope="module")
+def found(contributions: Contributions) -> Discovery:
+    return discover_motifs(contributions)
+
+
+def test_planted_motifs_are_found(found: Discovery, contributions: Contributions, simulation: Simulation) -> None:
+    compared = compare_with_planted(found, simulation.motifs, set(contributions.genes["gene_id"]))
+    names = compared.table.set_index("motif")["found"]
+    assert all(names[["TATA box", "GC box", "CCAAT box", "repressor"]] != "")  # the initiator's effect is least
+    assert compared.instance_precision > 0.9  # by overlap with a motif that is alike
+    assert compared.instance_recall > 0.5
+    signs = {one.name: one.sign for one in found.motifs}
+    assert signs[names["GC box"].split()[0]] == 1
+    assert -1 in {signs[name] for name in names["repressor"].split()}
+    consensus = {one.consensus for one in found.motifs}
+    assert KNOWN["GC box"].consensus in consensus | {str(reverse_complement(one)) for one in consensus}
+
+
+def test_instances_are_where_the_genome_has_the_word(
+    found: Discovery, contributions: Contributions, simulation: Simulation
+) -> None:
+    """On both strands: what stands at the BED's coordinates is read anew, and is the motif 5'→3' on its strand."""
+    genome = Fasta(str(simulation.genome), as_raw=True, sequence_always_upper=True)
+    placed = place_on_genome(found.instances, contributions.genes)
+    exact = [one for one in found.motifs if one.iupac == one.consensus and len(one.consensus) < 12]
+    assert len(exact) >= 3
+    gene_strand = contributions.genes.set_index("gene_id")["strand"]
+    seen = set()
+    for one in exact:
+        some = placed[placed["name"].str.startswith(f"{one.name}|")]
+        assert len(some) == one.seqlets
+        same = 0
+        for row in some.itertuples():
+            bases = genome[row.chrom][row.start : row.end]
+            same += (bases if row.strand == "+" else reverse_complement(bases)) == one.consensus
+            seen.add((gene_strand[row.name.split("|")[1]], row.strand))
+        assert same > 0.9 * len(some)  # the other strand's, or one base aside, would be some in 4**8
+    assert seen == {("+", "+"), ("+", "-"), ("-", "+"), ("-", "-")}
+    assert placed["score"].max() == 1000
+
+
+def test_contribution_of_an_instance_is_the_sum_over_its_bases(
+    found: Discovery, contributions: Contributions
+) -> None:
+    row_of = {gene: row for row, gene in enumerate(contributions.genes["gene_id"])}
+    for one in found.instances.sample(50, random_state=0).itertuples():
+        row, sequence = row_of[one.gene_id], contributions.genes["sequence"][row_of[one.gene_id]]
+        each = [
+            contributions.hypothetical_NAL[row, "ACGT".index(sequence[at]), at]
+            for at in range(one.offset, one.offset + one.width)
+            if sequence[at] != "N"
+        ]
+        assert one.contribution == pytest.approx(sum(each), rel=1e-4)
+
+
+def test_modisco_file_holds_the_same_seqlets(found: Discovery, tmp_path: Path) -> None:
+    write_h5(tmp_path / "motifs.h5", found)
+    with h5py.File(tmp_path / "motifs.h5") as file:
+        for one in found.motifs:
+            group, pattern = one.group.split(".")
+            stored = file[group][pattern]
+            assert stored["seqlets/n_seqlets"][0] == one.seqlets
+            assert set(np.array(stored["seqlets/example_idx"])) <= set(range(600))
+
+
+def test_a_silent_track_has_no_motifs(contributions: Contributions) -> None:
+    silent = Contributions(
+        contributions.genes, "expression", 0 * contributions.hypothetical_NAL, contributions.one_hot_NAL
+    )
+    found = discover_motifs(silent)
+    assert found.motifs == []
+    assert list(place_on_genome(found.instances, silent.genes).columns)[:3] == ["chrom", "start", "end"]
+
+
+def test_few_genes_have_no_motifs(contributions: Contributions) -> None:
+    few = Contributions(
+        contributions.genes[:5], "expression", contributions.hypothetical_NAL[:5], contributions.one_hot_NAL[:5]
+    )
+    assert discover_motifs(few).motifs == []
+
+
+def test_scores_are_read_by_window_and_strand(contributions: Contributions, tmp_path: Path) -> None:
+    """Scores whose mean over the bases is not 0, of which the last 50 bases are kept."""
+    scores_NTAL = contributions.hypothetical_NAL[:, None] + np.float32(1)
+    prediction_NT = np.zeros((len(scores_NTAL), 1), np.float32)
+    scores = Scores(contributions.genes, ["expression"], prediction_NT, scores_NTAL)
+    (tmp_path / "scores").mkdir()
+    write_part(part_path(tmp_path / "scores", 0), scores, {})
+    read = read_contributions(tmp_path, window=50)
+    np.testing.assert_allclose(read.hypothetical_NAL, contributions.hypothetical_NAL[..., -50:], atol=1e-6)
+    whole = contributions.genes
+    plus = (whole["strand"] == "+").to_numpy()
+    assert (read.genes["end"][plus] == whole["end"][plus]).all()
+    assert (read.genes["start"][~plus] == whole["start"][~plus]).all()
+    assert (read.genes["end"] - read.genes["start"] == 50).all()
+    for wrong, message in (
+        ({"window": 20}, "--window 20: must be from 21"),
+        ({"target": "x"}, "--target x: is not"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_contributions(tmp_path, **wrong)
