@@ -37,7 +37,7 @@ def report(
         motifs: folder that jobs.motifs wrote.
         search: folder that jobs.tune wrote.
         compare: folder of another run, such as one with --split.random, to show its metrics beside.
-        assembly: as UCSC or Ensembl names it, such as hg38 or sacCer3, for links to their browsers; no links without.
+        assembly: as UCSC or Ensembl names it, such as hg38 or sacCer3, for links to their browsers.
         figures: folder for the figures, each as SVG and PNG.
     """
     settings = resolved(locals())

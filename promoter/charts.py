@@ -1,10 +1,8 @@
-"""Charts of a run for the report: functions that take tables and return Altair charts (Vega-Lite).
-
-Data goes into the specifications as CSV, half as large as Vega-Lite's usual rows of JSON.
-"""
+"""Charts of a run for the report: functions that take tables and return charts of Vega-Lite, made with Altair."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import altair as alt
@@ -16,12 +14,25 @@ from promoter import storage
 from promoter.splits import SPLITS
 from promoter.storage import AnyPath
 
-Chart: TypeAlias = "alt.Chart | alt.LayerChart"
+_Altair: TypeAlias = "alt.Chart | alt.LayerChart"
 COLOURS = {"train": "#8c96a3", "val": "#d98a00", "test": "#0072b2"}  # told apart by the colour-blind, too
 _MOST_POINTS = 40_000  # a gene is some 50 bytes
 _MOST_CHROMOSOMES = 60
 _SVG_POINTS = 1_500  # more are drawn on a canvas, since each would be an element of the page
 _VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, and apart from it what it draws: Altair would check each row, and the page packs them.
+
+    Attributes:
+        spec: in Vega-Lite; names its data.
+        data: by that name.
+    """
+
+    spec: dict[str, Any]
+    data: dict[str, pd.DataFrame]
 
 
 def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
@@ -52,7 +63,7 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
     titles = {"low": "95% interval from", "high": "to"}
     tips += [alt.Tooltip(f"{name}:Q", format=".3f", title=titles.get(name, name)) for name in numbers]
     points = (
-        alt.Chart(_csv(table, {"gene": "string", "chrom": "string", "split": "string"}))
+        _chart("genes")
         .transform_filter("datum.split === shown")
         .mark_circle(size=22, opacity=0.45)
         .encode(
@@ -65,11 +76,16 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
     )
     ends = pd.DataFrame({"observed": [low, high], "predicted": [low, high]})
     diagonal = (
-        alt.Chart(_csv(ends))
+        _chart("ends")
         .mark_line(color="#777777", strokeDash=[4, 4], strokeWidth=1)
         .encode(alt.X("observed:Q", scale=scale), alt.Y("predicted:Q", scale=scale))
     )
-    return _finished(diagonal + points, 380, f"Predicted against observed {target}, a point a gene.")
+    return _finished(
+        diagonal + points,
+        {"genes": table, "ends": ends},
+        380,
+        f"Predicted against observed {target}, a point a gene.",
+    )
 
 
 def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
@@ -87,7 +103,7 @@ def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
         *(alt.Tooltip(f"{name}:N") for name in ("split", "genes")),
         *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("bias", "rmse", "pearson")),
     ]
-    base = alt.Chart(_csv(shown, {"chrom": "string", "split": "string"}))
+    base = _chart("chromosomes")
     whiskers = base.mark_rule(color="#777777").encode(
         alt.X("q05:Q", title=f"predicted \N{MINUS SIGN} observed {target}"), alt.X2("q95:Q"), y, tooltip=tips
     )
@@ -99,9 +115,14 @@ def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
         tooltip=tips,
     )
     medians = base.mark_tick(color="black", thickness=2, size=9).encode(alt.X("median:Q"), y, tooltip=tips)
-    zero = alt.Chart(_csv(pd.DataFrame({"x": [0.0]}))).mark_rule(color="#777777", strokeDash=[4, 4])
+    zero = _chart("zero").mark_rule(color="#777777", strokeDash=[4, 4])
     layers = zero.encode(alt.X("x:Q")) + whiskers + boxes + medians
-    return _finished(layers, max(16 * len(shown), 60), f"Error of the predicted {target} by chromosome.")
+    return _finished(
+        layers,
+        {"chromosomes": shown, "zero": pd.DataFrame({"x": [0.0]})},
+        max(18 * len(shown), 60),
+        f"Error of the predicted {target} by chromosome.",
+    )
 
 
 def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
@@ -145,20 +166,23 @@ def beside_plain_models(table: pd.DataFrame) -> Chart:
     """Draw r of each model with its interval.
 
     Args:
-        table: `model`, `pearson`, `low`, `high`, a row a model in the order to draw; bounds may be NaN.
+        table: `model`, `pearson`, `low`, `high`, a row a model, the network first; bounds may be NaN.
     """
     y = alt.Y("model:N", sort=list(table["model"]), title=None)
     tips = [alt.Tooltip("model:N"), *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("pearson", "low", "high"))]
-    base = alt.Chart(_csv(table, {"model": "string"}))
-    first = alt.condition(
-        alt.FieldEqualPredicate(field="model", equal=str(table["model"].iloc[0])),
-        alt.value(COLOURS["test"]),
-        alt.value("#777777"),
-    )
+    kinds = ["network", *["plain model"] * (len(table) - 1)]
+    base = _chart("models")
+    colours = alt.Scale(domain=["network", "plain model"], range=[COLOURS["test"], "#777777"])
+    colour = alt.Color("kind:N", scale=colours, legend=None)
     title = "Pearson r on the test genes, 95% interval"
-    ranges = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=title), alt.X2("high:Q"), y, first)
-    points = base.mark_circle(size=90, opacity=1).encode(alt.X("pearson:Q"), y, first, tooltip=tips)
-    return _finished(ranges + points, 26 * len(table), "Pearson r of the network beside plain models.")
+    ranges = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=title), alt.X2("high:Q"), y, colour)
+    points = base.mark_circle(size=90, opacity=1).encode(alt.X("pearson:Q"), y, colour, tooltip=tips)
+    return _finished(
+        ranges + points,
+        {"models": table.assign(kind=kinds)},
+        26 * len(table),
+        "Pearson r of the network beside plain models.",
+    )
 
 
 def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -> Chart:
@@ -176,7 +200,7 @@ def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -
     tips = [alt.Tooltip(f"{name}:N") for name in ("network", "epoch", "split")]
     tips.append(alt.Tooltip("value:Q", format=".4g", title=label))
     lines = (
-        alt.Chart(_csv(long, {"network": "string", "split": "string"}))
+        _chart("epochs")
         .mark_line(point=alt.OverlayMarkDef(size=14), strokeWidth=1.5)
         .encode(
             x,
@@ -187,20 +211,24 @@ def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -
         )
     )
     best = pd.DataFrame({"epoch": history["best"].unique()})
-    rules = alt.Chart(_csv(best)).mark_rule(color="#777777", strokeDash=[4, 4]).encode(x)
-    return _finished(rules + lines, 220, f"{label} by epoch; dashed: the best epoch.")
+    rules = _chart("best").mark_rule(color="#777777", strokeDash=[4, 4]).encode(x)
+    return _finished(
+        rules + lines, {"epochs": long, "best": best}, 220, f"{label} by epoch; dashed: the best epoch."
+    )
 
 
-def specification(chart: Chart, width: int | None = None) -> dict[str, Any]:
-    """Return the Vega-Lite specification of a chart, as wide as its place on the page, or `width` pixels."""
-    found: dict[str, Any] = chart.properties(width=width or "container").to_dict()
-    return found
+def specification(chart: Chart, width: int) -> dict[str, Any]:
+    """Return the Vega-Lite specification of a chart, with its data, `width` pixels wide."""
+    rows = {name: _plain(table).to_dict("records") for name, table in chart.data.items()}
+    return {**chart.spec, "width": width, "datasets": rows}
 
 
-def renderer(chart: Chart) -> str:
-    """Return what a browser is to draw the chart with: svg, or canvas where there are many points."""
-    rows = str(chart.to_dict()).count("\\n")
-    return "canvas" if rows > _SVG_POINTS else "svg"
+def packed(chart: Chart) -> dict[str, Any]:
+    """Return what the page draws a chart from: `spec`, as wide as its place; `data`, by column; `renderer`."""
+    columns = {name: _plain(table).to_dict("list") for name, table in chart.data.items()}
+    points = max(len(table) for table in chart.data.values())
+    renderer = "canvas" if points > _SVG_POINTS else "svg"
+    return {"spec": {**chart.spec, "width": "container"}, "data": columns, "renderer": renderer}
 
 
 def javascript() -> str:
@@ -217,27 +245,36 @@ def write_chart(folder: AnyPath, name: str, chart: Chart, width: int = 520) -> N
         file.write(vl_convert.vegalite_to_png(spec, _VEGA_LITE, scale=2))
 
 
-def _csv(table: pd.DataFrame, kinds: dict[str, str] | None = None) -> alt.InlineData:
-    """Return a table as Vega-Lite's data; what is not named text is a number, and empty where it is unknown."""
-    parse = {name: (kinds or {}).get(name, "number") for name in table.columns}
-    text = table.to_csv(index=False, float_format="%.4g")
-    return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
+def _chart(data: str) -> alt.Chart:
+    return alt.Chart(alt.NamedData(name=data))
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as JSON takes it: four digits of each number, None where it is unknown."""
+    return pd.DataFrame(
+        {name: [_rounded(value) for value in column.tolist()] for name, column in table.items()}, dtype=object
+    )
+
+
+def _rounded(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
 def _split_scale() -> alt.Scale:
     return alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
 
 
-def _finished(chart: Chart, height: int, description: str) -> Chart:
-    font = "system-ui, sans-serif"
-    return (
+def _finished(chart: _Altair, data: dict[str, pd.DataFrame], height: int, description: str) -> Chart:
+    font = "system-ui, DejaVu Sans, sans-serif"
+    styled = (
         chart.properties(height=height, description=description)
         .configure(
             font=font, background="transparent", autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
         )
         .configure_view(stroke=None)
         .configure_axis(
-            grid=True,
             gridColor="#e3e6ea",
             domainColor="#777777",
             tickColor="#777777",
@@ -248,3 +285,4 @@ def _finished(chart: Chart, height: int, description: str) -> Chart:
         )
         .configure_legend(labelFontSize=12)
     )
+    return Chart(styled.to_dict(), data)

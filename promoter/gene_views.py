@@ -104,7 +104,7 @@ def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None = N
 
 
 def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, assembly: str | None) -> GeneView:
-    gene: dict[str, Any] = scores.genes.iloc[row].to_dict()
+    gene = {str(name): value for name, value in scores.genes.iloc[row].items()}
     index = scores.targets.index(chosen.target)
     scores_AL = scores.scores[row, index]
     tokens = encode([gene["sequence"]])
@@ -247,7 +247,7 @@ def _in_window(hits: pd.DataFrame, gene: dict[str, Any]) -> list[dict[str, Any]]
 
 
 def _packed(values: np.ndarray) -> dict[str, Any]:
-    """Return numbers as base64 of little-endian int16, and the factor that restores them to 0.002% of the largest."""
+    """Return base64 of little-endian int16, and the factor that restores the numbers to 0.002% of the largest."""
     largest = float(np.abs(values).max()) or 1.0
     whole = np.rint(values / largest * _INT16).astype("<i2")
     return {"factor": float(f"{largest / _INT16:.6g}"), "values": base64.b64encode(whole.tobytes()).decode()}

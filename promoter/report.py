@@ -414,7 +414,7 @@ def _search(folder: AnyPath | None, parts: _Parts) -> dict[str, Any] | None:
         except pd.errors.EmptyDataError:
             importance = []
     hidden = ("reason", "seconds")
-    columns = [name for name in trials if name not in hidden and not name.startswith("fold_")]
+    columns = [name for name in map(str, trials) if name not in hidden and not name.startswith("fold_")]
     counts = trials["status"].value_counts().to_dict() if "status" in trials else {}
     return {
         "images": images,
@@ -467,10 +467,7 @@ def _render(page: dict[str, Any], parts: _Parts) -> str:
     environment.filters |= {"number": _number, "interval": _interval, "embedded": _embedded}
     scripts = [_script(charts.javascript()), _script((_TEMPLATES / "report.js").read_text())]
     hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts]
-    drawn = {
-        name: {"spec": charts.specification(chart), "renderer": charts.renderer(chart)}
-        for name, chart in parts.charts.items()
-    }
+    drawn = {name: charts.packed(chart) for name, chart in parts.charts.items()}
     return environment.get_template("report.html").render(
         page,
         charts=drawn,

@@ -10,10 +10,17 @@
   const LEAST = 12; // bases in view
   const LETTER = 5; // pixels, below which a base is a bar
 
+  const rowsOf = (columns) => {
+    const names = Object.keys(columns);
+    return columns[names[0]].map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+  };
+
   for (const source of document.querySelectorAll("script[data-chart]")) {
     const place = document.getElementById(source.dataset.chart);
-    window.vegaEmbed(place, JSON.parse(source.textContent), {
-      renderer: place.dataset.renderer,
+    const { spec, data, renderer } = JSON.parse(source.textContent);
+    spec.datasets = Object.fromEntries(Object.entries(data).map(([name, columns]) => [name, rowsOf(columns)]));
+    window.vegaEmbed(place, spec, {
+      renderer,
       ast: true, // expressions are interpreted: the page may not make code from text
       actions: { export: true, source: false, compiled: false, editor: false },
       downloadFileName: source.dataset.chart,
