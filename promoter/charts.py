@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -69,7 +70,7 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
         .encode(
             alt.X("observed:Q", scale=scale, title=f"observed {target}"),
             alt.Y("predicted:Q", scale=scale, title=f"predicted {target}"),
-            alt.Color("split:N", scale=_split_scale(), legend=None),
+            _colour(splits, None),
             tips,
         )
         .add_params(shown)
@@ -111,7 +112,7 @@ def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
         alt.X("q25:Q"),
         alt.X2("q75:Q"),
         y,
-        alt.Color("split:N", scale=_split_scale(), legend=alt.Legend(orient="top", title=None)),
+        _colour(shown["split"], alt.Legend(orient="top", title=None)),
         tooltip=tips,
     )
     medians = base.mark_tick(color="black", thickness=2, size=9).encode(alt.X("median:Q"), y, tooltip=tips)
@@ -174,7 +175,7 @@ def beside_plain_models(table: pd.DataFrame) -> Chart:
     base = _chart("models")
     colours = alt.Scale(domain=["network", "plain model"], range=[COLOURS["test"], "#777777"])
     colour = alt.Color("kind:N", scale=colours, legend=None)
-    title = "Pearson r on the test genes, 95% interval"
+    title = "Pearson r"
     ranges = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=title), alt.X2("high:Q"), y, colour)
     points = base.mark_circle(size=90, opacity=1).encode(alt.X("pearson:Q"), y, colour, tooltip=tips)
     return _finished(
@@ -205,7 +206,7 @@ def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -
         .encode(
             x,
             y,
-            alt.Color("split:N", scale=_split_scale(), legend=alt.Legend(orient="top", title=None)),
+            _colour(columns.values(), alt.Legend(orient="top", title=None)),
             alt.Detail("network:N"),
             tips,
         )
@@ -262,8 +263,11 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
-def _split_scale() -> alt.Scale:
-    return alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
+def _colour(splits: Iterable[str], legend: alt.Legend | None) -> alt.Color:
+    """Colour by split; only those that are there, so that the legend names no other."""
+    known = [name for name in SPLITS if name in set(splits)]
+    scale = alt.Scale(domain=known, range=[COLOURS[name] for name in known])
+    return alt.Color("split:N", scale=scale, legend=legend)
 
 
 def _finished(chart: _Altair, data: dict[str, pd.DataFrame], height: int, description: str) -> Chart:

@@ -113,6 +113,7 @@ def build_report(
     chosen = choose(scores, members, predictions, genes or (), show, target) if scores is not None else None
     page = {
         "run": run.name,
+        "folder": str(run),
         "target": target,
         "model": _model(run, members, network, info),
         "metrics": _metrics(metrics, run, info.targets, target, parts),
@@ -371,7 +372,9 @@ def _motifs(folder: AnyPath | None, parts: _Parts) -> dict[str, Any] | None:
         return None
     where = storage.resolve(folder)
     storage.require_file(where / "motifs.tsv", "table of motifs")
-    table = _read_csv(where / "motifs.tsv", ["motif", "consensus", "sign", "match", "match_name"], sep="\t")
+    table = _read_csv(
+        where / "motifs.tsv", ["motif", "consensus", "sign", "match", "match_id", "match_name"], sep="\t"
+    )
     if "motif" not in table:
         raise InputError(
             f"{where / 'motifs.tsv'}: has no column motif; give --motifs a folder that jobs.motifs wrote"
@@ -381,12 +384,9 @@ def _motifs(folder: AnyPath | None, parts: _Parts) -> dict[str, Any] | None:
         logo = where / "logos" / f"{row['motif']}.svg"
         inside = str(logo).startswith(f"{where / 'logos'}/") and ".." not in str(row["motif"])
         rows.append({**row, "logo": _image(logo) if inside else None})
-    columns = [
-        c
-        for c in ("consensus", "sign", "seqlets", "mean_contribution", "match", "match_name", "p", "q")
-        if c in table
-    ]
-    numbers = ("seqlets", "mean_contribution", "p", "q")
+    named = ("consensus", "sign", "match_name", "match", "match_id")
+    numbers = ("seqlets", "mean_contribution", "contribution", "p", "q")
+    columns = [name for name in (*named[:2], *numbers[:3], *named[2:], *numbers[3:]) if name in table]
     return {"rows": rows, "columns": columns, "numbers": numbers, "more": max(len(table) - _MOST_MOTIFS, 0)}
 
 
