@@ -15,11 +15,19 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-_FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-default-apps --host-resolver-rules=MAP*~NOTFOUND "
-    "--hide-scrollbars --force-device-scale-factor=1"
-).split()
+_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # nothing is to be asked of a network
+    "--force-device-scale-factor=1",
+]
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key by which WebDriver names elements
 _DIRECT = build_opener(ProxyHandler({}))  # the driver is on this machine
 

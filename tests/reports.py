@@ -20,7 +20,7 @@ from promoter.predictions import baselines_table, write_predictions
 LENGTH = 2000
 EVIL = "<script>alert(1)</script>"
 MOTIF = "AGGGGTTA"
-_SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="60" height="20"><rect width="60" height="20" fill="#07a"/></svg>'
+_SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="60" height="20"><path d="M0 0h60v20H0z" fill="#07a"/></svg>'
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RunFiles:
 
 
 def write_run(folder: Path, genes: int, scored: int, seed: int = 0) -> RunFiles:
-    """Write a run on `genes` genes with one target, scores of the first `scored` test genes, motifs and a search."""
+    """Write a run on `genes` genes with one target, scores of `scored` test genes, motifs and a search."""
     rng = np.random.default_rng(seed)
     run, where = folder / "run", folder
     torch.manual_seed(seed)

@@ -137,8 +137,9 @@ def test_motif_hits_lie_on_the_sequence_that_the_genome_has_there(html: str, fil
 def test_it_says_what_the_files_say(html: str, files: RunFiles) -> None:
     text = Page(html).text
     for expected in (
-        "2,000 bases upstream of the TSS", "whole chromosomes", files.data_sha256, "chr1, chr2", "kmers by distance",
-        "pattern_0", "MA0001", "overlapping", "Which settings mattered", "2 trials finished", "UCSC genome browser",
+        "2,000 bases upstream of the TSS", "whole chromosomes", files.data_sha256, "chr1, chr2",
+        "kmers by distance", "pattern_0", "MA0001", "overlapping", "Which settings mattered", "2 trials finished",
+        "UCSC genome browser",
     ):  # fmt: skip
         assert expected in text, expected
     metrics = json.loads((files.run / "metrics.json").read_text())["test"]["salt"]
@@ -207,7 +208,7 @@ def test_figures_are_written_as_svg_and_png(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         f"{name}.{kind}" for name in names for kind in ("svg", "png")
     }
-    assert {"predicted_against_observed", "learning_curve_mse", "gene_script_alert_1_script_"} <= set(names)
+    assert {"predicted_against_observed", "learning_curve_mse", "gene__script_alert_1_script_"} <= set(names)
     for name in names:
         assert (tmp_path / "figures" / f"{name}.svg").read_text().count("<path") > 5
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
