@@ -1,4 +1,4 @@
-"""The report in a real Chromium: nothing fails, every figure is drawn, logos zoom and move, by mouse and by keys."""
+"""The report in a real Chromium: nothing fails, every figure is drawn, logos zoom and move by mouse and keys."""
 
 from __future__ import annotations
 
