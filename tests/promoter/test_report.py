@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from reports import EVIL, LENGTH, RunFiles, write_run
 from promoter.errors import InputError
 from promoter.gene_views import choose_genes
 from promoter.ism import actual_contributions, load_scores
+from promoter.predictions import read_predictions, write_predictions
 from promoter.report import build_report
 from promoter.sequence import encode
 
@@ -186,6 +188,34 @@ def test_scores_of_another_model_are_refused(files: RunFiles, tmp_path: Path) ->
     other = write_run(tmp_path, genes=60, scored=2, seed=1)
     with pytest.raises(InputError, match="holds scores of another model"):
         build_report(other.model, files.scores)
+
+
+def test_an_ensemble_is_reported_as_one(tmp_path: Path) -> None:
+    members = [write_run(tmp_path / f"seed_{seed}", genes=80, scored=3, seed=seed) for seed in range(2)]
+    run = tmp_path / "together"
+    for number, member in enumerate(members, start=1):
+        shutil.copytree(member.run, run / "folds" / f"fold_1_seed_{number}")
+    for name in ("metrics.json", "leakage.csv"):
+        shutil.copy(members[0].run / name, run / name)
+    table = read_predictions(members[0].run / "predictions.parquet")
+    table.insert(3, "fold", 1)
+    predicted = table["salt_predicted"]
+    table = table.assign(salt_predicted_sd=0.1, salt_low=predicted - 1, salt_high=predicted + 1)
+    write_predictions(run / "predictions.parquet", table)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["test"]["salt"]["interval_coverage"] = 0.9375
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    report = build_report(run, members[1].scores, show=1)
+    page = Page(report.html)
+    assert "2, an ensemble" in page.text
+    assert "fold_1_seed_2" in page.text
+    assert "93.8% of the test genes lie within their 95% interval" in page.text
+    charts = {str(attrs["data-chart"]): json.loads(text) for attrs, text in page.scripts if "data-chart" in attrs}
+    genes = charts["predicted_against_observed"]["data"]["genes"]
+    np.testing.assert_allclose(np.subtract(genes["high"], genes["low"]), 2, atol=2e-3)
+    assert set(charts["learning_curve_mse"]["data"]["epochs"]["network"]) == {"fold_1_seed_1", "fold_1_seed_2"}
+    # the run keeps no predictions of plain models, so only the network's r has an interval
+    assert [low is None for low in charts["beside_plain_models"]["data"]["models"]["low"]] == [False, True]
 
 
 def test_genes_are_chosen_from_those_held_out() -> None:
