@@ -13,6 +13,7 @@ from jobs.config import resolved, write_config
 from jobs.ism import ism
 from jobs.predict import predict
 from jobs.prepare import prepare
+from jobs.report import report
 from jobs.train import train
 from jobs.training_run import scaling_config
 from promoter import storage
@@ -59,7 +60,7 @@ def demo(
     scaling_config(cluster.connect(), workers)  # refuses more workers than fit
 
     write_config(where / "config.yaml", settings, {})
-    _step("1/5 simulate a genome with a known grammar (python: promoter.simulate)")
+    _step("1/6 simulate a genome with a known grammar (python: promoter.simulate)")
     truth = simulate(where / "genome", _CHROMOSOMES, genes_per_chromosome, _UPSTREAM, seed=seed)
     counts = truth.motifs["motif"].value_counts()
     for motif in GRAMMAR:
@@ -70,7 +71,7 @@ def demo(
         f"  and {INTERACTION[0]} with {INTERACTION[1]}: {INTERACTION[2]:+.1f} beyond their sum; then noise"
     )
 
-    _step("2/5 prepare (python -m jobs.prepare)")
+    _step("2/6 prepare (python -m jobs.prepare)")
     prepare(
         str(where / "data"),
         genome=str(truth.genome),
@@ -79,7 +80,7 @@ def demo(
         upstream=_UPSTREAM,
     )
 
-    _step("3/5 train a small network by DDP (python -m jobs.train)")
+    _step("3/6 train a small network by DDP (python -m jobs.train)")
     train(
         str(where / "data"),
         str(where / "run"),
@@ -89,12 +90,12 @@ def demo(
         workers=workers,
     )
 
-    _step("4/5 predict, and explain the test genes base by base (python -m jobs.predict, jobs.ism)")
+    _step("4/6 predict, and explain the test genes base by base (python -m jobs.predict, jobs.ism)")
     model = str(where / "run" / "model")
     predict(model, str(where / "data"), str(where / "predictions.parquet"))
     ism(model, str(where / "data"), str(where / "ism"), split="test")
 
-    _step("5/5 compare with the truth")
+    _step("5/6 compare with the truth")
     metrics = storage.read_json(where / "run" / "metrics.json")["test"]["expression"]
     low, high = metrics["pearson_ci95"]
     console.print(
@@ -109,8 +110,12 @@ def demo(
         table.add_row(str(row.motif), f"{row.instances:,}", f"{row.auroc:.3f}")
     console.print(table)
     storage.write_text(where / "motif_recovery.csv", recovery.to_csv(index=False))
+
+    _step("6/6 put it on a page (python -m jobs.report)")
+    report(model, str(where / "report.html"), scores=str(where / "ism"))
     console.print(
-        f"\nEverything is in {where}: data/ run/ ism/ predictions.parquet motif_recovery.csv\n"
+        f"\nEverything is in {where}: data/ run/ ism/ predictions.parquet motif_recovery.csv report.html\n"
+        f"Open {where / 'report.html'} in a browser.\n"
         "Network and window are smaller than the defaults, to fit a laptop; for your own data see the README."
     )
 

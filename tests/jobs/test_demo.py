@@ -40,7 +40,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*_: object, **__: object) -> None:
         pytest.fail("work was begun")
 
-    for step in ("simulate", "prepare", "train", "predict", "ism"):
+    for step in ("simulate", "prepare", "train", "predict", "ism", "report"):
         monkeypatch.setattr(f"jobs.demo.{step}", begun)
 
 
@@ -53,6 +53,10 @@ def test_a_finished_demo_shows_its_results_again(finished: Path, capsys: pytest.
         assert "finished already" in printed.out
         assert "held-out r = " in printed.out
         assert "planted motif" in printed.out
+        assert f"Open {finished / 'report.html'} in a browser." in printed.out.replace("\n", " ").replace(
+            "  ", " "
+        )
+    assert 'class="viewer"' in (finished / "report.html").read_text()
     assert _times(finished / "run") == before
     written = yaml.safe_load((finished / "config.yaml").read_text())
     assert (written["epochs"], written["seed"]) == (1, 0)

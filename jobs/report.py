@@ -1,0 +1,70 @@
+"""A page about a run: what was trained, how good it is, and which bases its predictions rest on."""
+
+from __future__ import annotations
+
+from jobs.cli import console, run
+from jobs.config import resolved, write_config
+from promoter import storage
+from promoter.checkpoint import pack_models
+from promoter.errors import InputError
+from promoter.ism.store import MANIFEST
+from promoter.report import build_report
+
+
+def report(
+    model: str,
+    out: str,
+    scores: str | None = None,
+    genes: list[str] | None = None,
+    show: int = 3,
+    target: str | None = None,
+    motifs: str | None = None,
+    search: str | None = None,
+    compare: str | None = None,
+    assembly: str | None = None,
+    figures: str | None = None,
+) -> None:
+    """Write one HTML file about a run, which opens in any browser without a network.
+
+    Args:
+        model: the model directory in the folder that jobs.train or jobs.tune wrote, or the folder of a run with
+            folds/, an ensemble; the files beside it are read too.
+        out: HTML file.
+        scores: folder that jobs.ism wrote with this model; genes are drawn base by base.
+        genes: ids to draw, beside those that are chosen.
+        show: so many of the test genes with the highest, the lowest and the worst prediction are chosen.
+        target: whose figures are drawn; the first by default.
+        motifs: folder that jobs.motifs wrote.
+        search: folder that jobs.tune wrote.
+        compare: folder of another run, such as one with --split.random, to show its metrics beside.
+        assembly: as UCSC or Ensembl names it, such as hg38 or sacCer3, for links to their browsers.
+        figures: folder for the figures, each as SVG and PNG.
+    """
+    settings = resolved(locals())
+    target_file = storage.resolve(out)
+    if target_file.suffix not in (".html", ".htm"):
+        raise InputError(f"--out {out}: must be a file that ends in .html")
+    if target_file.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it, such as {target_file / 'report.html'}")
+    storage.require_writable(target_file.parent)
+    if figures is not None:
+        storage.require_writable(figures)
+    made = build_report(model, scores, genes, show, target, motifs, search, compare, assembly)
+    if figures is not None:
+        names = made.write_figures(figures)
+        console.print(f"{len(names)} figures, each as SVG and PNG, in {storage.resolve(figures)}")
+    storage.write_text(target_file, made.html)
+    inputs = {packed.source: packed.checksum for packed in pack_models([model])}
+    if scores is not None:
+        folder = storage.resolve(scores)
+        manifests = [path for path in (folder / MANIFEST, folder.parent / MANIFEST) if path.exists()][:1]
+        inputs |= {str(path): storage.sha256(path) for path in manifests}
+    write_config(target_file.with_suffix(".config.yaml"), settings, inputs)
+    for line in made.left_out:
+        console.print(f"not in it: {line}", style="dim")
+    size = len(made.html.encode()) / 1e6
+    console.print(f"report with {len(made.genes)} genes, {size:.1f} MB, in {target_file}")
+
+
+if __name__ == "__main__":
+    run(report)
