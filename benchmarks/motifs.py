@@ -29,7 +29,8 @@ def main() -> None:
         print(f"{one.name:<11} {one.consensus:<24} {one.seqlets:>4} seqlets {one.contribution:+.3f}")
     print(compared.table.to_string(index=False, float_format="{:.2f}".format))
     print(
-        f"{len(found.motifs)} motifs in {took:.0f} s: recall {compared.recall:.2f}, precision {compared.precision:.2f};"
+        f"{len(found.motifs)} motifs in {took:.0f} s: recall {compared.recall:.2f}, "
+        f"precision {compared.precision:.2f};"
         f" instances: recall {compared.instance_recall:.2f}, precision {compared.instance_precision:.2f}"
     )
 

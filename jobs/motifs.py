@@ -34,8 +34,8 @@ def motifs(
 
     Args:
         scores: folder that jobs.ism wrote.
-        out: folder for motifs.tsv, motifs.meme, instances.bed (7th column: contribution), motifs.h5 (as modisco report
-            reads it), logos/ and config.yaml.
+        out: folder for motifs.tsv, motifs.meme, instances.bed (7th column: contribution), motifs.h5 (as modisco's
+            report reads it), logos/ and config.yaml.
         target: whose scores; may be left out when there is one.
         taxon: the part of JASPAR 2026 to name motifs by: vertebrates, plants, insects, nematodes, fungi,
             urochordates, all or none.

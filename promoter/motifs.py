@@ -28,6 +28,7 @@ _CORE, _FLANK = 21, 10  # bases that make a seqlet stand out, and those kept on 
 _PAD = 2 * _FLANK  # modisco takes no seqlet nearer an end, where the TSS is and its motifs are
 _LEAST_SEQLETS = 50  # of a sign, to be clustered; modisco's 100 is for genomes of tens of thousands of genes
 _LEAST_OF_MOTIF = 20  # seqlets, modisco's default
+_LEIDEN_RUNS = 10  # of which the best is kept; modisco's 50 take most of the time, on a laptop minutes
 _EDGE = 0.3  # of the largest |contribution|: the motif ends where less is left, as in modisco's report
 _GROUPS = ("pos_patterns", "neg_patterns")
 INSTANCE_COLUMNS = ["motif", "gene_id", "offset", "width", "orientation", "contribution"]
@@ -177,6 +178,7 @@ def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed:
                 min_metacluster_size=_LEAST_SEQLETS,
                 max_seqlets_per_metacluster=max_seqlets,
                 final_min_cluster_size=_LEAST_OF_MOTIF,
+                n_leiden_runs=_LEIDEN_RUNS,
             )
         patterns = (list(found[0] or []), list(found[1] or []))
     for seqlet in _all_seqlets([*patterns[0], *patterns[1]]):

@@ -21,7 +21,7 @@ def test_motifs_are_named_on_either_strand() -> None:
     assert found.index.tolist() == ["a", "b", "itself", "turned"]
     assert found["match_name"].tolist()[2:] == ["REB1", "REB1"]
     assert found["match_id"]["itself"] == known["REB1"].matrix_id
-    assert found["p"]["a"] == pytest.approx(found["p"]["b"])
+    assert found["p"]["a"] == pytest.approx(found["p"]["b"], rel=0.1)  # columns of the targets differ by strand
     assert (found["q"] >= found["p"]).all()
     assert found["q"]["itself"] < 1e-3
 

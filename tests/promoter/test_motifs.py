@@ -25,7 +25,7 @@ from promoter.planted import compare_with_planted
 from promoter.sequence import encode, one_hot, reverse_complement
 from promoter.simulate import GRAMMAR, Simulation, simulate
 
-UPSTREAM = 160
+UPSTREAM = 200  # in 150 bases, planted motifs lie so close that seqlets hold several
 KNOWN = {one.name: one for one in GRAMMAR}
 
 
@@ -81,22 +81,25 @@ def test_planted_motifs_are_found(found: Discovery, contributions: Contributions
 def test_instances_are_where_the_genome_has_the_word(
     found: Discovery, contributions: Contributions, simulation: Simulation
 ) -> None:
-    """On both strands: what stands at the BED's coordinates is read anew, and is the motif 5'→3' on its strand."""
+    """The bases at the BED's coordinates, read anew 5'→3' on its strand, have the frequencies of the motif."""
     genome = Fasta(str(simulation.genome), as_raw=True, sequence_always_upper=True)
     placed = place_on_genome(found.instances, contributions.genes)
-    exact = [one for one in found.motifs if one.iupac == one.consensus and len(one.consensus) < 12]
-    assert len(exact) >= 3
     gene_strand = contributions.genes.set_index("gene_id")["strand"]
-    seen = set()
-    for one in exact:
+    compared, seen = 0, set()
+    for one in found.motifs:
         some = placed[placed["name"].str.startswith(f"{one.name}|")]
-        assert len(some) == one.seqlets
-        same = 0
-        for row in some.itertuples():
-            bases = genome[row.chrom][row.start : row.end]
-            same += (bases if row.strand == "+" else reverse_complement(bases)) == one.consensus
-            seen.add((gene_strand[row.name.split("|")[1]], row.strand))
-        assert same > 0.9 * len(some)  # the other strand's, or one base aside, would be some in 4**8
+        width = one.frequencies_AL.shape[1]
+        if len(some) < one.seqlets or (some["end"] - some["start"] < width).any():
+            continue  # some pass the end of a sequence
+        bases = [genome[row.chrom][row.start : row.end] for row in some.itertuples()]
+        turned = [
+            word if strand == "+" else str(reverse_complement(word))
+            for word, strand in zip(bases, some["strand"], strict=True)
+        ]
+        np.testing.assert_allclose(one_hot(encode(turned)).numpy().mean(axis=0), one.frequencies_AL, atol=1e-6)
+        compared += 1
+        seen |= {(gene_strand[row.name.split("|")[1]], row.strand) for row in some.itertuples()}
+    assert compared >= 3
     assert seen == {("+", "+"), ("+", "-"), ("-", "+"), ("-", "-")}
     assert placed["score"].max() == 1000
 
