@@ -238,6 +238,8 @@ def _run_workers(
         "training": job.training,
     }
 
+    filesystem, folder = storage.arrow_filesystem(where)
+
     def build(callback: UserCallback) -> TorchTrainer:
         return TorchTrainer(
             _train_on_worker,
@@ -245,7 +247,8 @@ def _run_workers(
             scaling_config=scaling,
             run_config=RunConfig(
                 name=_RUN,
-                storage_path=str(where),
+                storage_path=folder,
+                storage_filesystem=filesystem,
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
                 callbacks=[callback],
