@@ -120,6 +120,7 @@ def train_once(
         return
 
     place = cluster.connect()
+    cluster.require_shared(where)
     scaling = scaling_config(place, job.workers, job.gpus_per_worker, job.cpus_per_worker)
     write_config(where / "config.yaml", settings, inputs)
     if not quiet:

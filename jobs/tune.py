@@ -136,6 +136,7 @@ def tune(
         return
 
     place = cluster.connect()
+    cluster.require_shared(where)
     scaling = scaling_config(place, workers, gpus_per_worker, cpus_per_worker)
     write_config(where / "config.yaml", settings, inputs)
     _show_start(promoters, held_out, count, seeds)

@@ -158,21 +158,33 @@ def require_writable(folder: AnyPath) -> UPath:
         InputError: it cannot be made or written.
     """
     where = resolve(folder)
-    probe = where / f".write-test-{uuid.uuid4().hex}"
-    missing = _missing_folders(where)
     try:
-        _make_folder(where)
-        probe.write_bytes(b"")
-        probe.unlink()
+        with probe_file(where):
+            pass
     except Exception as error:
         if not isinstance(error, OSError | ValueError) and not is_of_store(error):
             raise
         reason = getattr(error, "strerror", None) or str(error)
         other = "" if is_local(where) else f"{mend(error)}, or "
         raise InputError(f"{where}: cannot write here ({reason}); {other}choose another output folder") from error
+    return where
+
+
+@contextmanager
+def probe_file(folder: AnyPath) -> Iterator[UPath]:
+    """Write an empty file into `folder` while the block runs; nothing is left, nor a folder made for it."""
+    where = resolve(folder)
+    probe = where / f".write-test-{uuid.uuid4().hex}"
+    missing = _missing_folders(where)
+    try:
+        _make_folder(where)
+        probe.write_bytes(b"")
+        try:
+            yield probe
+        finally:
+            probe.unlink()
     finally:
         _remove_empty(missing)
-    return where
 
 
 def _make_folder(where: UPath) -> None:

@@ -1,13 +1,12 @@
 """A bucket on loopback: moto's S3 server, with failures on demand in front of it.
 
-Jobs reach it as they would reach a bucket: by `AWS_ENDPOINT_URL` and credentials in their environment.
+Jobs reach it as any bucket of that kind: by `AWS_ENDPOINT_URL` and credentials in their environment.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,11 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
-
-ROOT = Path(__file__).parents[1]
 BUCKET = "promoters"
 _ERRORS = {  # code of S3 -> status, message
     "InternalError": ("500 Internal Server Error", "We encountered an internal error. Please try again."),
@@ -47,31 +41,11 @@ class Server:
     fault: Fault = lambda method, path: None
 
     @property
-    def env(self) -> dict[str, str]:
-        """The environment by which a process finds the server, and no credentials of the machine."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_"))}
-        return kept | {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_SESSION_TOKEN": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        }
-
-    @property
     def client(self) -> Any:
         """A client of another library than the one under test."""
-        env = self.env
-        return boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        )
+        import boto3  # noqa: PLC0415 # most tests start Ray and no server
+
+        return boto3.client("s3", endpoint_url=self.url, aws_access_key_id="test", aws_secret_access_key="test")
 
     def keys(self, prefix: str = "") -> list[str]:
         """Names of the objects in the bucket."""
@@ -102,17 +76,30 @@ class Server:
         finally:
             self.fault = lambda method, path: None
 
-    def run(self, job: str, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run `python -m jobs.JOB ...` with the bucket in its environment."""
-        words = [sys.executable, "-m", f"jobs.{job}", *map(str, arguments)]
-        return subprocess.run(
-            words, cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=300, check=False
-        )
+
+def environment(port: int) -> dict[str, str]:
+    """Return what a process needs in its environment to find the server, and no credentials of the machine."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
 
 
 @contextmanager
-def serve() -> Iterator[Server]:
-    """Start the server in a thread, with an empty bucket."""
+def serve(port: socket.socket) -> Iterator[Server]:
+    """Serve an empty bucket from a thread, on a socket that listens."""
+    from moto.server import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415 # as above
+    from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
+
+    class Quiet(WSGIRequestHandler):
+        def log_request(self, *_: object) -> None:
+            """Print nothing."""
+
     moto = DomainDispatcherApplication(create_backend_app)
 
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -130,8 +117,9 @@ def serve() -> Iterator[Server]:
             time.sleep(fault)
         return moto(environ, start_response)
 
-    http = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=_Quiet)
-    server = Server(f"http://127.0.0.1:{http.server_port}")
+    host, number = port.getsockname()
+    http = make_server(host, number, answer, threaded=True, request_handler=Quiet, fd=port.fileno())
+    server = Server(f"http://{host}:{number}")
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     server.client.create_bucket(Bucket=BUCKET)
@@ -140,14 +128,3 @@ def serve() -> Iterator[Server]:
     finally:
         http.shutdown()
         thread.join()
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_request(self, *_: object) -> None:
-        """Print nothing."""
-
-
-if __name__ == "__main__":
-    with serve() as started:
-        print(started.url, flush=True)
-        threading.Event().wait()
