@@ -25,7 +25,7 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from rich.console import Console
 
 from promoter import storage
-from promoter.errors import InputError
+from promoter.errors import InputError, StorageError
 
 PROVENANCE = "provenance"  # key of config.yaml that records versions and checksums; ignored when read back
 # No markup, since gene names may hold [brackets]. A pipe or file has no width: take one that fits tables.
@@ -51,6 +51,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None) -> NoReturn
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     ):
         signal.signal(signal.SIGTERM, terminate)
+    call: dict[str, Any] = {}
     try:
         call = _parse(job, arguments)
         job(**call)
@@ -63,7 +64,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None) -> NoReturn
             _end(error, _TERMINATED, debug, _GO_ON)
         raise
     except Exception as error:  # the last line of defence: whatever it is, say it in one line
-        _end(error, 1, debug)
+        _end(error, 1, debug, _of_store(error, call))
     sys.exit(0)
 
 
@@ -76,12 +77,20 @@ def _end(error: BaseException, code: int, debug: bool, message: str | None = Non
     if debug:
         traceback.print_exception(error)
     text = message or one_line(error)
-    if code == 1 and not debug:
+    if code == 1 and not debug and not isinstance(error, StorageError):
         text += " (--debug shows where)"
     print(f"error: {text}", file=sys.stderr, flush=True)
     # A thread of a library may still wait for something; the exit code is decided, so flush and go.
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _of_store(error: Exception, call: dict[str, Any]) -> str | None:
+    """Name the addresses and the mend where a store failed in the hands of a library, such as Ray's."""
+    addresses = [value for value in call.values() if isinstance(value, str) and "://" in value]
+    if not addresses or isinstance(error, StorageError) or not storage.is_of_store(error):
+        return None
+    return f"{', '.join(addresses)}: storage failed, {one_line(error)}; {storage.mend(error)}"
 
 
 def one_line(error: BaseException) -> str:

@@ -6,7 +6,9 @@ import functools
 import logging
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 import ray
 import torch
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,15 +28,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+from upath import UPath
 
 from jobs.cli import console, terminate
+from promoter import storage
 from promoter.checkpoint import PackedModel, unpack_model
 from promoter.errors import InputError
 from promoter.memory import keep_freed_memory
 from promoter.model import PromoterCNN
+from promoter.storage import AnyPath
 
 Item = TypeVar("Item")
 _ATTEMPTS = 4  # of a task whose worker or node is lost
+_LOOKS, _BETWEEN_LOOKS = 5, 0.5  # for a file on a shared disk, which may show late elsewhere
 _AHEAD = 2  # tasks submitted for each that runs, so that a worker never waits for the driver
 
 
@@ -134,6 +141,73 @@ def connect() -> Cluster:
     cluster = Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), len(alive), local)
     _announce(cluster)
     return cluster
+
+
+def require_shared(out: AnyPath) -> None:
+    """Refuse a local output folder that another node does not see: workers there write to it, too.
+
+    Nothing is concluded from the kind of path or the names of hosts: a file is written, and each node that there
+    is now looks for it. So a shared disk passes, and so do several nodes on one machine; `require_same_disk` looks
+    again on nodes that join later.
+
+    Raises:
+        InputError: names the nodes.
+    """
+    where = storage.resolve(out)
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    if not storage.is_local(where) or not others:
+        return
+    with storage.probe_file(where) as probe:
+        looking = {}
+        for node in others:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task: Any = _sees.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            looking[node["NodeManagerHostname"], node["NodeManagerAddress"]] = task.remote(str(probe))
+        blind = []
+        for (host, address), answer in looking.items():
+            try:
+                if not ray.get(answer):
+                    blind.append(f"{host} ({address})")
+            except RayError:  # lost meanwhile; its tasks will go elsewhere
+                continue
+    if blind:
+        more = f" and {len(blind) - 3} more" if len(blind) > 3 else ""
+        raise InputError(_unseen(where, ", ".join(blind[:3]) + more))
+
+
+def require_same_disk(mark: AnyPath) -> None:
+    """Refuse, in a task, to write where this node does not see what the driver has written before.
+
+    Args:
+        mark: file that the driver has written in its output folder.
+
+    Raises:
+        InputError: it is not there.
+    """
+    where = storage.resolve(mark)
+    if storage.is_local(where) and not _looks_for(str(where)):
+        raise InputError(_unseen(where.parent, socket.gethostname()))
+
+
+def _unseen(where: UPath, nodes: str) -> str:
+    return (
+        f"--out {where}: is a local path that other nodes of the cluster do not see: {nodes}; give an address "
+        "such as s3://BUCKET/FOLDER, or a folder on a disk that all nodes share"
+    )
+
+
+@ray.remote
+def _sees(path: str) -> bool:
+    return _looks_for(path)
+
+
+def _looks_for(path: str) -> bool:
+    for _ in range(_LOOKS):
+        if os.path.exists(path):  # noqa: PTH110 # as plain as the question
+            return True
+        time.sleep(_BETWEEN_LOOKS)
+    return False
 
 
 @functools.lru_cache(maxsize=1)

@@ -99,6 +99,7 @@ def ism(
             return
         console.print(f"{where}: some parts are missing or damaged; they are scored again")
     place = cluster.connect()
+    cluster.require_shared(where)
     in_flight = limits.in_flight(place)  # refuses tasks that do not fit, so before anything is written
     size = size or _choose_size(network, promoters.length, len(members), limits, place, len(rows))
     _earlier_run(where, identity, genes_per_task)  # once more: another run may have begun meanwhile
@@ -233,6 +234,7 @@ def _score_genes(
 
     A gene that cannot be scored is left out of the part, which a later run then takes for unfinished.
     """
+    cluster.require_same_disk(storage.resolve(path).parent.parent / MANIFEST)
     if part_is_whole(path, genes["gene_id"].tolist(), metadata):
         return []  # written since the driver looked, by another run of the same command
     models = [cluster.loaded_model(packed) for packed in members]

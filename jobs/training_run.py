@@ -120,6 +120,7 @@ def train_once(
         return
 
     place = cluster.connect()
+    cluster.require_shared(where)
     scaling = scaling_config(place, job.workers, job.gpus_per_worker, job.cpus_per_worker)
     write_config(where / "config.yaml", settings, inputs)
     if not quiet:
@@ -238,6 +239,8 @@ def _run_workers(
         "training": job.training,
     }
 
+    filesystem, folder = storage.arrow_filesystem(where)
+
     def build(callback: UserCallback) -> TorchTrainer:
         return TorchTrainer(
             _train_on_worker,
@@ -245,7 +248,8 @@ def _run_workers(
             scaling_config=scaling,
             run_config=RunConfig(
                 name=_RUN,
-                storage_path=str(where),
+                storage_path=folder,
+                storage_filesystem=filesystem,
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
                 callbacks=[callback],

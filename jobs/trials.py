@@ -27,6 +27,7 @@ from ray.tune.search import Searcher
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from jobs.reports import Run, read_checkpoint, report
+from promoter import storage
 from promoter.crossval import CrossValidation
 from promoter.memory import KEEP_FREED_MEMORY, keep_freed_memory
 from promoter.search import SearchSpace, new_study
@@ -141,6 +142,8 @@ class TrialByDDP(ray.tune.Trainable):
         """Start the workers, or go on from the checkpoint that earlier ones of the same trial have left."""
         assert job is not None  # noqa: S101 # given by with_parameters
 
+        filesystem, folder = storage.arrow_filesystem(f"{job.search}/ddp")
+
         def build(callback: UserCallback) -> TorchTrainer:
             return TorchTrainer(
                 _train_on_worker,
@@ -148,7 +151,8 @@ class TrialByDDP(ray.tune.Trainable):
                 scaling_config=job.scaling,
                 run_config=ray.train.RunConfig(
                     name=self.trial_id,
-                    storage_path=f"{job.search}/ddp",
+                    storage_path=folder,
+                    storage_filesystem=filesystem,
                     failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
                     checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
                     callbacks=[callback],
@@ -302,7 +306,9 @@ def last_states(trial: Trial, job: TrialJob) -> CrossValidation:
         RuntimeError: there is none.
     """
     last: dict[str, Any] = trial.last_result
-    kept = Checkpoint(last[CHECKPOINT_PATH_KEY]) if CHECKPOINT_PATH_KEY in last else trial.checkpoint
+    filesystem, _ = storage.arrow_filesystem(job.search)  # the path is one on it
+    by_ddp = CHECKPOINT_PATH_KEY in last
+    kept = Checkpoint(last[CHECKPOINT_PATH_KEY], filesystem) if by_ddp else trial.checkpoint
     if kept is None:
         raise RuntimeError(f"trial {trial.trial_id} has left no checkpoint in {job.search}")
     with kept.as_directory() as held:

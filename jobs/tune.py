@@ -136,6 +136,7 @@ def tune(
         return
 
     place = cluster.connect()
+    cluster.require_shared(where)
     scaling = scaling_config(place, workers, gpus_per_worker, cpus_per_worker)
     write_config(where / "config.yaml", settings, inputs)
     _show_start(promoters, held_out, count, seeds)
@@ -231,6 +232,7 @@ def _search(
     trainable = ray.tune.with_resources(ray.tune.with_parameters(kind, job=job), resources)
     mode = "max" if job.larger_is_better else "min"
     longest = _longest(job.space)
+    filesystem, storage_path = storage.arrow_filesystem(where)
     tuner = _restored(job.search, trainable)
     if tuner is None:
         storage.remove_folder(storage.resolve(job.search))
@@ -259,7 +261,8 @@ def _search(
             ),
             run_config=ray.tune.RunConfig(
                 name=_SEARCH,
-                storage_path=str(where),
+                storage_path=storage_path,
+                storage_filesystem=filesystem,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=saving,
                 callbacks=[SearchScreen(count, job.metric), *([] if job.in_one_process else [Reclaim()])],
@@ -294,10 +297,14 @@ def _restored(folder: str, trainable: Any) -> ray.tune.Tuner | None:
     where = storage.resolve(folder)
     if not where.is_dir() or not any("experiment_state" in path.name for path in where.iterdir()):
         return None
-    if not ray.tune.Tuner.can_restore(folder):
+    filesystem, path = storage.arrow_filesystem(where)
+    if not ray.tune.Tuner.can_restore(path, filesystem):
         return None
     console.print("going on with the search that was interrupted")
-    return ray.tune.Tuner.restore(folder, trainable, resume_unfinished=True)
+    # a trial in error is one whose workers were lost, or could not save: it may succeed now
+    return ray.tune.Tuner.restore(
+        path, trainable, resume_unfinished=True, resume_errored=True, storage_filesystem=filesystem
+    )
 
 
 def _show_start(promoters: Promoters, held_out: _HeldOut, count: int, seeds: int) -> None:

@@ -155,13 +155,14 @@ def pack_model(folder: AnyPath) -> PackedModel:
         InputError: the directory or one of its files is missing.
     """
     where = storage.resolve(folder)
-    if not where.is_dir():
-        raise InputError(f"{where}: no such model directory; give the 'model' folder that jobs.train wrote")
-    for name in (DESCRIPTION, WEIGHTS):
-        if not (where / name).exists():
-            raise InputError(f"{where}: holds no {name}; give the 'model' folder that jobs.train wrote")
-    genes = (where / GENES).read_bytes() if (where / GENES).exists() else b""
-    return PackedModel((where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes(), str(where), genes)
+    with storage.failures(where, "read"):
+        if not where.is_dir():
+            raise InputError(f"{where}: no such model directory; give the 'model' folder that jobs.train wrote")
+        for name in (DESCRIPTION, WEIGHTS):
+            if not (where / name).exists():
+                raise InputError(f"{where}: holds no {name}; give the 'model' folder that jobs.train wrote")
+        genes = (where / GENES).read_bytes() if (where / GENES).exists() else b""
+        return PackedModel((where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes(), str(where), genes)
 
 
 def pack_models(folders: Sequence[AnyPath]) -> list[PackedModel]:

@@ -1,7 +1,9 @@
 """Files on a disk or in a bucket: the same few verbs for local paths and for `s3://`, `gs://` and so on.
 
 Outputs are written whole or not at all: to a sibling that is then renamed, or by one put where
-the store knows no rename.
+the store knows no rename. A large put goes in parts that show only together, and are dropped if one
+fails. The store's library tries again what may pass (errors 500 and 503, lost connections); what does
+not is a `StorageError`.
 """
 
 from __future__ import annotations
@@ -20,16 +22,21 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 import yaml
 from upath import UPath
 
-from promoter.errors import InputError
+from promoter.errors import InputError, StorageError
 
 AnyPath: TypeAlias = "str | os.PathLike[str] | UPath"
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
+_CACHE = "use_listings_cache"
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
+# of s3fs, gcsfs and adlfs
+_LIBRARIES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure", "fsspec", "s3fs", "adlfs"}
 
 
 def resolve(path: AnyPath) -> UPath:
@@ -41,6 +48,8 @@ def resolve(path: AnyPath) -> UPath:
     try:
         where = UPath(path)
         if not is_local(where):
+            # a listing that is kept would hide what other processes have written since
+            where = where if _CACHE in where.storage_options else UPath(where, **{_CACHE: False})
             _ = where.fs  # imports the store's package
             return where
     except (ImportError, ValueError) as error:
@@ -56,6 +65,63 @@ def is_local(path: UPath) -> bool:
     return path.protocol in ("", "file", "local")
 
 
+def arrow_filesystem(path: AnyPath) -> tuple[pyarrow.fs.FileSystem | None, str]:
+    """Return a file system of pyarrow's and the path on it, for libraries that write by pyarrow, such as Ray.
+
+    That of a store is the one that this module uses: the same credentials, endpoint and patience. It is None for
+    a local path, which pyarrow reads itself.
+    """
+    where = resolve(path)
+    if is_local(where):
+        return None, str(where)
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(where.fs)), where.path
+
+
+@contextmanager
+def failures(path: AnyPath, done: str) -> Iterator[None]:
+    """Turn what a store's library raises in the block into one line.
+
+    Args:
+        path: for the message; of a local one errors pass as they are.
+        done: what could not be done to it, such as `written`.
+
+    Raises:
+        StorageError: names the address, the reason and the mend.
+    """
+    try:
+        yield
+    except Exception as error:
+        where = resolve(path)
+        if is_local(where) or isinstance(error, InputError | StorageError) or not is_of_store(error):
+            raise
+        raise StorageError(f"{where}: could not be {done} ({_first_line(error)}); {mend(error)}") from error
+
+
+def is_of_store(error: BaseException) -> bool:
+    """Tell whether a store's library raised it, by itself or as what Python calls such an error."""
+    seen: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in seen:
+        refused = isinstance(one, PermissionError | ConnectionError | TimeoutError)
+        if refused or type(one).__module__.split(".")[0] in _LIBRARIES:
+            return True
+        seen.append(one)
+        one = one.__cause__ or one.__context__
+    return False
+
+
+def mend(error: BaseException) -> str:
+    """Say what to do about an error of a store."""
+    reason = f"{type(error).__name__} {error}".lower()
+    if "expired" in reason or "credential" in reason or "token" in reason:
+        return "renew the credentials and run the same command again"
+    if isinstance(error, PermissionError):
+        return "check what the credentials allow, and run the same command again"
+    if isinstance(error, FileNotFoundError):
+        return "check the address"
+    return "run the same command again"
+
+
 def require_file(path: AnyPath, what: str) -> UPath:
     """Return `path` resolved.
 
@@ -63,6 +129,12 @@ def require_file(path: AnyPath, what: str) -> UPath:
         InputError: there is no such file, it is a folder, it is empty, or it may not be read.
     """
     where = resolve(path)
+    with failures(where, "read"):
+        _require_file(where, what)
+    return where
+
+
+def _require_file(where: UPath, what: str) -> None:
     try:
         if not where.exists():
             raise InputError(f"{where}: no such {what}; check the path")
@@ -72,8 +144,9 @@ def require_file(path: AnyPath, what: str) -> UPath:
             raise InputError(f"{where}: the {what} is empty; was it written to the end?")
         where.open("rb").close()
     except PermissionError as error:
+        if not is_local(where):
+            raise
         raise InputError(f"{where}: may not be read ({error.strerror}); change its permissions") from error
-    return where
 
 
 def require_writable(folder: AnyPath) -> UPath:
@@ -85,18 +158,39 @@ def require_writable(folder: AnyPath) -> UPath:
         InputError: it cannot be made or written.
     """
     where = resolve(folder)
+    try:
+        with probe_file(where):
+            pass
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError) and not is_of_store(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        other = "" if is_local(where) else f"{mend(error)}, or "
+        raise InputError(f"{where}: cannot write here ({reason}); {other}choose another output folder") from error
+    return where
+
+
+@contextmanager
+def probe_file(folder: AnyPath) -> Iterator[UPath]:
+    """Write an empty file into `folder` while the block runs; nothing is left, nor a folder made for it."""
+    where = resolve(folder)
     probe = where / f".write-test-{uuid.uuid4().hex}"
     missing = _missing_folders(where)
     try:
-        where.mkdir(parents=True, exist_ok=True)
+        _make_folder(where)
         probe.write_bytes(b"")
-        probe.unlink()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{where}: cannot write here ({reason}); choose another output folder") from error
+        try:
+            yield probe
+        finally:
+            probe.unlink()
     finally:
         _remove_empty(missing)
-    return where
+
+
+def _make_folder(where: UPath) -> None:
+    """Make a folder where there are any; a bucket has none, and one that is not there may be a misspelt name."""
+    if where.protocol not in _BUCKETS:
+        where.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -135,11 +229,12 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 def open_whole(path: AnyPath) -> Iterator[IO[bytes]]:
     """Open `path` for writing so that it appears complete, when the block ends well, or not at all."""
     where = resolve(path)
-    where.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(where.parent)
     if not is_local(where):  # a put to an object store is atomic as it is: build the object, then put it
         buffer = io.BytesIO()
         yield buffer
-        where.write_bytes(buffer.getvalue())
+        with failures(where, "written"):
+            where.fs.pipe_file(where.path, buffer.getvalue())
         return
     with whole_path(where) as partial, partial.open("wb") as file:
         yield file
@@ -154,11 +249,12 @@ def whole_path(path: AnyPath) -> Iterator[Path]:
     The name ends as `path` does, since some libraries go by it.
     """
     where = resolve(path)
-    where.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(where.parent)
     if not is_local(where):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / where.name
-            where.fs.put_file(str(Path(folder) / where.name), where.path)
+            with failures(where, "written"):
+                where.fs.put_file(str(Path(folder) / where.name), where.path)
         return
     partial = Path(str(where.parent)) / f".{uuid.uuid4().hex}.partial.{where.name}"
     try:
@@ -171,8 +267,9 @@ def whole_path(path: AnyPath) -> Iterator[Path]:
 def remove_folder(folder: AnyPath) -> None:
     """Remove a folder with all it holds; one that is not there is fine."""
     where = resolve(folder)
-    if where.exists():
-        where.fs.rm(where.path, recursive=True)
+    with failures(where, "removed"):
+        if where.exists():
+            where.fs.rm(where.path, recursive=True)
 
 
 def write_text(path: AnyPath, text: str) -> None:
@@ -184,7 +281,14 @@ def write_text(path: AnyPath, text: str) -> None:
 def copy_file(source: AnyPath, target: AnyPath) -> None:
     """Copy a file, from or to remote storage too, whole or not at all."""
     with open_whole(target) as file:
-        file.write(resolve(source).read_bytes())
+        file.write(read_bytes(source))
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """Return a file's content."""
+    where = resolve(path)
+    with failures(where, "read"):
+        return where.read_bytes()
 
 
 def write_json(path: AnyPath, value: Any) -> None:
@@ -200,7 +304,7 @@ def read_json(path: AnyPath) -> Any:
     """
     where = require_file(path, "JSON file")
     try:
-        return json.loads(where.read_text())
+        return json.loads(read_bytes(where))
     except ValueError as error:
         raise InputError(f"{where}: is not JSON ({error}); write it again") from error
 
@@ -218,7 +322,7 @@ def read_yaml(path: AnyPath) -> dict[str, Any]:
     """
     where = require_file(path, "YAML file")
     try:
-        value = yaml.safe_load(where.read_text())
+        value = yaml.safe_load(read_bytes(where).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{where}: is not YAML ({reason}); mend it or write it again") from error
@@ -262,16 +366,20 @@ def open_table(path: AnyPath, what: str) -> Iterator[pq.ParquetFile]:
         InputError: it is missing, truncated or no Parquet.
     """
     where = require_file(path, what)
-    with cast("IO[bytes]", where.open("rb")) as file:
+    with failures(where, "read"), cast("IO[bytes]", where.open("rb")) as file:
         try:
             table = pq.ParquetFile(file)
         except (pa.ArrowInvalid, OSError) as error:
+            if not is_local(where) and is_of_store(error):
+                raise
             raise InputError(
                 f"{where}: is not a whole Parquet file ({_first_line(error)}); write it again"
             ) from error
         try:
             yield table
         except (pa.ArrowException, OSError) as error:  # damage past the footer shows only when columns are read
+            if not is_local(where) and is_of_store(error):
+                raise
             raise InputError(f"{where}: cannot be read ({_first_line(error)}); write it again") from error
 
 

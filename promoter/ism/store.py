@@ -10,6 +10,7 @@ deviation over its members.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -285,7 +286,7 @@ def _listed_parts(where: UPath, every: bool) -> list[UPath]:
     paths = sorted(where.glob("part-*.parquet"), key=str)
     manifest = _manifest(where)
     if manifest.get("complete"):
-        paths = [where.parent / part["file"] for part in manifest["parts"]]
+        paths = [where / _part_name(where.parent / MANIFEST, part) for part in manifest["parts"]]
     elif manifest and every:
         raise InputError(
             f"{where.parent}: is not finished; run the same jobs.ism again, or load some of its genes by name"
@@ -293,6 +294,18 @@ def _listed_parts(where: UPath, every: bool) -> list[UPath]:
     if not paths:
         raise InputError(f"{where}: holds no part-*.parquet; make them with jobs.ism --out")
     return paths
+
+
+def _part_name(manifest: UPath, part: Any) -> str:
+    """Return the name of a part that a manifest lists; what it names elsewhere is not ours to read."""
+    file = part.get("file") if isinstance(part, dict) else None
+    found = re.fullmatch(r"(?:scores/)?(part-\d+\.parquet)", file) if isinstance(file, str) else None
+    if found is None:
+        raise InputError(
+            f"{manifest}: names {file!r}, which is no part-NNNNN.parquet in its own folder scores; "
+            "take the folder from whoever made it once more, or run jobs.ism"
+        )
+    return found[1]
 
 
 def _read_genes(file: pq.ParquetFile, genes: Sequence[str]) -> pa.Table:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import jobs  # noqa: F401 # isort: skip # before ray, which reads the environment that it sets
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
+import s3_server
 
 from jobs import cluster
 from jobs.prepare import prepare
@@ -25,9 +27,27 @@ TRAINING = TrainingConfig(epochs=6, batch_size=16, learning_rate=3e-3, jitter=2)
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[cluster.Cluster]:
+def s3_port() -> Iterator[socket.socket]:
+    """Where the bucket will be served; in the environment before Ray's processes start, which keep theirs."""
+    with socket.create_server(("127.0.0.1", 0)) as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment(port.getsockname()[1]).items():
+            patch.setenv(name, value)
+        yield port
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_port: socket.socket) -> Iterator[cluster.Cluster]:
     yield cluster.connect()
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3(ray_cluster: cluster.Cluster, s3_port: socket.socket) -> Iterator[s3_server.Server]:
+    """A bucket that this process and the cluster's reach."""
+    if not ray_cluster.local:
+        pytest.skip("the cluster was there before, and knows nothing of the bucket")
+    with s3_server.serve(s3_port) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
