@@ -52,9 +52,10 @@ def contributions(simulation: Simulation) -> Contributions:
     rng = np.random.default_rng(0)
     actual_NL = rng.normal(0, 0.02, ones_NAL[:, 0].shape).astype(np.float32)
     row_of = {gene: row for row, gene in enumerate(genes["gene_id"])}
-    for gene, name, start, width in simulation.motifs[["gene_id", "motif", "offset", "width"]].to_numpy():
+    planted = simulation.motifs[["gene_id", "motif", "offset", "width"]]
+    for gene, name, start, width in planted.itertuples(index=False, name=None):
         actual_NL[row_of[gene], start : start + width] += KNOWN[name].effect
-    known_N1L = ones_NAL.any(axis=1)[:, None]
+    known_N1L = ones_NAL.any(axis=1, keepdims=True)
     # of the base that is there, and a third of it less for each of the others, so that they sum to 0
     hypothetical_NAL = np.where(known_N1L, actual_NL[:, None] * (ones_NAL - (1 - ones_NAL) / 3), 0)
     return Contributions(genes, "expression", hypothetical_NAL.astype(np.float32), ones_NAL)
