@@ -115,7 +115,7 @@ def serve(port: socket.socket) -> Iterator[Server]:
             body = f"<?xml version='1.0'?><Error><Code>{fault}</Code><Message>{message}</Message></Error>".encode()
             headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
             start_response(status, headers)
-            return [body]
+            return [body] if method != "HEAD" else []  # whose bytes would be taken for the next answer
         if fault:
             time.sleep(fault)
         return moto(environ, start_response)
