@@ -116,6 +116,8 @@ def mend(error: BaseException) -> str:
     reason = f"{type(error).__name__} {error}".lower()
     if "expired" in reason or "credential" in reason or "token" in reason:
         return "renew the credentials and run the same command again"
+    if "bad request" in reason:  # all that S3 says to a HEAD with credentials that have expired
+        return "renew the credentials, which may have expired, and run the same command again"
     if isinstance(error, PermissionError):
         return "check what the credentials allow, and run the same command again"
     if isinstance(error, FileNotFoundError):
