@@ -14,9 +14,11 @@ def measured(step: Callable[..., tuple[float, Any]], *arguments: Any) -> tuple[f
 
     Args:
         step: of a module, not nested; returns its seconds, imports and inputs apart, and what it has to tell.
+        *arguments: for the step.
 
     Returns:
-        Its seconds; peak RSS in bytes of the process or of one that it ran, imports and inputs included; what it told.
+        Its seconds; peak RSS in bytes of the process or of one that it ran, imports and inputs included; what it
+        told.
     """
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()

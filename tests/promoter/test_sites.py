@@ -72,7 +72,7 @@ def test_a_site_is_looked_up_where_it_lies_on_the_gene_whatever_its_strand(stran
     beyond = pd.DataFrame({"gene_id": ["g0", "absent"], "start": [900, 1010], "end": [908, 1018]})
     found = site_contributions(scores, pd.concat([sites, beyond]))
     assert found == {"sites": 10, "ratio": pytest.approx(6), "auroc": 1.0, "low": 1.0, "high": 1.0}
-    # half of the sites as high, half as low as they can be: 0.5 and, of 10, some 1.96 * 0.5 / sqrt(10) to each side
+    # half of the sites as high, half as low as they can be: of 10, some 1.96 * 0.5 / sqrt(10) to each side
     mixed = present.copy()
     mixed[:5] = 0
     half = site_contributions(scored(sequences, mixed, strand), sites)
