@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import ray
+from rich.table import Table
 
 from jobs import cluster
 from jobs.cli import console, run
@@ -16,6 +18,7 @@ from promoter.predictions import predictions_table, require_fitting, write_predi
 from promoter.training import predict as predict_tokens
 from promoter.uncertainty import read_calibration
 
+_TARGETS_SHOWN = 8
 _GENES_PER_TASK = 512  # a multiple of the prediction batch, so that results do not depend on the tasks
 
 
@@ -70,7 +73,23 @@ def predict(
     write_predictions(target, table)
     inputs = {packed.source: packed.checksum for packed in members} | {str(locate(data)): promoters.checksum}
     write_config(target.with_suffix(".config.yaml"), settings, inputs)
-    console.print(f"{len(promoters):,} predictions in {target}")
+    console.print(_summary(table, info.targets))
+    console.print(f"predictions of {len(promoters):,} genes in {target}")
+
+
+def _summary(table: pd.DataFrame, targets: list[str]) -> Table:
+    """Return a row a target: which genes are predicted lowest and highest."""
+    shown = Table(box=None, pad_edge=False, collapse_padding=True)
+    for name in ("target", "lowest", "gene", "median", "highest", "gene"):
+        shown.add_column(name, justify="left" if name in ("target", "gene") else "right")
+    for target in targets[:_TARGETS_SHOWN]:
+        values, genes = table[f"{target}_predicted"].to_numpy(), table["gene_id"].tolist()
+        low, high = int(values.argmin()), int(values.argmax())
+        cells = [f"{values[low]:.3f}", genes[low], f"{np.median(values):.3f}", f"{values[high]:.3f}", genes[high]]
+        shown.add_row(target, *cells)
+    if len(targets) > _TARGETS_SHOWN:
+        shown.caption = f"and {len(targets) - _TARGETS_SHOWN} more targets"
+    return shown
 
 
 def _half_width(model: str, checksums: list[str], predicted: np.ndarray, targets: list[str]) -> np.ndarray | None:

@@ -247,8 +247,9 @@ def test_it_prints_on_light_paper(browser: Browser) -> None:
     beyond = browser.script(  # paper is narrower than the screen that the charts were drawn for
         "document.body.style.width = '600px';"
         "const wide = [...document.querySelectorAll('.chart canvas, .chart svg.marks')]"
-        ".filter(one => one.getBoundingClientRect().right > one.closest('figure').getBoundingClientRect().right + 1)"
-        ".map(one => one.closest('figure').id);"
+        ".map(one => [one, one.closest('figure')])"
+        ".filter(([one, box]) => one.getBoundingClientRect().right > box.getBoundingClientRect().right + 1)"
+        ".map(([one, box]) => box.id);"
         "document.body.style.width = '';"
         "return wide"
     )
