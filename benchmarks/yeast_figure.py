@@ -12,6 +12,7 @@ import argparse
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axes._secondary_axes import SecondaryAxis
 from matplotlib.patches import Rectangle
 
 from promoter import plots, storage
@@ -100,7 +101,8 @@ def draw_promoter(panels: np.ndarray, options: argparse.Namespace) -> None:
     room = top + 0.16 * (top - bottom)
     upper.set_ylim(bottom, room)
     for axis in lower.child_axes:
-        axis.set_visible(axis.get_label() == "<colorbar>")  # the coordinates stand above already
+        if isinstance(axis, SecondaryAxis):
+            axis.set_visible(False)  # the coordinates stand above already
     for word in STRESS:
         at = sequence.find(word)
         while at >= 0:
