@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -193,7 +194,7 @@ def _score_parts(
     missing: list[int],
     metadata: dict[str, Any],
     limits: cluster.TaskLimits,
-    in_flight: int,
+    in_flight: Callable[[], int],
 ) -> list[_Failure]:
     task = limits.apply(_score_genes)
     references = [ray.put(packed) for packed in members]

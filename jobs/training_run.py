@@ -197,16 +197,11 @@ def scaling_config(
     """Return what Ray Train is to give the workers; None leaves a number to the machine.
 
     Raises:
-        InputError: this machine has less.
+        InputError: there is less, and never more.
     """
     gpus = float(place.gpus > 0) if gpus_per_worker is None else gpus_per_worker
     cpus = cpus_per_worker or (1 if gpus else max(1, place.cpus // workers))
-    if place.local and (workers * cpus > place.cpus or workers * gpus > place.gpus):
-        wanted = f"{_plural(workers * cpus, 'CPU')} and {_plural(workers * gpus, 'GPU')}"
-        raise InputError(
-            f"--workers {workers}: {'it wants' if workers == 1 else 'they want'} {wanted}, this machine has "
-            f"{place.cpus} and {place.gpus}; lower --workers, --cpus_per_worker or --gpus_per_worker"
-        )
+    place.require_room(workers, cpus, gpus, "--workers, --cpus_per_worker or --gpus_per_worker")
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
     return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources)
 
@@ -215,10 +210,8 @@ def at_once(place: cluster.Cluster, scaling: ScalingConfig) -> int:
     """Return how many trainings fit at a time: at least 1."""
     workers: Any = scaling.num_workers
     each: Any = scaling.resources_per_worker or {}
-    fitting = [place.cpus // max(1, workers * each.get("CPU", 0))]
-    if each.get("GPU"):
-        fitting.append(int(place.gpus // (workers * each["GPU"])))
-    return max(1, min(fitting))
+    fitting = sum(node.fitting(each.get("CPU", 0), each.get("GPU", 0)) for node in place.nodes)
+    return max(1, fitting // workers)
 
 
 def _run_workers(

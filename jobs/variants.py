@@ -104,6 +104,10 @@ def variants(
     if earlier and earlier["complete"] and not missing and all((where / name).exists() for name in _OUTPUTS):
         console.print(f"{where}: all {len(found.alleles):,} effects are there already; nothing to do")
         return
+    place = None
+    if missing:
+        place = cluster.connect()
+        cluster.require_shared(where)  # refuses before anything is written
     storage.write_json(where / MANIFEST, {**identity, "complete": False})
     sources = {packed.source: packed.checksum for packed in members} | {
         str(locate(data)): promoters.checksum,
@@ -111,10 +115,9 @@ def variants(
         str(opened.path): identity["genome"],
     }
     write_config(where / "config.yaml", settings, sources)
-    if missing:
+    if place is not None:
         if len(missing) < len(parts):
             console.print(f"going on: {len(parts) - len(missing):,} of {len(parts):,} parts are there already")
-        place = cluster.connect()
         _predict_parts(
             where, members, opened, promoters, places, parts, missing, metadata, both_strands, limits, place
         )
@@ -243,6 +246,7 @@ def _predict_part(
     *members: PackedModel,
 ) -> None:
     """Predict the alleles of some genes in a worker process and write their part."""
+    cluster.require_same_disk(storage.resolve(path).parent.parent / MANIFEST)
     if part_is_whole(path, genes["gene_id"].iloc[alleles["gene"]].tolist(), metadata):
         return  # written since the driver looked, by another run of the same command
     batch_size = max(1, _MUTANTS_WHEN_TIGHT >> 2 * (tight - 1)) if tight else None
