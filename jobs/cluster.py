@@ -265,16 +265,17 @@ def require_shared(out: AnyPath) -> None:
     if not storage.is_local(where) or not others:
         return
     with storage.probe_file(where) as probe:
-        looking = {}
+        looking = []  # hosts and addresses may be the same: several nodes on one machine
         for node in others:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task: Any = _sees.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            looking[node["NodeManagerHostname"], node["NodeManagerAddress"]] = task.remote(str(probe))
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            looking.append((name, task.remote(str(probe))))
         blind = []
-        for (host, address), answer in looking.items():
+        for name, answer in looking:
             try:
                 if not ray.get(answer):
-                    blind.append(f"{host} ({address})")
+                    blind.append(name)
             except RayError:  # lost meanwhile; its tasks will go elsewhere
                 continue
     if blind:

@@ -71,7 +71,9 @@ def test_prepare_reads_and_writes_a_bucket(s3: Server, data: Path) -> None:
     names = {"genome": "genome.fa", "genes": "genes.bed", "expression": "expression.tsv"}
     files = [word for flag, name in names.items() for word in (f"--{flag}", f"{AT}/genome/{name}")]
     assert code(prepare, *files, "--upstream", 100, "--out", f"{AT}/prepared") == 0
-    assert s3.keys("prepared") == [f"prepared/{name}" for name in ("config.yaml", "promoters.parquet", "summary.json")]
+    assert s3.keys("prepared") == [
+        f"prepared/{name}" for name in ("config.yaml", "promoters.parquet", "summary.json")
+    ]
     found = storage.resolve(f"{AT}/prepared/promoters.parquet")
     assert pd.read_parquet(found.open("rb")).equals(pd.read_parquet(data / "promoters.parquet"))
 
@@ -143,7 +145,9 @@ def test_ism_keeps_its_whole_parts_computes_the_others_and_exports_them(
     written = [path for method, path in s3.requests if method == "PUT" and "/scores/" in path]
     assert len(written) == 4
     assert not {f"/{BUCKET}/{key}" for key in there} & set(written)
-    assert code(ism, "--model", run / "model", "--data", data, "--genes_per_task", 40, "--out", tmp_path / "ism") == 0
+    assert (
+        code(ism, "--model", run / "model", "--data", data, "--genes_per_task", 40, "--out", tmp_path / "ism") == 0
+    )
     found, expected = load_scores(f"{at}/ism"), load_scores(tmp_path / "ism")
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert found.genes.equals(expected.genes)
@@ -161,7 +165,20 @@ def test_a_search_goes_on_with_its_trials_and_finds_the_same(
     s3: Server, at: str, data: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     space = "{training.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}}"
-    flags = ["--space", space, "--split.test", "chr4", "--trials", 2, "--folds", 2, "--asha", "false", "--at_once", 1]
+    flags = [
+        "--space",
+        space,
+        "--split.test",
+        "chr4",
+        "--trials",
+        2,
+        "--folds",
+        2,
+        "--asha",
+        "false",
+        "--at_once",
+        1,
+    ]
     flags += ["--training.epochs", 3, "--model.channels", "8,8", "--model.kernel_sizes", "7,3"]
     flags += ["--model.pool_sizes", 4, "--keep_folds", "true"]
     remote = [*flags, "--data", f"{at}/data", "--out", f"{at}/search"]
@@ -187,9 +204,10 @@ def test_a_search_goes_on_with_its_trials_and_finds_the_same(
         for folder in (f"{at}/search", tmp_path / "search")
     ]
     pd.testing.assert_frame_equal(*tables)
-    assert s3.read("search/folds/fold_2/model.safetensors") == (
-        tmp_path / "search" / "folds" / "fold_2" / "model.safetensors"
-    ).read_bytes()
+    assert (
+        s3.read("search/folds/fold_2/model.safetensors")
+        == (tmp_path / "search" / "folds" / "fold_2" / "model.safetensors").read_bytes()
+    )
 
 
 @pytest.mark.parametrize("answer", ["ExpiredToken", "AccessDenied"])
@@ -228,7 +246,10 @@ def test_a_large_object_goes_in_parts_and_leaves_none_when_one_fails(s3: Server,
     def refuse(method: str, path: str) -> str | None:
         return "AccessDenied" if method == "PUT" else None
 
-    with s3.failing(refuse), pytest.raises(StorageError, match=rf"^{path}: could not be written \(Access Denied\); "):
+    with (
+        s3.failing(refuse),
+        pytest.raises(StorageError, match=rf"^{path}: could not be written \(Access Denied\); "),
+    ):
         write()
     assert s3.keys("large") == s3.uploads() == []
     write()
