@@ -171,6 +171,7 @@ def fit(
     device: str | torch.device = "cpu",
     state: TrainingState | None = None,
     on_epoch: Callable[[TrainingState], None] | None = None,
+    most_workers: int | None = None,
 ) -> TrainingState:
     """Train `model` and leave in it the best epoch's weights, returning original units.
 
@@ -187,6 +188,8 @@ def fit(
         device: of this process.
         state: of an earlier call to go on from.
         on_epoch: called after each epoch, on every process, with a state that is valid during the call.
+        most_workers: processes there may ever be, where their number changes from one resumption to the next:
+            batches are cut for so many, and so stay the same. By default, as many as there are.
 
     Returns:
         The final state.
@@ -196,7 +199,7 @@ def fit(
         TrainingDivergedError: the loss became NaN or infinite.
     """
     state = state or TrainingState()
-    for _ in epochs(model, train, val, config, device, state):
+    for _ in epochs(model, train, val, config, device, state, most_workers):
         if on_epoch is not None:
             on_epoch(state)
     take_best(model, state, train)
@@ -218,6 +221,7 @@ def epochs(
     config: TrainingConfig | None = None,
     device: str | torch.device = "cpu",
     state: TrainingState | None = None,
+    most_workers: int | None = None,
 ) -> Iterator[TrainingState]:
     """Train as `fit` does, an epoch a step, so that several trainings can go on side by side.
 
@@ -226,17 +230,18 @@ def epochs(
     """
     config = config or TrainingConfig()
     world = _World()
-    require_enough_genes(len(train.tokens), len(val.tokens), config, world.size)
+    least = 2 * max(world.size, most_workers or 0)  # genes of a batch: batch norm needs 2 a worker
+    require_enough_genes(len(train.tokens), len(val.tokens), config, least // 2)
     require_orientation(model.config, config)
     device = torch.device(device)
     model.to(device)
     scale = standardisation(train.targets)
-    steps = len(batch_bounds(len(train.tokens), config.batch_size, 2 * world.size))
+    steps = len(batch_bounds(len(train.tokens), config.batch_size, least))
     learner = _Learner(model, config, device, world, steps)
     state = state or TrainingState()
     if state.epoch:
         learner.load(state)
-    batches = _Batches(train, scale, config, device, world, model.config)
+    batches = _Batches(train, scale, config, device, world, model.config, least)
     ended = time.perf_counter()
     while not state.is_finished(config):
         began = time.perf_counter()
@@ -461,7 +466,9 @@ class _Batches:
         device: torch.device,
         world: _World,
         network: CNNConfig,
+        least: int,
     ) -> None:
+        self.least = least
         self.crop = network.outside(examples.tokens.shape[1])
         self.tokens_NL = torch.tensor(examples.tokens, device=device)
         standardised = (examples.targets - scale.mean) / scale.sd
@@ -477,7 +484,7 @@ class _Batches:
         shift = torch.randint(-config.jitter, config.jitter + 1, (n,), generator=generator)
         order, flip, shift = (drawn.to(self.device) for drawn in (order, flip, shift))
         jitter = config.jitter > 0
-        for start, stop in batch_bounds(n, config.batch_size, 2 * self.world.size):
+        for start, stop in batch_bounds(n, config.batch_size, self.least):
             mine = slice(start + self.world.rank, stop, self.world.size)
             rows = order[mine]
             tokens_BL = augment(self.tokens_NL[rows], flip[mine], shift[mine] if jitter else None, self.crop)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from ray.cluster_utils import Cluster
@@ -154,6 +155,37 @@ def test_the_number_of_tasks_follows_the_number_of_nodes(nodes: Cluster, tmp_pat
         stop.touch()
         driver.communicate(timeout=60)
     assert driver.returncode == 0
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_elastic_training_goes_on_with_fewer_workers(nodes: Cluster, data: Path, tmp_path: Path) -> None:
+    lost = nodes.add_node(num_cpus=1)
+    flags = ["--data", data, "--out", tmp_path / "run", "--split.val", "chr3", "--split.test", "chr4"]
+    flags += ["--model.channels", "8,8", "--model.kernel_sizes", "7,3", "--model.pool_sizes", "4"]
+    flags += ["--training.epochs", 40, "--training.batch_size", 16, "--training.schedule", "one_cycle"]
+    flags += ["--training.early_stopping", "null", "--cpus_per_worker", 1, "--baselines", "false"]
+    flags += ["--workers", 2, "--min_workers", 1]
+    driver = subprocess.Popen(
+        [sys.executable, "-u", "-m", "jobs.train", *map(str, flags)],
+        cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": str(nodes.address)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert driver.stdout is not None
+    printed = []
+    for line in driver.stdout:
+        printed.append(line)
+        if line.lstrip().startswith("2/40"):
+            nodes.remove_node(lost, allow_graceful=False)
+    assert driver.wait() == 0, "".join(printed)
+    assert "1 to 2 workers with 1 CPU each" in "".join(printed)
+    assert "going on after epoch" in "".join(printed)
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert history["epoch"].tolist() == list(range(1, 41))
+    assert history["learning_rate"].iloc[-1] < 1e-6  # the cycle ended where it should: as many steps as planned
 
 
 # `ray start` would give it the machine's own address, where the head of cluster_utils does not listen
