@@ -184,6 +184,8 @@ def require_resources(workers: int | None, cpus: int | None, gpus: float | None)
     ):
         if value is not None and value < least:
             raise InputError(f"--{flag} {value:g}: must be at least {least}")
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise InputError(f"--gpus_per_worker {gpus:g}: must be a whole number, or a fraction below 1")
 
 
 def is_debug() -> bool:

@@ -215,6 +215,11 @@ def scaling_config(
     cpus = cpus_per_worker or (1 if gpus else max(1, place.cpus // workers))
     place.require_room(min_workers or workers, cpus, gpus, "--workers, --cpus_per_worker or --gpus_per_worker")
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    if 0 < gpus < 1 and workers > 1:
+        raise InputError(
+            f"--gpus_per_worker {gpus:g} with --workers {workers}: by nccl, which sums up their gradients, each "
+            "worker needs a GPU of its own; take --gpus_per_worker 1, or one worker"
+        )
     number = workers if min_workers in (None, workers) else (min_workers, workers)
     return ScalingConfig(num_workers=number, use_gpu=gpus > 0, resources_per_worker=resources)
 

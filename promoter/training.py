@@ -12,6 +12,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +26,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from promoter import metrics
 from promoter.errors import InputError
 from promoter.model import CNNConfig, PromoterCNN, evaluating
+from promoter.precision import full_float32
 from promoter.sequence import N_TOKEN, one_hot, reverse_complement
 
 _GENES_FOR_STATISTICS = 512  # enough that their sampling error does not show in a validation loss
@@ -326,7 +328,8 @@ def predict(
         float32, shape (N, targets), in the model's units.
     """
     device = torch.device(device or next(model.parameters()).device)
-    return _predict(model, tokens, device, precision, _World() if together else None)
+    with full_float32() if precision == "fp32" else nullcontext():
+        return _predict(model, tokens, device, precision, _World() if together else None)
 
 
 def evaluate(
