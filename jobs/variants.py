@@ -27,7 +27,7 @@ from promoter import storage
 from promoter.checkpoint import PackedModel, pack_models, unpack_ensemble
 from promoter.dataset import Promoters, locate, read_promoters, select
 from promoter.genome import Genome, match_chromosomes
-from promoter.ism.store import MANIFEST, earlier_run, part_is_whole, part_path, together
+from promoter.ism.store import MANIFEST, earlier_run, missing_parts, part_is_whole, part_path, together
 from promoter.predictions import require_fitting
 from promoter.variants import (
     REASONS,
@@ -178,11 +178,7 @@ def _missing_parts(
     where: UPath, promoters: Promoters, parts: list[pd.DataFrame], metadata: list[dict[str, Any]]
 ) -> list[int]:
     ids = promoters.genes["gene_id"].to_numpy()
-    return [
-        index
-        for index, (part, known) in enumerate(zip(parts, metadata, strict=True))
-        if not part_is_whole(part_path(where / _PARTS, index), list(ids[part["gene"]]), known)
-    ]
+    return missing_parts(where / _PARTS, [list(ids[part["gene"]]) for part in parts], metadata.__getitem__)
 
 
 def _predict_parts(

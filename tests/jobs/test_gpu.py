@@ -236,7 +236,7 @@ def test_two_tasks_share_a_real_gpu(ray_cluster: cluster.Cluster, data: Path, ru
     found = load_scores(tmp_path / "ism")
     promoters = read_promoters(data)
     rows = promoters.genes.index[promoters.genes["gene_id"].isin(found.genes["gene_id"])]
-    expected = saturation_mutagenesis(load_model(run / "model")[0], promoters.tokens[rows])
+    expected = saturation_mutagenesis(load_model(run / "model"), promoters.tokens[rows])
     np.testing.assert_allclose(found.scores, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
     both = [task.options(num_cpus=0, num_gpus=0.5).remote() for task in [_device] * 2]
     assert ray.get(both) == ["0", "0"]

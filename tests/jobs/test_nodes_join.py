@@ -211,7 +211,7 @@ def test_a_local_out_that_a_node_does_not_see_is_refused(nodes: Cluster, data: P
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     promoters = read_promoters(data)
-    window = {"upstream": promoters.length, "downstream": 0, "length": promoters.length}
+    window: dict[str, int | None] = {"upstream": promoters.length, "downstream": 0, "length": promoters.length}
     network = PromoterCNN(CNNConfig((8,), (7,), ()))
     save_model(tmp_path / "model", network, ModelInfo(["expression"], window))
     vcf = tmp_path / "one.vcf"
