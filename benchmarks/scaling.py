@@ -196,7 +196,7 @@ def predict(inputs: dict[str, float], options: argparse.Namespace) -> None:
     passes = 3 * LENGTH + 1
     enformer = passes * ENFORMER_TFLOP / options.enformer_tflops
     print(
-        f"\n{GENES:,} genes × {LENGTH:,} bases. Assumed, not measured: our CNN at {options.gpu_tflops:g} TFLOP/s a "
+        f"\n{GENES:,} genes × {LENGTH:,} bases. Assumed: our CNN at {options.gpu_tflops:g} TFLOP/s a "
         f"GPU, {ours * 1e3:.1f} ms a gene;\nEnformer at {options.enformer_tflops:g} TFLOP/s, {passes:,} passes of "
         f"{ENFORMER_TFLOP} TFLOP, {enformer:,.0f} s a gene; {options.store_seconds:g} s to look at a part."
     )
