@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import signal
 import socket
@@ -12,7 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 import torch
@@ -41,17 +43,75 @@ from promoter.storage import AnyPath
 Item = TypeVar("Item")
 _ATTEMPTS = 4  # of a task whose worker or node is lost
 _LOOKS, _BETWEEN_LOOKS = 5, 0.5  # for a file on a shared disk, which may show late elsewhere
+_BETWEEN_SIZES = 2.0  # seconds between two looks at how large the cluster is
 _AHEAD = 2  # tasks submitted for each that runs, so that a worker never waits for the driver
+
+
+class Node(NamedTuple):
+    """What a node offers to tasks."""
+
+    cpus: float
+    gpus: float
+
+    def fitting(self, cpus: float, gpus: float) -> int:
+        """Return how many tasks that each want so much fit at a time."""
+        fit = self.cpus // cpus if cpus else self.cpus
+        return int(min(fit, self.gpus // gpus) if gpus else fit)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is to compute on: CPUs, GPUs, nodes, and whether this process started it."""
+    """What there is to compute on.
 
-    cpus: int
-    gpus: int
-    nodes: int
+    Attributes:
+        nodes: those that are there.
+        local: this process started it, on this machine.
+        most: all nodes that an autoscaler may bring it to; None where that is not known.
+    """
+
+    nodes: tuple[Node, ...]
     local: bool
+    most: tuple[Node, ...] | None = None
+
+    @property
+    def cpus(self) -> int:
+        """CPUs of all nodes."""
+        return int(sum(node.cpus for node in self.nodes))
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes."""
+        return int(sum(node.gpus for node in self.nodes))
+
+    def require_room(self, count: int, cpus: float, gpus: float, flags: str) -> None:
+        """Refuse what can never be had; say what is waited for where it may yet come.
+
+        Args:
+            count: tasks or workers, that must all run at the same time.
+            cpus: of each.
+            gpus: of each.
+            flags: what to lower.
+
+        Raises:
+            InputError: they do not fit on this machine, or on all that the autoscaler may start.
+        """
+        if sum(node.fitting(cpus, gpus) for node in self.nodes) >= count:
+            return
+        wants = f"{count * cpus:g} CPUs and {count * gpus:g} GPUs"
+        there = f"{len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs"
+        wanted = f"--workers {count}: they want {wants}" if count > 1 else f"a worker wants {wants}"
+        if self.local:
+            raise InputError(f"{wanted}, this machine has {self.cpus} and {self.gpus}; lower {flags}")
+        if self.most is None:
+            console.print(f"{wanted}, the cluster has {there} so far: waiting for more", style="dim")
+            return
+        if sum(node.fitting(cpus, gpus) for node in self.most) < count:
+            most = Cluster(self.most, local=False)
+            raise InputError(
+                f"{wanted}, which this cluster can never give: its autoscaler stops at {len(self.most)} nodes "
+                f"with {most.cpus} CPUs and {most.gpus} GPUs; lower {flags}, or raise max_workers of the cluster"
+            )
+        console.print(f"{wanted}, the cluster has {there} so far: waiting for its autoscaler", style="dim")
 
 
 @dataclass(frozen=True)
@@ -72,25 +132,43 @@ class TaskLimits:
 
     def at_once(self, cluster: Cluster) -> int:
         """Return how many tasks can run at a time, as far as can be told: at least 1."""
-        return max(1, self.workers or self._fitting(cluster))
+        return max(1, self.workers or self._fitting(cluster.nodes))
 
-    def in_flight(self, cluster: Cluster) -> int:
-        """Return how many tasks to keep submitted.
+    def in_flight(self, cluster: Cluster) -> Callable[[], int]:
+        """Return what tells, at any time, how many tasks to keep submitted: it follows the cluster's size.
 
         Raises:
-            InputError: not even one fits.
+            InputError: not even one fits, nor ever will.
         """
-        fit = self._fitting(cluster)
-        if cluster.local and fit < 1:
-            raise InputError(
-                f"a task wants {self.cpus} CPUs and {self.gpus:g} GPUs, this machine has {cluster.cpus} and "
-                f"{cluster.gpus}; lower --cpus_per_worker or --gpus_per_worker"
-            )
-        return self.workers or max(fit, 1) * _AHEAD
+        cluster.require_room(1, self.cpus, self.gpus, "--cpus_per_worker or --gpus_per_worker")
+        if self.workers:
+            workers = self.workers
+            return lambda: workers
+        # one is always asked for, and twice what runs: so an autoscaling cluster grows as long as there is work
+        ahead = Recent(lambda: max(1, self._fitting(_nodes())) * _AHEAD, _BETWEEN_SIZES)
+        return ahead.value
 
-    def _fitting(self, cluster: Cluster) -> int:
-        fit = cluster.cpus // self.cpus if self.cpus else cluster.cpus
-        return min(fit, int(cluster.gpus / self.gpus)) if self.gpus else fit
+    def _fitting(self, nodes: Iterable[Node]) -> int:
+        return sum(node.fitting(self.cpus, self.gpus) for node in nodes)
+
+
+class Recent:
+    """A number that costs something to find out, so that it is not asked for more often than once in a while.
+
+    Args:
+        ask: finds it out.
+        seconds: between two times.
+    """
+
+    def __init__(self, ask: Callable[[], int], seconds: float) -> None:
+        self._ask, self._seconds = ask, seconds
+        self._last, self._asked = 0, -math.inf
+
+    def value(self) -> int:
+        """Return it, at most some seconds old."""
+        if time.monotonic() - self._asked >= self._seconds:
+            self._last, self._asked = self._ask(), time.monotonic()
+        return self._last
 
 
 def require_resources(workers: int | None, cpus: int | None, gpus: float | None) -> None:
@@ -106,6 +184,8 @@ def require_resources(workers: int | None, cpus: int | None, gpus: float | None)
     ):
         if value is not None and value < least:
             raise InputError(f"--{flag} {value:g}: must be at least {least}")
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise InputError(f"--gpus_per_worker {gpus:g}: must be a whole number, or a fraction below 1")
 
 
 def is_debug() -> bool:
@@ -136,11 +216,39 @@ def connect() -> Cluster:
             signal.signal(signal.SIGINT, signal.default_int_handler)
     if not is_debug():
         logging.getLogger("ray.train").setLevel(logging.ERROR)
-    resources = ray.cluster_resources()
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    cluster = Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), len(alive), local)
+    cluster = Cluster(_nodes(), local, None if local else _most_nodes())
     _announce(cluster)
     return cluster
+
+
+def _nodes() -> tuple[Node, ...]:
+    """Return the nodes that are there now."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return tuple(Node(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in alive)
+
+
+def _most_nodes() -> tuple[Node, ...] | None:
+    """Return the nodes of a cluster of `ray up` at its largest, if this is its head; None where nothing tells.
+
+    Ray 2.60 has no call for it: its own `get_max_resources_from_cluster_config` is filled by Anyscale's autoscaler
+    alone. But `ray up` leaves what it starts from on the head, where drivers of submitted jobs run.
+    """
+    started_from = Path("~/ray_bootstrap_config.yaml").expanduser()
+    try:
+        config = storage.read_yaml(started_from) if started_from.is_file() else {}
+        kinds = dict(config["available_node_types"])
+        head = kinds.pop(config["head_node_type"])["resources"]
+        most = [Node(head.get("CPU", 0), head.get("GPU", 0))]
+        limit = config["max_workers"]
+        workers = [
+            Node(kind["resources"].get("CPU", 0), kind["resources"].get("GPU", 0))
+            for kind in kinds.values()
+            for _ in range(min(limit, kind.get("max_workers", limit)))
+        ]
+    except (InputError, LookupError, TypeError, ValueError, AttributeError):  # not of `ray up`, or of another Ray
+        return None
+    # the largest first: what these cannot give no choice of nodes can
+    return (*most, *sorted(workers, key=lambda node: (node.gpus, node.cpus), reverse=True)[:limit])
 
 
 def require_shared(out: AnyPath) -> None:
@@ -159,16 +267,17 @@ def require_shared(out: AnyPath) -> None:
     if not storage.is_local(where) or not others:
         return
     with storage.probe_file(where) as probe:
-        looking = {}
+        looking = []  # hosts and addresses may be the same: several nodes on one machine
         for node in others:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task: Any = _sees.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            looking[node["NodeManagerHostname"], node["NodeManagerAddress"]] = task.remote(str(probe))
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            looking.append((name, task.remote(str(probe))))
         blind = []
-        for (host, address), answer in looking.items():
+        for name, answer in looking:
             try:
                 if not ray.get(answer):
-                    blind.append(f"{host} ({address})")
+                    blind.append(name)
             except RayError:  # lost meanwhile; its tasks will go elsewhere
                 continue
     if blind:
@@ -213,7 +322,7 @@ def _looks_for(path: str) -> bool:
 @functools.lru_cache(maxsize=1)
 def _announce(cluster: Cluster) -> None:
     """Say once what was connected to."""
-    where = "on this machine" if cluster.local else f"on {cluster.nodes} nodes"
+    where = "on this machine" if cluster.local else f"on {len(cluster.nodes)} nodes"
     console.print(f"Ray {where}: {cluster.cpus} CPUs, {cluster.gpus} GPUs", style="dim")
 
 
@@ -237,7 +346,7 @@ class Attempt:
 def fan_out(
     submit: Callable[[Item, Attempt], ray.ObjectRef],
     items: Iterable[Item],
-    in_flight: int,
+    in_flight: int | Callable[[], int],
     give_up: Callable[[Item, RayError], Any] | None = None,
 ) -> Iterator[tuple[Item, Any]]:
     """Run a task for each item with a bounded number submitted, and yield (item, result) as they finish.
@@ -247,7 +356,7 @@ def fan_out(
     Args:
         submit: starts the task of an item.
         items: what to do.
-        in_flight: most tasks submitted at a time.
+        in_flight: most tasks submitted at a time; or what tells it, asked again and again.
         give_up: gives the result of an item whose task is lost time and again; by default the error is raised.
 
     Raises:
@@ -255,13 +364,14 @@ def fan_out(
     """
     pending: dict[ray.ObjectRef, tuple[Item, Attempt]] = {}
     queue = iter(items)
+    most = in_flight if callable(in_flight) else lambda: in_flight
     try:
         while True:
-            while len(pending) < in_flight and (item := next(queue, _END)) is not _END:
+            while len(pending) < most() and (item := next(queue, _END)) is not _END:
                 pending[submit(item, Attempt())] = (item, Attempt())
             if not pending:
                 return
-            ready, _ = ray.wait(list(pending), num_returns=1)
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=_BETWEEN_SIZES)
             for reference in ready:
                 item, attempt = pending.pop(reference)
                 try:

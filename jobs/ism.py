@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from promoter.ism.store import (
     Dtype,
     concatenate,
     earlier_run,
+    missing_parts,
     part_is_whole,
     part_path,
     together,
@@ -178,10 +180,7 @@ def _missing_parts(
     where: UPath, promoters: Promoters, parts: list[np.ndarray], metadata: dict[str, Any]
 ) -> list[int]:
     ids = promoters.genes["gene_id"].to_numpy()
-    folder = where / "scores"
-    return [
-        i for i, part in enumerate(parts) if not part_is_whole(part_path(folder, i), list(ids[part]), metadata)
-    ]
+    return missing_parts(where / "scores", [list(ids[part]) for part in parts], lambda _: metadata)
 
 
 def _score_parts(
@@ -193,7 +192,7 @@ def _score_parts(
     missing: list[int],
     metadata: dict[str, Any],
     limits: cluster.TaskLimits,
-    in_flight: int,
+    in_flight: Callable[[], int],
 ) -> list[_Failure]:
     task = limits.apply(_score_genes)
     references = [ray.put(packed) for packed in members]

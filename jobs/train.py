@@ -26,6 +26,7 @@ def train(
     workers: int = 1,
     gpus_per_worker: float | None = None,
     cpus_per_worker: int | None = None,
+    min_workers: int | None = None,
 ) -> None:
     """Train a CNN on some chromosomes, choose its best epoch on others, and evaluate it on yet others.
 
@@ -45,8 +46,12 @@ def train(
         workers: processes that share each batch by DDP.
         gpus_per_worker: 1 where the cluster has GPUs, else 0, by default.
         cpus_per_worker: an equal share of a machine without GPUs, else 1, by default.
+        min_workers: go on with so few when nodes are lost, and with more again when there are; by default the
+            training waits until there is room for all.
     """
     cluster.require_resources(workers, cpus_per_worker, gpus_per_worker)
+    if min_workers is not None and not 1 <= min_workers <= workers:
+        raise InputError(f"--min_workers {min_workers}: must be from 1 to --workers {workers}")
     for flag, value in (("folds", folds), ("seeds", seeds)):
         if value < 1:
             raise InputError(f"--{flag} {value}: must be at least 1")
@@ -63,6 +68,7 @@ def train(
         baselines,
         gpus_per_worker,
         cpus_per_worker,
+        min_workers,
     )
     where = storage.require_writable(out)
     if folds == 1 and seeds == 1:

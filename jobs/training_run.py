@@ -63,7 +63,12 @@ _OUTPUTS = (
     "predictions.parquet",
     METRICS,
 )
-RESOURCES = ("workers", "gpus_per_worker", "cpus_per_worker")  # may change between a run and its resumption
+RESOURCES = (
+    "workers",
+    "min_workers",
+    "gpus_per_worker",
+    "cpus_per_worker",
+)  # may change between a run and its resumption
 _MAX_FAILURES = 3  # worker deaths before the run gives up
 
 
@@ -80,6 +85,7 @@ class TrainingJob:
     baselines: bool
     gpus_per_worker: float | None
     cpus_per_worker: int | None
+    min_workers: int | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -121,7 +127,7 @@ def train_once(
 
     place = cluster.connect()
     cluster.require_shared(where)
-    scaling = scaling_config(place, job.workers, job.gpus_per_worker, job.cpus_per_worker)
+    scaling = scaling_config(place, job.workers, job.gpus_per_worker, job.cpus_per_worker, job.min_workers)
     write_config(where / "config.yaml", settings, inputs)
     if not quiet:
         _show_start(held_out, scaling)
@@ -192,33 +198,43 @@ def _is_finished(where: UPath) -> bool:
 
 
 def scaling_config(
-    place: cluster.Cluster, workers: int, gpus_per_worker: float | None = None, cpus_per_worker: int | None = None
+    place: cluster.Cluster,
+    workers: int,
+    gpus_per_worker: float | None = None,
+    cpus_per_worker: int | None = None,
+    min_workers: int | None = None,
 ) -> ScalingConfig:
     """Return what Ray Train is to give the workers; None leaves a number to the machine.
 
+    With `min_workers` there are as many workers as find room, from that number to `workers`.
+
     Raises:
-        InputError: this machine has less.
+        InputError: there is less, and never more.
     """
     gpus = float(place.gpus > 0) if gpus_per_worker is None else gpus_per_worker
     cpus = cpus_per_worker or (1 if gpus else max(1, place.cpus // workers))
-    if place.local and (workers * cpus > place.cpus or workers * gpus > place.gpus):
-        wanted = f"{_plural(workers * cpus, 'CPU')} and {_plural(workers * gpus, 'GPU')}"
-        raise InputError(
-            f"--workers {workers}: {'it wants' if workers == 1 else 'they want'} {wanted}, this machine has "
-            f"{place.cpus} and {place.gpus}; lower --workers, --cpus_per_worker or --gpus_per_worker"
-        )
+    place.require_room(min_workers or workers, cpus, gpus, "--workers, --cpus_per_worker or --gpus_per_worker")
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
-    return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources)
+    if 0 < gpus < 1 and workers > 1:
+        raise InputError(
+            f"--gpus_per_worker {gpus:g} with --workers {workers}: by nccl, which sums up their gradients, each "
+            "worker needs a GPU of its own; take --gpus_per_worker 1, or one worker"
+        )
+    number = workers if min_workers in (None, workers) else (min_workers, workers)
+    return ScalingConfig(num_workers=number, use_gpu=gpus > 0, resources_per_worker=resources)
 
 
 def at_once(place: cluster.Cluster, scaling: ScalingConfig) -> int:
     """Return how many trainings fit at a time: at least 1."""
-    workers: Any = scaling.num_workers
+    workers = _most_workers(scaling)
     each: Any = scaling.resources_per_worker or {}
-    fitting = [place.cpus // max(1, workers * each.get("CPU", 0))]
-    if each.get("GPU"):
-        fitting.append(int(place.gpus // (workers * each["GPU"])))
-    return max(1, min(fitting))
+    fitting = sum(node.fitting(each.get("CPU", 0), each.get("GPU", 0)) for node in place.nodes)
+    return max(1, fitting // workers)
+
+
+def _most_workers(scaling: ScalingConfig) -> int:
+    number: Any = scaling.num_workers  # typed as a search space, too
+    return number[1] if isinstance(number, tuple) else number
 
 
 def _run_workers(
@@ -237,6 +253,7 @@ def _run_workers(
         "info": info,
         "model": job.model,
         "training": job.training,
+        "most_workers": job.workers,
     }
 
     filesystem, folder = storage.arrow_filesystem(where)
@@ -310,7 +327,9 @@ def _train_on_worker(job: dict[str, Any]) -> None:
     if restored is not None:
         ray.train.report({"restored": restored.epoch})
     try:
-        state = fit(model, examples["train"], examples["val"], training, device, restored, on_epoch)
+        state = fit(
+            model, examples["train"], examples["val"], training, device, restored, on_epoch, job["most_workers"]
+        )
     except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
         ray.train.report({"diverged": str(error)})
         return
@@ -377,10 +396,11 @@ def _show_start(held_out: HeldOut, scaling: ScalingConfig) -> None:
         console.print(f"{name:>5}: {len(held_out.rows(name)):,} genes" + f" on {shown}" * bool(shown))
     for line in held_out.remarks:
         console.print(line)
-    workers: Any = scaling.num_workers  # typed as a search space, too
+    workers = _most_workers(scaling)
+    least = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
     resources: Any = scaling.resources_per_worker or {}
     each = ", ".join(_plural(amount, kind) for kind, amount in resources.items())
-    console.print(f"{_plural(workers, 'worker')} with {each}{' each' * (workers != 1)}")
+    console.print(f"{least}{_plural(workers, 'worker')} with {each}{' each' * (workers != 1)}")
 
 
 def _plural(amount: float, unit: str) -> str:

@@ -27,7 +27,7 @@ from promoter import storage
 from promoter.checkpoint import PackedModel, pack_models, unpack_ensemble
 from promoter.dataset import Promoters, locate, read_promoters, select
 from promoter.genome import Genome, match_chromosomes
-from promoter.ism.store import MANIFEST, earlier_run, part_is_whole, part_path, together
+from promoter.ism.store import MANIFEST, earlier_run, missing_parts, part_is_whole, part_path, together
 from promoter.predictions import require_fitting
 from promoter.variants import (
     REASONS,
@@ -104,6 +104,10 @@ def variants(
     if earlier and earlier["complete"] and not missing and all((where / name).exists() for name in _OUTPUTS):
         console.print(f"{where}: all {len(found.alleles):,} effects are there already; nothing to do")
         return
+    place = None
+    if missing:
+        place = cluster.connect()
+        cluster.require_shared(where)  # refuses before anything is written
     storage.write_json(where / MANIFEST, {**identity, "complete": False})
     sources = {packed.source: packed.checksum for packed in members} | {
         str(locate(data)): promoters.checksum,
@@ -111,10 +115,9 @@ def variants(
         str(opened.path): identity["genome"],
     }
     write_config(where / "config.yaml", settings, sources)
-    if missing:
+    if place is not None:
         if len(missing) < len(parts):
             console.print(f"going on: {len(parts) - len(missing):,} of {len(parts):,} parts are there already")
-        place = cluster.connect()
         _predict_parts(
             where, members, opened, promoters, places, parts, missing, metadata, both_strands, limits, place
         )
@@ -175,11 +178,7 @@ def _missing_parts(
     where: UPath, promoters: Promoters, parts: list[pd.DataFrame], metadata: list[dict[str, Any]]
 ) -> list[int]:
     ids = promoters.genes["gene_id"].to_numpy()
-    return [
-        index
-        for index, (part, known) in enumerate(zip(parts, metadata, strict=True))
-        if not part_is_whole(part_path(where / _PARTS, index), list(ids[part["gene"]]), known)
-    ]
+    return missing_parts(where / _PARTS, [list(ids[part["gene"]]) for part in parts], metadata.__getitem__)
 
 
 def _predict_parts(
@@ -243,6 +242,7 @@ def _predict_part(
     *members: PackedModel,
 ) -> None:
     """Predict the alleles of some genes in a worker process and write their part."""
+    cluster.require_same_disk(storage.resolve(path).parent.parent / MANIFEST)
     if part_is_whole(path, genes["gene_id"].iloc[alleles["gene"]].tolist(), metadata):
         return  # written since the driver looked, by another run of the same command
     batch_size = max(1, _MUTANTS_WHEN_TIGHT >> 2 * (tight - 1)) if tight else None

@@ -12,6 +12,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +26,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from promoter import metrics
 from promoter.errors import InputError
 from promoter.model import CNNConfig, PromoterCNN, evaluating
+from promoter.precision import full_float32
 from promoter.sequence import N_TOKEN, one_hot, reverse_complement
 
 _GENES_FOR_STATISTICS = 512  # enough that their sampling error does not show in a validation loss
@@ -171,6 +173,7 @@ def fit(
     device: str | torch.device = "cpu",
     state: TrainingState | None = None,
     on_epoch: Callable[[TrainingState], None] | None = None,
+    most_workers: int | None = None,
 ) -> TrainingState:
     """Train `model` and leave in it the best epoch's weights, returning original units.
 
@@ -187,6 +190,8 @@ def fit(
         device: of this process.
         state: of an earlier call to go on from.
         on_epoch: called after each epoch, on every process, with a state that is valid during the call.
+        most_workers: processes there may ever be, where their number changes from one resumption to the next:
+            batches are cut for so many, and so stay the same. By default, as many as there are.
 
     Returns:
         The final state.
@@ -196,7 +201,7 @@ def fit(
         TrainingDivergedError: the loss became NaN or infinite.
     """
     state = state or TrainingState()
-    for _ in epochs(model, train, val, config, device, state):
+    for _ in epochs(model, train, val, config, device, state, most_workers):
         if on_epoch is not None:
             on_epoch(state)
     take_best(model, state, train)
@@ -218,6 +223,7 @@ def epochs(
     config: TrainingConfig | None = None,
     device: str | torch.device = "cpu",
     state: TrainingState | None = None,
+    most_workers: int | None = None,
 ) -> Iterator[TrainingState]:
     """Train as `fit` does, an epoch a step, so that several trainings can go on side by side.
 
@@ -226,17 +232,18 @@ def epochs(
     """
     config = config or TrainingConfig()
     world = _World()
-    require_enough_genes(len(train.tokens), len(val.tokens), config, world.size)
+    least = 2 * max(world.size, most_workers or 0)  # genes of a batch: batch norm needs 2 a worker
+    require_enough_genes(len(train.tokens), len(val.tokens), config, least // 2)
     require_orientation(model.config, config)
     device = torch.device(device)
     model.to(device)
     scale = standardisation(train.targets)
-    steps = len(batch_bounds(len(train.tokens), config.batch_size, 2 * world.size))
+    steps = len(batch_bounds(len(train.tokens), config.batch_size, least))
     learner = _Learner(model, config, device, world, steps)
     state = state or TrainingState()
     if state.epoch:
         learner.load(state)
-    batches = _Batches(train, scale, config, device, world, model.config)
+    batches = _Batches(train, scale, config, device, world, model.config, least)
     ended = time.perf_counter()
     while not state.is_finished(config):
         began = time.perf_counter()
@@ -321,7 +328,8 @@ def predict(
         float32, shape (N, targets), in the model's units.
     """
     device = torch.device(device or next(model.parameters()).device)
-    return _predict(model, tokens, device, precision, _World() if together else None)
+    with full_float32() if precision == "fp32" else nullcontext():
+        return _predict(model, tokens, device, precision, _World() if together else None)
 
 
 def evaluate(
@@ -461,7 +469,9 @@ class _Batches:
         device: torch.device,
         world: _World,
         network: CNNConfig,
+        least: int,
     ) -> None:
+        self.least = least
         self.crop = network.outside(examples.tokens.shape[1])
         self.tokens_NL = torch.tensor(examples.tokens, device=device)
         standardised = (examples.targets - scale.mean) / scale.sd
@@ -477,7 +487,7 @@ class _Batches:
         shift = torch.randint(-config.jitter, config.jitter + 1, (n,), generator=generator)
         order, flip, shift = (drawn.to(self.device) for drawn in (order, flip, shift))
         jitter = config.jitter > 0
-        for start, stop in batch_bounds(n, config.batch_size, 2 * self.world.size):
+        for start, stop in batch_bounds(n, config.batch_size, self.least):
             mine = slice(start + self.world.rank, stop, self.world.size)
             rows = order[mine]
             tokens_BL = augment(self.tokens_NL[rows], flip[mine], shift[mine] if jitter else None, self.crop)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from promoter.ism import foreign, incremental
 from promoter.model import PromoterCNN
+from promoter.precision import full_float32
 from promoter.sequence import encode
 
 _log = logging.getLogger(__name__)
@@ -70,9 +71,9 @@ def saturation_mutagenesis(
             return incremental.score_substitutions(model, some, size, positions, precision).cpu().numpy()
         return foreign.score_substitutions(model, some, size, positions).cpu().numpy()
 
-    return _within_memory(
-        score, tokens_NL, max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length), batch_size
-    )
+    at_a_time = max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length)
+    with full_float32():
+        return _within_memory(score, tokens_NL, at_a_time, batch_size)
 
 
 def _within_memory(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ MANIFEST = "manifest.json"
 Dtype = Literal["float32", "float16"]
 GENE_COLUMNS = ["gene_id", "chrom", "start", "end", "strand", "sequence"]
 _GENE_TYPES = [pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
+_READERS = 32  # of parts at a time; they mostly wait for the store
 _GENES_PER_ROW_GROUP = 16  # read as one; some genes of a large part need not cost all of it
 _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
@@ -129,6 +131,33 @@ def part_is_whole(path: AnyPath, gene_ids: Sequence[str], metadata: dict[str, An
     except InputError:  # unreadable: to be computed again
         return False
     return ids == list(gene_ids) and all(found.get(key) == value for key, value in metadata.items())
+
+
+def missing_parts(
+    folder: AnyPath, gene_ids: Sequence[Sequence[str]], metadata: Callable[[int], dict[str, Any]]
+) -> list[int]:
+    """Return which parts are not whole yet, in order.
+
+    The folder is listed once, and what is there read by many threads at a time: of a bucket each part costs
+    some requests, and a thousand of them one after another minutes.
+
+    Args:
+        folder: of the parts.
+        gene_ids: of each part.
+        metadata: gives that of a part by its number.
+    """
+    where = storage.resolve(folder)
+    there = {path.name for path in where.glob("part-*.parquet")}
+    paths = [part_path(where, index) for index in range(len(gene_ids))]
+    listed = [index for index, path in enumerate(paths) if path.name in there]
+
+    def is_whole(index: int) -> bool:
+        return part_is_whole(paths[index], gene_ids[index], metadata(index))
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        whole = readers.map(is_whole, listed)
+        kept = {index for index, one in zip(listed, whole, strict=True) if one}
+    return [index for index in range(len(paths)) if index not in kept]
 
 
 def earlier_run(where: UPath, folder: str, wanted: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -96,6 +96,22 @@ def test_local_ray_listens_on_loopback_only(ray_cluster: cluster.Cluster):
     assert {address.ip for address in open_ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
+def test_the_token_is_in_no_command_line_and_no_file(ray_cluster: cluster.Cluster):
+    if not ray_cluster.local:
+        pytest.skip("the tests use a cluster that was there before them")
+    token = os.environ["RAY_AUTH_TOKEN"]
+    mine = psutil.Process().children(recursive=True)
+    raylet = next(process for process in mine if process.name() == "raylet")
+    assert raylet.environ()["RAY_AUTH_TOKEN"] == token
+    for process in mine:
+        assert not any(token in word for word in process.cmdline())
+        assert Path(f"/proc/{process.pid}/environ").stat().st_mode & 0o077 == 0  # nobody else reads it there
+    session = Path(ray.get_runtime_context().get_session_name())
+    files = [path for path in (Path("/tmp/ray") / session).rglob("*") if path.is_file()]  # noqa: S108 # Ray's place
+    assert files
+    assert not [path for path in files if token.encode() in path.read_bytes()]
+
+
 @ray.remote(num_cpus=1, max_retries=0)
 def _die_always(item: int) -> int:
     if item == 1:

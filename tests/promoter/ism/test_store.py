@@ -12,7 +12,7 @@ import pytest
 
 from promoter.errors import InputError
 from promoter.ism import Scores, iterate_scores, load_scores
-from promoter.ism.store import concatenate, load_contents, part_is_whole, part_path, write_part
+from promoter.ism.store import concatenate, load_contents, missing_parts, part_is_whole, part_path, write_part
 from promoter.sequence import decode
 
 LENGTH = 5
@@ -153,6 +153,23 @@ def test_a_truncated_part_is_not_whole(folder: Path, keep: int) -> None:
     path = Path(str(part_path(folder / "scores", 1)))
     path.write_bytes(path.read_bytes()[:keep])
     assert not part_is_whole(path, ["g3", "g4", "g5"], METADATA)
+
+
+def test_the_missing_parts_are_those_that_are_not_whole(tmp_path: Path) -> None:
+    ids = [[f"g{3 * index}", f"g{3 * index + 1}"] for index in range(60)]
+    metadata = [{**METADATA, "number": index} for index in range(60)]
+    for index in range(60):
+        if index % 7:
+            write_part(part_path(tmp_path, index), part(3 * index, 2), metadata[index])
+    damaged = part_path(tmp_path, 8)
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    write_part(part_path(tmp_path, 9), part(3 * 9, 1), metadata[9])  # a gene less
+    write_part(part_path(tmp_path, 10), part(3 * 10, 2), metadata[11])  # of another run
+    write_part(part_path(tmp_path, 99), part(0, 2), metadata[0])  # none of ours
+    expected = [index for index in range(60) if index % 7 == 0 or index in (8, 9, 10)]
+    assert missing_parts(tmp_path, ids, metadata.__getitem__) == expected
+    assert missing_parts(tmp_path / "nowhere", ids, metadata.__getitem__) == list(range(60))
+    assert missing_parts(tmp_path, [], metadata.__getitem__) == []
 
 
 def test_a_part_that_cannot_be_written_leaves_the_old_one(folder: Path) -> None:
