@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
+import torch
 
 from promoter.sequence import BASES, N_TOKEN, reverse_complement
 from promoter.splits import chromosome_folds
@@ -137,12 +137,12 @@ def ridge(features: np.ndarray, known: np.ndarray, learned: np.ndarray, fold_of_
     """
     x = (features - features[learned].mean(axis=0)).astype(np.float32)
     train, y = x[learned], known.astype(np.float32)
-    fit = _Dual(train, y) if len(train) <= x.shape[1] else _Primal(train, y)
     parts = [fold_of_gene == fold for fold in np.unique(fold_of_gene)]
+    fit = (_Dual if len(train) <= x.shape[1] else _Primal)(train, y, parts)
     unit = float(np.square(train, dtype=np.float64).sum()) / x.shape[1] + 1e-6
     best = 0.0
     if len(parts) > 1:
-        left_out = [(fit.predictor(train[part], ~part), y[part]) for part in parts]
+        left_out = [(fit.predictor(train[part], number), y[part]) for number, part in enumerate(parts)]
         variance = y.var(axis=0) + 1e-12
 
         @functools.cache
@@ -153,21 +153,24 @@ def ridge(features: np.ndarray, known: np.ndarray, learned: np.ndarray, fold_of_
 
         best = min(_COARSE, key=error)
         best = min((best, *(best + step for step in _FINE)), key=error)
-    return fit.predictor(x, np.ones(len(train), bool))(unit * 10**best).astype(np.float64)
+    return fit.predictor(x)(unit * 10**best).astype(np.float64)
 
 
 class _Primal:
     """Ridge regression by the products of the features."""
 
-    def __init__(self, train: np.ndarray, y: np.ndarray) -> None:
-        self.train, self.y = train, y
-        self.gram = train.T @ train
+    def __init__(self, train: np.ndarray, y: np.ndarray, parts: list[np.ndarray]) -> None:
+        self.train, self.y, self.parts = train, y, parts
+        self.grams = [train[part].T @ train[part] for part in parts]
 
-    def predictor(self, x: np.ndarray, used: np.ndarray) -> Callable[[float], np.ndarray]:
-        """Return what predicts `x` from the training genes `used`, given the penalty."""
-        left = self.train[~used]
+    def predictor(self, x: np.ndarray, without: int | None = None) -> Callable[[float], np.ndarray]:
+        """Return what predicts `x` from the training genes, all or without a part, given the penalty."""
+        used = _all_but(self.parts, without)
         mean, y = self.train[used].mean(axis=0), self.y[used]
-        gram = self.gram - left.T @ left - used.sum() * np.outer(mean, mean)
+        gram = -int(used.sum()) * np.outer(mean, mean)
+        for number, one in enumerate(self.grams):
+            if number != without:
+                gram += one
         moment = self.train[used].T @ (y - y.mean(axis=0))
         return lambda penalty: (x - mean) @ _solve(gram, moment, penalty) + y.mean(axis=0)
 
@@ -175,12 +178,13 @@ class _Primal:
 class _Dual:
     """Ridge regression by the products of the genes."""
 
-    def __init__(self, train: np.ndarray, y: np.ndarray) -> None:
-        self.train, self.y = train, y
+    def __init__(self, train: np.ndarray, y: np.ndarray, parts: list[np.ndarray]) -> None:
+        self.train, self.y, self.parts = train, y, parts
         self.kernel = train @ train.T
 
-    def predictor(self, x: np.ndarray, used: np.ndarray) -> Callable[[float], np.ndarray]:
-        """Return what predicts `x` from the training genes `used`, given the penalty."""
+    def predictor(self, x: np.ndarray, without: int | None = None) -> Callable[[float], np.ndarray]:
+        """Return what predicts `x` from the training genes, all or without a part, given the penalty."""
+        used = _all_but(self.parts, without)
         kernel, y = self.kernel[np.ix_(used, used)], self.y[used]
         row, new = kernel.mean(axis=0), x @ self.train[used].T
         centred = kernel - row - row[:, None] + row.mean()
@@ -188,11 +192,16 @@ class _Dual:
         return lambda penalty: centred_new @ _solve(centred, y - y.mean(axis=0), penalty) + y.mean(axis=0)
 
 
+def _all_but(parts: list[np.ndarray], without: int | None) -> np.ndarray:
+    used = np.ones(len(parts[0]), bool)
+    return used if without is None else used & ~parts[without]
+
+
 def _solve(products: np.ndarray, moment: np.ndarray, penalty: float) -> np.ndarray:
-    penalised = products.copy()  # of all penalties the same
-    penalised[np.diag_indices(len(penalised))] += penalty
-    factor = linalg.cho_factor(penalised, overwrite_a=True, check_finite=False)
-    return linalg.cho_solve(factor, moment, check_finite=False)
+    penalised = torch.from_numpy(products).clone()  # of all penalties the same
+    penalised.diagonal().add_(penalty)
+    # PyTorch's takes a quarter of the time of SciPy's, and there are twenty of up to 6,240 x 6,240
+    return torch.cholesky_solve(torch.from_numpy(moment), torch.linalg.cholesky(penalised)).numpy()
 
 
 def _least_squares(features: np.ndarray, known: np.ndarray, learned: np.ndarray) -> np.ndarray:
