@@ -22,6 +22,8 @@ from promoter.sequence import decode
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 _V2 = {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID}  # as `ray up` sets it
 
+_COMMANDS = ("setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray", "initialization")
+
 
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[Head]:
@@ -45,8 +47,7 @@ def head(tmp_path: Path) -> Iterator[Head]:
             "gpu": {"resources": {"CPU": 1, "GPU": 1, **memory}, "node_config": {}, "max_workers": 2},
         },
         "head_node_type": "ray.head.default",
-        **dict.fromkeys(("setup_commands", "head_setup_commands", "worker_setup_commands"), []),
-        **dict.fromkeys(("head_start_ray_commands", "worker_start_ray_commands", "initialization_commands"), []),
+        **{f"{name}_commands": [] for name in _COMMANDS},
         **{"auth": {}, "file_mounts": {}, "cluster_synced_files": [], "upscaling_speed": 1.0},
     }
     (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(config))  # where `ray up` leaves it
