@@ -12,12 +12,10 @@ them changed.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
-import sys
 import time
 
 import numpy as np
+from fresh_process import measured
 
 FAMILIES = (300, 100, 50, 30, 20, 10, *(2,) * 200)  # sizes
 
@@ -28,23 +26,12 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=2000)
     options = parser.parse_args()
     for name in ("random", "families", "pairs", "old element"):
-        seconds, peak, pairs, told = measured(name, options.windows, options.length)
+        seconds, peak, (pairs, told) = measured(audit, name, options.windows, options.length)
         print(f"{name:11} {seconds:6.1f} s {peak / 1e6:6.0f} MB peak  {pairs:9,} pairs  {told}", flush=True)
 
 
-def measured(name: str, n: int, length: int) -> tuple[float, float, int, str]:
-    """Run one case in a fresh process; return its seconds, its peak RSS in bytes, its pairs, what it found."""
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    process = context.Process(target=_measure, args=(name, n, length, results))
-    process.start()
-    process.join()
-    if process.exitcode:
-        sys.exit(f"'{name}' failed with exit code {process.exitcode}")
-    return results.get()
-
-
-def _measure(name: str, n: int, length: int, results) -> None:
+def audit(name: str, n: int, length: int) -> tuple[float, tuple[int, str]]:
+    """Audit made-up windows; return seconds, pairs, and what was found of what was planted."""
     from promoter.leakage import families, similar_pairs  # noqa: PLC0415 # imports are not what is measured
 
     rng = np.random.default_rng(0)
@@ -65,7 +52,7 @@ def _measure(name: str, n: int, length: int, results) -> None:
     planted = np.unique(family[family >= 0])
     joined = sum(len(np.unique(found[family == one])) == 1 for one in planted)
     told = f"{joined:,} of {len(planted):,} families joined" if len(planted) else ""
-    results.put((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, len(pairs), told))
+    return seconds, (len(pairs), told)
 
 
 def plant_families(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -9,8 +9,6 @@ alone with the index made; "job" is the whole command, imports and checksums inc
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from Bio.bgzf import BgzfWriter
+from fresh_process import measured
 
 CHROMOSOMES = 5
 LINE = 60
@@ -36,7 +35,7 @@ def main() -> None:
         for genome in (fasta, packed):
             kind = "bgzip" if genome.suffix == ".gz" else "plain"
             for what, step in (("index + job", run_job), ("job", run_job), ("cut", cut)):
-                seconds, peak = measured(step, folder, genome)
+                seconds, peak, _ = measured(step, folder, genome)
                 print(f"{kind:6} {what:12} {seconds:7.1f} s {peak / 1e6:6.0f} MB peak", flush=True)
 
 
@@ -68,33 +67,15 @@ def compress(fasta: Path) -> Path:
     return packed
 
 
-def measured(step, folder: Path, genome: Path) -> tuple[float, float]:
-    """Run `step` in a fresh process; return its seconds and its peak RSS in bytes."""
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    process = context.Process(target=_measure, args=(step, folder, genome, results))
-    process.start()
-    process.join()
-    if process.exitcode:
-        sys.exit(f"the step failed with exit code {process.exitcode}")
-    return results.get()
-
-
-def _measure(step, folder: Path, genome: Path, results) -> None:
-    seconds = step(folder, genome)
-    who = resource.RUSAGE_CHILDREN if step is run_job else resource.RUSAGE_SELF
-    results.put((seconds, resource.getrusage(who).ru_maxrss * 1024))  # Linux counts in KiB
-
-
-def run_job(folder: Path, genome: Path) -> float:
+def run_job(folder: Path, genome: Path) -> tuple[float, None]:
     inputs = ["--genome", genome, "--genes", folder / "genes.bed", "--expression", folder / "expression.tsv"]
     began = time.perf_counter()
     command = [sys.executable, "-m", "jobs.prepare", *map(str, inputs), "--out", str(folder / "out")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[1])
-    return time.perf_counter() - began
+    return time.perf_counter() - began, None
 
 
-def cut(folder: Path, genome: Path) -> float:
+def cut(folder: Path, genome: Path) -> tuple[float, None]:
     from promoter.annotation import read_genes  # noqa: PLC0415 # imports are not what is measured
     from promoter.expression import read_expression  # noqa: PLC0415
     from promoter.genome import Genome  # noqa: PLC0415
@@ -103,7 +84,7 @@ def cut(folder: Path, genome: Path) -> float:
     genes, expression = read_genes(folder / "genes.bed"), read_expression(folder / "expression.tsv")
     began = time.perf_counter()
     prepare(Genome(genome), genes, expression)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, None
 
 
 if __name__ == "__main__":

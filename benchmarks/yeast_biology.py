@@ -1,8 +1,8 @@
-"""What is known of the salt response of yeast, in the scores of a model of it.
+"""What is known of the promoters of yeast, in the scores of a model of its salt response or its levels.
 
-    python benchmarks/yeast_biology.py ISM_FOLDER TATA_BOXES.bed
+    python benchmarks/yeast_biology.py ISM_FOLDER TATA_BOXES.bed [--target osmo_salt]
 
-ISM_FOLDER: what `jobs.ism` wrote for a model of `salt_log2fc`. The stress element AGGGG (Martinez-Pastor et al.
+ISM_FOLDER: what `jobs.ism` wrote. The stress element AGGGG (Martinez-Pastor et al.
 1996) raises the response, GATGAG (PAC) and AAAATTTT (RRPE; both Hughes et al. 2000) lower it: they drive the
 ribosome's biogenesis, which salt shuts down. TATA boxes: Rhee and Pugh 2012.
 """
@@ -23,15 +23,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("scores")
     parser.add_argument("tata_boxes")
+    parser.add_argument("--target", help="one of the model's; its first when left out")
     arguments = parser.parse_args()
     scores = load_scores(arguments.scores)
-    print(word_contributions(scores, WORDS).to_string(index=False, float_format="{:+.4f}".format))
+    target = scores.targets.index(arguments.target) if arguments.target else 0
+    print(word_contributions(scores, WORDS, target).to_string(index=False, float_format="{:+.4f}".format))
     columns = ["chrom", "start", "end", "gene_id", "score", "strand"]
     boxes = pd.read_csv(arguments.tata_boxes, sep="\t", names=columns)
-    found = site_contributions(scores, boxes)
+    found = site_contributions(scores, boxes, target)
     print(
         f"{found['sites']} TATA boxes: mean |contribution| {found['ratio']:.2f} × that of other genes at the same "
-        f"positions, larger with probability {found['auroc']:.2f}"
+        f"positions, larger with probability {found['auroc']:.2f} "
+        f"[{found['low']:.2f}, {found['high']:.2f}]"
     )
 
 

@@ -17,12 +17,13 @@ from jobs.metrics_table import show_metrics
 from jobs.training_run import METRICS, RESOURCES, TrainingJob, at_once, scaling_config, train_once
 from promoter import leakage, storage
 from promoter.baselines import BASELINES
+from promoter.checkpoint import pack_model
 from promoter.dataset import locate
 from promoter.errors import InputError
 from promoter.evaluation import evaluate
 from promoter.predictions import baseline_column, read_predictions, write_predictions
 from promoter.splits import SplitConfig, chromosome_folds
-from promoter.uncertainty import add_intervals, coverage
+from promoter.uncertainty import add_intervals, calibrate, coverage, write_calibration
 
 _LEAST_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from
 _FOLDS = "folds"
@@ -161,6 +162,8 @@ def _publish(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
     table = table[[name for name in table.columns if "_predicted_by_" not in name]]
     leaked = pd.concat(leaks, ignore_index=True)
     leaking = leakage.leaking_genes(leaked[leaked["split"] == "test"], table["gene_id"])
+    models = [[_checksum(where, fold, seed, seeds) for seed in range(seeds)] for fold in range(1, folds + 1)]
+    write_calibration(where / _FOLDS, calibrate(table, targets, models))
     table = add_intervals(table, targets, folds)
     metrics = evaluate(table, targets, leaking, others, job.training.seed)
     for target in targets:
@@ -171,6 +174,10 @@ def _publish(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
     storage.write_json(where / METRICS, metrics)
     show_metrics(metrics)
     console.print(f"networks in {where / _FOLDS}, their predictions and metrics in {where}")
+
+
+def _checksum(where: UPath, fold: int, seed: int, seeds: int) -> str:
+    return pack_model(where / _FOLDS / _name(fold, seed, seeds) / "model").checksum
 
 
 def _fold_table(

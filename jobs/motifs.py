@@ -98,10 +98,12 @@ def _show(table: pd.DataFrame, genes: int, target: str, where: UPath) -> None:
     shown = Table(box=None, pad_edge=False)
     for name in ("motif", "IUPAC", "seqlets", "contribution", "resembles", "q"):
         shown.add_column(name, justify="right" if name in ("seqlets", "contribution", "q") else "left")
-    for row in table.itertuples():
-        resembles = f"{row.match_name} ({row.match_id})" if row.match_id else ""
-        q = "" if np.isnan(row.q) else f"{row.q:.1g}"
-        shown.add_row(row.motif, row.iupac, f"{row.seqlets:,}", f"{row.contribution:+.3f}", resembles, q)
+    for row in table.to_dict("records"):
+        resembles = f"{row['match_name']} ({row['match_id']})" if row["match_id"] else ""
+        q = "" if np.isnan(row["q"]) else f"{row['q']:.1g}"
+        shown.add_row(
+            row["motif"], row["iupac"], f"{row['seqlets']:,}", f"{row['contribution']:+.3f}", resembles, q
+        )
     console.print(shown)
     console.print(f"{len(table):,} motifs in the contributions to {target} of {genes:,} genes, in {where}")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import ray
+from rich.table import Table
 
 from jobs import cluster
 from jobs.cli import console, run
@@ -14,7 +16,9 @@ from promoter.dataset import locate, read_promoters
 from promoter.errors import InputError
 from promoter.predictions import predictions_table, require_fitting, write_predictions
 from promoter.training import predict as predict_tokens
+from promoter.uncertainty import read_calibration
 
+_TARGETS_SHOWN = 8
 _GENES_PER_TASK = 512  # a multiple of the prediction batch, so that results do not depend on the tasks
 
 
@@ -30,7 +34,8 @@ def predict(
     """Predict every gene of a data set, or every sequence of a FASTA.
 
     Args:
-        model: model directory that jobs.train wrote, or folder of its folds, an ensemble.
+        model: model directory that jobs.train wrote, or its run folder with --folds or --seeds, an ensemble: then
+            with the 95% intervals of genes that it has not learned from.
         data: folder that jobs.prepare wrote, or a FASTA of sequences as long as the model's window.
         out: Parquet file with a row a gene, in the order of the data.
         ensemble: more model directories; predictions are the means over all models, with their standard deviation.
@@ -63,10 +68,36 @@ def predict(
             predicted[:, rows] = result
             advance(result.shape[1])
     spread = predicted.std(axis=0, ddof=1) if len(members) > 1 else None
-    write_predictions(target, predictions_table(promoters, info, predicted.mean(axis=0), spread))
+    half_width = _half_width(model, [one.checksum for one in members], predicted, info.targets)
+    table = predictions_table(promoters, info, predicted.mean(axis=0), spread, half_width)
+    write_predictions(target, table)
     inputs = {packed.source: packed.checksum for packed in members} | {str(locate(data)): promoters.checksum}
     write_config(target.with_suffix(".config.yaml"), settings, inputs)
-    console.print(f"{len(promoters):,} predictions in {target}")
+    console.print(_summary(table, info.targets))
+    console.print(f"predictions of {len(promoters):,} genes in {target}")
+
+
+def _summary(table: pd.DataFrame, targets: list[str]) -> Table:
+    """Return a row a target: which genes are predicted lowest and highest."""
+    shown = Table(box=None, pad_edge=False, collapse_padding=True)
+    for name in ("target", "lowest", "gene", "median", "highest", "gene"):
+        shown.add_column(name, justify="left" if name in ("target", "gene") else "right")
+    for target in targets[:_TARGETS_SHOWN]:
+        values, genes = table[f"{target}_predicted"].to_numpy(), table["gene_id"].tolist()
+        low, high = int(values.argmin()), int(values.argmax())
+        cells = [f"{values[low]:.3f}", genes[low], f"{np.median(values):.3f}", f"{values[high]:.3f}", genes[high]]
+        shown.add_row(target, *cells)
+    if len(targets) > _TARGETS_SHOWN:
+        shown.caption = f"and {len(targets) - _TARGETS_SHOWN} more targets"
+    return shown
+
+
+def _half_width(model: str, checksums: list[str], predicted: np.ndarray, targets: list[str]) -> np.ndarray | None:
+    """Return half-widths of 95% intervals where the models are an ensemble whose run has learned them."""
+    calibration = read_calibration(model)
+    if calibration is None or not calibration.is_of(checksums):
+        return None
+    return calibration.half_width(predicted, checksums, targets)
 
 
 @ray.remote

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.exceptions import GetTimeoutError, RayActorError
-from ray.train import Checkpoint, Result, UserCallback, WorkerGroupError
+from ray.train import Checkpoint, ControllerError, Result, UserCallback, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY
 from ray.util.queue import Empty, Queue
@@ -82,13 +82,15 @@ class Run:
         """Wait for the end.
 
         Raises:
-            Exception: what made the workers fail, as it was raised there.
+            Exception: what made the workers or Ray Train fail, as it was raised there.
         """
         self._thread.join()
         self._records.shutdown(force=True)
         result = self._outcome[0]
         if isinstance(result, WorkerGroupError) and result.worker_failures:
             raise next(iter(result.worker_failures.values())) from result
+        if isinstance(result, ControllerError):  # such as a store that fails as it keeps the checkpoints
+            raise result.controller_failure from result
         if isinstance(result, BaseException):
             raise result
         return result

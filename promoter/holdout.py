@@ -66,7 +66,7 @@ def hold_out(promoters: Promoters, config: SplitConfig, related: pd.DataFrame | 
     remarks = []
     if config.random:
         remarks.append(
-            "--split.random: relatives and neighbours of held-out genes are learned from, which inflates metrics"
+            "--split.random: relatives and neighbours of held-out genes are learned from, which can inflate r"
         )
     kept_apart = _act(split, related, config.homology)
     if (moved := int((kept_apart != split).sum())) > 0:

@@ -43,10 +43,10 @@ def jaspar_motifs(taxon: str) -> list[KnownMotif]:
         raise InputError(f"--taxon {taxon}: choose among {', '.join(TAXA)}")
     if taxon == "none":
         return []
-    chosen = {} if taxon == "all" else {"tax_group": [taxon]}
+    groups = None if taxon == "all" else [taxon]
     database = jaspardb(release=_RELEASE)
     try:
-        found = database.fetch_motifs(collection="CORE", **chosen)
+        found = database.fetch_motifs(collection="CORE", tax_group=groups)
     finally:
         database.conn.close()
     return [

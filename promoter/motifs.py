@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import modiscolite.io
@@ -249,7 +250,7 @@ def write_h5(path: AnyPath, discovery: Discovery) -> None:
     Rows of the seqlets are those of the genes; a seqlet near an end may begin before it, at a negative position.
     """
     with storage.whole_path(path) as partial:
-        modiscolite.io.save_hdf5(str(partial), *discovery.patterns, window_size=discovery.length)
+        modiscolite.io.save_hdf5(Path(partial), *discovery.patterns, window_size=discovery.length)
 
 
 def _counts(frequencies_AL: np.ndarray) -> biopython.Motif:

@@ -37,7 +37,11 @@ def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
 
 
 def predictions_table(
-    promoters: Promoters, info: ModelInfo, predicted: np.ndarray, spread: np.ndarray | None = None
+    promoters: Promoters,
+    info: ModelInfo,
+    predicted: np.ndarray,
+    spread: np.ndarray | None = None,
+    half_width: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Join predictions with what is known of the genes, in the data set's order.
 
@@ -46,10 +50,12 @@ def predictions_table(
         info: of the model; its split says what each gene was to it.
         predicted: float32, shape (genes, targets of the model).
         spread: of an ensemble, its standard deviation over the members, same shape.
+        half_width: of the 95% intervals, same shape.
 
     Returns:
         Columns `gene_id`, `chrom`, `split` (None for a gene that the model never met), and per
-        target `TARGET` (observed, NaN if unknown) and `TARGET_predicted`, with a spread `TARGET_predicted_sd`.
+        target `TARGET` (observed, NaN if unknown) and `TARGET_predicted`, with a spread `TARGET_predicted_sd`,
+        with intervals `TARGET_low` and `TARGET_high`.
     """
     table = promoters.genes[["gene_id", "chrom"]].reset_index(drop=True)
     table["split"] = info.split_of(table)
@@ -61,6 +67,9 @@ def predictions_table(
         values[f"{target}_predicted"] = predicted[:, index]
         if spread is not None:
             values[f"{target}_predicted_sd"] = spread[:, index]
+        if half_width is not None:
+            values[f"{target}_low"] = predicted[:, index] - half_width[:, index]
+            values[f"{target}_high"] = predicted[:, index] + half_width[:, index]
     return pd.concat([table, pd.DataFrame(values)], axis=1)
 
 

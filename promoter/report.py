@@ -200,7 +200,7 @@ def _split_words(split: dict[str, Any]) -> str | None:
     if not split:
         return None
     if split.get("random"):
-        return "random genes (relatives and neighbours of held-out genes are learned from, which inflates metrics)"
+        return "random genes (relatives and neighbours of held-out genes are learned from, which can inflate r)"
     words = "families of homologous promoters" if split.get("by") == "family" else "whole chromosomes"
     homology = {
         "drop": "; relatives of held-out genes dropped",

@@ -68,7 +68,8 @@ def site_contributions(scores: Scores, sites: pd.DataFrame, target: int = 0, see
 
     Returns:
         `sites` within the windows; `ratio` of the mean |contribution| in them to that in the others; `auroc`, the
-        probability that a site's mean exceeds another gene's at the same position.
+        probability that a site's mean exceeds another gene's at the same position, `low` and `high` its 95%
+        bootstrap interval over the sites.
     """
     tokens = encode(scores.genes["sequence"].tolist())
     size_NL = np.abs(actual_contributions(scores.scores[:, target : target + 1], tokens)[:, 0].sum(axis=1))
@@ -89,14 +90,16 @@ def site_contributions(scores: Scores, sites: pd.DataFrame, target: int = 0, see
         inside.append(size_NL[row, first:last].mean())
         outside.append(size_NL[rng.choice(others, 20), first:last].mean(axis=1))
     if not inside:
-        return {"sites": 0, "ratio": float("nan"), "auroc": float("nan")}
+        return {"sites": 0} | dict.fromkeys(("ratio", "auroc", "low", "high"), float("nan"))
     own, theirs = np.array(inside), np.array(outside)
-    larger = (own[:, None] > theirs).mean() + (own[:, None] == theirs).mean() / 2
-    return {"sites": len(own), "ratio": float(own.mean() / theirs.mean()), "auroc": float(larger)}
+    larger = (own[:, None] > theirs).mean(axis=1) + (own[:, None] == theirs).mean(axis=1) / 2
+    low, high = _interval(larger, np.ones(len(own)), seed)
+    ratio = float(own.mean() / theirs.mean())
+    return {"sites": len(own), "ratio": ratio, "auroc": float(larger.mean()), "low": low, "high": high}
 
 
 def _interval(sums: np.ndarray, counts: np.ndarray, seed: int) -> tuple[float, float]:
-    """Return the 95% bootstrap interval over genes of sum(sums) / sum(counts)."""
+    """Return the 95% bootstrap interval of sum(sums) / sum(counts) over those that are counted."""
     have = np.flatnonzero(counts)
     if not len(have):
         return float("nan"), float("nan")

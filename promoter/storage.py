@@ -49,7 +49,7 @@ def resolve(path: AnyPath) -> UPath:
         where = UPath(path)
         if not is_local(where):
             # a listing that is kept would hide what other processes have written since
-            where = where if _CACHE in where.storage_options else UPath(where, **{_CACHE: False})
+            where = where if _CACHE in where.storage_options else UPath(where, use_listings_cache=False)
             _ = where.fs  # imports the store's package
             return where
     except (ImportError, ValueError) as error:
@@ -74,7 +74,8 @@ def arrow_filesystem(path: AnyPath) -> tuple[pyarrow.fs.FileSystem | None, str]:
     where = resolve(path)
     if is_local(where):
         return None, str(where)
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(where.fs)), where.path
+    handler = pyarrow.fs.FSSpecHandler(where.fs)  # type: ignore[abstract] # its methods are missing in the stubs
+    return pyarrow.fs.PyFileSystem(handler), where.path
 
 
 @contextmanager
@@ -115,6 +116,8 @@ def mend(error: BaseException) -> str:
     reason = f"{type(error).__name__} {error}".lower()
     if "expired" in reason or "credential" in reason or "token" in reason:
         return "renew the credentials and run the same command again"
+    if "bad request" in reason:  # all that S3 says to a HEAD with credentials that have expired
+        return "renew the credentials, which may have expired, and run the same command again"
     if isinstance(error, PermissionError):
         return "check what the credentials allow, and run the same command again"
     if isinstance(error, FileNotFoundError):

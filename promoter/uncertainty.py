@@ -5,17 +5,27 @@ turn it into the error that such a spread has had, and q is the quantile of |err
 what is wanted. All three are taken from other held-out genes than those that get the interval (Vovk 2015,
 doi:10.1007/s10472-013-9368-4: cross-conformal predictors; Lei et al. 2018, doi:10.1080/01621459.2017.1307116:
 locally weighted).
+
+`Calibration` keeps what a run has learned so for its ensemble, for genes that come later. With several folds, the
+errors are those of each fold's networks alone, which see less than the mean over all folds does: the intervals of
+new genes are then rather too wide than too narrow (Barber et al. 2021, doi:10.1214/20-AOS1965: CV+).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
+from promoter import storage
+from promoter.storage import AnyPath
+
 LEVEL = 0.95
+INTERVALS = "intervals.json"  # of an ensemble, in the folder that holds its models
 
 
 class Scale(NamedTuple):
@@ -74,9 +84,7 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
     table = predictions.copy()
     fold = table["fold"].to_numpy()
     for target in targets:
-        error = (table[target] - table[f"{target}_predicted"]).to_numpy(np.float64)
-        spread = table.get(f"{target}_predicted_sd", pd.Series(0.0, table.index)).to_numpy(np.float64)
-        usable = np.isfinite(error) & ((table["split"] == "val").to_numpy() if folds == 1 else True)
+        error, spread, usable = _errors(table, target, folds)
         half = np.full(len(table), np.nan)
         for one in np.unique(fold):
             mine = fold == one
@@ -87,9 +95,96 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
     return table
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What makes intervals of an ensemble's predictions.
+
+    Attributes:
+        folds: the ensemble's models by their checksums, those of a fold together.
+        scales: by target.
+    """
+
+    folds: Sequence[Sequence[str]]
+    scales: Mapping[str, Scale]
+
+    def is_of(self, checksums: Sequence[str]) -> bool:
+        """Tell whether the models with these checksums are the ensemble."""
+        return sorted(checksums) == sorted(one for fold in self.folds for one in fold)
+
+    def half_width(
+        self, predicted_MNT: np.ndarray, checksums: Sequence[str], targets: Sequence[str]
+    ) -> np.ndarray:
+        """Return half-widths of the intervals around the ensemble's means.
+
+        Args:
+            predicted_MNT: of each model, shape (models, genes, targets).
+            checksums: of the models, in their order.
+            targets: names, in their order.
+
+        Returns:
+            Shape (genes, targets); infinite where too few genes were there to learn from.
+        """
+        row = {checksum: index for index, checksum in enumerate(checksums)}
+        members = [predicted_MNT[[row[one] for one in fold]] for fold in self.folds]
+        # as it was learned: the spread of one fold's networks
+        variance_NT = np.mean([one.var(axis=0, ddof=1) if len(one) > 1 else 0 * one[0] for one in members], axis=0)
+        widths = [self.scales[one].half_width(np.sqrt(variance_NT[:, i])) for i, one in enumerate(targets)]
+        return np.stack(widths, axis=1)
+
+
+def calibrate(predictions: pd.DataFrame, targets: Sequence[str], folds: Sequence[Sequence[str]]) -> Calibration:
+    """Learn the intervals of genes that come later.
+
+    Args:
+        predictions: as for `add_intervals`.
+        targets: names.
+        folds: checksums of the models, those of a fold together.
+    """
+    scales = {}
+    for target in targets:
+        error, spread, usable = _errors(predictions, target, len(folds))
+        scales[target] = fit_scale(error[usable], spread[usable])
+    return Calibration(folds, scales)
+
+
+def write_calibration(folder: AnyPath, calibration: Calibration) -> None:
+    """Write `intervals.json` into the folder that holds the ensemble's models."""
+    scales = {
+        target: {name: value if np.isfinite(value) else None for name, value in scale._asdict().items()}
+        for target, scale in calibration.scales.items()
+    }
+    written: dict[str, Any] = {"level": LEVEL, "scales": scales, "folds": [list(one) for one in calibration.folds]}
+    storage.write_json(storage.resolve(folder) / INTERVALS, written)
+
+
+def read_calibration(folder: AnyPath) -> Calibration | None:
+    """Read what `write_calibration` wrote; None where there is nothing.
+
+    Args:
+        folder: that of the models, or one whose `folds` it is.
+    """
+    where = storage.resolve(folder)
+    for path in (where / INTERVALS, where / "folds" / INTERVALS):
+        if path.exists():
+            found = storage.read_json(path)
+            scales = {
+                target: Scale(**{name: np.inf if value is None else value for name, value in one.items()})
+                for target, one in found["scales"].items()
+            }
+            return Calibration(found["folds"], scales)
+    return None
+
+
 def coverage(predictions: pd.DataFrame, target: str) -> float | None:
     """Return the share of genes whose observed value lies within its interval; None without observed values."""
     known = predictions[predictions[target].notna()]
     if known.empty:
         return None
     return float(known[target].between(known[f"{target}_low"], known[f"{target}_high"]).mean())
+
+
+def _errors(table: pd.DataFrame, target: str, folds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each gene's error, its ensemble's spread, and whether a scale may be learned from it."""
+    error = (table[target] - table[f"{target}_predicted"]).to_numpy(np.float64)
+    spread = table.get(f"{target}_predicted_sd", pd.Series(0.0, table.index)).to_numpy(np.float64)
+    return error, spread, np.isfinite(error) & ((table["split"] == "val").to_numpy() if folds == 1 else True)

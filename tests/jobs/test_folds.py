@@ -15,6 +15,7 @@ from jobs.predict import predict
 from jobs.train import train
 from promoter.checkpoint import load_info
 from promoter.dataset import read_promoters
+from promoter.uncertainty import fit_scale
 
 pytestmark = pytest.mark.ray
 
@@ -79,12 +80,28 @@ def test_the_networks_are_an_ensemble_for_other_jobs(folds: Path, data: Path, tm
         run_job(predict, ["--model", str(folds), "--data", str(data), "--out", str(tmp_path / "p.parquet")])
     assert ended.value.code == 0
     table = pd.read_parquet(tmp_path / "p.parquet")
-    members = [pd.read_parquet(path / "predictions.parquet") for path in sorted((folds / "folds").iterdir())]
+    members = [pd.read_parquet(path) for path in sorted(folds.glob("folds/*/predictions.parquet"))]
     values = np.stack([member["expression_predicted"] for member in members])
     assert len(values) == 6
     np.testing.assert_allclose(table["expression_predicted"], values.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(table["expression_predicted_sd"], values.std(axis=0, ddof=1), rtol=1e-4)
     assert (table["split"] == "train").all()  # some member has learned from each
+    known = pd.read_parquet(folds / "predictions.parquet")
+    error, spread = known["expression"] - known["expression_predicted"], known["expression_predicted_sd"]
+    scale = fit_scale(error.to_numpy(), spread.to_numpy())
+    within = np.stack([values[[i, i + 1]].var(axis=0, ddof=1) for i in (0, 2, 4)]).mean(axis=0)
+    half = scale.half_width(np.sqrt(within))
+    np.testing.assert_allclose(table["expression_high"] - table["expression_predicted"], half, rtol=1e-3)
+    np.testing.assert_allclose(table["expression_predicted"] - table["expression_low"], half, rtol=1e-3)
+
+
+def test_a_part_of_the_ensemble_or_more_than_it_has_no_intervals(folds: Path, data: Path, tmp_path: Path):
+    one, out = str(folds / "folds" / "fold_1_seed_1" / "model"), str(tmp_path / "p.parquet")
+    for flags in (["--model", one], ["--model", str(folds), "--ensemble", one]):
+        with pytest.raises(SystemExit) as ended:
+            run_job(predict, [*flags, "--data", str(data), "--out", out])
+        assert ended.value.code == 0
+        assert "expression_high" not in pd.read_parquet(out)
 
 
 @pytest.mark.slow

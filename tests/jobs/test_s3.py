@@ -71,9 +71,8 @@ def test_prepare_reads_and_writes_a_bucket(s3: Server, data: Path) -> None:
     names = {"genome": "genome.fa", "genes": "genes.bed", "expression": "expression.tsv"}
     files = [word for flag, name in names.items() for word in (f"--{flag}", f"{AT}/genome/{name}")]
     assert code(prepare, *files, "--upstream", 100, "--out", f"{AT}/prepared") == 0
-    assert s3.keys("prepared") == [
-        f"prepared/{name}" for name in ("config.yaml", "promoters.parquet", "summary.json")
-    ]
+    written = ["config.yaml", "promoters.parquet", "summary.json"]
+    assert s3.keys("prepared") == [f"prepared/{name}" for name in written]
     found = storage.resolve(f"{AT}/prepared/promoters.parquet")
     assert pd.read_parquet(found.open("rb")).equals(pd.read_parquet(data / "promoters.parquet"))
 
@@ -131,7 +130,8 @@ def test_a_put_that_fails_twice_or_is_slow_costs_only_time(
 def test_ism_keeps_its_whole_parts_computes_the_others_and_exports_them(
     s3: Server, at: str, data: Path, run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    flags = ["--model", f"{at}/model", "--data", f"{at}/data", "--genes_per_task", 40, "--out", f"{at}/ism"]
+    tasks = ["--genes_per_task", 40]
+    flags = ["--model", f"{at}/model", "--data", f"{at}/data", *tasks, "--out", f"{at}/ism"]
     with s3.failing(after(2, "ism/scores/", "ExpiredToken")):
         assert code(ism, *flags) == 1
     error = line(capsys)
@@ -145,9 +145,7 @@ def test_ism_keeps_its_whole_parts_computes_the_others_and_exports_them(
     written = [path for method, path in s3.requests if method == "PUT" and "/scores/" in path]
     assert len(written) == 4
     assert not {f"/{BUCKET}/{key}" for key in there} & set(written)
-    assert (
-        code(ism, "--model", run / "model", "--data", data, "--genes_per_task", 40, "--out", tmp_path / "ism") == 0
-    )
+    assert code(ism, "--model", run / "model", "--data", data, *tasks, "--out", tmp_path / "ism") == 0
     found, expected = load_scores(f"{at}/ism"), load_scores(tmp_path / "ism")
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert found.genes.equals(expected.genes)
@@ -165,20 +163,8 @@ def test_a_search_goes_on_with_its_trials_and_finds_the_same(
     s3: Server, at: str, data: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     space = "{training.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}}"
-    flags = [
-        "--space",
-        space,
-        "--split.test",
-        "chr4",
-        "--trials",
-        2,
-        "--folds",
-        2,
-        "--asha",
-        "false",
-        "--at_once",
-        1,
-    ]
+    flags = ["--space", space, "--split.test", "chr4", "--trials", 2, "--folds", 2]
+    flags += ["--asha", "false", "--at_once", 1]
     flags += ["--training.epochs", 3, "--model.channels", "8,8", "--model.kernel_sizes", "7,3"]
     flags += ["--model.pool_sizes", 4, "--keep_folds", "true"]
     remote = [*flags, "--data", f"{at}/data", "--out", f"{at}/search"]
@@ -246,10 +232,8 @@ def test_a_large_object_goes_in_parts_and_leaves_none_when_one_fails(s3: Server,
     def refuse(method: str, path: str) -> str | None:
         return "AccessDenied" if method == "PUT" else None
 
-    with (
-        s3.failing(refuse),
-        pytest.raises(StorageError, match=rf"^{path}: could not be written \(Access Denied\); "),
-    ):
+    denied = rf"^{path}: could not be written \(Access Denied\); "
+    with s3.failing(refuse), pytest.raises(StorageError, match=denied):
         write()
     assert s3.keys("large") == s3.uploads() == []
     write()
@@ -258,7 +242,7 @@ def test_a_large_object_goes_in_parts_and_leaves_none_when_one_fails(s3: Server,
     (tmp_path / "local").write_bytes(content)
     with (
         s3.failing(refuse),
-        pytest.raises(StorageError, match="other.bin: could not be written"),
+        pytest.raises(StorageError, match=r"other\.bin: could not be written"),
         storage.whole_path(f"{AT}/other.bin") as local,
     ):
         local.write_bytes(content)

@@ -244,4 +244,14 @@ def test_it_prints_on_light_paper(browser: Browser) -> None:
     browser.devtools("Emulation.setEmulatedMedia", media="print", features=[])
     assert browser.script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.script("return getComputedStyle(document.querySelector('.detail')).filter") == "none"
+    beyond = browser.script(  # paper is narrower than the screen that the charts were drawn for
+        "document.body.style.width = '600px';"
+        "const wide = [...document.querySelectorAll('.chart canvas, .chart svg.marks')]"
+        ".map(one => [one, one.closest('figure')])"
+        ".filter(([one, box]) => one.getBoundingClientRect().right > box.getBoundingClientRect().right + 1)"
+        ".map(([one, box]) => box.id);"
+        "document.body.style.width = '';"
+        "return wide"
+    )
+    assert beyond == []
     browser.devtools("Emulation.setEmulatedMedia", media="", features=[])

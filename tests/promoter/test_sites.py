@@ -65,12 +65,19 @@ def test_a_site_is_looked_up_where_it_lies_on_the_gene_whatever_its_strand(stran
     present = np.full((40, LENGTH), 0.5)
     for row in range(10):
         present[row, 20 + row : 28 + row] = -3  # the sign does not matter
-    scores = scored(decode(np.random.default_rng(1).integers(0, 4, (40, LENGTH), dtype=np.uint8)), present, strand)
+    sequences = decode(np.random.default_rng(1).integers(0, 4, (40, LENGTH), dtype=np.uint8))
+    scores = scored(sequences, present, strand)
     first = np.array([1020 + row if strand == "+" else 1000 + LENGTH - 28 - row for row in range(10)])
     sites = pd.DataFrame({"gene_id": [f"g{row}" for row in range(10)], "start": first, "end": first + 8})
     beyond = pd.DataFrame({"gene_id": ["g0", "absent"], "start": [900, 1010], "end": [908, 1018]})
     found = site_contributions(scores, pd.concat([sites, beyond]))
-    assert found == {"sites": 10, "ratio": pytest.approx(6), "auroc": 1.0}
+    assert found == {"sites": 10, "ratio": pytest.approx(6), "auroc": 1.0, "low": 1.0, "high": 1.0}
+    # half of the sites as high, half as low as they can be: of 10, some 1.96 * 0.5 / sqrt(10) to each side
+    mixed = present.copy()
+    mixed[:5] = 0
+    half = site_contributions(scored(sequences, mixed, strand), sites)
+    assert half["auroc"] == pytest.approx(0.5)
+    assert half["high"] - half["low"] == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(10), abs=0.1)
     shifted = site_contributions(scores, sites.assign(start=first + 3, end=first + 11))
     assert shifted["ratio"] == pytest.approx((5 * 3 + 3 * 0.5) / 8 / 0.5)
     assert site_contributions(scores, beyond)["sites"] == 0

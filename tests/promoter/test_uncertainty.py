@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from promoter.uncertainty import add_intervals, coverage, fit_scale
+from promoter.uncertainty import (
+    Calibration,
+    add_intervals,
+    calibrate,
+    coverage,
+    fit_scale,
+    read_calibration,
+    write_calibration,
+)
 
 
 def ensemble(n: int, seed: int, informative: bool = True) -> pd.DataFrame:
@@ -84,3 +94,55 @@ def test_too_few_genes_promise_nothing_and_unknown_values_are_left_out() -> None
         found[100:].drop(columns="y"), add_intervals(table[100:], ["y"], folds=5).drop(columns="y")
     )
     assert coverage(found[:100], "y") is None
+
+
+@pytest.mark.parametrize(("folds", "seeds"), [(1, 4), (5, 1), (5, 2)])
+def test_new_genes_lie_within_the_intervals_of_the_ensemble(folds: int, seeds: int) -> None:
+    """Least squares on random halves of the features stands for networks of several seeds."""
+    found = []
+    for draw in range(12):
+        rng = np.random.default_rng(draw)
+        known, new = 300, 2000
+        x = rng.normal(size=(known + new, 20))
+        y = x @ rng.normal(size=20) + rng.standard_t(5, known + new)
+        fold = np.repeat(np.arange(folds), known // folds) if folds > 1 else np.repeat([1, 0], known // 2)
+        predicted = np.empty((folds * seeds, known + new))
+        for member in range(folds * seeds):
+            learned = np.flatnonzero(fold != member // seeds)
+            columns = rng.choice(20, 10, replace=False)
+            weights = np.linalg.lstsq(x[np.ix_(learned, columns)], y[learned], rcond=None)[0]
+            predicted[member] = x[:, columns] @ weights
+        of_fold = predicted.reshape(folds, seeds, -1)
+        mine = (fold if folds > 1 else np.zeros(known, int), slice(None), np.arange(known))
+        table = pd.DataFrame({"y": y[:known], "fold": fold + 1, "y_predicted": of_fold[mine].mean(axis=1)})
+        table["split"] = "test" if folds > 1 else np.where(fold == 0, "val", "train")
+        if seeds > 1:
+            table["y_predicted_sd"] = of_fold[mine].std(axis=1, ddof=1)
+        names = [f"model {member}" for member in range(folds * seeds)]
+        calibration = calibrate(table, ["y"], [names[i : i + seeds] for i in range(0, len(names), seeds)])
+        half = calibration.half_width(predicted[:, known:, None], names, ["y"])[:, 0]
+        found.append(float(np.mean(np.abs(y[known:] - predicted[:, known:].mean(axis=0)) <= half)))
+    # one split: exact but for the scatter of a quantile of 150 genes; folds: wider, as each fold errs more
+    assert np.mean(found) >= 0.95 - 0.01
+    assert np.mean(found) <= (0.95 + 0.01 if folds == 1 else 1)
+
+
+def test_calibration_is_kept_and_knows_its_ensemble(tmp_path: Path) -> None:
+    assert read_calibration(tmp_path) is None
+    few, many = ensemble(18, 0), ensemble(500, 0)
+    for table in (few, many):
+        found = calibrate(table, ["y"], [["a", "b"], ["c", "d"]])
+        write_calibration(tmp_path / "run" / "folds", found)
+        assert read_calibration(tmp_path / "run") == read_calibration(tmp_path / "run" / "folds") == found
+    assert np.isinf(calibrate(few, ["y"], [["a"], ["b"]]).scales["y"].q)
+    assert found.is_of(["d", "a", "c", "b"])
+    assert not found.is_of(["a", "b", "c"])
+    assert not found.is_of(["a", "b", "c", "d", "d"])
+
+
+def test_the_order_of_models_does_not_matter() -> None:
+    predicted = np.random.default_rng(0).normal(size=(4, 10, 1))
+    folds, scales = [["a", "b"], ["c", "d"]], calibrate(ensemble(500, 0), ["y"], [["a"], ["b"]]).scales
+    some = Calibration(folds, scales).half_width(predicted, ["a", "b", "c", "d"], ["y"])
+    same = Calibration(folds, scales).half_width(predicted[[2, 0, 3, 1]], ["c", "a", "d", "b"], ["y"])
+    np.testing.assert_array_equal(some, same)
