@@ -131,8 +131,8 @@ class TaskLimits:
         return task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)
 
     def at_once(self, cluster: Cluster) -> int:
-        """Return how many tasks can run at a time, as far as can be told: at least 1."""
-        return max(1, self.workers or self._fitting(cluster.nodes))
+        """Return how many tasks can run at a time once the cluster is as large as it may be: at least 1."""
+        return max(1, self.workers or self._fitting(cluster.most or cluster.nodes))
 
     def in_flight(self, cluster: Cluster) -> Callable[[], int]:
         """Return what tells, at any time, how many tasks to keep submitted: it follows the cluster's size.

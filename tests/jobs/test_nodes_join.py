@@ -34,6 +34,8 @@ def test_what_fits_is_counted_node_by_node() -> None:
     assert cluster.Node(4, 1).fitting(0, 0) == 4  # tasks that want nothing: one a CPU
     place = cluster.Cluster((HEAD, GPU_NODE, GPU_NODE), local=False)
     assert cluster.TaskLimits(None, 1, 1).at_once(place) == 2
+    growing = cluster.Cluster((HEAD,), local=False, most=(HEAD, *[GPU_NODE] * 8))
+    assert cluster.TaskLimits(None, 1, 0.5).at_once(growing) == 16  # so that parts are small enough for all
     # two GPUs in all, but no node has two
     assert cluster.TaskLimits(None, 1, 2).at_once(cluster.Cluster((GPU_NODE,) * 2, local=False)) == 1
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
-import shutil
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ray_head import Head
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.ism import load_scores, saturation_mutagenesis
@@ -31,10 +27,8 @@ from promoter.model import CNNConfig, PromoterCNN
 from promoter.sequence import decode
 from promoter.simulate import simulate
 
-ROOT = Path(__file__).parents[2]
 UPSTREAM = 100
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-_RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 _SMALL = [
     "--model.channels",
     "8,8",
@@ -47,128 +41,14 @@ _SMALL = [
 ]
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-@dataclass
-class Head:
-    """A head of `ray start`, with its own token, ports and folder, and what `ray job` needs to reach it."""
-
-    folder: Path
-    token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
-    processes: list[psutil.Process] = field(default_factory=list)
-    dashboard: str = ""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """A person's shell, as docs/cluster.md has it: nothing in it of this process's own Ray."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
-        return {
-            **clean,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the jobs' Python is this one
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": self.token,
-            "RAY_API_SERVER_ADDRESS": self.dashboard,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "GLOO_SOCKET_IFNAME": "lo",
-        }
-
-    def start(self) -> None:
-        gcs, dashboard, agent, client = free_ports(4)
-        self.dashboard = f"http://127.0.0.1:{dashboard}"
-        flags = {
-            "node-ip-address": "127.0.0.1",
-            "port": gcs,
-            "dashboard-host": "127.0.0.1",
-            "dashboard-port": dashboard,
-            "dashboard-agent-listen-port": agent,
-            "ray-client-server-port": client,
-            "num-cpus": 2,
-            "object-store-memory": 200_000_000,
-            "temp-dir": self.folder,
-        }
-        words = [*_RAY, "start", "--head", *(f"--{name}={value}" for name, value in flags.items())]
-        subprocess.run(words, env=self.environment, cwd=self.folder, check=True, capture_output=True, text=True)
-        self.processes = [one for one in psutil.process_iter() if self._is_mine(one)]
-        assert self.processes
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert time.monotonic() < deadline, "no dashboard"
-            time.sleep(0.2)
-
-    def _is_mine(self, process: psutil.Process) -> bool:
-        try:
-            return process.environ().get("RAY_AUTH_TOKEN") == self.token and process.pid != os.getpid()
-        except psutil.Error:
-            return False
-
-    def _answers(self) -> bool:
-        request = urllib.request.Request(  # noqa: S310 # of loopback
-            f"{self.dashboard}/api/jobs/", headers={"Authorization": f"Bearer {self.token}"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 # of loopback
-                return answer.status == 200
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def kill(self) -> None:
-        """End all that runs with this head's token, with SIGKILL: as when the machine is lost."""
-        for process in [one for one in psutil.process_iter() if self._is_mine(one)]:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-
-    def job(self, *words: object) -> subprocess.CompletedProcess[str]:
-        """Run `ray job …`."""
-        return subprocess.run(
-            [*_RAY, "job", *map(str, words)],
-            env=self.environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,  # only so that a broken run ends the test
-        )
-
-    def submit(self, job: str, *flags: object, wait: bool = True) -> subprocess.CompletedProcess[str]:
-        """Submit a job as docs/cluster.md says, and wait for its end unless told otherwise."""
-        options = [
-            "--working-dir",
-            ".",
-            *([] if wait else ["--no-wait", "--submission-id", f"{job}-{time.time_ns()}"]),
-        ]
-        return self.job("submit", *options, "--", "python", "-m", f"jobs.{job}", *flags)
-
-    def start_job(self, job: str, *flags: object) -> str:
-        ended = self.submit(job, *flags, wait=False)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        found = re.search(rf"{job}-\d+", ended.stdout)
-        assert found
-        return found[0]
-
-    def status(self, name: str) -> str:
-        return self.job("status", name).stdout
-
-
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    # sockets' names must be short
-    folder = Path("/tmp") / f"promoter-{secrets.token_hex(3)}"  # noqa: S108 # random, and removed
-    folder.mkdir(mode=0o700)
-    one = Head(folder)
+def head() -> Iterator[Head]:
+    one = Head()
     try:
         one.start()
         yield one
     finally:
-        one.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        one.end()
 
 
 @pytest.fixture(scope="module")
