@@ -99,7 +99,7 @@ class PretrainedConfig:
         """Where the weights are from."""
         return self.weights or self.architecture.hub
 
-    def outside(self, length: int) -> int:  # noqa: ARG002 # as of a CNNConfig
+    def outside(self, length: int) -> int:
         """Return how many of a window's first bases the network does not see: none."""
         return 0
 
@@ -158,7 +158,7 @@ class Architecture(NamedTuple):
             ) from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedTrunk:
     """The weights of a trunk, to be sent to another process.
 
@@ -175,6 +175,14 @@ class PackedTrunk:
     source: str
     revision: str | None
     sha256: str
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether both are of the same file."""
+        return isinstance(other, PackedTrunk) and self.sha256 == other.sha256 and self.config == other.config
+
+    def __hash__(self) -> int:
+        """Return a hash that does not read the weights."""
+        return hash(self.sha256)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -379,7 +387,9 @@ def fetch_trunk(config: PretrainedConfig) -> PackedTrunk:
         )
     kind = json.loads((folder / "config.json").read_text()).get("model_type", config.name)
     if kind != config.name:
-        raise InputError(f"--model.weights {config.source}: holds {kind}, not {config.name}; give --model.name {kind}")
+        raise InputError(
+            f"--model.weights {config.source}: holds {kind}, not {config.name}; give --model.name {kind}"
+        )
     try:
         network, info = cls.from_pretrained(str(folder), output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -424,14 +434,16 @@ def embed(
         for start in range(0, len(tokens), size):
             some = torch.tensor(tokens[start : start + size], device=device)
             turned = [some, reverse_complement(some)] if both_strands else [some]
-            found.append(torch.stack([model.embed(one_hot(torch.as_tensor(one))).float() for one in turned], 1).cpu())
+            found.append(
+                torch.stack([model.embed(one_hot(torch.as_tensor(one))).float() for one in turned], 1).cpu()
+            )
     return torch.cat(found).numpy()
 
 
 # The architectures ------------------------------------------------------------------------------------------
 
 
-def _enformer(cls: Any, settings: dict[str, Any], length: int, bins: int) -> Trunk:  # noqa: ARG001 # see Borzoi's
+def _enformer(cls: Any, settings: dict[str, Any], length: int, bins: int) -> Trunk:
     """Enformer (Avsec et al. 2021, doi:10.1038/s41592-021-01252-x), by enformer-pytorch: (batch, length, 4) in ACGT.
 
     The library encodes distances by the length of its input; here they are encoded as over the context that the weights
@@ -517,7 +529,7 @@ class _Distances(nn.Linear):
         self.features: Tensor
         self.register_buffer("features", _middle_distances(features_RF, cells).clone(), persistent=False)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, ARG002 # as of nn.Linear; the library's features
+    def forward(self, input: Tensor) -> Tensor:  # as of nn.Linear
         return super().forward(F.dropout(self.features, self.dropout, self.training))
 
 
@@ -542,7 +554,16 @@ ARCHITECTURES: dict[str, Architecture] = {
         524_288,
         32,
         _borzoi,
-        ("conv_dna.", "res_tower.", "unet1.", "transformer.", "horizontal", "upsampling", "separable", "final_joined"),
+        (
+            "conv_dna.",
+            "res_tower.",
+            "unet1.",
+            "transformer.",
+            "horizontal",
+            "upsampling",
+            "separable",
+            "final_joined",
+        ),
     ),
 }
 
@@ -585,7 +606,9 @@ def _settings(found: Any, config: PretrainedConfig, folder: Path) -> dict[str, A
     names = set(vars(ours)) - set(vars(importlib.import_module("transformers").PretrainedConfig()))
     outputs = {"output_heads", "target_length", "use_checkpointing", "enable_mouse_head", "bins_to_return"}
     outputs |= {"return_center_bins_only", "enable_human_head"}
-    settings = {name: getattr(found, name) for name in sorted((names | {"flashed"}) - outputs) if hasattr(found, name)}
+    settings = {
+        name: getattr(found, name) for name in sorted((names | {"flashed"}) - outputs) if hasattr(found, name)
+    }
     if config.name == "enformer":
         # what enformer_pytorch.from_pretrained does for the hub's name; a copy of it in a folder is the same network
         official = ARCHITECTURES["enformer"].hub
