@@ -453,6 +453,7 @@ def _enformer(cls: Any, settings: dict[str, Any], length: int, bins: int) -> Tru
     settings = dict(settings)
     tf_gamma = settings.pop("use_tf_gamma", False)
     network = cls(cls.config_class(**settings, output_heads={}, use_tf_gamma=False, target_length=-1))
+    _alone(network)
     trained = ARCHITECTURES["enformer"].context // ARCHITECTURES["enformer"].bin_width
     cells = length // ARCHITECTURES["enformer"].bin_width
     for module in network.modules():
@@ -493,6 +494,19 @@ def _borzoi(cls: Any, settings: dict[str, Any], length: int, bins: int) -> Trunk
         network.final_joined_convs,
     ]
     return Trunk(_BorzoiTrunk(network), blocks, network.final_joined_convs[0].conv_layer.out_channels)
+
+
+def _alone(network: nn.Module) -> None:
+    """Make plain batch norms of those that the library lets several processes share: they are not trained.
+
+    DDP refuses the others on CPUs, and they would talk to each other in vain on GPUs.
+    """
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.SyncBatchNorm):
+                plain = nn.BatchNorm1d(child.num_features, child.eps, child.momentum)
+                plain.load_state_dict(child.state_dict())
+                setattr(parent, name, plain)
 
 
 class _BorzoiTrunk(nn.Module):

@@ -572,11 +572,11 @@ def _predict(
     outputs: Tensor | None = None
     with evaluating(model), _autocast(device, precision):
         # so many, whatever the network, that results do not depend on how the genes are dealt out
-        size = _GENES_PER_PREDICTION if tokens.ndim > 2 else genes_per_pass(tokens.shape[1], _GENES_PER_PREDICTION)
-        for index, start in enumerate(range(0, len(tokens), size)):
+        genes = _GENES_PER_PREDICTION if tokens.ndim > 2 else genes_per_pass(tokens.shape[1], _GENES_PER_PREDICTION)
+        for index, start in enumerate(range(0, len(tokens), genes)):
             if index % size != rank and outputs is not None:
                 continue  # the first batch is for all: it tells the number of targets
-            rows = slice(start, start + size)
+            rows = slice(start, start + genes)
             some = tokens[rows, 0] if tokens.ndim > 2 else tokens[rows]
             predicted_BT = model(_input(torch.tensor(some, device=device))).float()
             if outputs is None:
