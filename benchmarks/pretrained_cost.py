@@ -127,7 +127,8 @@ def _bytes(tensor: Tensor | nn.Parameter) -> int:
 
 def _row(name: str, mode: str, precision: str, cost: Cost) -> str:
     seconds = cost.operations / (A100[precision] * SHARE)
-    fitting = next((gpu for size, gpu in GPUS if cost.peak + OVERHEAD <= size * 1e9), "none of one GPU")
+    able = GPUS if precision == "fp32" else GPUS[1:]  # the first have no bf16
+    fitting = next((gpu for size, gpu in able if cost.peak + OVERHEAD <= size * 1e9), "none")
     hours = GENES * seconds / 3600
     trained = f"{cost.trained / 1e6:,.1f} M" if cost.trained else "–"
     return (

@@ -51,6 +51,10 @@ def _roused(network: Any) -> Any:
             assert module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+        if isinstance(module, nn.Conv1d):
+            # as drawn by the libraries, a sequence hardly matters to what comes out
+            fan_in = module.weight.shape[1] * module.weight.shape[2]
+            nn.init.normal_(module.weight, std=1.3 / fan_in**0.5)
         if hasattr(module, "to_out"):
             nn.init.normal_(module.to_out.weight, std=0.2)
             nn.init.normal_(module.to_out.bias, std=0.2)

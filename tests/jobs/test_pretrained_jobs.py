@@ -127,7 +127,7 @@ def test_the_trunk_is_trained_by_two_workers(
     ray_cluster: object, data: Path, weights: Path, tmp_path: Path, adapt: str
 ):
     config = PretrainedConfig("enformer", str(weights), adapt=adapt, tss_bins=2, dropout=0.0)  # type: ignore[arg-type]
-    train(str(data), str(tmp_path), SPLIT, config, TRAINING, workers=2, baselines=False)
+    train(str(data), str(tmp_path), SPLIT, config, replace(TRAINING, epochs=1), workers=2, baselines=False)
     model = load_model(tmp_path / "model")
     assert isinstance(model, PretrainedModel)
     fresh = build_model(model.config, CONTEXT, fetch_trunk(PretrainedConfig("enformer", str(weights))))

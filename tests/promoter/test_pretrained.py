@@ -180,8 +180,8 @@ def test_an_even_number_of_bins_is_the_same_stretch_on_both_strands(trunks: dict
     near[:, 2048 - width] = (near[:, 2048 - width] + 1) % 4  # the first base of the first bin
     for turn in (False, True):
         seen = [embed(model, np.asarray(reverse_complement(x)) if turn else x, "cpu") for x in (known, other, near)]
-        np.testing.assert_allclose(seen[0], seen[1], rtol=1e-4, atol=1e-5)
-        assert np.abs(seen[0] - seen[2]).max() > 1e-3
+        np.testing.assert_allclose(seen[0], seen[1], rtol=1e-4, atol=1e-4)
+        assert np.abs(seen[0] - seen[2]).max() > 1e-2
 
 
 @pytest.mark.parametrize("name", NAMES)
