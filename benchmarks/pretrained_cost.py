@@ -2,10 +2,10 @@
 
     python -m benchmarks.pretrained_cost
 
-Each network is taken through a forward pass, or a training step of one sequence, of tensors without values (torch's
-fake tensors), while the bytes of all tensors that are alive at a time and the operations of all matrix products
-and convolutions are counted. What a GPU needs beyond that (its kernels, the workspace of cuDNN, fragmentation) is not
-in it: allow 2 GB. Prints the table of docs/pretrained.md.
+Each network is taken through a forward pass, or a training step of one sequence, of tensors without values
+(torch's fake tensors), while the bytes of all tensors that are alive at a time and the operations of all matrix
+products and convolutions are counted. What a GPU needs beyond that (its kernels, the workspace of cuDNN,
+fragmentation) is not in it: allow 2 GB. Prints the table of docs/pretrained.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from promoter.pretrained import ARCHITECTURES, PretrainedConfig, PretrainedModel, empty_model
 
 GENES = 18_000
-# dense bf16 and TF32 of an NVIDIA A100 by its data sheet, and the share of it that such networks are taken to reach
+# dense bf16 and TF32 of an NVIDIA A100 by its data sheet, and the share of it that such networks are taken to
+# reach
 A100 = {"bf16": 312e12, "fp32": 156e12}
 SHARE = 0.3
 GPUS = ((16, "T4, V100 16 GB"), (24, "L4, A10, RTX 4090"), (40, "A100 40 GB"), (80, "A100, H100 80 GB"))
@@ -132,7 +133,8 @@ def _row(name: str, mode: str, precision: str, cost: Cost) -> str:
     hours = GENES * seconds / 3600
     trained = f"{cost.trained / 1e6:,.1f} M" if cost.trained else "–"
     return (
-        f"| {name}, {cost.parameters / 1e6:,.0f} M | {mode} | {precision} | {trained} | {cost.peak / 1e9:,.1f} GB | "
+        f"| {name}, {cost.parameters / 1e6:,.0f} M | {mode} | {precision} | {trained} | "
+        f"{cost.peak / 1e9:,.1f} GB | "
         f"{cost.operations / 1e12:,.1f} | {fitting} | {1000 * seconds:,.0f} ms, {hours:,.1f} h |"
     )
 

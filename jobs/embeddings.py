@@ -101,7 +101,7 @@ def _embed_part(
     if not np.isfinite(found).all():
         bad = int(np.flatnonzero(~np.isfinite(found).all(axis=(1, 2)))[0])
         raise FloatingPointError(f"{ids[bad]}: the embedding is not finite")
-    columns = [pa.array(ids, pa.string())]
+    columns: list[pa.Array] = [pa.array(ids, pa.string())]
     for strand in range(found.shape[1]):
         flat = pa.array(np.ascontiguousarray(found[:, strand]).reshape(-1))
         columns.append(pa.FixedSizeListArray.from_arrays(flat, found.shape[2]))

@@ -88,11 +88,11 @@ def ism(
         ensemble: more model directories; scores are the means over all models, with their standard deviation.
         dtype: of the stored scores; float16 halves them, and is off by at most 0.05% of each score.
         positions: first and last of the bases to change, relative to the TSS, the last not included: '--positions
-            -500,100'; the whole window by default. The scores are then those of a narrower window, with its sequence,
-            start and end.
+            -500,100'; the whole window by default. The scores are then those of a narrower window, with its
+            sequence, start and end.
         precision: of the matrix products: fp32, or bf16, faster on GPUs, whose rounding can hide small effects.
-        max_hours: refuse to begin what will take longer, by the time that a forward pass is measured to take; not for
-            networks that are scored faster than by forward passes.
+        max_hours: refuse to begin what will take longer, by the time that a forward pass is measured to take; not
+            for networks that are scored faster than by forward passes.
         genes_per_task: genes in a task and in a part; as many as take some seconds by default.
         workers: tasks at a time; as many as the cluster has room for by default.
         cpus_per_worker: of each task.
@@ -111,8 +111,7 @@ def ism(
     where = storage.require_writable(out)
     identity = _identity(members, promoters, rows, dtype, positions, precision)
     earlier = _earlier_run(where, identity, genes_per_task)
-    kept = ("model", "data", "dtype", "positions", "precision")
-    metadata = {key: identity[key] for key in kept}
+    metadata = {key: identity[key] for key in ("model", "data", "dtype", "positions", "precision")}
     size = int(earlier["genes_per_part"]) if earlier else genes_per_task
     if earlier and size and earlier["complete"]:
         if not _missing_parts(where, promoters, _cut(rows, size), metadata):
@@ -164,7 +163,7 @@ def _genes(count: int) -> str:
 
 
 def _stretch(positions: list[int], promoters: Promoters) -> tuple[int, int]:
-    """Return the first and the last of the window's bases to change, half-open, counted from the window's first."""
+    """Return which of the window's bases to change, half-open, counted from its first."""
     window = promoters.metadata.get("window") or {}
     upstream = window.get("upstream")
     given = f"--positions {','.join(map(str, positions))}"

@@ -25,8 +25,8 @@ class ModelFlags(PretrainedConfig, CNNConfig):
         pool_sizes: of promoter_cnn: max pooling after each block but the last, which is averaged over all
             positions.
         crop: of promoter_cnn: how many of the window's last bases it sees, those nearest to the TSS; null for all.
-        bins: of promoter_cnn: stretches that are averaged each by itself, so that it can tell where a motif stands;
-            1 for the global average.
+        bins: of promoter_cnn: stretches that are averaged each by itself, so that it can tell where a motif
+            stands; 1 for the global average.
         both_strands: of promoter_cnn: read the reverse complement too with the same filters, and average the two;
             goes with training.reverse_complement 0 where there are bins.
         hidden: units of the hidden layer of the head; of a pretrained network that of an mlp.
@@ -36,7 +36,8 @@ class ModelFlags(PretrainedConfig, CNNConfig):
         revision: of the hub's files: a commit, a tag or a branch.
         adapt: of a pretrained network: head trains the head alone, on embeddings that are computed once; lora adds
             low-rank matrices to the attention; full trains all weights.
-        tss_bins: of a pretrained network: bins of its output around the TSS, 128 bases each of enformer, 32 of borzoi.
+        tss_bins: of a pretrained network: bins of its output around the TSS, 128 bases each of enformer, 32 of
+            borzoi.
         head: of a pretrained network: linear, or mlp with a hidden layer.
         lora_rank: rank of the matrices of lora.
         layer_decay: with adapt full, factor by which the learning rate falls from each block to the one below it.

@@ -120,8 +120,8 @@ def _sides(window: str, context: int | None, upstream: int, downstream: int) -> 
     if known is None:
         if not window.isdecimal() or int(window) % 2 or int(window) < 2 or context is not None:
             raise InputError(
-                f"--window {window}: must be {', '.join(ARCHITECTURES)} or an even number of bases; --context goes "
-                "with the names"
+                f"--window {window}: must be {', '.join(ARCHITECTURES)} or an even number of bases; "
+                "--context goes with the names"
             )
         return int(window) // 2, int(window) // 2
     length = known.context if context is None else context

@@ -43,7 +43,8 @@ def train(
         seeds: networks a fold, or of the one split, that differ in their seed: their mean is evaluated, and their
             spread tells how sure it is.
         baselines: set plain models beside the network, on the same genes.
-        embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by default.
+        embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by
+            default.
         workers: processes that share each batch by DDP.
         gpus_per_worker: 1 where the cluster has GPUs, else 0, by default.
         cpus_per_worker: an equal share of a machine without GPUs, else 1, by default.

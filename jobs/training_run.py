@@ -149,7 +149,7 @@ def train_once(
 
 
 def with_pretrained(job: TrainingJob, where: UPath, place: cluster.Cluster) -> TrainingJob:
-    """Return the job with what a pretrained network is trained from; of a frozen trunk the embeddings are computed.
+    """Return the job with what a pretrained network is trained from; for a frozen trunk, the embeddings.
 
     Args:
         job: the training, or one of those that differ in seed and fold.

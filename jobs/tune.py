@@ -98,7 +98,8 @@ def tune(
         asha: stop trials early that do worse than two thirds of the others at the same epoch.
         seeds: networks per configuration and fold.
         keep_folds: keep the best configuration's networks of all folds, for --ensemble, in folds/.
-        embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by default.
+        embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by
+            default.
         at_once: trials at a time; as many as the cluster has room for by default.
         workers: processes that share each batch of one trial by DDP.
         gpus_per_worker: may be a fraction where workers is 1; 1 where the cluster has GPUs, else 0, by default.

@@ -84,8 +84,8 @@ def variants(
         ensemble: more model directories; predictions are the means over all models, with the standard deviation of
             the difference.
         both_strands: average predictions of the window and of its reverse complement.
-        precision: of forward passes of pretrained networks: fp32, or bf16, faster on GPUs, whose rounding can hide small
-            effects.
+        precision: of forward passes of pretrained networks: fp32, or bf16, faster on GPUs, whose rounding can
+            hide small effects.
         max_hours: refuse to begin what will take longer, by the time that a forward pass is measured to take.
         workers: tasks at a time; as many as the cluster has room for by default.
         cpus_per_worker: of each task.

@@ -35,8 +35,8 @@ def fit_baselines(
 
     `mean`: the mean of the training genes. `composition`: least squares on GC content, CpG observed over expected
     and the share of N. `kmers`: ridge regression on log(1 + count) of the canonical 6-mers. `kmers_by_distance`:
-    the same, counted apart in the far half of the window, the next quarter and the last. `embeddings`: ridge regression
-    on what a pretrained network makes of the sequences, each entry standardised.
+    the same, counted apart in the far half of the window, the next quarter and the last. `embeddings`: ridge
+    regression on what a pretrained network makes of the sequences, each entry standardised.
 
     Args:
         tokens: uint8, shape (genes, length).

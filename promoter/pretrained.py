@@ -4,8 +4,8 @@ The trunk is the library's own; of its output the bins around the middle of the 
 stands, and averaged. The libraries come with the extra `promoter[pretrained]` and are imported when needed.
 
 Three ways to adapt: `head` leaves the trunk as it is, `lora` adds low-rank matrices to the projections of its
-attention (Hu et al. 2021, arXiv:2106.09685), which are merged into them at the end, `full` trains all. The batch norms
-keep the statistics that they were pretrained with in all three: a batch of a few sequences has none worth taking.
+attention (Hu et al. 2021, arXiv:2106.09685), which are merged into them at the end, `full` trains all. The batch
+norms keep the statistics that they were pretrained with in all three: a few sequences have none worth taking.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class PretrainedConfig:
 
     Args:
         name: which one.
-        weights: name on the Hugging Face hub, or folder in its layout (config.json and the weights); by default the
-            library's own.
+        weights: name on the Hugging Face hub, or folder in its layout (config.json and the weights); by default
+            the library's own.
         revision: of the hub's files: a commit, a tag or a branch.
         adapt: head trains the head alone, on embeddings that are computed once; lora adds low-rank matrices to the
             attention; full trains all weights.
-        tss_bins: bins of the trunk's output around the TSS whose mean is the embedding; 128 bases each in Enformer, 32
-            in Borzoi.
+        tss_bins: bins of the trunk's output around the TSS whose mean is the embedding; 128 bases each in
+            Enformer, 32 in Borzoi.
         head: linear, or mlp with a hidden layer.
         hidden: units of the hidden layer of an mlp.
         dropout: probability that an input of the head, of an mlp a hidden unit, is left out in training.
@@ -141,7 +141,7 @@ class Architecture(NamedTuple):
 
     @property
     def step(self) -> int:
-        """A window's bases must be a multiple of this: an even number of the coarsest cells, the TSS between two."""
+        """A window's bases are a multiple of this: an even number of the coarsest cells, the TSS between two."""
         return 256
 
     def cls(self) -> Any:
@@ -256,7 +256,7 @@ class PretrainedModel(nn.Module):
         self.head.rescale_output(mean, sd)
 
     def train(self, mode: bool = True) -> PretrainedModel:
-        """Set the mode; the batch norms stay in evaluation mode, and with them all of a trunk that is not trained."""
+        """Set the mode; the batch norms stay in evaluation mode, as does a trunk that is not trained."""
         super().train(mode)
         if self.config.adapt == "full":
             for module in self.trunk.modules():
@@ -267,7 +267,7 @@ class PretrainedModel(nn.Module):
         return self
 
     def begin_adapting(self) -> None:
-        """Make ready for training: freeze what stays, add the matrices of lora, compute activations anew in backward.
+        """Make ready for training: freeze what stays, add the matrices of lora, forget activations until backward.
 
         Until `end_adapting` the names of the weights may differ.
         """
@@ -322,8 +322,8 @@ def require_window(config: PretrainedConfig, length: int, window: Mapping[str, A
     if length % known.step or not 0 < length <= known.context:
         fitting = min(known.context, max(known.step, round(length / known.step) * known.step))
         raise InputError(
-            f"model: {config.name} takes {known.context:,} bases, or fewer in steps of {known.step}, not a window of "
-            f"{length:,}; prepare the data by '{make}' or '{make} --context {fitting}'"
+            f"model: {config.name} takes {known.context:,} bases, or fewer in steps of {known.step}, not a "
+            f"window of {length:,}; prepare the data by '{make}' or '{make} --context {fitting}'"
         )
     if length < config.tss_bins * known.bin_width:
         raise InputError(
@@ -332,8 +332,9 @@ def require_window(config: PretrainedConfig, length: int, window: Mapping[str, A
         )
     if window and window.get("upstream") is not None and window["upstream"] != window["downstream"]:
         raise InputError(
-            f"model: {config.name} wants the TSS in the middle of the window, which has {window['upstream']:,} bases "
-            f"upstream and {window['downstream']:,} downstream of it; prepare the data by '{make} --context {length}'"
+            f"model: {config.name} wants the TSS in the middle of the window, which has {window['upstream']:,} "
+            f"bases upstream and {window['downstream']:,} downstream of it; prepare the data by "
+            f"'{make} --context {length}'"
         )
 
 
@@ -382,8 +383,8 @@ def fetch_trunk(config: PretrainedConfig) -> PackedTrunk:
     file = next((folder / name for name in _WEIGHTS_FILES if (folder / name).is_file()), None)
     if file is None or not (folder / "config.json").is_file():
         raise InputError(
-            f"--model.weights {config.source}: {folder} must hold config.json and {' or '.join(_WEIGHTS_FILES)}, as "
-            f"'{_download(known.hub)}' makes it"
+            f"--model.weights {config.source}: {folder} must hold config.json and {' or '.join(_WEIGHTS_FILES)}, "
+            f"as '{_download(known.hub)}' makes it"
         )
     kind = json.loads((folder / "config.json").read_text()).get("model_type", config.name)
     if kind != config.name:
@@ -399,7 +400,8 @@ def fetch_trunk(config: PretrainedConfig) -> PackedTrunk:
     lost = [name for name in wrong if name.startswith(known.of_trunk)]
     if lost:
         raise InputError(
-            f"--model.weights {config.source}: lacks weights of {config.name} ({', '.join(lost[:3])}); fetch it again"
+            f"--model.weights {config.source}: lacks weights of {config.name} ({', '.join(lost[:3])}); "
+            "fetch it again"
         )
     settings = _settings(network.config, config, folder)
     trunk = known.build(cls, settings, known.step * -(-config.tss_bins * known.bin_width // known.step), 1).module
@@ -444,10 +446,10 @@ def embed(
 
 
 def _enformer(cls: Any, settings: dict[str, Any], length: int, bins: int) -> Trunk:
-    """Enformer (Avsec et al. 2021, doi:10.1038/s41592-021-01252-x), by enformer-pytorch: (batch, length, 4) in ACGT.
+    """Enformer (Avsec et al. 2021, doi:10.1038/s41592-021-01252-x), by enformer-pytorch: ACGT, N zeros.
 
-    The library encodes distances by the length of its input; here they are encoded as over the context that the weights
-    were trained on, whatever the window, since the weights know no other.
+    The library encodes distances by the length of its input; here they are encoded as over the context that the
+    weights were trained on, whatever the window, since the weights know no other.
     """
     library = importlib.import_module("enformer_pytorch.modeling_enformer")
     settings = dict(settings)
@@ -469,7 +471,7 @@ def _enformer(cls: Any, settings: dict[str, Any], length: int, bins: int) -> Tru
 
 
 def _borzoi(cls: Any, settings: dict[str, Any], length: int, bins: int) -> Trunk:
-    """Borzoi (Linder et al. 2025, doi:10.1038/s41588-024-02053-6), by borzoi-pytorch: (batch, 4, length) in ACGT.
+    """Borzoi (Linder et al. 2025, doi:10.1038/s41588-024-02053-6), by borzoi-pytorch: ACGT, N zeros.
 
     The library fixes the distances of its attention for the whole context; of these the middle is taken.
     """
@@ -608,8 +610,8 @@ def _folder_of(config: PretrainedConfig) -> tuple[Path, str | None]:
         reason = " ".join(str(error).split())[:160]
         local = config.source.rsplit("/", 1)[-1]
         raise InputError(
-            f"--model.weights {config.source}: cannot be fetched ({type(error).__name__}: {reason}); where there is a "
-            f"network run '{_download(config.source)}', bring the folder here and give --model.weights {local}"
+            f"--model.weights {config.source}: cannot be fetched ({type(error).__name__}: {reason}); where there is "
+            f"a network run '{_download(config.source)}', bring the folder here and give --model.weights {local}"
         ) from error
     return Path(found), Path(found).name
 
@@ -624,7 +626,8 @@ def _settings(found: Any, config: PretrainedConfig, folder: Path) -> dict[str, A
         name: getattr(found, name) for name in sorted((names | {"flashed"}) - outputs) if hasattr(found, name)
     }
     if config.name == "enformer":
-        # what enformer_pytorch.from_pretrained does for the hub's name; a copy of it in a folder is the same network
+        # what enformer_pytorch.from_pretrained does for the hub's name; a copy of it in a folder is the same
+        # network
         official = ARCHITECTURES["enformer"].hub
         settings["use_tf_gamma"] = config.source == official or folder.name == official.rsplit("/", 1)[-1]
     return settings

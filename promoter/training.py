@@ -306,8 +306,8 @@ def require_orientation(model: NetworkConfig, config: TrainingConfig) -> None:
     if not isinstance(model, CNNConfig):
         if model.adapt == "head" and config.jitter:
             raise InputError(
-                f"--training.jitter {config.jitter} with --model.adapt head: embeddings are computed once, of sequences "
-                "as they are; give --training.jitter 0, or --model.adapt lora"
+                f"--training.jitter {config.jitter} with --model.adapt head: embeddings are computed once, of "
+                "sequences as they are; give --training.jitter 0, or --model.adapt lora"
             )
         return
     if model.bins > 1 and config.reverse_complement > 0:
@@ -461,7 +461,8 @@ class _Learner:
                     with _autocast(self.device, self.config.precision):
                         predicted_BT = self.wrapped(_input(some.tokens))
                     error_T = (predicted_BT.float() - some.targets).square().sum(dim=0)
-                    # DDP takes the mean over workers, whose shares may differ by a gene: weight by the global batch.
+                    # DDP takes the mean over workers, whose shares may differ by a gene: weight by the global
+                    # batch.
                     loss = error_T.mean() * (self.world.size / batch.global_size)
                     loss.backward()
                 total_T += error_T.detach()  # read once an epoch: reading each step would stall a GPU
@@ -572,7 +573,9 @@ def _predict(
     outputs: Tensor | None = None
     with evaluating(model), _autocast(device, precision):
         # so many, whatever the network, that results do not depend on how the genes are dealt out
-        genes = _GENES_PER_PREDICTION if tokens.ndim > 2 else genes_per_pass(tokens.shape[1], _GENES_PER_PREDICTION)
+        genes = (
+            _GENES_PER_PREDICTION if tokens.ndim > 2 else genes_per_pass(tokens.shape[1], _GENES_PER_PREDICTION)
+        )
         for index, start in enumerate(range(0, len(tokens), genes)):
             if index % size != rank and outputs is not None:
                 continue  # the first batch is for all: it tells the number of targets

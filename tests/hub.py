@@ -44,7 +44,7 @@ def borzoi(folder: Path, seed: int = 0) -> Path:
 
 
 def _roused(network: Any) -> Any:
-    """Let nothing be as initialised where that would hide mistakes: attention that adds 0, statistics of 0 and 1."""
+    """Let nothing be as drawn where that would hide mistakes: attention that adds 0, statistics of 0 and 1."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             assert module.running_mean is not None
@@ -55,7 +55,8 @@ def _roused(network: Any) -> Any:
             # as drawn by the libraries, a sequence hardly matters to what comes out
             fan_in = module.weight.shape[1] * module.weight.shape[2]
             nn.init.normal_(module.weight, std=1.3 / fan_in**0.5)
-        if hasattr(module, "to_out"):
-            nn.init.normal_(module.to_out.weight, std=0.2)
-            nn.init.normal_(module.to_out.bias, std=0.2)
+        last = getattr(module, "to_out", None)
+        if isinstance(last, nn.Linear):
+            nn.init.normal_(last.weight, std=0.2)
+            nn.init.normal_(last.bias, std=0.2)
     return network.eval()

@@ -32,8 +32,8 @@ def saturation_mutagenesis(
 ) -> np.ndarray:
     """Score every single-base substitution of every sequence.
 
-    A `PromoterCNN` is scored incrementally (`promoter.ism.incremental`), a pretrained network by whole forward passes
-    (`promoter.ism.full`: a mutation reaches all that its attention reads), any other model by tangermeme
+    A `PromoterCNN` is scored incrementally (`promoter.ism.incremental`), a pretrained network by whole forward
+    passes (`promoter.ism.full`: a mutation reaches all that its attention reads), any other model by tangermeme
     (`promoter.ism.foreign`); which, is logged. Where a GPU runs out of memory, fewer are scored at a time.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,8 +98,10 @@ def test_a_head_is_trained_on_embeddings_that_are_kept(head_run: Path, data: Pat
         forward = model.embed(given.transpose(1, 2))
         turned = model.embed(given.transpose(1, 2).flip(1, 2))
     # another number of sequences in a pass rounds otherwise
-    np.testing.assert_allclose(np.stack(table["embedding"]), forward, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(np.stack(table["embedding_reverse_complement"]), turned, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.stack(table["embedding"].tolist()), forward, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.stack(table["embedding_reverse_complement"].tolist()), turned, rtol=1e-4, atol=1e-5
+    )
     written = pd.read_parquet(head_run / "predictions.parquet")["expression_predicted"]
     np.testing.assert_allclose(written, predict(model, promoters.tokens)[:, 0], rtol=1e-4, atol=1e-4)
     assert info.window == {"upstream": CONTEXT // 2, "downstream": CONTEXT // 2, "length": CONTEXT}
@@ -136,7 +137,9 @@ def test_the_trunk_is_trained_by_two_workers(
     changed = {name for name in left if not torch.equal(left[name], came[name])}
     norms = {name for name in left if "running_" in name or "num_batches" in name}
     assert not changed & norms
-    attention = {name for name in left if name.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "to_out.weight"))}
+    attention = {
+        name for name in left if name.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "to_out.weight"))
+    }
     if adapt == "lora":
         assert changed == attention
     else:
@@ -185,7 +188,9 @@ def test_predict_ism_and_report(head_run: Path, data: Path, genome: Path, tmp_pa
 
 
 def test_what_takes_too_long_is_refused(head_run: Path, data: Path, tmp_path: Path):
-    with pytest.raises(InputError, match=r"--max_hours 1e-07: 55,332 forward passes .* ms on \d+ workers? will take"):
+    with pytest.raises(
+        InputError, match=r"--max_hours 1e-07: 55,332 forward passes .* ms on \d+ workers? will take"
+    ):
         ism(str(head_run / "model"), str(data), str(tmp_path / "ism"), max_hours=1e-7)
     assert not (tmp_path / "ism" / "manifest.json").exists()
 
@@ -198,7 +203,9 @@ def test_variants_are_differences_of_predictions(head_run: Path, data: Path, gen
     ref = gene["sequence"][offset]
     alt = "A" if ref != "A" else "C"
     header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
-    (tmp_path / "v.vcf").write_text(f"{header}{gene['chrom']}\t{gene['start'] + offset + 1}\t.\t{ref}\t{alt}\t.\t.\t.\n")
+    (tmp_path / "v.vcf").write_text(
+        f"{header}{gene['chrom']}\t{gene['start'] + offset + 1}\t.\t{ref}\t{alt}\t.\t.\t.\n"
+    )
     variants(
         str(tmp_path / "v.vcf"),
         str(genome / "genome.fa"),

@@ -1,9 +1,8 @@
-"""The wrapped networks beside the libraries' own: the same numbers, bins, bases, strands; what is trained and saved."""
+"""The wrapped networks beside the libraries' own: numbers, bins, bases, strands; what is trained and saved."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def tokens(n: int, length: int = LENGTH, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture
-def distances_as_trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def distances_as_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the library encode the distances of a short input as those in the middle of the whole context."""
     whole = modeling_enformer.get_positional_embed
 
@@ -78,7 +77,6 @@ def distances_as_trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return found[1536 - n : 1536 + n - 1]
 
     monkeypatch.setattr(modeling_enformer, "get_positional_embed", middle)
-    yield
 
 
 @pytest.mark.parametrize("bins", [1, 3, 4, 8])
@@ -96,7 +94,9 @@ def test_enformer_is_the_librarys_own_around_the_tss(
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_enformer_at_its_whole_context_needs_no_help(folders: dict[str, Path], trunks: dict[str, PackedTrunk]) -> None:
+def test_enformer_at_its_whole_context_needs_no_help(
+    folders: dict[str, Path], trunks: dict[str, PackedTrunk]
+) -> None:
     library = enformer_pytorch.Enformer.from_pretrained(str(folders["enformer"])).eval()
     x_BCL = one_hot(tokens(1, 196_608))
     with torch.no_grad():
@@ -122,12 +122,16 @@ def test_borzoi_is_the_librarys_own_around_the_tss(
 ) -> None:
     from borzoi_pytorch.pytorch_borzoi_transformer import get_positional_embed  # noqa: PLC0415
 
-    library = borzoi_pytorch.Borzoi(borzoi_pytorch.Borzoi.config_class.from_pretrained(str(folders["borzoi"]))).eval()
+    library = borzoi_pytorch.Borzoi(
+        borzoi_pytorch.Borzoi.config_class.from_pretrained(str(folders["borzoi"]))
+    ).eval()
     library.load_state_dict(safetensors.torch.load_file(folders["borzoi"] / "model.safetensors"))
     cells = LENGTH // 128
-    library.transformer[0][0].fn[1].positions = get_positional_embed(4096, 32, "cpu")[4096 - cells : 4095 + cells]
+    attention: Any = library.get_submodule("transformer.0.0.fn.1")
+    attention.positions = get_positional_embed(4096, 32, "cpu")[4096 - cells : 4095 + cells]
     library.crop.target_length = -1
-    library.human_head, library.final_softplus = nn.Identity(), nn.Identity()  # the head would only look at these
+    library.add_module("human_head", nn.Identity())  # which would only look at what is asked for here
+    library.add_module("final_softplus", nn.Identity())
     x_BCL = one_hot(tokens(2))
     with torch.no_grad():
         theirs = library(x_BCL)
@@ -163,7 +167,9 @@ def test_the_bases_stand_in_the_order_that_enformer_was_trained_on() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_even_number_of_bins_is_the_same_stretch_on_both_strands(trunks: dict[str, PackedTrunk], name: str) -> None:
+def test_an_even_number_of_bins_is_the_same_stretch_on_both_strands(
+    trunks: dict[str, PackedTrunk], name: str
+) -> None:
     """Without attention, which reads everything, what is far from the bins cannot matter, on either strand."""
     model = network(trunks, name, 4096, tss_bins=2)
     for module in model.modules():
@@ -179,7 +185,9 @@ def test_an_even_number_of_bins_is_the_same_stretch_on_both_strands(trunks: dict
     near = known.copy()
     near[:, 2048 - width] = (near[:, 2048 - width] + 1) % 4  # the first base of the first bin
     for turn in (False, True):
-        seen = [embed(model, np.asarray(reverse_complement(x)) if turn else x, "cpu") for x in (known, other, near)]
+        seen = [
+            embed(model, np.asarray(reverse_complement(x)) if turn else x, "cpu") for x in (known, other, near)
+        ]
         np.testing.assert_allclose(seen[0], seen[1], rtol=1e-4, atol=1e-4)
         assert np.abs(seen[0] - seen[2]).max() > 1e-2
 
@@ -295,11 +303,15 @@ def test_a_head_trained_on_embeddings_is_one_trained_on_sequences(trunks: dict[s
     alone = PretrainedHead(model.config, embedded[0].tokens.shape[2])
     alone.load_state_dict(model.head.state_dict())
     fit(model, train, val, RECIPE)
-    fit(alone, *embedded, RECIPE)
-    np.testing.assert_allclose(predict(alone, embedded[1].tokens), predict(model, val.tokens), rtol=1e-3, atol=1e-3)
+    fit(alone, embedded[0], embedded[1], RECIPE)
+    np.testing.assert_allclose(
+        predict(alone, embedded[1].tokens), predict(model, val.tokens), rtol=1e-3, atol=1e-3
+    )
 
 
-def test_reverse_complements_of_embeddings_are_shown_with_their_probability(trunks: dict[str, PackedTrunk]) -> None:
+def test_reverse_complements_of_embeddings_are_shown_with_their_probability(
+    trunks: dict[str, PackedTrunk],
+) -> None:
     train = examples(6)
     model = network(trunks, "enformer", 256, tss_bins=2)
     both = embed(model, train.tokens, "cpu", both_strands=True)
@@ -336,7 +348,11 @@ def test_ism_is_by_whole_passes_of_the_stretch(trunks: dict[str, PackedTrunk]) -
         (2000, None, "--window enformer --context 2048"),
         (393_216, None, "takes 196,608 bases, or fewer in steps of 256, not a window of 393,216"),
         (256, None, "tss_bins 4 of 128 bases are more than the window's 256"),
-        (1024, {"upstream": 1024, "downstream": 0}, "wants the TSS in the middle .*--window enformer --context 1024"),
+        (
+            1024,
+            {"upstream": 1024, "downstream": 0},
+            "wants the TSS in the middle .*--window enformer --context 1024",
+        ),
     ],
 )
 def test_windows_that_do_not_fit_are_refused(length: int, window: Any, words: str) -> None:
@@ -386,7 +402,7 @@ def test_weights_that_are_not_there_are_asked_for_in_one_line(
         assert word in str(refused.value)
     with pytest.raises(InputError, match="neither a local folder nor a name on the hub"):
         fetch_trunk(PretrainedConfig("borzoi", str(tmp_path / "nothing")))
-    with pytest.raises(InputError, match="must hold config.json and model.safetensors"):
+    with pytest.raises(InputError, match=r"must hold config\.json and model.safetensors"):
         fetch_trunk(PretrainedConfig("borzoi", str(tmp_path)))
     with pytest.raises(InputError, match="holds borzoi, not enformer"):
         fetch_trunk(PretrainedConfig("enformer", str(folders["borzoi"])))
