@@ -17,7 +17,7 @@ from jobs.config import resolved, write_config
 from jobs.estimate import announce_time
 from promoter import storage
 from promoter.checkpoint import ModelInfo, PackedModel, pack_models, unpack_ensemble
-from promoter.dataset import Promoters, locate, read_promoters, select
+from promoter.dataset import Promoters, locate, narrow, read_promoters, select
 from promoter.errors import InputError
 from promoter.ism import Scores, saturation_mutagenesis
 from promoter.ism.incremental import operations
@@ -185,18 +185,6 @@ def _window(promoters: Promoters, stretch: tuple[int, int] | None) -> dict[str, 
     return {"upstream": window["upstream"] - stretch[0], "downstream": stretch[1] - window["upstream"]}
 
 
-def _narrowed(genes: pd.DataFrame, stretch: tuple[int, int] | None, length: int) -> pd.DataFrame:
-    """Return the genes with the sequence, start and end of what is scored."""
-    if stretch is None:
-        return genes
-    first, last = stretch
-    minus = genes["strand"] == "-"
-    start = genes["start"] + first
-    start = start.where(~minus, genes["start"] + length - last)
-    sequence = genes["sequence"].str[first:last]
-    return genes.assign(sequence=sequence, start=start, end=start + last - first)
-
-
 def _identity(
     members: list[PackedModel],
     promoters: Promoters,
@@ -274,7 +262,7 @@ def _score_parts(
         known = promoters.genes[GENE_COLUMNS].iloc[part].reset_index(drop=True)
         path = str(part_path(where / "scores", index))
         tight = attempt.tight
-        known = _narrowed(known, stretch, promoters.length)
+        known = narrow(known, *stretch) if stretch else known
         return task.remote(
             known, promoters.tokens[part], info.targets, path, metadata, stretch, tight, *references
         )

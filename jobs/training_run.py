@@ -32,7 +32,7 @@ from jobs.reports import Run, read_checkpoint, report
 from promoter import checkpoint, storage
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import ModelInfo, load_info
-from promoter.dataset import Promoters, locate
+from promoter.dataset import Promoters, locate, near_tss
 from promoter.errors import InputError
 from promoter.evaluation import evaluate
 from promoter.holdout import HeldOut, hold_out
@@ -409,7 +409,7 @@ def _publish(
     if job.baselines:
         chroms, learned = promoters.genes["chrom"], held_out.split == "train"
         embedded = job.pretrained and job.pretrained.embedded
-        others = fit_baselines(promoters.tokens, promoters.targets, chroms, learned, embedded)
+        others = fit_baselines(near_tss(promoters).tokens, promoters.targets, chroms, learned, embedded)
         write_predictions(where / "baselines.parquet", baselines_table(table, info.targets, others))
     metrics = evaluate(table, info.targets, held_out.leaking, others, job.training.seed)
     storage.write_json(where / METRICS, metrics)
