@@ -18,6 +18,7 @@ import yaml
 pytest.importorskip("enformer_pytorch")
 pytest.importorskip("borzoi_pytorch")
 
+from jobs.cli import run as run_job
 from jobs.export import export
 from jobs.ism import ism
 from jobs.predict import predict as predict_job
@@ -235,3 +236,75 @@ def test_a_search_with_a_head(ray_cluster: object, data: Path, weights: Path, tm
     assert model.config.head == best["model"]["head"]  # type: ignore[union-attr]
     assert len(list((tmp_path / "folds").iterdir())) == 3
     assert predict(load_model(tmp_path / "folds" / "fold_1"), read_promoters(data).tokens[:2]).shape == (2, 1)
+
+
+def test_embeddings_are_shared_by_runs(head_run: Path, data: Path, weights: Path, tmp_path: Path):
+    kept = sorted((head_run / "embeddings").glob("*/part-*.parquet"))
+    written = [path.stat().st_mtime_ns for path in kept]
+    config = PretrainedConfig("enformer", str(weights), tss_bins=2, head="mlp")
+    recipe = replace(TRAINING, epochs=1)
+    train(str(data), str(tmp_path), SPLIT, config, recipe, embeddings=str(head_run / "embeddings"), seeds=2)
+    assert sorted((head_run / "embeddings").glob("*/part-*.parquet")) == kept
+    assert [path.stat().st_mtime_ns for path in kept] == written
+    assert not list(tmp_path.rglob("part-*.parquet"))
+    assert isinstance(load_model(tmp_path / "folds" / "fold_1_seed_2" / "model"), PretrainedModel)
+
+
+def test_a_search_with_lora_of_borzoi(ray_cluster: object, genome: Path, tmp_path: Path):
+    folder = hub.borzoi(tmp_path / "borzoi")
+    files = {name: str(genome / file) for name, file in
+             (("genome", "genome.fa"), ("genes", "genes.bed"), ("expression", "expression.tsv"))}  # fmt: skip
+    prepare(str(tmp_path / "data"), window="borzoi", context=256, **files)  # type: ignore[arg-type] # text
+    config = PretrainedConfig("borzoi", str(folder), adapt="lora", lora_rank=2)
+    tune(str(tmp_path / "data"), str(tmp_path / "search"), trials=1, folds=1, split=SPLIT, model=config,
+         space={"training.learning_rate": {"choices": [1e-3]}},
+         training=replace(TRAINING, epochs=1, reverse_complement=0))  # fmt: skip
+    model = load_model(tmp_path / "search" / "model")
+    assert isinstance(model, PretrainedModel)
+    fresh = build_model(model.config, 256, fetch_trunk(config)).trunk.state_dict()
+    changed = {name for name, value in model.trunk.state_dict().items() if not torch.equal(value, fresh[name])}
+    assert {name.rsplit(".", 2)[-2] for name in changed} == {"to_q", "to_k", "to_v", "to_out"}
+    written = pd.read_parquet(tmp_path / "search" / "predictions.parquet")["expression_predicted"]
+    tokens = read_promoters(tmp_path / "data").tokens
+    np.testing.assert_allclose(written[:4], predict(model, tokens[:4])[:, 0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--model.name", "enformer", "--model.channels", "8,8"],
+            "--model.channels 8,8: is a setting of promoter_cnn",
+        ),
+        (
+            ["--model.adapt", "lora"],
+            "--model.adapt lora: is a setting of enformer and borzoi, not of promoter_cnn",
+        ),
+        (["--model.name", "gpt"], "--model.name gpt: must be promoter_cnn, enformer or borzoi"),
+        (["--model.name", "borzoi", "--model.tss_bins", "0"], "model: tss_bins 0 must be at least 1"),
+    ],
+)
+def test_flags_of_another_network_are_refused(
+    flags: list[str], words: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as ended:
+        run_job(train, ["--data", str(data), "--out", str(tmp_path / "out"), *flags])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_do_not_fit_name_the_command_that_makes_them(genome: Path, weights: Path, tmp_path: Path):
+    files = {name: str(genome / file) for name, file in
+             (("genome", "genome.fa"), ("genes", "genes.bed"), ("expression", "expression.tsv"))}  # fmt: skip
+    prepare(str(tmp_path / "data"), upstream=500, **files)  # type: ignore[arg-type] # text
+    with pytest.raises(InputError, match="python -m jobs.prepare --window enformer --context 512"):
+        train(str(tmp_path / "data"), str(tmp_path / "out"), SPLIT, PretrainedConfig("enformer", str(weights)))
+    with pytest.raises(
+        InputError, match="--context 500: enformer takes up to 196,608 bases, in steps of 256; give 512"
+    ):
+        prepare(str(tmp_path / "other"), window="enformer", context=500, **files)  # type: ignore[arg-type] # text
+    with pytest.raises(InputError, match="takes the place of --upstream"):
+        prepare(str(tmp_path / "other"), window="enformer", upstream=500, **files)  # type: ignore[arg-type] # text
