@@ -173,8 +173,8 @@ def narrow(genes: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
 def near_tss(promoters: Promoters) -> Promoters:
     """Return the 2,000 bases before each TSS where the windows are far wider, as for pretrained networks.
 
-    What compares promoters, and plain models of them, has to do with these: in windows of 200 kb neighbours share most,
-    and repeats relate every gene to every other.
+    What compares promoters, and plain models of them, has to do with these: in windows of 200 kb neighbours share
+    most, and repeats relate every gene to every other.
     """
     window = promoters.metadata.get("window") or {}
     upstream = window.get("upstream")

@@ -610,8 +610,8 @@ def _folder_of(config: PretrainedConfig) -> tuple[Path, str | None]:
         reason = " ".join(str(error).split())[:160]
         local = config.source.rsplit("/", 1)[-1]
         raise InputError(
-            f"--model.weights {config.source}: cannot be fetched ({type(error).__name__}: {reason}); where there is "
-            f"a network run '{_download(config.source)}', bring the folder here and give --model.weights {local}"
+            f"--model.weights {config.source}: cannot be fetched ({type(error).__name__}: {reason}); with a "
+            f"network run '{_download(config.source)}', bring the folder here and give --model.weights {local}"
         ) from error
     return Path(found), Path(found).name
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import read_until, start
 
 pytest.importorskip("enformer_pytorch")
 pytest.importorskip("borzoi_pytorch")
@@ -303,8 +304,32 @@ def test_data_that_do_not_fit_name_the_command_that_makes_them(genome: Path, wei
     with pytest.raises(InputError, match="python -m jobs.prepare --window enformer --context 512"):
         train(str(tmp_path / "data"), str(tmp_path / "out"), SPLIT, PretrainedConfig("enformer", str(weights)))
     with pytest.raises(
-        InputError, match="--context 500: enformer takes up to 196,608 bases, in steps of 256; give 512"
+        InputError, match=r"--context 500: enformer takes up to 196,608 bases, in steps of 256; give 512"
     ):
         prepare(str(tmp_path / "other"), window="enformer", context=500, **files)  # type: ignore[arg-type] # text
     with pytest.raises(InputError, match="takes the place of --upstream"):
         prepare(str(tmp_path / "other"), window="enformer", upstream=500, **files)  # type: ignore[arg-type] # text
+
+
+def test_an_interrupted_run_goes_on_to_the_same_result(
+    ray_cluster: object, data: Path, weights: Path, tmp_path: Path
+):
+    config = PretrainedConfig("enformer", str(weights), adapt="lora", tss_bins=2)
+    recipe = replace(TRAINING, epochs=2)
+    flags = [
+        *("--data", str(data), "--out", str(tmp_path / "stopped"), "--split.val", "chr3", "--split.test", "chr4"),
+        *("--model.name", "enformer", "--model.weights", str(weights), "--model.adapt", "lora"),
+        *("--model.tss_bins", "2", "--training.epochs", "2", "--training.batch_size", "8", "--baselines", "false"),
+    ]
+    driver = start("train", flags)
+    read_until(driver, "  1/2")
+    driver.terminate()
+    driver.communicate(timeout=60)
+    for name in ("stopped", "whole"):
+        train(str(data), str(tmp_path / name), SPLIT, config, recipe, baselines=False)
+    stopped, whole = (pd.read_parquet(tmp_path / name / "predictions.parquet") for name in ("stopped", "whole"))
+    np.testing.assert_allclose(
+        stopped["expression_predicted"], whole["expression_predicted"], rtol=1e-4, atol=1e-4
+    )
+    history = pd.read_csv(tmp_path / "stopped" / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
