@@ -91,9 +91,9 @@ def _column(values: pd.Series, kind: pa.DataType, length: int) -> pa.ChunkedArra
     plain = values.astype(object) if kind == pa.string() else values
     chunks = [
         pa.array(plain.iloc[i : i + at_a_time], type=kind, from_pandas=True)
-        for i in range(0, len(values), at_a_time)
+        for i in range(0, max(len(values), 1), at_a_time)
     ]
-    return pa.chunked_array(chunks, type=kind)
+    return pa.chunked_array(chunks)
 
 
 def locate(data: AnyPath) -> UPath:

@@ -301,7 +301,7 @@ def test_data_that_do_not_fit_name_the_command_that_makes_them(genome: Path, wei
     files = {name: str(genome / file) for name, file in
              (("genome", "genome.fa"), ("genes", "genes.bed"), ("expression", "expression.tsv"))}  # fmt: skip
     prepare(str(tmp_path / "data"), upstream=500, **files)  # type: ignore[arg-type] # text
-    with pytest.raises(InputError, match="python -m jobs.prepare --window enformer --context 512"):
+    with pytest.raises(InputError, match=r"python -m jobs.prepare --window enformer --context 512"):
         train(str(tmp_path / "data"), str(tmp_path / "out"), SPLIT, PretrainedConfig("enformer", str(weights)))
     with pytest.raises(
         InputError, match=r"--context 500: enformer takes up to 196,608 bases, in steps of 256; give 512"
@@ -327,7 +327,8 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     driver.communicate(timeout=60)
     for name in ("stopped", "whole"):
         train(str(data), str(tmp_path / name), SPLIT, config, recipe, baselines=False)
-    stopped, whole = (pd.read_parquet(tmp_path / name / "predictions.parquet") for name in ("stopped", "whole"))
+    tables = (pd.read_parquet(tmp_path / name / "predictions.parquet") for name in ("stopped", "whole"))
+    stopped, whole = (table["expression_predicted"] for table in tables)
     np.testing.assert_allclose(
         stopped["expression_predicted"], whole["expression_predicted"], rtol=1e-4, atol=1e-4
     )
