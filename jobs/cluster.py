@@ -37,7 +37,7 @@ from promoter import storage
 from promoter.checkpoint import PackedModel, unpack_model
 from promoter.errors import InputError
 from promoter.memory import keep_freed_memory
-from promoter.model import PromoterCNN
+from promoter.networks import Network
 from promoter.storage import AnyPath
 
 Item = TypeVar("Item")
@@ -398,7 +398,7 @@ _END: Any = object()
 
 
 @functools.lru_cache(maxsize=32)  # the members of an ensemble
-def loaded_model(packed: PackedModel) -> PromoterCNN:
+def loaded_model(packed: PackedModel) -> Network:
     """Return the model on this worker's device; each worker process builds it once."""
     keep_freed_memory()
     device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"

@@ -14,15 +14,25 @@ from jobs import cluster
 from jobs.cli import console
 from jobs.config import require_same, write_config
 from jobs.metrics_table import show_metrics
-from jobs.training_run import METRICS, RESOURCES, TrainingJob, at_once, scaling_config, train_once
+from jobs.training_run import (
+    METRICS,
+    RESOURCES,
+    TrainingJob,
+    at_once,
+    scaling_config,
+    train_once,
+    with_pretrained,
+)
 from promoter import leakage, storage
 from promoter.baselines import BASELINES
 from promoter.checkpoint import pack_model
 from promoter.dataset import locate
 from promoter.errors import InputError
 from promoter.evaluation import evaluate
+from promoter.networks import require_length
 from promoter.predictions import baseline_column, read_predictions, write_predictions
 from promoter.splits import SplitConfig, chromosome_folds
+from promoter.training import require_orientation
 from promoter.uncertainty import add_intervals, calibrate, coverage, write_calibration
 
 _LEAST_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from
@@ -56,6 +66,9 @@ def train_folds(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
         return
     place = cluster.connect()
     fitting = at_once(place, scaling_config(place, job.workers, job.gpus_per_worker, job.cpus_per_worker))
+    require_length(job.model, job.promoters.length, job.promoters.metadata["window"])
+    require_orientation(job.model, job.training)
+    job = with_pretrained(job, where, place)
     write_config(where / "config.yaml", settings, inputs)
     related = leakage.related_pairs(job.promoters)
     members: dict[str, TrainingJob] = {}

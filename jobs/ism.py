@@ -15,9 +15,10 @@ from upath import UPath
 from jobs import cluster
 from jobs.cli import console, one_line, run
 from jobs.config import resolved, write_config
+from jobs.estimate import announce_time
 from promoter import storage
 from promoter.checkpoint import ModelInfo, PackedModel, pack_models, unpack_ensemble
-from promoter.dataset import Promoters, locate, read_promoters, select
+from promoter.dataset import Promoters, locate, narrow, read_promoters, select
 from promoter.errors import InputError
 from promoter.ism import Scores, saturation_mutagenesis
 from promoter.ism.incremental import operations
@@ -34,6 +35,7 @@ from promoter.ism.store import (
     write_part,
 )
 from promoter.model import PromoterCNN
+from promoter.networks import Network
 from promoter.predictions import require_fitting
 from promoter.training import predict
 
@@ -44,6 +46,14 @@ _RATE_CPU, _RATE_GPU = 5e10, 5e12
 _MOST_GENES_PER_TASK = 512
 _TASKS_PER_SLOT = 4  # at least, where there are enough genes, so that all workers end at about the same time
 _MUTANTS_WHEN_TIGHT = 64  # computed together once memory has run out; fewer each time that it does again
+
+
+class _How(NamedTuple):
+    """What `saturation_mutagenesis` is told."""
+
+    batch_size: int | None
+    positions: tuple[int, int] | None
+    precision: Literal["fp32", "bf16"]
 
 
 class _Failure(NamedTuple):
@@ -59,6 +69,9 @@ def ism(
     split: Literal["train", "val", "test"] | None = None,
     ensemble: list[str] | None = None,
     dtype: Dtype = "float32",
+    positions: list[int] | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    max_hours: float | None = None,
     genes_per_task: int | None = None,
     workers: int | None = None,
     cpus_per_worker: int = 1,
@@ -76,6 +89,12 @@ def ism(
         split: score only genes that were in this split when the model was trained.
         ensemble: more model directories; scores are the means over all models, with their standard deviation.
         dtype: of the stored scores; float16 halves them, and is off by at most 0.05% of each score.
+        positions: first and last of the bases to change, relative to the TSS, the last not included: '--positions
+            -500,100'; the whole window by default. The scores are then those of a narrower window, with its
+            sequence, start and end.
+        precision: of the matrix products: fp32, or bf16, faster on GPUs, whose rounding can hide small effects.
+        max_hours: refuse to begin what will take longer, by the time that a forward pass is measured to take; not
+            for networks that are scored faster than by forward passes.
         genes_per_task: genes in a task and in a part; as many as take some seconds by default.
         workers: tasks at a time; as many as the cluster has room for by default.
         cpus_per_worker: of each task.
@@ -90,10 +109,11 @@ def ism(
     promoters = read_promoters(data)
     require_fitting(promoters, info)
     rows = select(promoters, genes, info.split_of(promoters.genes), split)
+    stretch = None if positions is None else _stretch(positions, promoters)
     where = storage.require_writable(out)
-    identity = _identity(members, promoters, rows, dtype)
+    identity = _identity(members, promoters, rows, dtype, positions, precision)
     earlier = _earlier_run(where, identity, genes_per_task)
-    metadata = {"model": identity["model"], "data": promoters.checksum, "dtype": dtype}
+    metadata = {key: identity[key] for key in ("model", "data", "dtype", "positions", "precision")}
     size = int(earlier["genes_per_part"]) if earlier else genes_per_task
     if earlier and size and earlier["complete"]:
         if not _missing_parts(where, promoters, _cut(rows, size), metadata):
@@ -103,10 +123,14 @@ def ism(
     place = cluster.connect()
     cluster.require_shared(where)
     in_flight = limits.in_flight(place)  # refuses tasks that do not fit, so before anything is written
+    passes_of_gene = 3 * (stretch[1] - stretch[0] if stretch else promoters.length) + 1
+    if not isinstance(network, PromoterCNN):
+        count = passes_of_gene * len(rows)
+        announce_time(count, "mutants", members, promoters.tokens[rows[0]], precision, limits, place, max_hours)
     size = size or _choose_size(network, promoters.length, len(members), limits, place, len(rows))
     _earlier_run(where, identity, genes_per_task)  # once more: another run may have begun meanwhile
     identity["genes_per_part"] = size
-    identity["window"] = promoters.metadata.get("window")  # says where in the sequences the TSS is
+    identity["window"] = _window(promoters, stretch)  # says where in the sequences the TSS is
     storage.write_json(where / MANIFEST, {**identity, "complete": False})
     sources = {packed.source: packed.checksum for packed in members}
     write_config(where / "config.yaml", settings, {**sources, str(locate(data)): promoters.checksum})
@@ -115,7 +139,7 @@ def ism(
     done = len(rows) - sum(len(parts[index]) for index in missing)
     if done:
         console.print(f"going on: {done:,} of {_genes(len(rows))} are scored already")
-    failed = _score_parts(where, members, info, promoters, parts, missing, metadata, limits, in_flight)
+    failed = _score_parts(where, members, info, promoters, parts, missing, metadata, limits, in_flight, stretch)
     listed = [
         {"file": f"scores/{part_path('', index).name}", "genes": len(part)} for index, part in enumerate(parts)
     ]
@@ -140,7 +164,37 @@ def _genes(count: int) -> str:
     return f"{count:,} gene{'s' * (count != 1)}"
 
 
-def _identity(members: list[PackedModel], promoters: Promoters, rows: np.ndarray, dtype: Dtype) -> dict[str, Any]:
+def _stretch(positions: list[int], promoters: Promoters) -> tuple[int, int]:
+    """Return which of the window's bases to change, half-open, counted from its first."""
+    window = promoters.metadata.get("window") or {}
+    upstream = window.get("upstream")
+    given = f"--positions {','.join(map(str, positions))}"
+    if upstream is None:
+        raise InputError(f"{given}: the data does not say where the TSS is; prepare it with jobs.prepare")
+    if len(positions) != 2 or not -upstream <= positions[0] < positions[1] <= window["downstream"]:
+        raise InputError(
+            f"{given}: must be first and last, the last not included, from {-upstream} to {window['downstream']}, "
+            "which the window has around the TSS"
+        )
+    return upstream + positions[0], upstream + positions[1]
+
+
+def _window(promoters: Promoters, stretch: tuple[int, int] | None) -> dict[str, int] | None:
+    """Return where the TSS is in what is scored."""
+    window = promoters.metadata.get("window")
+    if stretch is None or window is None:
+        return window
+    return {"upstream": window["upstream"] - stretch[0], "downstream": stretch[1] - window["upstream"]}
+
+
+def _identity(
+    members: list[PackedModel],
+    promoters: Promoters,
+    rows: np.ndarray,
+    dtype: Dtype,
+    positions: list[int] | None,
+    precision: str,
+) -> dict[str, Any]:
     """Return what must be equal for parts of two runs to belong together."""
     ids = "\n".join(promoters.genes["gene_id"].iloc[rows])
     checksums = [packed.checksum for packed in members]
@@ -153,6 +207,8 @@ def _identity(members: list[PackedModel], promoters: Promoters, rows: np.ndarray
         "genes_sha256": hashlib.sha256(ids.encode()).hexdigest(),
         "length": promoters.length,
         "dtype": dtype,
+        "positions": positions,
+        "precision": None if precision == "fp32" else precision,  # None as in manifests that do not know of it
     }
 
 
@@ -163,9 +219,11 @@ def _earlier_run(where: UPath, identity: dict[str, Any], genes_per_task: int | N
 
 
 def _choose_size(
-    network: PromoterCNN, length: int, members: int, limits: cluster.TaskLimits, place: cluster.Cluster, genes: int
+    network: Network, length: int, members: int, limits: cluster.TaskLimits, place: cluster.Cluster, genes: int
 ) -> int:
     """Return how many genes make a task of some seconds, and no fewer tasks than keep all workers busy."""
+    if not isinstance(network, PromoterCNN):
+        return 1  # minutes or hours each
     rate = _RATE_GPU if limits.gpus else _RATE_CPU * max(1, limits.cpus)
     by_time = _SECONDS_PER_TASK * rate / (members * operations(network.config, length) + 1)
     by_slots = genes / (_TASKS_PER_SLOT * limits.at_once(place))
@@ -193,6 +251,7 @@ def _score_parts(
     metadata: dict[str, Any],
     limits: cluster.TaskLimits,
     in_flight: Callable[[], int],
+    stretch: tuple[int, int] | None,
 ) -> list[_Failure]:
     task = limits.apply(_score_genes)
     references = [ray.put(packed) for packed in members]
@@ -202,7 +261,10 @@ def _score_parts(
         known = promoters.genes[GENE_COLUMNS].iloc[part].reset_index(drop=True)
         path = str(part_path(where / "scores", index))
         tight = attempt.tight
-        return task.remote(known, promoters.tokens[part], info.targets, path, metadata, tight, *references)
+        known = narrow(known, *stretch) if stretch else known
+        return task.remote(
+            known, promoters.tokens[part], info.targets, path, metadata, stretch, tight, *references
+        )
 
     def give_up(index: int, error: RayError) -> list[_Failure]:
         reason = f"its task was lost time and again, {type(error).__name__}"
@@ -226,6 +288,7 @@ def _score_genes(
     targets: list[str],
     path: str,
     metadata: dict[str, Any],
+    stretch: tuple[int, int] | None,
     tight: int,
     *members: PackedModel,
 ) -> list[_Failure]:
@@ -238,10 +301,11 @@ def _score_genes(
         return []  # written since the driver looked, by another run of the same command
     models = [cluster.loaded_model(packed) for packed in members]
     batch_size = max(1, _MUTANTS_WHEN_TIGHT >> 2 * (tight - 1)) if tight else None
+    how = _How(batch_size, stretch, metadata["precision"] or "fp32")
     try:
-        scored, failed = [_score(models, genes, tokens, targets, batch_size)], []
+        scored, failed = [_score(models, genes, tokens, targets, how)], []
     except _OF_A_GENE:
-        scored, failed = _score_one_by_one(models, genes, tokens, targets, batch_size)
+        scored, failed = _score_one_by_one(models, genes, tokens, targets, how)
     if scored:
         write_part(path, concatenate(scored), metadata, metadata["dtype"])
     return failed
@@ -252,24 +316,24 @@ _OF_A_GENE = (ArithmeticError, LookupError, RuntimeError, ValueError)
 
 
 def _score_one_by_one(
-    models: list[PromoterCNN], genes: pd.DataFrame, tokens: np.ndarray, targets: list[str], batch_size: int | None
+    models: list[Network], genes: pd.DataFrame, tokens: np.ndarray, targets: list[str], how: _How
 ) -> tuple[list[Scores], list[_Failure]]:
     """Find out which genes made a batch fail, and score the others."""
     scored, failed = [], []
     for row in range(len(genes)):
         try:
-            scored.append(_score(models, genes.iloc[[row]], tokens[[row]], targets, batch_size))
+            scored.append(_score(models, genes.iloc[[row]], tokens[[row]], targets, how))
         except _OF_A_GENE as error:
             failed.append(_Failure(genes["gene_id"].iloc[row], one_line(error)))
     return scored, failed
 
 
 def _score(
-    models: list[PromoterCNN], genes: pd.DataFrame, tokens: np.ndarray, targets: list[str], batch_size: int | None
+    models: list[Network], genes: pd.DataFrame, tokens: np.ndarray, targets: list[str], how: _How
 ) -> Scores:
     """Score with every model; of several return means and standard deviations."""
     predictions = np.stack([predict(model, tokens) for model in models])
-    scores = np.stack([saturation_mutagenesis(model, tokens, batch_size=batch_size) for model in models])
+    scores = np.stack([saturation_mutagenesis(model, tokens, None, *how) for model in models])
     if not (np.isfinite(predictions).all() and np.isfinite(scores).all()):
         raise FloatingPointError("the model's output is not a finite number")
     if len(models) == 1:

@@ -17,6 +17,7 @@ from promoter.expression import Missing, Transform, looks_untransformed, read_ex
 from promoter.genome import Genome
 from promoter.prepare import Summary, require_window
 from promoter.prepare import prepare as cut_promoters
+from promoter.pretrained import ARCHITECTURES
 from promoter.yeast import fetch_yeast
 
 
@@ -27,6 +28,8 @@ def prepare(
     expression: str | None = None,
     upstream: int = 2000,
     downstream: int = 0,
+    window: str | None = None,
+    context: int | None = None,
     transform: Transform = "none",
     targets: list[str] | None = None,
     gene_column: str | None = None,
@@ -48,6 +51,9 @@ def prepare(
         expression: table with a row a gene: tab-separated, .csv or .parquet.
         upstream: bases before the transcription start site.
         downstream: bases from the transcription start site on.
+        window: instead of these two: enformer or borzoi, the bases that this network reads, or their number; the
+            transcription start site stands in the middle.
+        context: with --window enformer or borzoi, fewer bases than the network was trained on.
         transform: of the expression values: none, log1p (natural), log2p1, or cpm_log2p1 for raw counts.
         targets: columns of the expression table to predict; all numeric ones by default.
         gene_column: column of the expression table with the gene ids; the first by default.
@@ -62,6 +68,12 @@ def prepare(
         cache: folder with, or for, the downloads of --dataset.
     """
     settings = resolved(locals())
+    if window is not None:
+        upstream, downstream = _sides(window, context, upstream, downstream)
+        settings |= {"upstream": upstream, "downstream": downstream}
+    elif context is not None:
+        raise InputError(f"--context {context}: goes with --window enformer or borzoi; else give --upstream")
+    del settings["window"], settings["context"]  # said by the two others
     require_window(upstream, downstream)
     where = storage.require_writable(out)
     with storage.removed_on_error(where / "source") as source:  # bad input leaves nothing behind
@@ -98,6 +110,27 @@ def prepare(
             "(or cpm_log2p1 for raw counts)"
         )
     console.print(f"{summary.genes_kept:,} promoters of {promoters.length:,} bases in {path}")
+
+
+def _sides(window: str, context: int | None, upstream: int, downstream: int) -> tuple[int, int]:
+    """Return the bases before the TSS and from it on, of a window that is named or given by its length."""
+    if (upstream, downstream) != (2000, 0):
+        raise InputError(f"--window {window}: takes the place of --upstream and --downstream; leave these out")
+    known = ARCHITECTURES.get(window)
+    if known is None:
+        if not window.isdecimal() or int(window) % 2 or int(window) < 2 or context is not None:
+            raise InputError(
+                f"--window {window}: must be {', '.join(ARCHITECTURES)} or an even number of bases; "
+                "--context goes with the names"
+            )
+        return int(window) // 2, int(window) // 2
+    length = known.context if context is None else context
+    if length % known.step or not 0 < length <= known.context:
+        raise InputError(
+            f"--context {length}: {window} takes up to {known.context:,} bases, in steps of {known.step}; "
+            f"give {min(known.context, max(known.step, round(length / known.step) * known.step))}"
+        )
+    return length // 2, length // 2
 
 
 def _show(summary: Summary, length: int) -> None:

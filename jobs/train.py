@@ -5,11 +5,11 @@ from __future__ import annotations
 from jobs import cluster
 from jobs.cli import run
 from jobs.folds import train_folds
+from jobs.model_flags import Model, ModelFlags, chosen
 from jobs.training_run import TrainingJob, train_once, with_targets
 from promoter import storage
 from promoter.dataset import read_promoters
 from promoter.errors import InputError
-from promoter.model import CNNConfig
 from promoter.splits import SplitConfig
 from promoter.training import TrainingConfig
 
@@ -18,17 +18,18 @@ def train(
     data: str,
     out: str,
     split: SplitConfig = SplitConfig(),
-    model: CNNConfig = CNNConfig(),
+    model: Model = ModelFlags(),
     training: TrainingConfig = TrainingConfig(),
     folds: int = 1,
     seeds: int = 1,
     baselines: bool = True,
+    embeddings: str | None = None,
     workers: int = 1,
     gpus_per_worker: float | None = None,
     cpus_per_worker: int | None = None,
     min_workers: int | None = None,
 ) -> None:
-    """Train a CNN on some chromosomes, choose its best epoch on others, and evaluate it on yet others.
+    """Train a network on some chromosomes, choose its best epoch on others, and evaluate it on yet others.
 
     Run again after an interruption it goes on from the last epoch.
 
@@ -43,6 +44,8 @@ def train(
         seeds: networks a fold, or of the one split, that differ in their seed: their mean is evaluated, and their
             spread tells how sure it is.
         baselines: set plain models beside the network, on the same genes.
+        embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by
+            default.
         workers: processes that share each batch by DDP.
         gpus_per_worker: 1 where the cluster has GPUs, else 0, by default.
         cpus_per_worker: an equal share of a machine without GPUs, else 1, by default.
@@ -62,13 +65,14 @@ def train(
         data,
         promoters,
         split,
-        with_targets(model, promoters.target_names),
+        with_targets(chosen(model), promoters.target_names),
         training,
         workers,
         baselines,
         gpus_per_worker,
         cpus_per_worker,
-        min_workers,
+        min_workers=min_workers,
+        embeddings=embeddings,
     )
     where = storage.require_writable(out)
     if folds == 1 and seeds == 1:

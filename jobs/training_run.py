@@ -26,18 +26,20 @@ from upath import UPath
 from jobs import cluster
 from jobs.cli import console
 from jobs.config import require_same, resolved, write_config
+from jobs.embeddings import embed_genes
 from jobs.metrics_table import metrics_table, show_metrics
 from jobs.reports import Run, read_checkpoint, report
 from promoter import checkpoint, storage
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import ModelInfo, load_info
-from promoter.dataset import Promoters, locate
+from promoter.dataset import Promoters, locate, near_tss
 from promoter.errors import InputError
 from promoter.evaluation import evaluate
 from promoter.holdout import HeldOut, hold_out
 from promoter.memory import KEEP_FREED_MEMORY
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.networks import Learner, NetworkConfig, new_learner, require_length, whole_network
 from promoter.predictions import baselines_table, predictions_table, write_predictions
+from promoter.pretrained import PackedTrunk, PretrainedConfig, fetch_trunk
 from promoter.splits import SPLITS, SplitConfig
 from promoter.training import (
     Examples,
@@ -63,13 +65,17 @@ _OUTPUTS = (
     "predictions.parquet",
     METRICS,
 )
-RESOURCES = (
-    "workers",
-    "min_workers",
-    "gpus_per_worker",
-    "cpus_per_worker",
-)  # may change between a run and its resumption
+# may change between a run and its resumption
+RESOURCES = ("workers", "min_workers", "gpus_per_worker", "cpus_per_worker", "embeddings")
 _MAX_FAILURES = 3  # worker deaths before the run gives up
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a pretrained network is trained from: its trunk, and of a frozen one the genes' embeddings."""
+
+    trunk: PackedTrunk
+    embedded: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -79,18 +85,21 @@ class TrainingJob:
     data: str
     promoters: Promoters
     split: SplitConfig
-    model: CNNConfig
+    model: NetworkConfig
     training: TrainingConfig
     workers: int
     baselines: bool
     gpus_per_worker: float | None
     cpus_per_worker: int | None
     min_workers: int | None = None
+    embeddings: str | None = None
+    pretrained: Pretrained | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
-        return resolved({name: value for name, value in vars(self).items() if name != "promoters"})
+        left_out = {"promoters", "pretrained"} | ({"embeddings"} if self.embeddings is None else set())
+        return resolved({name: value for name, value in vars(self).items() if name not in left_out})
 
 
 def train_once(
@@ -110,7 +119,7 @@ def train_once(
     quiet = on_epoch is not None
     promoters = job.promoters
     # these fail here, not on a worker
-    PromoterCNN(job.model, promoters.length)
+    require_length(job.model, promoters.length, promoters.metadata["window"])
     require_orientation(job.model, job.training)
     held_out = hold_out(promoters, job.split, related)
     require_enough_genes(len(held_out.rows("train")), len(held_out.rows("val")), job.training, job.workers)
@@ -128,6 +137,7 @@ def train_once(
     place = cluster.connect()
     cluster.require_shared(where)
     scaling = scaling_config(place, job.workers, job.gpus_per_worker, job.cpus_per_worker, job.min_workers)
+    job = with_pretrained(job, where, place)
     write_config(where / "config.yaml", settings, inputs)
     if not quiet:
         _show_start(held_out, scaling)
@@ -139,7 +149,31 @@ def train_once(
         console.print(f"model, predictions and metrics in {where}")
 
 
-def with_targets(model: CNNConfig, targets: list[str]) -> CNNConfig:
+def with_pretrained(job: TrainingJob, where: UPath, place: cluster.Cluster) -> TrainingJob:
+    """Return the job with what a pretrained network is trained from; for a frozen trunk, the embeddings.
+
+    Args:
+        job: the training, or one of those that differ in seed and fold.
+        where: folder of the run.
+        place: to compute on.
+
+    Raises:
+        InputError: weights that are not there, or do not fit.
+    """
+    if not isinstance(job.model, PretrainedConfig) or job.pretrained is not None:
+        return job
+    trunk = fetch_trunk(job.model)
+    if job.model.adapt != "head":
+        return replace(job, pretrained=Pretrained(trunk, None))
+    scaling: Any = scaling_config(place, 1, job.gpus_per_worker, job.cpus_per_worker or 1).resources_per_worker
+    limits = cluster.TaskLimits(None, int(scaling.get("CPU", 1)), scaling.get("GPU", 0))
+    folder = storage.require_writable(job.embeddings) if job.embeddings else where / "embeddings"
+    both = job.training.reverse_complement > 0
+    embedded = embed_genes(job.model, trunk, job.promoters, folder, job.training.precision, both, limits, place)
+    return replace(job, pretrained=Pretrained(trunk, embedded))
+
+
+def with_targets(model: NetworkConfig, targets: list[str]) -> NetworkConfig:
     """Return the network with an output a target; 1, the default, counts as not given."""
     if model.n_targets not in (1, len(targets)):
         raise InputError(
@@ -246,8 +280,12 @@ def _run_workers(
     tell: Callable[[dict[str, Any]], None],
 ) -> Checkpoint:
     """Train until done, resuming what Ray finds in the run's folder, and return the last checkpoint."""
+    given = job.pretrained
+    embedded = given and given.embedded
     loop = {
-        "tokens": ray.put(job.promoters.tokens),
+        "tokens": ray.put(job.promoters.tokens if embedded is None else embedded),
+        "trunk": given and ray.put(given.trunk),
+        "length": job.promoters.length,
         "targets": ray.put(job.promoters.targets),
         "split": held_out.split,
         "info": info,
@@ -315,7 +353,9 @@ def _train_on_worker(job: dict[str, Any]) -> None:
     info: ModelInfo = job["info"]
     examples = {name: Examples(tokens[split == name], targets[split == name]) for name in ("train", "val")}
     torch.manual_seed(training.seed)
-    model = PromoterCNN(job["model"], length=tokens.shape[1])
+    embedded = tokens.ndim > 2
+    trunk: PackedTrunk | None = (job["trunk"] and not embedded and ray.get(job["trunk"])) or None
+    model: Learner = new_learner(job["model"], tokens.shape[-1], trunk)
     device = get_device()
 
     def on_epoch(state: TrainingState) -> None:
@@ -339,7 +379,8 @@ def _train_on_worker(job: dict[str, Any]) -> None:
         _write_state(folder, state)
         np.save(folder / _PREDICTIONS, predicted, allow_pickle=False)
         best = replace(info, training={**info.training, "best_epoch": state.best_epoch})
-        checkpoint.save_model(folder / "model", model, best)
+        whole = whole_network(model, job["length"], ray.get(job["trunk"]) if embedded else None)
+        checkpoint.save_model(folder / "model", whole, best)
 
     report({"finished": True}, write)
 
@@ -381,7 +422,8 @@ def _publish(
     others = None
     if job.baselines:
         chroms, learned = promoters.genes["chrom"], held_out.split == "train"
-        others = fit_baselines(promoters.tokens, promoters.targets, chroms, learned)
+        embedded = job.pretrained and job.pretrained.embedded
+        others = fit_baselines(near_tss(promoters).tokens, promoters.targets, chroms, learned, embedded)
         write_predictions(where / "baselines.parquet", baselines_table(table, info.targets, others))
     metrics = evaluate(table, info.targets, held_out.leaking, others, job.training.seed)
     storage.write_json(where / METRICS, metrics)

@@ -30,6 +30,7 @@ from jobs.reports import Run, read_checkpoint, report
 from promoter import storage
 from promoter.crossval import CrossValidation
 from promoter.memory import KEEP_FREED_MEMORY, keep_freed_memory
+from promoter.pretrained import PackedTrunk
 from promoter.search import SearchSpace, new_study
 from promoter.training import Examples, TrainingDivergedError
 
@@ -39,7 +40,7 @@ _STATE = "states.pt"
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What every trial needs; `search` is the folder of the trials."""
+    """What every trial needs; `search` is the folder of the trials, `trunk` of a pretrained network not frozen."""
 
     examples: Examples
     fold_of_gene: np.ndarray
@@ -48,6 +49,7 @@ class TrialJob:
     seeds: int
     scaling: ScalingConfig
     search: str
+    trunk: PackedTrunk | None = None
 
     @property
     def in_one_process(self) -> bool:
@@ -71,6 +73,7 @@ class TrialJob:
             self.seeds,
             device,
             saved,
+            self.trunk,
         )
 
 

@@ -24,10 +24,11 @@ from upath import UPath
 from jobs import cluster
 from jobs.cli import PROVENANCE, console, run
 from jobs.config import require_same, resolved, write_config
+from jobs.model_flags import Model, ModelFlags, chosen
 from jobs.search_table import SearchScreen, number_of, short, trials_table
 from jobs.train import train
+from jobs.training_run import Pretrained, TrainingJob, describe, scaling_config, with_pretrained, with_targets
 from jobs.training_run import at_once as fitting
-from jobs.training_run import describe, scaling_config, with_targets
 from jobs.trials import (
     MAX_FAILURES,
     Halving,
@@ -42,8 +43,10 @@ from promoter import checkpoint, plots, storage
 from promoter.dataset import Promoters, locate, read_promoters
 from promoter.errors import InputError
 from promoter.holdout import of_chromosomes
-from promoter.model import CNNConfig, PromoterCNN
-from promoter.search import DEFAULT_SPACE, SearchSpace, importance
+from promoter.model import CNNConfig
+from promoter.networks import NetworkConfig, require_length, whole_network
+from promoter.pretrained import PretrainedConfig
+from promoter.search import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace, importance
 from promoter.splits import SplitConfig, chromosome_folds, split_by_chromosome
 from promoter.training import Examples, TrainingConfig, require_enough_genes, require_orientation
 
@@ -61,13 +64,14 @@ def tune(
     folds: int = 3,
     space: dict[str, Any] | str | None = None,
     split: SplitConfig = SplitConfig(),
-    model: CNNConfig = CNNConfig(),
+    model: Model = ModelFlags(),
     training: TrainingConfig = TrainingConfig(),
     metric: Literal["pearson", "mse"] = "pearson",
     algorithm: Literal["tpe", "random", "grid"] = "tpe",
     asha: bool = True,
     seeds: int = 1,
     keep_folds: bool = False,
+    embeddings: str | None = None,
     at_once: int | None = None,
     workers: int = 1,
     gpus_per_worker: float | None = None,
@@ -94,6 +98,8 @@ def tune(
         asha: stop trials early that do worse than two thirds of the others at the same epoch.
         seeds: networks per configuration and fold.
         keep_folds: keep the best configuration's networks of all folds, for --ensemble, in folds/.
+        embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by
+            default.
         at_once: trials at a time; as many as the cluster has room for by default.
         workers: processes that share each batch of one trial by DDP.
         gpus_per_worker: may be a fraction where workers is 1; 1 where the cluster has GPUs, else 0, by default.
@@ -116,20 +122,23 @@ def tune(
     promoters = read_promoters(data)
     if not promoters.target_names:
         raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
-    model = with_targets(model, promoters.target_names)
+    network = with_targets(chosen(model), promoters.target_names)
+    require_length(network, promoters.length, promoters.metadata["window"])
     held_out = _hold_out(promoters.genes["chrom"], split, folds)
     searched = promoters.genes["chrom"].isin(held_out.fold_of_chrom).to_numpy()
     fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()
-    wanted = _read_space(space)
-    settings |= resolved({"model": model, "space": wanted})
+    wanted = _read_space(space, network)
+    settings |= resolved({"model": network, "space": wanted})
+    if embeddings is None:
+        del settings["embeddings"]
     genes_of_fold = [int((fold_of_gene == fold).sum()) for fold in range(len(held_out.folds))]
     suits = _Suits(promoters.length, len(fold_of_gene), genes_of_fold, workers)
-    checked = SearchSpace(wanted, model, training, suits)
+    checked = SearchSpace(wanted, network, training, suits)
     points = checked.grid() if algorithm == "grid" else None
     count = len(points) if points else trials
     where = storage.require_writable(out)
     inputs = {str(locate(data)): promoters.checksum}
-    ignored = {"workers", "gpus_per_worker", "cpus_per_worker", "at_once", "out", "data"}
+    ignored = {"workers", "gpus_per_worker", "cpus_per_worker", "at_once", "out", "data", "embeddings"}
     require_same(where, settings, inputs, ignored, (_SEARCH, *_OUTPUTS))
     if (where / _METRICS).exists():
         console.print(f"{where}: this search is finished already; nothing to do")
@@ -138,22 +147,38 @@ def tune(
     place = cluster.connect()
     cluster.require_shared(where)
     scaling = scaling_config(place, workers, gpus_per_worker, cpus_per_worker)
+    of_all = TrainingJob(
+        data,
+        promoters,
+        split,
+        network,
+        training,
+        workers,
+        baselines=False,
+        gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
+        embeddings=embeddings,
+    )
+    given = with_pretrained(of_all, where, place).pretrained
+    embedded = given and given.embedded
     write_config(where / "config.yaml", settings, inputs)
     _show_start(promoters, held_out, count, seeds)
+    tokens = promoters.tokens if embedded is None else embedded
     job = TrialJob(
-        Examples(promoters.tokens[searched], promoters.targets[searched]),
+        Examples(tokens[searched], promoters.targets[searched]),
         fold_of_gene,
         checked,
         metric,
         seeds,
         scaling,
         str(where / _SEARCH),
+        given.trunk if given and embedded is None else None,
     )
     if not (where / _BEST).exists():
         limit = at_once or (None if workers == 1 else fitting(place, scaling))
         found = _search(job, where, count, algorithm, points, asha, limit, training.seed)
-        _write_results(where, found, job, held_out, data, settings, keep_folds, promoters)
-    _train_best(where, data)
+        _write_results(where, found, job, held_out, data, settings, keep_folds, promoters, given)
+    _train_best(where, data, embeddings or (str(where / "embeddings") if embedded is not None else None))
 
 
 @dataclass(frozen=True)
@@ -179,8 +204,10 @@ class _Suits:
     genes_of_fold: list[int]
     workers: int
 
-    def __call__(self, model: CNNConfig, training: TrainingConfig) -> None:
-        PromoterCNN(replace(model, channels=(1,) * len(model.channels)), self.length)  # small: only to check it
+    def __call__(self, model: NetworkConfig, training: TrainingConfig) -> None:
+        if isinstance(model, CNNConfig):
+            model = replace(model, channels=(1,) * len(model.channels))  # small: only to check it
+        require_length(model, self.length)
         require_orientation(model, training)
         for held_out in self.genes_of_fold:
             require_enough_genes(self.genes - held_out, held_out, training, self.workers)
@@ -195,10 +222,10 @@ def _hold_out(chroms: pd.Series, split: SplitConfig, folds: int) -> _HeldOut:
     return _HeldOut(chromosome_folds(chroms[~chroms.isin(test)], folds), test, [])
 
 
-def _read_space(space: dict[str, Any] | str | None) -> dict[str, Any]:
+def _read_space(space: dict[str, Any] | str | None, model: NetworkConfig) -> dict[str, Any]:
     """Take a space as it is, or from a file."""
     if space is None:
-        return DEFAULT_SPACE
+        return PRETRAINED_SPACE if isinstance(model, PretrainedConfig) else DEFAULT_SPACE
     return storage.read_yaml(space) if isinstance(space, str) else space
 
 
@@ -333,6 +360,7 @@ def _write_results(
     settings: dict[str, Any],
     keep_folds: bool,
     promoters: Promoters,
+    given: Pretrained | None,
 ) -> None:
     """Write what the search found; best.yaml comes last, so that it stands for a finished search."""
     table = trials_table(trials, job.larger_is_better)
@@ -355,18 +383,18 @@ def _write_results(
     ordered = mattered["setting"].tolist()
     plots.write_figure(figures, "score_by_setting", plots.score_by_setting(table, ordered, ranges, label))
     if keep_folds:
-        _write_folds(where / "folds", best, job, held_out, promoters)
+        _write_folds(where / "folds", best, job, held_out, promoters, given)
     _keep_logs(where, trials)
     _show_results(scored, mattered, best.config)
-    chosen = job.space.settings(best.config)
+    settled = job.space.settings(best.config)
     last: dict[str, Any] = best.last_result
     storage.write_yaml(
         where / _BEST,
         {
             "data": str(storage.resolve(data)),
             "split": {"val": held_out.folds[0], "test": held_out.test},
-            "model": resolved(asdict(chosen.model)),
-            "training": resolved(asdict(replace(chosen.training, epochs=int(last["epoch"])))),
+            "model": resolved(asdict(settled.model)),
+            "training": resolved(asdict(replace(settled.training, epochs=int(last["epoch"])))),
             **{name: settings[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
             PROVENANCE: {"trial": int(scored["trial"].iloc[0]), "metric": job.metric, "score": last["score"]},
         },
@@ -374,7 +402,14 @@ def _write_results(
     storage.remove_folder(storage.resolve(job.search))
 
 
-def _write_folds(folder: UPath, best: Trial, job: TrialJob, held_out: _HeldOut, promoters: Promoters) -> None:
+def _write_folds(
+    folder: UPath,
+    best: Trial,
+    job: TrialJob,
+    held_out: _HeldOut,
+    promoters: Promoters,
+    given: Pretrained | None,
+) -> None:
     """Save the best trial's networks, one a fold and seed."""
     training = last_states(best, job)
     recipe = training.training
@@ -386,7 +421,8 @@ def _write_folds(folder: UPath, best: Trial, job: TrialJob, held_out: _HeldOut, 
         info = describe(promoters, parted, replace(recipe, seed=recipe.seed + seed))
         info = replace(info, training={**info.training, "best_epoch": training.states[index].best_epoch})
         name = f"fold_{fold + 1}" + (f"_seed_{seed + 1}" if job.seeds > 1 else "")
-        checkpoint.save_model(folder / name, network, info)
+        whole = whole_network(network, promoters.length, given and given.trunk)
+        checkpoint.save_model(folder / name, whole, info)
 
 
 def _keep_logs(where: UPath, trials: list[Trial]) -> None:
@@ -415,7 +451,7 @@ def _show_results(scored: pd.DataFrame, mattered: pd.DataFrame, best: Mapping[st
     console.print(table)
 
 
-def _train_best(where: UPath, data: str) -> None:
+def _train_best(where: UPath, data: str, embeddings: str | None) -> None:
     """Train the best configuration as `jobs.train --config best.yaml` does, and look at the test set once."""
     best = storage.read_yaml(where / _BEST)
     console.print("training the best configuration; then the test chromosomes are looked at, once")
@@ -427,8 +463,9 @@ def _train_best(where: UPath, data: str) -> None:
         data,
         str(where / _FINAL),
         split=SplitConfig(**best["split"]),
-        model=CNNConfig(**tuples(best["model"])),
+        model=ModelFlags(**tuples(best["model"])),
         training=TrainingConfig(**best["training"]),
+        embeddings=embeddings,
         **{name: best[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
     )
     final = where / _FINAL

@@ -10,7 +10,7 @@ import heapq
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,12 +23,14 @@ from upath import UPath
 from jobs import cluster
 from jobs.cli import console, run
 from jobs.config import resolved, write_config
+from jobs.estimate import announce_time
 from promoter import storage
 from promoter.checkpoint import PackedModel, pack_models, unpack_ensemble
 from promoter.dataset import Promoters, locate, read_promoters, select
 from promoter.genome import Genome, match_chromosomes
 from promoter.ism.store import MANIFEST, earlier_run, missing_parts, part_is_whole, part_path, together
 from promoter.predictions import require_fitting
+from promoter.pretrained import PretrainedModel
 from promoter.variants import (
     REASONS,
     Change,
@@ -48,6 +50,7 @@ _FORMAT = 1
 _PARTS = "parts"
 _OUTPUTS = ("variants.parquet", "variants.tsv.gz", "skipped.tsv", "summary.json")
 _GENES_PER_PART = 128  # seconds of work on a CPU; never chosen by the cluster, so that any can go on
+_LONG = 1 << 14  # bases of a window that only pretrained networks read: a gene is work enough for a part
 _MUTANTS_WHEN_TIGHT = 64  # computed together once memory has run out; fewer each time that it does again
 _STRONGEST = 5
 
@@ -61,6 +64,8 @@ def variants(
     genes: list[str] | None = None,
     ensemble: list[str] | None = None,
     both_strands: bool = False,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    max_hours: float | None = None,
     workers: int | None = None,
     cpus_per_worker: int = 1,
     gpus_per_worker: float = 0,
@@ -79,6 +84,9 @@ def variants(
         ensemble: more model directories; predictions are the means over all models, with the standard deviation of
             the difference.
         both_strands: average predictions of the window and of its reverse complement.
+        precision: of forward passes of pretrained networks: fp32, or bf16, faster on GPUs, whose rounding can
+            hide small effects.
+        max_hours: refuse to begin what will take longer, by the time that a forward pass is measured to take.
         workers: tasks at a time; as many as the cluster has room for by default.
         cpus_per_worker: of each task.
         gpus_per_worker: of each task; may be a fraction.
@@ -86,7 +94,7 @@ def variants(
     settings = resolved(locals())
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
     members = pack_models([model, *(ensemble or [])])
-    _, info = unpack_ensemble(members)
+    network, info = unpack_ensemble(members)
     promoters = read_promoters(data)
     require_fitting(promoters, info)
     rows = select(promoters, genes)
@@ -94,11 +102,11 @@ def variants(
     opened = Genome(genome)
     source = storage.require_file(variants, "VCF")
     where = storage.require_writable(out)
-    identity = _identity(members, promoters, rows, source, opened, both_strands)
+    identity = _identity(members, promoters, rows, source, opened, both_strands, precision)
     earlier = earlier_run(where, _PARTS, identity)
     with storage.removed_on_error(where), _listing(where / "skipped.tsv") as skip:
         found = find_alleles(read_records(source), opened, promoters, rows.tolist(), skip)
-    parts = _cut(found)
+    parts = _cut(found, identity["genes_per_part"])
     metadata = [_metadata(identity, part, info.targets) for part in parts]
     missing = _missing_parts(where, promoters, parts, metadata)
     if earlier and earlier["complete"] and not missing and all((where / name).exists() for name in _OUTPUTS):
@@ -108,6 +116,9 @@ def variants(
     if missing:
         place = cluster.connect()
         cluster.require_shared(where)  # refuses before anything is written
+    if place and (max_hours is not None or isinstance(network, PretrainedModel)):
+        passes = sum(len(parts[index]) for index in missing) * (1 + both_strands)
+        announce_time(passes, "alleles", members, promoters.tokens[rows[0]], precision, limits, place, max_hours)
     storage.write_json(where / MANIFEST, {**identity, "complete": False})
     sources = {packed.source: packed.checksum for packed in members} | {
         str(locate(data)): promoters.checksum,
@@ -135,7 +146,13 @@ def variants(
 
 
 def _identity(
-    members: list[PackedModel], promoters: Promoters, rows: np.ndarray, source: UPath, genome: Genome, both: bool
+    members: list[PackedModel],
+    promoters: Promoters,
+    rows: np.ndarray,
+    source: UPath,
+    genome: Genome,
+    both: bool,
+    precision: str,
 ) -> dict[str, Any]:
     """Return what must be equal for parts of two runs to belong together."""
     ids = "\n".join(promoters.genes["gene_id"].iloc[rows])
@@ -147,7 +164,8 @@ def _identity(
         "genome": storage.sha256(genome.path),
         "genes_sha256": hashlib.sha256(ids.encode()).hexdigest(),
         "both_strands": both,
-        "genes_per_part": _GENES_PER_PART,
+        "genes_per_part": _GENES_PER_PART if promoters.length <= _LONG else 1,
+        "precision": None if precision == "fp32" else precision,  # None as in manifests that do not know of it
     }
 
 
@@ -160,17 +178,18 @@ def _listing(path: UPath) -> Iterator[Callable[[Record, str, str], None]]:
         yield lambda record, alt, reason: rows.writerow([*record[:3], alt, REASONS[reason]])
 
 
-def _cut(found: Found) -> list[pd.DataFrame]:
+def _cut(found: Found, genes_per_part: int) -> list[pd.DataFrame]:
     """Cut the alleles into parts, each of some genes."""
     if found.alleles.empty:
         return []
-    of_part = found.alleles["gene"].rank(method="dense").astype(int).sub(1) // _GENES_PER_PART
+    of_part = found.alleles["gene"].rank(method="dense").astype(int).sub(1) // genes_per_part
     return [part for _, part in found.alleles.groupby(of_part)]
 
 
 def _metadata(identity: dict[str, Any], part: pd.DataFrame, targets: list[str]) -> dict[str, Any]:
     listed = part.to_csv(index=False).encode()
-    named = {key: identity[key] for key in ("format", "model", "data", "both_strands")}
+    kept = ("format", "model", "data", "both_strands", "precision")
+    named = {key: identity[key] for key in kept}
     return {**named, "targets": targets, "alleles": hashlib.sha256(listed).hexdigest()}
 
 
@@ -247,7 +266,10 @@ def _predict_part(
         return  # written since the driver looked, by another run of the same command
     batch_size = max(1, _MUTANTS_WHEN_TIGHT >> 2 * (tight - 1)) if tight else None
     predicted = [
-        predict_alleles(cluster.loaded_model(packed), tasks, both_strands, batch_size) for packed in members
+        predict_alleles(
+            cluster.loaded_model(packed), tasks, both_strands, batch_size, metadata["precision"] or "fp32"
+        )
+        for packed in members
     ]
     reference, difference = (np.stack(values) for values in zip(*predicted, strict=True))
     if not np.isfinite(reference + difference).all():

@@ -16,7 +16,7 @@ import torch
 from promoter.sequence import BASES, N_TOKEN, reverse_complement
 from promoter.splits import chromosome_folds
 
-BASELINES = ("mean", "composition", "kmers", "kmers_by_distance")
+BASELINES = ("mean", "composition", "kmers", "kmers_by_distance", "embeddings")
 K = 6  # of the k-mers: 2,080 canonical ones, about as many as a small genome has genes
 _FOLDS = 3
 _GENES_AT_ONCE = 500  # bounds the memory of counting
@@ -25,19 +25,25 @@ _FINE = (-0.5, 0.5)  # steps from the best of those
 
 
 def fit_baselines(
-    tokens: np.ndarray, targets: np.ndarray, chroms: pd.Series, learned: np.ndarray
+    tokens: np.ndarray,
+    targets: np.ndarray,
+    chroms: pd.Series,
+    learned: np.ndarray,
+    embedded: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Fit each baseline on the training genes, and predict all genes.
 
     `mean`: the mean of the training genes. `composition`: least squares on GC content, CpG observed over expected
     and the share of N. `kmers`: ridge regression on log(1 + count) of the canonical 6-mers. `kmers_by_distance`:
-    the same, counted apart in the far half of the window, the next quarter and the last.
+    the same, counted apart in the far half of the window, the next quarter and the last. `embeddings`: ridge
+    regression on what a pretrained network makes of the sequences, each entry standardised.
 
     Args:
         tokens: uint8, shape (genes, length).
         targets: float32, shape (genes, targets), without NaN among the training genes.
         chroms: the chromosome of each gene.
         learned: bool, shape (genes,): the training genes.
+        embedded: float32, shape (genes, strands, dim), where there are embeddings; of the first strand.
 
     Returns:
         Name -> float32, shape (genes, targets).
@@ -56,6 +62,10 @@ def fit_baselines(
     folds = _fold_of_gene(chroms[learned])
     for name, count in features.items():
         predicted[name] = ridge(np.log1p(count(tokens)), known, learned, folds)
+    if embedded is not None:
+        forward = embedded[:, 0].astype(np.float64)
+        forward /= forward[learned].std(axis=0) + 1e-12
+        predicted["embeddings"] = ridge(forward, known, learned, folds)
     return {name: values.astype(np.float32) for name, values in predicted.items()}
 
 

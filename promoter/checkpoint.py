@@ -24,6 +24,8 @@ import promoter
 from promoter import storage
 from promoter.errors import InputError
 from promoter.model import CNNConfig, PromoterCNN
+from promoter.networks import Network
+from promoter.pretrained import ARCHITECTURES, PretrainedConfig, PretrainedModel, empty_model
 from promoter.splits import SPLITS, assign
 from promoter.storage import AnyPath
 
@@ -113,7 +115,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def save_model(folder: AnyPath, model: PromoterCNN, info: ModelInfo) -> None:
+def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
     """Write a model directory.
 
     The description is written last and holds the checksum of the weights: a directory left by a
@@ -127,6 +129,8 @@ def save_model(folder: AnyPath, model: PromoterCNN, info: ModelInfo) -> None:
     if len(info.targets) != model.config.n_targets:
         raise ValueError(f"{len(info.targets)} target names for {model.config.n_targets} outputs: {info.targets}")
     where = storage.resolve(folder)
+    if isinstance(model, PretrainedModel):
+        model.end_adapting()  # what is saved is plain weights
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(state)
     genes = _genes_to_bytes(info.split_of_gene)
@@ -134,13 +138,20 @@ def save_model(folder: AnyPath, model: PromoterCNN, info: ModelInfo) -> None:
     del described["split_of_gene"]
     description = {
         "format": FORMAT,
-        "architecture": {"name": _ARCHITECTURE, **_plain(asdict(model.config))},
+        "architecture": _describe(model),
         **described,
         **({"genes_sha256": hashlib.sha256(genes).hexdigest()} if genes else {}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     text = yaml.safe_dump(description, sort_keys=False).encode()
     _write(where, PackedModel(text, weights, str(where), genes))
+
+
+def _describe(model: Network) -> dict[str, Any]:
+    described = {"name": _ARCHITECTURE, **_plain(asdict(model.config))}
+    if isinstance(model, PretrainedModel):
+        described["trunk"] = _plain(model.origin)
+    return described
 
 
 def copy_model(source: AnyPath, target: AnyPath) -> None:
@@ -186,7 +197,7 @@ def _model_folders(where: UPath) -> list[UPath]:
     return [one for one in inside if (one / DESCRIPTION).exists()] or [where]
 
 
-def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tuple[PromoterCNN, ModelInfo]:
+def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tuple[Network, ModelInfo]:
     """Build the model, in evaluation mode on `device`, and its description.
 
     Raises:
@@ -211,7 +222,12 @@ def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tup
         name = architecture.pop("name")
         length = info.window["length"]
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in architecture.items()}
-        model = PromoterCNN(CNNConfig(**values), length=length) if name == _ARCHITECTURE else None
+        model: Network | None = None
+        if name == _ARCHITECTURE:
+            model = PromoterCNN(CNNConfig(**values), length=length)
+        elif name in ARCHITECTURES:
+            trunk = values.pop("trunk")
+            model = empty_model(PretrainedConfig(name=name, **values), length or 0, trunk)
         if model is not None and len(info.targets) != model.config.n_targets:
             raise ValueError(f"{len(info.targets)} targets for {model.config.n_targets} outputs")
     except (KeyError, TypeError, ValueError) as error:
@@ -231,7 +247,7 @@ def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tup
     return model.to(device).eval(), info
 
 
-def unpack_ensemble(members: Sequence[PackedModel]) -> tuple[PromoterCNN, ModelInfo]:
+def unpack_ensemble(members: Sequence[PackedModel]) -> tuple[Network, ModelInfo]:
     """Build the first of some models, and the description that holds for all of them together.
 
     Its split says what the ensemble knows of a chromosome: `train` where any member learned from it, else `val`
@@ -266,7 +282,7 @@ def unpack_ensemble(members: Sequence[PackedModel]) -> tuple[PromoterCNN, ModelI
     return model, replace(info, split=split, split_of_gene=of_gene)
 
 
-def load_model(folder: AnyPath, device: str | torch.device = "cpu") -> PromoterCNN:
+def load_model(folder: AnyPath, device: str | torch.device = "cpu") -> Network:
     """Load a model that `save_model` wrote.
 
     Args:

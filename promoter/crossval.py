@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.networks import Learner, NetworkConfig, new_learner
+from promoter.pretrained import PackedTrunk
 from promoter.training import Examples, TrainingConfig, TrainingState, epochs, take_best
 
 Metric = Literal["pearson", "mse"]
@@ -31,30 +32,32 @@ class CrossValidation:
         seeds: networks a fold.
         device: of all.
         saved: what `to_bytes` returned, to go on from.
+        trunk: of a pretrained network; None for a head that is trained on embeddings.
     """
 
     def __init__(
         self,
         examples: Examples,
         fold_of_gene: np.ndarray,
-        model: CNNConfig,
+        model: NetworkConfig,
         training: TrainingConfig,
         metric: Metric = "pearson",
         seeds: int = 1,
         device: str | torch.device = "cpu",
         saved: bytes | None = None,
+        trunk: PackedTrunk | None = None,
     ) -> None:
         self.folds, self.seeds, self.metric = int(fold_of_gene.max()) + 1, seeds, metric
         self.training = training
         members = [(fold, seed) for fold in range(self.folds) for seed in range(seeds)]
         self.states = [TrainingState() for _ in members] if saved is None else _unpack(saved)
-        self.networks: list[PromoterCNN] = []
+        self.networks: list[Learner] = []
         self._learned: list[Examples] = []
         self._steps: list[Iterator[TrainingState]] = []
         for (fold, seed), state in zip(members, self.states, strict=True):
             recipe = replace(training, seed=training.seed + seed)
             torch.manual_seed(recipe.seed)
-            network = PromoterCNN(model, length=examples.tokens.shape[1])
+            network = new_learner(model, examples.tokens.shape[-1], trunk)
             held_out = fold_of_gene == fold
             learned, validated = (
                 Examples(examples.tokens[some], examples.targets[some]) for some in (~held_out, held_out)
@@ -92,7 +95,7 @@ class CrossValidation:
         torch.save([vars(state) for state in self.states], buffer)
         return buffer.getvalue()
 
-    def best_networks(self) -> list[PromoterCNN]:
+    def best_networks(self) -> list[Learner]:
         """Return each network with its best epoch's weights, in original units; ends the training."""
         for network, state, learned in zip(self.networks, self.states, self._learned, strict=True):
             take_best(network, state, learned)

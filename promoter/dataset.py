@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,8 @@ from promoter.storage import AnyPath
 
 FILE_NAME = "promoters.parquet"
 FORMAT = 1
+_BYTES_PER_CHUNK = 1 << 30
+_WIDE, _NEAR = 1 << 14, 2000  # bases
 GENE_SCHEMA = pa.schema(
     [
         ("gene_id", pa.string()),
@@ -68,8 +70,8 @@ class Promoters:
 
 def write_promoters(folder: AnyPath, promoters: Promoters) -> UPath:
     """Write `promoters.parquet` into `folder`, whole or not at all, and return its path."""
-    columns = [
-        pa.array(promoters.genes[name], type=kind)
+    columns: list[pa.Array | pa.ChunkedArray] = [
+        _column(promoters.genes[name], kind, promoters.length)
         for name, kind in zip(GENE_SCHEMA.names, GENE_SCHEMA.types, strict=True)
     ]
     fields = list(GENE_SCHEMA)
@@ -80,6 +82,18 @@ def write_promoters(folder: AnyPath, promoters: Promoters) -> UPath:
     metadata = {"format": FORMAT, **promoters.metadata, "targets": promoters.target_names}
     storage.write_table(path, pa.table(columns, schema=pa.schema(fields)), metadata)
     return path
+
+
+def _column(values: pd.Series, kind: pa.DataType, length: int) -> pa.ChunkedArray:
+    """Return a column in chunks: an Arrow array of text ends at 2 GB, 11,000 windows of 200 kb."""
+    at_a_time = max(1, _BYTES_PER_CHUNK // max(length, 1))
+    # as objects: pandas' own text keeps the whole column with each slice
+    plain = values.astype(object) if kind == pa.string() else values
+    chunks = [
+        pa.array(plain.iloc[i : i + at_a_time], type=kind, from_pandas=True)
+        for i in range(0, max(len(values), 1), at_a_time)
+    ]
+    return pa.chunked_array(chunks)
 
 
 def locate(data: AnyPath) -> UPath:
@@ -141,6 +155,33 @@ def select(
     if not chosen.any():
         raise InputError(f"no gene is left by --genes and --split {split}; choose others")
     return np.flatnonzero(chosen)
+
+
+def narrow(genes: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
+    """Return genes with the `sequence`, `start` and `end` of a stretch of their windows.
+
+    Args:
+        genes: columns `sequence`, `start`, `end`, `strand`; sequences of one length.
+        first: base of the window, 5'→3' along the gene, where the stretch begins.
+        last: base before which it ends.
+    """
+    minus = genes["strand"] == "-"
+    start = (genes["start"] + first).where(~minus, genes["end"] - last)
+    return genes.assign(sequence=genes["sequence"].str[first:last], start=start, end=start + last - first)
+
+
+def near_tss(promoters: Promoters) -> Promoters:
+    """Return the 2,000 bases before each TSS where the windows are far wider, as for pretrained networks.
+
+    What compares promoters, and plain models of them, has to do with these: in windows of 200 kb neighbours share
+    most, and repeats relate every gene to every other.
+    """
+    window = promoters.metadata.get("window") or {}
+    upstream = window.get("upstream")
+    if promoters.length <= _WIDE or upstream is None or upstream < _NEAR:
+        return promoters
+    metadata = promoters.metadata | {"window": {"upstream": _NEAR, "downstream": 0}}
+    return replace(promoters, genes=narrow(promoters.genes, upstream - _NEAR, upstream), metadata=metadata)
 
 
 def _read_parquet(path: UPath) -> Promoters:

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from promoter.dataset import Promoters
+from promoter.dataset import Promoters, near_tss
 from promoter.sequence import N_TOKEN, reverse_complement
 from promoter.splits import SPLITS
 
@@ -44,6 +44,7 @@ def related_pairs(promoters: Promoters, threshold: float = THRESHOLD) -> pd.Data
         directions of the genes. `kind`: "identical" (the whole window, or its reverse complement), else
         "overlapping" (by a base or more), else "similar".
     """
+    promoters = near_tss(promoters)
     similar, overlapping = similar_pairs(promoters.tokens, threshold), overlapping_pairs(promoters.genes)
     pairs = similar.merge(overlapping, how="outer", on=["i", "j"], suffixes=("", "_of_overlap"), sort=True)
     identical = pairs["identical"].eq(True)  # where there is none, the pair does but overlap

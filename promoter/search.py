@@ -30,6 +30,8 @@ from optuna.distributions import (
 
 from promoter.errors import InputError
 from promoter.model import CNNConfig
+from promoter.networks import NetworkConfig
+from promoter.pretrained import PretrainedConfig
 from promoter.training import TrainingConfig
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -53,7 +55,16 @@ DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "model.dropout": {"low": 0.0, "high": 0.5},
     "model.crop": {"choices": [None, 250, 500, 1000]},
 }
+PRETRAINED_SPACE: dict[str, dict[str, Any]] = {
+    "training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
+    "training.weight_decay": {"low": 1e-6, "high": 1e-1, "log": True},
+    "training.batch_size": {"choices": [16, 32, 64]},
+    "model.head": {"choices": ["linear", "mlp"]},
+    "model.dropout": {"low": 0.0, "high": 0.5},
+}
 _PER_BLOCK = ("channels", "kernel_sizes", "pool_sizes")
+_FIXED = {"name", "weights", "revision", "adapt"}  # of a pretrained network
+_OURS = {"model.n_targets", "training.seed"}  # the data's, and the search's own
 _DRAWS = 1000  # of a combination, before it is given up that any is valid
 _MOST_POINTS = 100_000  # of a grid
 _LEAST_TRIALS = 4  # to fit the forest to
@@ -68,7 +79,7 @@ class Settings:
     """A point of the space: the values drawn, by name, and the configurations that they make."""
 
     drawn: dict[str, Any]
-    model: CNNConfig
+    model: NetworkConfig
     training: TrainingConfig
 
 
@@ -88,16 +99,16 @@ class SearchSpace:
     """
 
     space: Space
-    model: CNNConfig
+    model: NetworkConfig
     training: TrainingConfig
-    check: Callable[[CNNConfig, TrainingConfig], None]
+    check: Callable[[NetworkConfig, TrainingConfig], None]
 
     def __post_init__(self) -> None:
         """Check it."""
         if not self.space:
             raise InputError("the search space is empty; give at least one setting")
         for name, domain in self.space.items():
-            _require_known(name, self.space)
+            _require_known(name, self.space, self.model)
             _distribution(name, domain)
         self._require_blocks()
         study = new_study("random", "maximize", seed=0)
@@ -144,14 +155,14 @@ class SearchSpace:
                 per_block.setdefault(field, {})[int(index[0])] = value
             elif name != BLOCKS:
                 groups[group][field] = tuple(value) if isinstance(value, list) else value
-        blocks = drawn.get(BLOCKS, len(groups["model"]["channels"]))
-        for field in _PER_BLOCK:
+        blocks = drawn.get(BLOCKS, self._blocks)
+        for field in _PER_BLOCK if self._blocks else ():
             wanted = blocks - (field == "pool_sizes")
             values = dict(enumerate(groups["model"][field])) | per_block.get(field, {})
             if BLOCKS in drawn or field in per_block:
                 groups["model"][field] = tuple(values[i] for i in range(wanted))
         try:
-            model, training = CNNConfig(**groups["model"]), TrainingConfig(**groups["training"])
+            model, training = type(self.model)(**groups["model"]), TrainingConfig(**groups["training"])
         except TypeError as error:
             raise InputError(f"settings {dict(drawn)}: a value has the wrong type ({error})") from error
         self.check(model, training)
@@ -196,8 +207,13 @@ class SearchSpace:
         _, field, *index = name.split(".")
         if not index:
             return True
-        blocks = drawn.get(BLOCKS, len(self.model.channels))
+        blocks = drawn.get(BLOCKS, self._blocks)
         return int(index[0]) < blocks - (field == "pool_sizes")
+
+    @property
+    def _blocks(self) -> int:
+        """Return how many blocks the network has that the space says nothing of; 0 for one that has none."""
+        return len(self.model.channels) if isinstance(self.model, CNNConfig) else 0
 
     def _require_blocks(self) -> None:
         """Refuse a number of blocks for which the network's lists are too short."""
@@ -273,12 +289,20 @@ def _finished(space: SearchSpace, drawn: Mapping[str, Any], score: float) -> opt
     return optuna.create_trial(params=params, distributions=distributions, value=score)
 
 
-def _require_known(name: str, space: Space) -> None:
+def _require_known(name: str, space: Space, model: NetworkConfig) -> None:
     """Refuse a setting that is not one, or that is given twice."""
-    known = {f"model.{one.name}" for one in fields(CNNConfig)} | {
+    known = {f"model.{one.name}" for one in fields(model)} | {
         f"training.{one.name}" for one in fields(TrainingConfig)
     }
-    known -= {"model.n_targets", "training.seed"}  # the data's, and the search's own
+    if isinstance(model, PretrainedConfig):
+        fixed = _FIXED | ({"tss_bins"} if model.adapt == "head" else set())  # embeddings are computed once
+        known -= {f"model.{one}" for one in fixed}
+        if name not in known:
+            raise InputError(
+                f"search space: {name!r} is not to be searched with --model.name {model.name} and --model.adapt "
+                f"{model.adapt}; there are {', '.join(sorted(known - _OURS))}"
+            )
+    known -= _OURS
     per_block = {f"model.{field}" for field in _PER_BLOCK}
     whole, _, index = name.rpartition(".")
     if whole in per_block and index.isdigit():

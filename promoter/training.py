@@ -12,7 +12,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -26,7 +26,9 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from promoter import metrics
 from promoter.errors import InputError
 from promoter.model import CNNConfig, PromoterCNN, evaluating
+from promoter.networks import Learner, NetworkConfig
 from promoter.precision import full_float32
+from promoter.pretrained import PretrainedModel, genes_per_pass
 from promoter.sequence import N_TOKEN, one_hot, reverse_complement
 
 _GENES_FOR_STATISTICS = 512  # enough that their sampling error does not show in a validation loss
@@ -96,7 +98,11 @@ class TrainingConfig:
 
 
 class Examples(NamedTuple):
-    """Promoters with targets: `tokens` uint8 (N, length), `targets` float32 (N, targets) in original units."""
+    """Promoters with targets: `tokens` uint8 (N, length), `targets` float32 (N, targets) in original units.
+
+    For a `PretrainedHead` the tokens are embeddings: float32 (N, 1 or 2, dim), of the sequence and, where it is to
+    be shown reverse-complemented too, of its reverse complement.
+    """
 
     tokens: np.ndarray
     targets: np.ndarray
@@ -166,7 +172,7 @@ def standardisation(targets: np.ndarray) -> _Standardisation:
 
 
 def fit(
-    model: PromoterCNN,
+    model: Learner,
     train: Examples,
     val: Examples,
     config: TrainingConfig | None = None,
@@ -208,16 +214,18 @@ def fit(
     return state
 
 
-def take_best(model: PromoterCNN, state: TrainingState, train: Examples) -> None:
+def take_best(model: Learner, state: TrainingState, train: Examples) -> None:
     """Leave in `model` the best epoch's weights, returning original units; closes what `epochs` began."""
     state.model = copy.deepcopy(state.model)  # until here these were the model's own tensors
-    model.load_state_dict(state.best_model)
+    _load_trained(model, state.best_model)
+    if isinstance(model, PretrainedModel):
+        model.end_adapting()
     scale = standardisation(train.targets)
     model.rescale_output(scale.mean.tolist(), scale.sd.tolist())
 
 
 def epochs(
-    model: PromoterCNN,
+    model: Learner,
     train: Examples,
     val: Examples,
     config: TrainingConfig | None = None,
@@ -236,6 +244,8 @@ def epochs(
     require_enough_genes(len(train.tokens), len(val.tokens), config, least // 2)
     require_orientation(model.config, config)
     device = torch.device(device)
+    if isinstance(model, PretrainedModel):
+        model.begin_adapting()
     model.to(device)
     scale = standardisation(train.targets)
     steps = len(batch_bounds(len(train.tokens), config.batch_size, least))
@@ -293,12 +303,19 @@ def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: 
         )
 
 
-def require_orientation(model: CNNConfig, config: TrainingConfig) -> None:
-    """Refuse to turn promoters round where the network is to learn where in them a motif stands.
+def require_orientation(model: NetworkConfig, config: TrainingConfig) -> None:
+    """Refuse to show promoters in ways that the network cannot learn from.
 
     Raises:
-        InputError: several bins, and reverse complements.
+        InputError: several bins, and reverse complements; or shifts of what is embedded once.
     """
+    if not isinstance(model, CNNConfig):
+        if model.adapt == "head" and config.jitter:
+            raise InputError(
+                f"--training.jitter {config.jitter} with --model.adapt head: embeddings are computed once, of "
+                "sequences as they are; give --training.jitter 0, or --model.adapt lora"
+            )
+        return
     if model.bins > 1 and config.reverse_complement > 0:
         raise InputError(
             f"--model.bins {model.bins} with --training.reverse_complement {config.reverse_complement:g}: a "
@@ -372,7 +389,7 @@ class _Learner:
     """The network with its optimiser and schedule."""
 
     def __init__(
-        self, model: PromoterCNN, config: TrainingConfig, device: torch.device, world: _World, steps: int
+        self, model: Learner, config: TrainingConfig, device: torch.device, world: _World, steps: int
     ) -> None:
         """`steps`: of the optimiser in an epoch."""
         self.model, self.config, self.device = model, config, device
@@ -385,12 +402,18 @@ class _Learner:
                 # Buffers are averaged once an epoch instead of being overwritten by rank 0's at each step.
                 self.wrapped = DistributedDataParallel(self.forward, broadcast_buffers=False)
         self.world = world
-        self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        groups: Any = (
+            model.parameter_groups(config.learning_rate)
+            if isinstance(model, PretrainedModel)
+            else model.parameters()
         )
+        self.optimizer = torch.optim.Adam(
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        highest = [group["lr"] for group in self.optimizer.param_groups]
         # Smith and Topin 2018, arXiv:1708.07120
         self.cycle = (
-            OneCycleLR(self.optimizer, config.learning_rate, total_steps=config.epochs * steps)
+            OneCycleLR(self.optimizer, highest, total_steps=config.epochs * steps)
             if config.schedule == "one_cycle"
             else None
         )
@@ -398,7 +421,7 @@ class _Learner:
         self.scheduler = self.cycle or plateau
 
     def load(self, state: TrainingState) -> None:
-        self.model.load_state_dict(state.model)
+        _load_trained(self.model, state.model)
         self.optimizer.load_state_dict(state.optimizer)
         self.scheduler.load_state_dict(state.scheduler)
 
@@ -417,6 +440,8 @@ class _Learner:
         shifts all predictions: validation losses of ten times the true one. "Precise BN": Wu and Johnson
         2021, arXiv:2105.07576, section 3.
         """
+        if not isinstance(self.model, PromoterCNN):
+            return  # those of a pretrained network stay as they are
         norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -436,20 +461,38 @@ class _Learner:
         total_T = torch.zeros(self.model.config.n_targets, dtype=torch.float64, device=self.device)
         genes = 0
         for batch in batches:
-            with _autocast(self.device, self.config.precision):
-                predicted_BT = self.wrapped(one_hot(batch.tokens))
-            error_T = (predicted_BT.float() - batch.targets).square().sum(dim=0)
-            # DDP takes the mean over workers, whose shares may differ by a gene: weight by the global batch.
-            loss = error_T.mean() * (self.world.size / batch.global_size)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            passes = self._passes(batch)
+            for index, some in enumerate(passes):
+                with self._summing(last=index == len(passes) - 1):
+                    with _autocast(self.device, self.config.precision):
+                        predicted_BT = self.wrapped(_input(some.tokens))
+                    error_T = (predicted_BT.float() - some.targets).square().sum(dim=0)
+                    # DDP takes the mean over workers, whose shares may differ by a gene: weight by the global
+                    # batch.
+                    loss = error_T.mean() * (self.world.size / batch.global_size)
+                    loss.backward()
+                total_T += error_T.detach()  # read once an epoch: reading each step would stall a GPU
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
             self.optimizer.step()
             if self.cycle is not None:
                 self.cycle.step()
-            total_T += error_T.detach()  # read once an epoch: reading each step would stall a GPU
             genes += batch.global_size
         return (self.world.sum(total_T) / genes).cpu().numpy()
+
+    def _passes(self, batch: _Batch) -> list[_Batch]:
+        """Cut a batch into what fits into memory; without batch norms to be trained the gradient is the same."""
+        if not isinstance(self.model, PretrainedModel):
+            return [batch]
+        size = genes_per_pass(batch.tokens.shape[1], len(batch.tokens))
+        cut = zip(batch.tokens.split(size), batch.targets.split(size), strict=True)
+        return [_Batch(tokens, targets, batch.global_size) for tokens, targets in cut]
+
+    def _summing(self, last: bool) -> AbstractContextManager[None]:
+        """Let DDP average the gradients once a batch, after its last pass."""
+        if last or not isinstance(self.wrapped, DistributedDataParallel):
+            return nullcontext()
+        return self.wrapped.no_sync()
 
 
 class _Batch(NamedTuple):
@@ -468,7 +511,7 @@ class _Batches:
         config: TrainingConfig,
         device: torch.device,
         world: _World,
-        network: CNNConfig,
+        network: NetworkConfig,
         least: int,
     ) -> None:
         self.least = least
@@ -490,6 +533,10 @@ class _Batches:
         for start, stop in batch_bounds(n, config.batch_size, self.least):
             mine = slice(start + self.world.rank, stop, self.world.size)
             rows = order[mine]
+            if self.tokens_NL.is_floating_point():  # embeddings (genes, strands, dim)
+                strand = flip[mine].long()
+                yield _Batch(self.tokens_NL[rows, strand], self.targets_NT[rows], stop - start)
+                continue
             tokens_BL = augment(self.tokens_NL[rows], flip[mine], shift[mine] if jitter else None, self.crop)
             yield _Batch(tokens_BL, self.targets_NT[rows], stop - start)
 
@@ -534,11 +581,16 @@ def _predict(
     rank, size = (world.rank, world.size) if world else (0, 1)
     outputs: Tensor | None = None
     with evaluating(model), _autocast(device, precision):
-        for index, start in enumerate(range(0, len(tokens), _GENES_PER_PREDICTION)):
+        # so many, whatever the network, that results do not depend on how the genes are dealt out
+        genes = (
+            _GENES_PER_PREDICTION if tokens.ndim > 2 else genes_per_pass(tokens.shape[1], _GENES_PER_PREDICTION)
+        )
+        for index, start in enumerate(range(0, len(tokens), genes)):
             if index % size != rank and outputs is not None:
                 continue  # the first batch is for all: it tells the number of targets
-            rows = slice(start, start + _GENES_PER_PREDICTION)
-            predicted_BT = model(one_hot(torch.tensor(tokens[rows], device=device))).float()
+            rows = slice(start, start + genes)
+            some = tokens[rows, 0] if tokens.ndim > 2 else tokens[rows]
+            predicted_BT = model(_input(torch.tensor(some, device=device))).float()
             if outputs is None:
                 outputs = torch.zeros(len(tokens), predicted_BT.shape[-1], device=device)
             if index % size == rank:
@@ -576,12 +628,30 @@ def _advance(state: TrainingState, record: dict[str, float], learner: _Learner) 
     better = all(record["val_loss"] < earlier["val_loss"] for earlier in state.history)
     state.epoch = int(record["epoch"])
     state.history.append(record)
-    state.model = learner.model.state_dict()
+    state.model = _trained(learner.model)
     state.optimizer = learner.optimizer.state_dict()
     state.scheduler = learner.scheduler.state_dict()
     if better:
         state.best_epoch = state.epoch
         state.best_model = copy.deepcopy(state.model)
+
+
+def _input(tokens: Tensor) -> Tensor:
+    """Return what a network is given: one-hot sequences, or embeddings as they are."""
+    return tokens if tokens.is_floating_point() else one_hot(tokens)
+
+
+def _trained(model: nn.Module) -> dict[str, Any]:
+    """Return the weights, of a network that is frozen in part those that are not: the others need not be saved."""
+    state = model.state_dict()
+    learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    frozen = any(not parameter.requires_grad for parameter in model.parameters())
+    return {name: value for name, value in state.items() if name in learned} if frozen else state
+
+
+def _load_trained(model: nn.Module, state: dict[str, Any]) -> None:
+    frozen = any(not parameter.requires_grad for parameter in model.parameters())
+    model.load_state_dict(state, strict=not frozen)
 
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,8 @@ from promoter.errors import InputError
 from promoter.genome import Genome, match_chromosomes, window
 from promoter.ism import saturation_mutagenesis
 from promoter.ism.incremental import operations
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.model import CNNConfig
+from promoter.networks import Network, NetworkConfig
 from promoter.sequence import BASES, encode, reverse_complement
 from promoter.storage import AnyPath
 from promoter.training import predict
@@ -56,6 +57,8 @@ REASONS = {
 }
 _BLOCK = 1 << 18  # bases read from the genome at a time; records mostly come in order
 _BLOCKS = 64
+_WINDOWS = 32  # a batch of predictions
+_BASES_AT_A_TIME = 1 << 28  # of rebuilt windows in memory
 # A mutant's share of saturation mutagenesis reaches about half the speed of a forward pass, operation by operation
 _SLOWER = 2.0
 _SYMBOLIC = re.compile(r"[<>\[\]*.]")
@@ -324,7 +327,11 @@ def task_of(genome: Genome, chrom: str, tokens: np.ndarray, place: Place, change
 
 
 def predict_alleles(
-    model: PromoterCNN, tasks: Sequence[Task], both_strands: bool = False, batch_size: int | None = None
+    model: Network,
+    tasks: Sequence[Task],
+    both_strands: bool = False,
+    batch_size: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict what alleles do.
 
@@ -336,12 +343,14 @@ def predict_alleles(
         tasks: a gene each.
         both_strands: average with what the model says of the reverse complement.
         batch_size: of saturation mutagenesis; chosen by default.
+        precision: of forward passes: fp32, or bf16, whose rounding, 1e-2 of a prediction, can hide small effects.
 
     Returns:
         Predictions of the unchanged window, and differences of the changed to them: float32, shape (alleles,
         targets) each, alleles in the order of the tasks.
     """
-    rebuilt, owner = [], []
+    rebuilt: list[tuple[Task, Change]] = []
+    owner = []
     by_ism: dict[int, list[tuple[int, Change]]] = {}  # of a task, its alleles that ISM scores
     allele = 0
     for number, task in enumerate(tasks):
@@ -351,13 +360,12 @@ def predict_alleles(
             if together and change.is_snv:
                 by_ism.setdefault(number, []).append((allele, change))
             else:
-                rebuilt.append(rebuild(task.around, task.first, change, task.place))
+                rebuilt.append((task, change))
                 owner.append((allele, number))
             allele += 1
     references = np.stack([task.tokens for task in tasks])
     strands = [False, True] if both_strands else [False]
-    every = np.concatenate([references, np.stack(rebuilt)]) if rebuilt else references
-    predicted = np.stack([predict(model, _turned(every, turn)) for turn in strands]).mean(axis=0)
+    predicted = _predict_windows(model, references, rebuilt, strands, precision)
     reference = predicted[np.repeat(np.arange(len(tasks)), [len(task.changes) for task in tasks])]
     difference = np.empty_like(reference)
     if owner:
@@ -371,6 +379,28 @@ def predict_alleles(
         for (row, change), offset in zip(snvs, offsets, strict=True):
             difference[row] = scores[:, _base(change, place), offset - low]
     return reference, difference
+
+
+def _predict_windows(
+    model: Network,
+    references: np.ndarray,
+    rebuilt: Sequence[tuple[Task, Change]],
+    strands: Sequence[bool],
+    precision: Literal["fp32", "bf16"],
+) -> np.ndarray:
+    """Predict the unchanged windows, then the rebuilt: (windows, targets), the mean over the strands."""
+    # whole batches of predictions at a time, so that their results do not depend on where the cuts are
+    at_a_time = max(_WINDOWS, _BASES_AT_A_TIME // references.shape[1] // _WINDOWS * _WINDOWS)
+    found = []
+    for start in range(0, len(references) + len(rebuilt), at_a_time):
+        first = max(0, start - len(references))
+        last = max(0, start + at_a_time - len(references))
+        changed = [rebuild(task.around, task.first, change, task.place) for task, change in rebuilt[first:last]]
+        some = np.concatenate([references[start : start + at_a_time], *([np.stack(changed)] if changed else [])])
+        found.append(
+            np.stack([predict(model, _turned(some, turn), precision=precision) for turn in strands]).mean(axis=0)
+        )
+    return np.concatenate(found)
 
 
 def table_of(
@@ -416,7 +446,9 @@ def table_of(
     return pa.table(columns)
 
 
-def _worthwhile(config: CNNConfig, task: Task, snvs: Sequence[Change]) -> bool:
+def _worthwhile(config: NetworkConfig, task: Task, snvs: Sequence[Change]) -> bool:
+    if not isinstance(config, CNNConfig):
+        return False  # each mutant is a whole pass
     length = len(task.tokens)
     offsets = [_offset(change, task.place) for change in snvs]
     span = max(offsets) + 1 - min(offsets)
@@ -436,7 +468,7 @@ def _forward_operations(config: CNNConfig, length: int) -> float:
 
 
 def _scores(
-    model: PromoterCNN,
+    model: Network,
     tokens: np.ndarray,
     positions: tuple[int, int],
     strands: Sequence[bool],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,13 @@ _BASES_PER_BATCH = {"cpu": 1 << 15, "cuda": 1 << 21}
 
 
 @torch.inference_mode()
-def score_substitutions(model: nn.Module, tokens_NL: Tensor, batch_size: int | None = None) -> Tensor:
+def score_substitutions(
+    model: nn.Module,
+    tokens_NL: Tensor,
+    batch_size: int | None = None,
+    positions: tuple[int, int] | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> Tensor:
     """Score every single-base substitution.
 
     Args:
@@ -22,13 +30,17 @@ def score_substitutions(model: nn.Module, tokens_NL: Tensor, batch_size: int | N
             `tokens_NL`; run in evaluation mode and left in the mode it had.
         tokens_NL: uint8, shape (N, length).
         batch_size: mutants in one forward pass; by default chosen by length and device.
+        positions: (start, end) of the bases to change; all when None.
+        precision: fp32, or bf16 for mixed precision, whose rounding, 1e-2 of a prediction, can hide small effects.
 
     Returns:
-        float32, shape (N, targets, 4, length): f(sequence with base at position) - f(sequence).
+        float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence).
     """
+    stretch = positions or (0, tokens_NL.shape[1])
     batch_size = batch_size or mutants_per_batch(tokens_NL.shape[1], tokens_NL.device)
-    with evaluating(model):
-        return torch.stack([_score_one(model, one_L, batch_size) for one_L in tokens_NL])
+    autocast = torch.autocast(tokens_NL.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    with evaluating(model), autocast:
+        return torch.stack([_score_one(model, one_L, batch_size, stretch) for one_L in tokens_NL])
 
 
 def mutants_per_batch(length: int, device: torch.device) -> int:
@@ -36,16 +48,17 @@ def mutants_per_batch(length: int, device: torch.device) -> int:
     return max(1, _BASES_PER_BATCH.get(device.type, 1 << 15) // length)
 
 
-def _score_one(model: nn.Module, reference_L: Tensor, batch_size: int) -> Tensor:
-    """Score one sequence -> (targets, 4, length)."""
+def _score_one(model: nn.Module, reference_L: Tensor, batch_size: int, stretch: tuple[int, int]) -> Tensor:
+    """Score one sequence -> (targets, 4, stretch)."""
+    start, end = stretch
     reference_T = _outputs(model, reference_L[None])[0]
     bases, positions = torch.nonzero(
-        reference_L[None] != torch.arange(len(BASES), device=reference_L.device)[:, None], as_tuple=True
+        reference_L[None, start:end] != torch.arange(len(BASES), device=reference_L.device)[:, None], as_tuple=True
     )
-    scores = torch.zeros(len(reference_T), len(BASES), len(reference_L), device=reference_L.device)
+    scores = torch.zeros(len(reference_T), len(BASES), end - start, device=reference_L.device)
     for base_B, position_B in zip(bases.split(batch_size), positions.split(batch_size), strict=True):
         mutants_BL = reference_L.repeat(len(base_B), 1)
-        mutants_BL[torch.arange(len(base_B)), position_B] = base_B.to(mutants_BL.dtype)
+        mutants_BL[torch.arange(len(base_B)), start + position_B] = base_B.to(mutants_BL.dtype)
         scores[:, base_B, position_B] = (_outputs(model, mutants_BL) - reference_T).T
     return scores
 

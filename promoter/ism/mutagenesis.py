@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from promoter.ism import foreign, incremental
+from promoter.ism import foreign, full, incremental
 from promoter.model import PromoterCNN
 from promoter.precision import full_float32
+from promoter.pretrained import PretrainedModel
 from promoter.sequence import encode
 
 _log = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ def saturation_mutagenesis(
 ) -> np.ndarray:
     """Score every single-base substitution of every sequence.
 
-    A `PromoterCNN` is scored incrementally (`promoter.ism.incremental`), any other model by tangermeme
+    A `PromoterCNN` is scored incrementally (`promoter.ism.incremental`), a pretrained network by whole forward
+    passes (`promoter.ism.full`: a mutation reaches all that its attention reads), any other model by tangermeme
     (`promoter.ism.foreign`); which, is logged. Where a GPU runs out of memory, fewer are scored at a time.
 
     Args:
@@ -43,7 +45,7 @@ def saturation_mutagenesis(
         batch_size: mutants computed together; by default chosen by model, length, device and its free memory.
         positions: (start, end) of the bases to change, 0-based, half-open; all by default.
         precision: of a `PromoterCNN`'s matrix products: fp32, exact to 1e-5 of a sequence's largest |score|,
-            or bf16, off by some 1e-2 of it.
+            or bf16, off by some 1e-2 of it; of a pretrained network mixed precision, off by 1e-2 of a prediction.
 
     Returns:
         float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence), bases in
@@ -62,13 +64,15 @@ def saturation_mutagenesis(
     if positions is not None and not 0 <= positions[0] < positions[1] <= length:
         raise ValueError(f"positions {positions} must be (start, end) with 0 <= start < end <= {length}")
     model.to(device)
-    incrementally = isinstance(model, PromoterCNN)
-    _log.info("saturation mutagenesis: %s", "incremental" if incrementally else "through tangermeme")
+    way = {PromoterCNN: "incremental", PretrainedModel: "whole passes"}.get(type(model), "through tangermeme")
+    _log.info("saturation mutagenesis: %s", way)
 
     def score(some_NL: np.ndarray, size: int | None) -> np.ndarray:
         some = torch.tensor(some_NL, device=device)
         if isinstance(model, PromoterCNN):
             return incremental.score_substitutions(model, some, size, positions, precision).cpu().numpy()
+        if isinstance(model, PretrainedModel):
+            return full.score_substitutions(model, some, size, positions, precision).cpu().numpy()
         return foreign.score_substitutions(model, some, size, positions).cpu().numpy()
 
     at_a_time = max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length)

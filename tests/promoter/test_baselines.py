@@ -129,3 +129,18 @@ def test_ridge_reaches_on_yeast_what_it_reached_elsewhere(yeast: Path) -> None:
     assert r["kmers"] == pytest.approx(0.384, abs=SE)
     assert r["kmers_by_distance"] == pytest.approx(0.47, abs=SE)  # with distance the wider window costs nothing
     assert r["composition"] < 0.2
+
+
+def test_ridge_on_embeddings_learns_what_is_linear_in_them() -> None:
+    rng = np.random.default_rng(5)
+    embedded = rng.normal(size=(240, 2, 30)).astype(np.float32) * np.logspace(-3, 3, 30, dtype=np.float32)
+    weights = rng.normal(size=30) / np.logspace(
+        -3, 3, 30
+    )  # each entry matters as much as another, once standardised
+    targets = (embedded[:, 0] @ weights)[:, None].astype(np.float32)
+    tokens = rng.integers(0, 4, (240, 60)).astype(np.uint8)
+    chroms = pd.Series(np.repeat(["a", "b", "c", "d"], 60))
+    learned = (chroms != "d").to_numpy()
+    predicted = fit_baselines(tokens, targets, chroms, learned, embedded)["embeddings"]
+    assert np.corrcoef(predicted[~learned, 0], targets[~learned, 0])[0, 1] > 0.98
+    assert "embeddings" not in fit_baselines(tokens, targets, chroms, learned)

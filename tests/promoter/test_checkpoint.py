@@ -29,6 +29,7 @@ from promoter.checkpoint import (
 )
 from promoter.errors import InputError
 from promoter.model import CNNConfig, PromoterCNN
+from promoter.networks import Network
 from promoter.sequence import encode, one_hot
 
 DATA = Path(__file__).parents[1] / "data"
@@ -59,7 +60,7 @@ def network(config: CNNConfig = CONFIG) -> PromoterCNN:
 
 
 @torch.no_grad()
-def predictions(model: PromoterCNN) -> torch.Tensor:
+def predictions(model: Network) -> torch.Tensor:
     return model(one_hot(np.random.default_rng(2).integers(0, 5, (9, LENGTH)).astype(np.uint8)))
 
 

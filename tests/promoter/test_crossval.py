@@ -83,5 +83,5 @@ def test_the_genes_of_a_fold_are_not_learned_from(examples: Examples) -> None:
     for some in (examples, changed):
         trial = CrossValidation(some, FOLDS, TWO, replace(TRAINING, epochs=1))
         trial.advance()
-        weights.append(trial.best_networks()[0].blocks[0].get_submodule("conv").weight)
+        weights.append(trial.best_networks()[0].get_parameter("blocks.0.conv.weight"))
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from files import Write
 
-from promoter.dataset import Promoters, locate, read_promoters, select, write_promoters
+from promoter.dataset import Promoters, locate, narrow, near_tss, read_promoters, select, write_promoters
 from promoter.errors import InputError
+from promoter.sequence import decode
 
 # By DESIGN.md, not by the code
 COLUMNS = {
@@ -203,3 +204,28 @@ def test_rows_are_chosen_by_gene_and_by_split(options: dict[str, Any], expected:
 def test_a_choice_of_nothing_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         select(PROMOTERS, **options)
+
+
+def test_wide_windows_are_narrowed_to_what_lies_before_the_tss() -> None:
+    length, half = 20_000, 10_000
+    drawn = np.random.default_rng(0).integers(0, 4, (2, length)).astype(np.uint8)
+    genes = pd.DataFrame(
+        {
+            "gene_id": ["a", "b"],
+            "chrom": "chr1",
+            "tss": [50_000, 90_000],
+            "strand": ["+", "-"],
+            "start": [50_000 - half, 90_001 - half],
+            "end": [50_000 + half, 90_001 + half],
+            "sequence": decode(drawn),
+        }
+    )
+    wide = Promoters(
+        genes, np.zeros((2, 1), np.float32), ["t"], {"window": {"upstream": half, "downstream": half}}, "sum"
+    )
+    near = near_tss(wide)
+    assert near.genes[["start", "end"]].to_numpy().tolist() == [[48_000, 50_000], [90_001, 92_001]]
+    assert near.genes["sequence"].tolist() == [one[8_000:10_000] for one in genes["sequence"]]
+    assert near.metadata["window"] == {"upstream": 2000, "downstream": 0}
+    short = replace(wide, genes=narrow(genes, 0, 3000), metadata={"window": {"upstream": 3000, "downstream": 0}})
+    assert near_tss(short) is short

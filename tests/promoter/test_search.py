@@ -8,13 +8,19 @@ import pytest
 
 from promoter.errors import InputError
 from promoter.model import CNNConfig, PromoterCNN
+from promoter.networks import NetworkConfig
 from promoter.search import DEFAULT_SPACE, NoValidSettingsError, SearchSpace, importance, new_study
 from promoter.training import TrainingConfig
 
 
+def cnn(model: NetworkConfig) -> CNNConfig:
+    assert isinstance(model, CNNConfig)
+    return model
+
+
 def fits(length: int):
-    def check(model: CNNConfig, training: TrainingConfig) -> None:
-        PromoterCNN(model, length)
+    def check(model: NetworkConfig, training: TrainingConfig) -> None:
+        PromoterCNN(cnn(model), length)
 
     return check
 
@@ -31,15 +37,14 @@ def test_the_default_space_draws_only_networks_for_the_window(algorithm: str) ->
     for number in range(60):
         trial, settings = space.ask(study)
         study.tell(trial, float(number % 7))
-        PromoterCNN(settings.model, 300)  # does not raise
-        crops.add(settings.model.crop)
-        blocks.add(len(settings.model.channels))
-        depth = len(settings.model.channels)
+        model = cnn(settings.model)
+        PromoterCNN(model, 300)  # does not raise
+        crops.add(model.crop)
+        blocks.add(len(model.channels))
+        depth = len(model.channels)
         assert ("model.channels.2" in settings.drawn) == (depth == 3)
-        assert settings.model.channels == tuple(settings.drawn[f"model.channels.{i}"] for i in range(depth))
-        assert settings.model.pool_sizes == tuple(
-            settings.drawn[f"model.pool_sizes.{i}"] for i in range(depth - 1)
-        )
+        assert model.channels == tuple(settings.drawn[f"model.channels.{i}"] for i in range(depth))
+        assert model.pool_sizes == tuple(settings.drawn[f"model.pool_sizes.{i}"] for i in range(depth - 1))
         assert settings.training.learning_rate == settings.drawn["training.learning_rate"]
         assert settings.model.hidden == CNNConfig().hidden  # what the space leaves out stays
     assert crops == {None, 250}  # 500 and 1,000 are longer than the window
@@ -84,7 +89,7 @@ def test_whole_lists_and_whole_numbers_are_drawn_as_such() -> None:
     )
     study = new_study("random", "maximize", 0)
     seen = [space.ask(study)[1] for _ in range(30)]
-    assert {one.model.channels for one in seen} == {(8, 16, 4), (32, 8, 8)}
+    assert {cnn(one.model).channels for one in seen} == {(8, 16, 4), (32, 8, 8)}
     assert all(isinstance(one.training.batch_size, int) and 8 <= one.training.batch_size <= 64 for one in seen)
     assert {one.training.early_stopping for one in seen} == {None, 3}
 

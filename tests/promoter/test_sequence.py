@@ -94,3 +94,12 @@ def test_one_hot_of_torch_and_numpy_tokens_agree(sequence: str) -> None:
     tokens = encode(sequence)
     assert torch.equal(one_hot(tokens), one_hot(torch.tensor(tokens)))
     assert one_hot(tokens).sum().item() == sum(base != "N" for base in sequence)
+
+
+def test_long_sequences_are_encoded_as_short_ones_are() -> None:
+    letters = ["ACGTN" * 4000, "TTACG" * 4000]
+    whole = encode(letters)
+    assert whole.shape == (2, 20_000)
+    assert whole.dtype == np.uint8
+    for row, one in enumerate(letters):
+        assert np.array_equal(whole[row], np.concatenate([encode(one[i : i + 5]) for i in range(0, 20_000, 5)]))
