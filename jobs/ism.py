@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
+from rich.table import Table
 from upath import UPath
 
 from jobs import cluster
@@ -34,6 +36,7 @@ from promoter.ism.store import (
     together,
     write_part,
 )
+from promoter.ism.strongest import Substitution, strongest_substitutions
 from promoter.model import PromoterCNN
 from promoter.networks import Network
 from promoter.predictions import require_fitting
@@ -45,6 +48,7 @@ _SECONDS_PER_TASK = 4  # long beside what starting a task costs, short beside wh
 _RATE_CPU, _RATE_GPU = 5e10, 5e12
 _MOST_GENES_PER_TASK = 512
 _TASKS_PER_SLOT = 4  # at least, where there are enough genes, so that all workers end at about the same time
+_STRONGEST = 5
 _MUTANTS_WHEN_TIGHT = 64  # computed together once memory has run out; fewer each time that it does again
 
 
@@ -59,6 +63,11 @@ class _How(NamedTuple):
 class _Failure(NamedTuple):
     gene: str
     reason: str
+
+
+class _Outcome(NamedTuple):
+    failed: list[_Failure]
+    strongest: list[Substitution]
 
 
 def ism(
@@ -139,25 +148,47 @@ def ism(
     done = len(rows) - sum(len(parts[index]) for index in missing)
     if done:
         console.print(f"going on: {done:,} of {_genes(len(rows))} are scored already")
-    failed = _score_parts(where, members, info, promoters, parts, missing, metadata, limits, in_flight, stretch)
+    failed, strongest = _score_parts(
+        where, members, info, promoters, parts, missing, metadata, limits, in_flight, stretch
+    )
     listed = [
         {"file": f"scores/{part_path('', index).name}", "genes": len(part)} for index, part in enumerate(parts)
     ]
     if failed:
         reasons = {failure.gene: failure.reason for failure in failed}
         storage.write_json(where / MANIFEST, {**identity, "complete": False, "failed": reasons})
-        names = ", ".join(list(reasons)[:5]) + (f" and {len(reasons) - 5} more" if len(reasons) > 5 else "")
-        raise RuntimeError(
-            f"{_genes(len(reasons))} of {len(rows):,} could not be scored: {names} ({failed[0].reason}); "
-            f"the others are in {where / 'scores'}, all failures in {where / MANIFEST}"
-        )
+        raise RuntimeError(_of_failures(reasons, len(rows), where))
     if lost := _missing_parts(where, promoters, parts, metadata):
         raise RuntimeError(
             f"{where}: {len(lost)} of {len(parts)} parts were changed by another process, the first is "
             f"{part_path('', lost[0]).name}; run the same command again"
         )
     storage.write_json(where / MANIFEST, {**identity, "complete": True, "parts": listed})
+    _show(strongest, identity["window"], partly=done > 0)
     console.print(f"scores of {_genes(len(rows))} in {where / 'scores'}")
+
+
+def _of_failures(reasons: dict[str, str], genes: int, where: UPath) -> str:
+    """Say in a line which genes could not be scored."""
+    names = ", ".join(list(reasons)[:5]) + (f" and {len(reasons) - 5} more" if len(reasons) > 5 else "")
+    return (
+        f"{_genes(len(reasons))} of {genes:,} could not be scored: {names} ({next(iter(reasons.values()))}); "
+        f"the others are in {where / 'scores'}, all failures in {where / MANIFEST}"
+    )
+
+
+def _show(strongest: list[Substitution], window: dict[str, int] | None, partly: bool) -> None:
+    if not strongest:
+        return
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    place = "position" if window is None else "to TSS"
+    for name in ("gene", place, "change", "effect", "target"):
+        table.add_column(name, justify="right" if name in (place, "effect") else "left")
+    for one in strongest:
+        at = f"{one.offset + 1:,}" if window is None else f"{one.offset - window['upstream']:+,}"
+        table.add_row(one.gene_id, at, f"{one.reference}>{one.alternative}", f"{one.effect:+.3g}", one.target)
+    console.print(f"strongest changes{' of the genes scored now' if partly else ''}, one a gene", style="dim")
+    console.print(table)
 
 
 def _genes(count: int) -> str:
@@ -252,7 +283,8 @@ def _score_parts(
     limits: cluster.TaskLimits,
     in_flight: Callable[[], int],
     stretch: tuple[int, int] | None,
-) -> list[_Failure]:
+) -> _Outcome:
+    """Score what is missing; return which genes failed, in their order, and the strongest changes."""
     task = limits.apply(_score_genes)
     references = [ray.put(packed) for packed in members]
 
@@ -266,19 +298,21 @@ def _score_parts(
             known, promoters.tokens[part], info.targets, path, metadata, stretch, tight, *references
         )
 
-    def give_up(index: int, error: RayError) -> list[_Failure]:
+    def give_up(index: int, error: RayError) -> _Outcome:
         reason = f"its task was lost time and again, {type(error).__name__}"
         if isinstance(error, OutOfMemoryError):
             reason += "; lower --workers or raise --cpus_per_worker"
-        return [_Failure(gene, reason) for gene in promoters.genes["gene_id"].iloc[parts[index]]]
+        return _Outcome([_Failure(gene, reason) for gene in promoters.genes["gene_id"].iloc[parts[index]]], [])
 
     failed: list[_Failure] = []
+    strongest: list[Substitution] = []
     with cluster.progress("ism", sum(len(parts[index]) for index in missing), "genes") as advance:
-        for index, failures in cluster.fan_out(submit, missing, in_flight, give_up):
+        for index, outcome in cluster.fan_out(submit, missing, in_flight, give_up):
             advance(len(parts[index]))
-            failed += failures
+            failed += outcome.failed
+            strongest = heapq.nlargest(_STRONGEST, strongest + outcome.strongest, key=lambda one: abs(one.effect))
     order = {gene: row for row, gene in enumerate(promoters.genes["gene_id"])}
-    return sorted(failed, key=lambda failure: order[failure.gene])
+    return _Outcome(sorted(failed, key=lambda failure: order[failure.gene]), strongest)
 
 
 @ray.remote
@@ -291,14 +325,14 @@ def _score_genes(
     stretch: tuple[int, int] | None,
     tight: int,
     *members: PackedModel,
-) -> list[_Failure]:
-    """Score a batch of genes in a worker process and write its part; only failures return to the driver.
+) -> _Outcome:
+    """Score a batch of genes in a worker process and write its part; little returns to the driver.
 
     A gene that cannot be scored is left out of the part, which a later run then takes for unfinished.
     """
     cluster.require_same_disk(storage.resolve(path).parent.parent / MANIFEST)
     if part_is_whole(path, genes["gene_id"].tolist(), metadata):
-        return []  # written since the driver looked, by another run of the same command
+        return _Outcome([], [])  # written since the driver looked, by another run of the same command
     models = [cluster.loaded_model(packed) for packed in members]
     batch_size = max(1, _MUTANTS_WHEN_TIGHT >> 2 * (tight - 1)) if tight else None
     how = _How(batch_size, stretch, metadata["precision"] or "fp32")
@@ -306,9 +340,11 @@ def _score_genes(
         scored, failed = [_score(models, genes, tokens, targets, how)], []
     except _OF_A_GENE:
         scored, failed = _score_one_by_one(models, genes, tokens, targets, how)
-    if scored:
-        write_part(path, concatenate(scored), metadata, metadata["dtype"])
-    return failed
+    if not scored:
+        return _Outcome(failed, [])
+    every = concatenate(scored)
+    write_part(path, every, metadata, metadata["dtype"])
+    return _Outcome(failed, strongest_substitutions(every, _STRONGEST))
 
 
 # what a model may raise at some sequence

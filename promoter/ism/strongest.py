@@ -1,0 +1,50 @@
+"""The substitutions that move a prediction most."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from promoter.ism.store import Scores
+from promoter.sequence import BASES
+
+
+class Substitution(NamedTuple):
+    """A base changed to another.
+
+    Attributes:
+        effect: f(changed sequence) - f(sequence), target units.
+        target: whose prediction it moves.
+        gene_id: of the gene.
+        offset: of the base in the scored sequence, 5'→3' along the gene, from 0.
+        reference: the base that is there.
+        alternative: the one that takes its place.
+    """
+
+    effect: float
+    target: str
+    gene_id: str
+    offset: int
+    reference: str
+    alternative: str
+
+
+def strongest_substitutions(scores: Scores, count: int) -> list[Substitution]:
+    """Return the strongest substitution of each gene, over all targets; only the `count` largest of them.
+
+    Args:
+        scores: of some genes.
+        count: most that are returned.
+    """
+    size_NX = np.abs(scores.scores.reshape(len(scores.scores), -1))
+    best = size_NX.argmax(axis=1)
+    rows = np.argsort(-size_NX[np.arange(len(best)), best], kind="stable")[:count]
+    found = []
+    for row in rows.tolist():
+        target, base, offset = np.unravel_index(best[row], scores.scores.shape[1:])
+        gene = scores.genes.iloc[row]
+        effect = float(scores.scores[row, target, base, offset])
+        name, reference = scores.targets[target], gene["sequence"][offset]
+        found.append(Substitution(effect, name, gene["gene_id"], int(offset), reference, BASES[base]))
+    return found
