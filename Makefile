@@ -6,18 +6,21 @@ BIN := $(VENV)/bin
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints.txt" if sys.version_info[:2] == (3, 11) else "constraints-torch.txt")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types clean
+.PHONY: help install demo test test-slow lint types clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 install: $(VENV)/installed  ## make the virtual environment (.venv) and install into it
 
 demo: install  ## train and explain a model on a simulated genome, in demo/
 	$(BIN)/python -m jobs.demo
 
-test: install  ## run all tests
-	$(BIN)/python -m pytest
+test: install  ## run the tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install  ## run the slow tests: what is killed and goes on, several nodes, submitted jobs, real data
+	$(BIN)/python -m pytest -m slow
 
 lint: install  ## check style
 	$(BIN)/ruff check .
