@@ -32,7 +32,7 @@ from promoter.errors import InputError
 from promoter.model import evaluating
 from promoter.sequence import one_hot, reverse_complement
 
-INSTALL = "pip install 'promoter[pretrained]'"
+INSTALL = "pip install -c constraints.txt -e '.[pretrained]'"
 _BASES_PER_PASS = 1 << 18  # of the trunk: at the full context one sequence, which keeps a GPU busy by itself
 _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks for them
 
