@@ -440,5 +440,5 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     import sys  # noqa: PLC0415
 
     monkeypatch.setitem(sys.modules, "enformer_pytorch", None)
-    with pytest.raises(InputError, match=r"pip install 'promoter\[pretrained\]'"):
+    with pytest.raises(InputError, match=r"pip install -c constraints.txt -e '\.\[pretrained\]'"):
         fetch_trunk(PretrainedConfig("enformer"))
