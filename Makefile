@@ -1,9 +1,7 @@
-# Everything from a fresh clone: `make demo`, `make test`. PYTHON chooses the interpreter (3.10 to 3.13).
+# Everything from a fresh clone: `make demo`, `make test`. PYTHON chooses the interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# constraints.txt is the set tested on 3.11; elsewhere only torch keeps its pin
-CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints.txt" if sys.version_info[:2] == (3, 11) else "constraints-torch.txt")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint types clean
@@ -32,7 +30,7 @@ types: install  ## check types
 clean:  ## remove the virtual environment and the demo's results
 	rm -rf $(VENV) demo
 
-$(VENV)/installed: pyproject.toml $(wildcard constraints*.txt)
+$(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

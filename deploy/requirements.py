@@ -7,9 +7,8 @@ installed copy beside it would go stale.
 """
 
 import sys
-from pathlib import Path
-
 import tomllib  # of Python 3.11, as the images have
+from pathlib import Path
 
 path, *extras = sys.argv[1:]
 project = tomllib.loads(Path(path).read_text())["project"]
