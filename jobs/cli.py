@@ -93,6 +93,11 @@ def _of_store(error: Exception, call: dict[str, Any]) -> str | None:
     return f"{', '.join(addresses)}: storage failed, {one_line(error)}; {storage.mend(error)}"
 
 
+def plural(amount: float, unit: str) -> str:
+    """Return `1 gene`, `6,164 genes`, `0.5 GPUs`."""
+    return f"{amount:,.10g} {unit}{'s' * (amount != 1)}"
+
+
 def one_line(error: BaseException) -> str:
     """Return an exception's message on one line, with its type where the message alone says too little."""
     text = " ".join(str(error).split())

@@ -10,7 +10,7 @@ import ray
 import torch
 
 from jobs import cluster
-from jobs.cli import console
+from jobs.cli import console, plural
 from promoter.checkpoint import PackedModel
 from promoter.errors import InputError
 from promoter.pretrained import genes_per_pass
@@ -51,12 +51,13 @@ def announce_time(
     slots = limits.at_once(place)
     hours = passes * seconds / slots / 3600
     said = (
-        f"{passes:,} forward passes ({what}) of {1000 * seconds:,.3g} ms on {slots} "
-        f"worker{'s' * (slots != 1)} will take about {_in_words(hours)}"
+        f"{passes:,} forward passes ({what}) of {1000 * seconds:,.3g} ms on "
+        f"{plural(slots, 'worker')} will take about {_in_words(hours)}"
     )
     if max_hours is not None and hours > max_hours:
         raise InputError(
-            f"--max_hours {max_hours:g}: {said}; narrow --positions, choose fewer --genes, or give more workers"
+            f"--max_hours {max_hours:g}: {said}; ask for less (--genes, in jobs.ism also --positions) "
+            "or give more workers"
         )
     console.print(said)
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from upath import UPath
 
 from jobs import cluster
-from jobs.cli import console, one_line, run
+from jobs.cli import console, one_line, plural, run
 from jobs.config import resolved, write_config
 from jobs.estimate import announce_time
 from promoter import storage
@@ -126,7 +126,7 @@ def ism(
     size = int(earlier["genes_per_part"]) if earlier else genes_per_task
     if earlier and size and earlier["complete"]:
         if not _missing_parts(where, promoters, _cut(rows, size), metadata):
-            console.print(f"{where}: all {_genes(len(rows))} are scored already; nothing to do")
+            console.print(f"{where}: all {plural(len(rows), 'gene')} are scored already; nothing to do")
             return
         console.print(f"{where}: some parts are missing or damaged; they are scored again")
     place = cluster.connect()
@@ -147,7 +147,7 @@ def ism(
     missing = _missing_parts(where, promoters, parts, metadata)
     done = len(rows) - sum(len(parts[index]) for index in missing)
     if done:
-        console.print(f"going on: {done:,} of {_genes(len(rows))} are scored already")
+        console.print(f"going on: {done:,} of {plural(len(rows), 'gene')} are scored already")
     failed, strongest = _score_parts(
         where, members, info, promoters, parts, missing, metadata, limits, in_flight, stretch
     )
@@ -165,14 +165,15 @@ def ism(
         )
     storage.write_json(where / MANIFEST, {**identity, "complete": True, "parts": listed})
     _show(strongest, identity["window"], partly=done > 0)
-    console.print(f"scores of {_genes(len(rows))} in {where / 'scores'}")
+    console.print(f"scores of {plural(len(rows), 'gene')} in {where / 'scores'}")
 
 
 def _of_failures(reasons: dict[str, str], genes: int, where: UPath) -> str:
     """Say in a line which genes could not be scored."""
     names = ", ".join(list(reasons)[:5]) + (f" and {len(reasons) - 5} more" if len(reasons) > 5 else "")
     return (
-        f"{_genes(len(reasons))} of {genes:,} could not be scored: {names} ({next(iter(reasons.values()))}); "
+        f"{plural(len(reasons), 'gene')} of {genes:,} could not be scored: "
+        f"{names} ({next(iter(reasons.values()))}); "
         f"the others are in {where / 'scores'}, all failures in {where / MANIFEST}"
     )
 
@@ -189,10 +190,6 @@ def _show(strongest: list[Substitution], window: dict[str, int] | None, partly: 
         table.add_row(one.gene_id, at, f"{one.reference}>{one.alternative}", f"{one.effect:+.3g}", one.target)
     console.print(f"strongest changes{' of the genes scored now' if partly else ''}, one a gene", style="dim")
     console.print(table)
-
-
-def _genes(count: int) -> str:
-    return f"{count:,} gene{'s' * (count != 1)}"
 
 
 def _stretch(positions: list[int], promoters: Promoters) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from ray.train.torch import TorchTrainer, get_device
 from upath import UPath
 
 from jobs import cluster
-from jobs.cli import console
+from jobs.cli import console, plural
 from jobs.config import require_same, resolved, write_config
 from jobs.embeddings import embed_genes
 from jobs.metrics_table import metrics_table, show_metrics
@@ -177,7 +177,7 @@ def with_targets(model: NetworkConfig, targets: list[str]) -> NetworkConfig:
     """Return the network with an output a target; 1, the default, counts as not given."""
     if model.n_targets not in (1, len(targets)):
         raise InputError(
-            f"--model.n_targets {model.n_targets}: the data has {_plural(len(targets), 'target')} "
+            f"--model.n_targets {model.n_targets}: the data has {plural(len(targets), 'target')} "
             f"({', '.join(targets[:3])}{', …' * (len(targets) > 3)}); leave it out, the data tells it"
         )
     return replace(model, n_targets=len(targets))
@@ -441,9 +441,5 @@ def _show_start(held_out: HeldOut, scaling: ScalingConfig) -> None:
     workers = _most_workers(scaling)
     least = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
     resources: Any = scaling.resources_per_worker or {}
-    each = ", ".join(_plural(amount, kind) for kind, amount in resources.items())
-    console.print(f"{least}{_plural(workers, 'worker')} with {each}{' each' * (workers != 1)}")
-
-
-def _plural(amount: float, unit: str) -> str:
-    return f"{amount:g} {unit}{'s' * (amount != 1)}"
+    each = ", ".join(plural(amount, kind) for kind, amount in resources.items())
+    console.print(f"{least}{plural(workers, 'worker')} with {each}{' each' * (workers != 1)}")

@@ -22,7 +22,7 @@ from rich.table import Table
 from upath import UPath
 
 from jobs import cluster
-from jobs.cli import PROVENANCE, console, run
+from jobs.cli import PROVENANCE, console, plural, run
 from jobs.config import require_same, resolved, write_config
 from jobs.model_flags import Model, ModelFlags, chosen
 from jobs.search_table import SearchScreen, number_of, short, trials_table
@@ -345,7 +345,7 @@ def _show_start(promoters: Promoters, held_out: _HeldOut, count: int, seeds: int
         "not looked at by the search"
     )
     networks = len(held_out.folds) * seeds
-    console.print(f"{count} trials of {networks} network{'s' * (networks != 1)} each")
+    console.print(f"{count} trials of {plural(networks, 'network')} each")
 
 
 # Results ----------------------------------------------------------------------------------------------------

@@ -104,22 +104,25 @@ def variants(
     where = storage.require_writable(out)
     identity = _identity(members, promoters, rows, source, opened, both_strands, precision)
     earlier = earlier_run(where, _PARTS, identity)
-    with storage.removed_on_error(where), _listing(where / "skipped.tsv") as skip:
-        found = find_alleles(read_records(source), opened, promoters, rows.tolist(), skip)
-    parts = _cut(found, identity["genes_per_part"])
-    metadata = [_metadata(identity, part, info.targets) for part in parts]
-    missing = _missing_parts(where, promoters, parts, metadata)
-    if earlier and earlier["complete"] and not missing and all((where / name).exists() for name in _OUTPUTS):
-        console.print(f"{where}: all {len(found.alleles):,} effects are there already; nothing to do")
-        return
-    place = None
-    if missing:
-        place = cluster.connect()
-        cluster.require_shared(where)  # refuses before anything is written
-    if place and (max_hours is not None or isinstance(network, PretrainedModel)):
-        passes = sum(len(parts[index]) for index in missing) * (1 + both_strands)
-        announce_time(passes, "alleles", members, promoters.tokens[rows[0]], precision, limits, place, max_hours)
-    storage.write_json(where / MANIFEST, {**identity, "complete": False})
+    with storage.removed_on_error(where):  # a run that is refused leaves nothing
+        with _listing(where / "skipped.tsv") as skip:
+            found = find_alleles(read_records(source), opened, promoters, rows.tolist(), skip)
+        parts = _cut(found, identity["genes_per_part"])
+        metadata = [_metadata(identity, part, info.targets) for part in parts]
+        missing = _missing_parts(where, promoters, parts, metadata)
+        if earlier and earlier["complete"] and not missing and all((where / name).exists() for name in _OUTPUTS):
+            console.print(f"{where}: all {len(found.alleles):,} effects are there already; nothing to do")
+            return
+        place = None
+        if missing:
+            place = cluster.connect()
+            cluster.require_shared(where)
+        if place and (max_hours is not None or isinstance(network, PretrainedModel)):
+            passes = sum(len(parts[index]) for index in missing) * (1 + both_strands)
+            announce_time(
+                passes, "alleles", members, promoters.tokens[rows[0]], precision, limits, place, max_hours
+            )
+        storage.write_json(where / MANIFEST, {**identity, "complete": False})
     sources = {packed.source: packed.checksum for packed in members} | {
         str(locate(data)): promoters.checksum,
         str(source): identity["variants"],

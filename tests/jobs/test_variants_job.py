@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import exit_code
 
-from jobs.cli import run as run_job
 from jobs.ism import ism
 from jobs.variants import variants
 from promoter.checkpoint import load_info, load_model, save_model
@@ -153,9 +154,7 @@ def test_rerun_does_nothing_or_only_what_is_missing(
         ({"genes": ["chr4_g0003"]}, "genes_sha256"),
     ):
         arguments = [f"--{key}={value}" for key, value in {**flags, "out": tmp_path, **different}.items()]
-        with pytest.raises(SystemExit) as ended:
-            run_job(variants, arguments)
-        assert ended.value.code == 2
+        assert exit_code(variants, *arguments) == 2
         assert named in capsys.readouterr().err
     assert (tmp_path / "variants.parquet").read_bytes() == whole
 
@@ -194,6 +193,16 @@ def test_a_vcf_without_variants_gives_tables_without_rows(flags: dict[str, Any],
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["variants"] == 0
 
 
+def test_a_refused_run_leaves_nothing(
+    ray_cluster: object, flags: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = [f"--{key}={value}" for key, value in flags.items()]
+    out = tmp_path / "made" / "out"
+    assert exit_code(variants, *words, "--out", out, "--max_hours", 1e-9) == 2
+    assert re.match(r"error: --max_hours 1e-09: [\d,]+ forward passes \(alleles\)", capsys.readouterr().err)
+    assert not out.parent.exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -211,9 +220,8 @@ def test_wrong_input_ends_on_one_line_and_leaves_nothing(
     capfd: pytest.CaptureFixture[str],
 ):
     given = flags | {name: str(data / "genome" / value) for name, value in changed.items()}
-    with pytest.raises(SystemExit) as ended:
-        run_job(variants, [f"--{key}={value}" for key, value in given.items()] + [f"--out={tmp_path / 'out'}"])
-    assert ended.value.code == 2
+    words = [f"--{key}={value}" for key, value in given.items()]
+    assert exit_code(variants, *words, "--out", tmp_path / "out") == 2
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert any(part in lines[0] for part in message.split("|"))
