@@ -1,12 +1,32 @@
-"""Commands that run beside a test, which reads what they print, and kills them."""
+"""Jobs by their command lines: run by a test itself, or beside it, to read what they print and to kill them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from jobs.cli import run
+
 ROOT = Path(__file__).parents[1]
+
+
+def exit_code(job: Callable[..., None], *words: object) -> int:
+    """Run a job in this process with these words as its command line."""
+    with pytest.raises(SystemExit) as ended:
+        run(job, [str(word) for word in words])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def outcome(capsys: pytest.CaptureFixture[str], job: Callable[..., None], *words: object) -> tuple[int, str, str]:
+    """Run a job like `exit_code`; return its code, what it printed and what it said on standard error."""
+    code = exit_code(job, *words)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def start(job: str, arguments: list[str]) -> subprocess.Popen[str]:

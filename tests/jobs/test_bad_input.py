@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import ray
+from commands import exit_code
 from files import Command
 
-from jobs.cli import run as run_job
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.model import CNNConfig, PromoterCNN
 
@@ -237,9 +237,7 @@ def test_bad_input_is_one_line_and_nothing_else(
     root = inputs["config"].parent
     before, ray_before = snapshot(root), ray.is_initialized()
     function = getattr(importlib.import_module(f"jobs.{job}"), job)
-    with pytest.raises(SystemExit) as ended:
-        run_job(function, command_line(job, inputs, flags))
-    assert ended.value.code == 2
+    assert exit_code(function, *command_line(job, inputs, flags)) == 2
     printed = capsys.readouterr()
     assert_one_line(printed.err, message)
     assert printed.out == ""
@@ -250,9 +248,7 @@ def test_bad_input_is_one_line_and_nothing_else(
 
 @pytest.mark.parametrize("job", EXPECTED)
 def test_what_is_required_is_named(no_ray: None, capsys: pytest.CaptureFixture[str], job: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run_job(getattr(importlib.import_module(f"jobs.{job}"), job), [])
-    assert ended.value.code == 2
+    assert exit_code(getattr(importlib.import_module(f"jobs.{job}"), job)) == 2
     assert_one_line(capsys.readouterr().err, "required: .*out")
 
 

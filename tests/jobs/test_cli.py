@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 import pandas as pd
 import pytest
 import yaml
+from commands import exit_code
 from files import Command, Write
 
-from jobs.cli import run
 from jobs.prepare import prepare
 from promoter.errors import InputError
 
@@ -51,16 +51,9 @@ def job(
     CALLS.append({"out": out, "upstream": upstream, "chroms": chroms, "network": network})
 
 
-def _ended(function: Callable[..., None], *words: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        run(function, [str(word) for word in words])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
 def _called(*words: object) -> dict[str, Any]:
     CALLS.clear()
-    assert _ended(job, *words) == 0
+    assert exit_code(job, *words) == 0
     assert len(CALLS) == 1
     return CALLS[0]
 
@@ -141,7 +134,7 @@ def test_a_lone_value_in_a_file_is_a_list_of_one(
 
 
 def test_help_shows_how_to_write_a_list(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _ended(job, "--help") == 0
+    assert exit_code(job, "--help") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "--chroms A,B a list. (type: list: A,B or A B, default: null)" in printed
     assert "--network.sizes 1,2 of its layers. (type: list: 1,2 or 1 2, default: (8, 4))" in printed
@@ -151,7 +144,7 @@ def test_help_shows_how_to_write_a_list(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("name", ["demo", "export", "ism", "predict", "prepare", "train"])
 def test_help_explains_every_argument(capsys: pytest.CaptureFixture[str], name: str) -> None:
     function = getattr(importlib.import_module(f"jobs.{name}"), name)
-    assert _ended(function, "--help") == 0
+    assert exit_code(function, "--help") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert f"python -m jobs.{name}" in printed
     assert "--config" in printed
@@ -196,23 +189,23 @@ def _results(folder: Path) -> dict[str, Any]:
 def test_a_printed_config_gives_equal_results(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _ended(prepare, *flags, "--out", tmp_path / "one") == 0
+    assert exit_code(prepare, *flags, "--out", tmp_path / "one") == 0
     capsys.readouterr()
-    assert _ended(prepare, *flags, "--out", tmp_path / "two", "--print_config") == 0
+    assert exit_code(prepare, *flags, "--out", tmp_path / "two", "--print_config") == 0
     printed = capsys.readouterr().out
     assert not (tmp_path / "two").exists()
     (tmp_path / "printed.yaml").write_text(printed)
-    assert _ended(prepare, "--config", tmp_path / "printed.yaml") == 0
+    assert exit_code(prepare, "--config", tmp_path / "printed.yaml") == 0
     assert _results(tmp_path / "two") == _results(tmp_path / "one")
 
 
 def test_the_config_that_a_job_wrote_gives_equal_results(flags: list[str], tmp_path: Path) -> None:
-    assert _ended(prepare, *flags, "--out", tmp_path / "one") == 0
+    assert exit_code(prepare, *flags, "--out", tmp_path / "one") == 0
     written = tmp_path / "one" / "config.yaml"
     provenance = yaml.safe_load(written.read_text())["provenance"]
     assert len(provenance["inputs"]) == 3
     assert provenance["versions"]["pyfaidx"]
-    assert _ended(prepare, "--config", written, "--out", tmp_path / "two") == 0
+    assert exit_code(prepare, "--config", written, "--out", tmp_path / "two") == 0
     assert _results(tmp_path / "two") == _results(tmp_path / "one")
     assert pd.read_parquet(tmp_path / "two" / "promoters.parquet")["chrom"].tolist() == ["01", "1e1", "01"]
 
@@ -229,14 +222,14 @@ def test_prepare_writes_its_config_last(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert _ended(prepare, *flags, "--out", out) == 0
+    assert exit_code(prepare, *flags, "--out", out) == 0
     capsys.readouterr()
 
     def full(*_: object) -> NoReturn:
         raise OSError("the disk is full")
 
     monkeypatch.setattr("promoter.storage.write_json", full)
-    assert _ended(prepare, *flags, "--out", out, "--upstream", "7") == 1
+    assert exit_code(prepare, *flags, "--out", out, "--upstream", "7") == 1
     assert "the disk is full" in capsys.readouterr().err
     assert not (out / "config.yaml").exists()  # not that of the earlier run, either
     assert pd.read_parquet(out / "promoters.parquet")["sequence"].str.len().unique().tolist() == [9]
@@ -250,7 +243,7 @@ def test_prepare_tells_of_each_download_on_a_line(
         raise InputError("no network")
 
     monkeypatch.setattr("jobs.prepare.fetch_yeast", fetch)
-    assert _ended(prepare, "--dataset", "yeast", "--out", tmp_path / "out") == 2
+    assert exit_code(prepare, "--dataset", "yeast", "--out", tmp_path / "out") == 2
     assert capsys.readouterr() == ("downloading genome.fa.gz …\n", "error: no network\n")
 
 
@@ -262,7 +255,7 @@ def test_bad_input_leaves_no_part_of_a_named_data_set(
     if there:
         out.mkdir(parents=True)
     words = ["--dataset", "yeast", "--cache", yeast / "original", "--chroms", "chr1", "--out", out]
-    assert _ended(prepare, *words) == 2
+    assert exit_code(prepare, *words) == 2
     assert "--chroms chr1: " in capsys.readouterr().err
     assert list(tmp_path.rglob("*")) == ([out.parent, out] if there else [])
 
@@ -286,7 +279,7 @@ def test_a_failure_ends_with_its_code_and_one_line(
         """Fail."""
         raise error
 
-    assert _ended(fail) == code
+    assert exit_code(fail) == code
     assert capsys.readouterr().err == f"error: {line}\n"
 
 
@@ -298,7 +291,7 @@ def test_so_does_one_that_is_terminated(capsys: pytest.CaptureFixture[str]) -> N
 
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        assert _ended(wait) == 143
+        assert exit_code(wait) == 143
     finally:
         signal.signal(signal.SIGTERM, before)
     assert capsys.readouterr().err == "error: interrupted; run the same command again to go on\n"
@@ -313,7 +306,7 @@ def test_debug_shows_the_traceback_first(
         raise error
 
     monkeypatch.setenv("PROMOTER_DEBUG", "0")  # which --debug sets; put back after the test
-    assert _ended(fail, "--debug") == code
+    assert exit_code(fail, "--debug") == code
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback")
     assert any("in fail" in line for line in lines)

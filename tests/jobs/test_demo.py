@@ -7,19 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import exit_code
 
-from jobs.cli import run as run_job
 from jobs.demo import demo
 
 pytestmark = pytest.mark.ray
 FLAGS = ["--genes_per_chromosome", "10", "--epochs", "1", "--workers", "1"]
-
-
-def _end(*flags: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        run_job(demo, [str(flag) for flag in flags])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 def _times(folder: Path) -> dict[Path, int]:
@@ -29,7 +22,7 @@ def _times(folder: Path) -> dict[Path, int]:
 @pytest.fixture(scope="module")
 def finished(ray_cluster: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("parent") / "demo"
-    assert _end("--out", out, *FLAGS) == 0
+    assert exit_code(demo, "--out", out, *FLAGS) == 0
     return out
 
 
@@ -47,7 +40,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_finished_demo_shows_its_results_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = _times(finished / "run")
     for workers in (1, 2):  # the results do not depend on those that would have trained
-        assert _end("--out", finished, *FLAGS, "--workers", workers) == 0
+        assert exit_code(demo, "--out", finished, *FLAGS, "--workers", workers) == 0
         printed = capsys.readouterr()
         assert printed.err == ""
         assert "finished already" in printed.out
@@ -73,7 +66,7 @@ def test_a_demo_of_other_settings_is_left_alone(
     finished: Path, no_work: None, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     before = _times(finished)
-    assert _end("--out", finished, *FLAGS, *flags) == 2
+    assert exit_code(demo, "--out", finished, *FLAGS, *flags) == 2
     error = capsys.readouterr().err
     assert error == (
         f"error: {finished}: holds a run with other settings ({message}); "
@@ -88,7 +81,7 @@ def test_so_is_what_is_no_demo(
 ) -> None:
     (tmp_path / name).mkdir()
     before = _times(tmp_path)
-    assert _end("--out", tmp_path, *FLAGS) == 2
+    assert exit_code(demo, "--out", tmp_path, *FLAGS) == 2
     assert f"{tmp_path}: holds {name}/ but no config.yaml of a demo; " in capsys.readouterr().err
     assert _times(tmp_path) == before
 
@@ -114,6 +107,6 @@ def test_a_setting_that_cannot_be_is_refused_before_any_work(
 ) -> None:
     if ray_cluster.cpus >= 25 and "25" in flags:
         pytest.skip("this machine has room for them")
-    assert _end("--out", tmp_path / "demo", *FLAGS, *flags) == 2
+    assert exit_code(demo, "--out", tmp_path / "demo", *FLAGS, *flags) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
     assert not (tmp_path / "demo").exists()

@@ -11,9 +11,8 @@ import pandas as pd
 import pyBigWig
 import pytest
 import yaml
-from commands import ROOT
+from commands import ROOT, outcome
 
-from jobs.cli import run as run_job
 from jobs.export import export
 from jobs.ism import ism
 from promoter.dataset import read_promoters
@@ -28,20 +27,12 @@ def scored(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-def ended(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as done:
-        run_job(export, [str(word) for word in words])
-    assert isinstance(done.value.code, int)
-    printed = capsys.readouterr()
-    return done.value.code, printed.out, printed.err
-
-
 @pytest.mark.ray
 def test_the_track_shows_what_the_scores_say(
     scored: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     genome = data / "genome" / "genome.fa"
-    code, out, err = ended(capsys, "--scores", scored, "--genome", genome, "--out", tmp_path / "out")
+    code, out, err = outcome(capsys, export, "--scores", scored, "--genome", genome, "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     assert "note:" not in out  # the scores say where the TSS is
     assert f"motifs: modisco motifs -s {tmp_path}/out/ohe.npz" in out
@@ -68,14 +59,14 @@ def test_its_config_is_written_beside_it_and_other_settings_are_not_mixed_in(
     scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--scores", scored, "--out", tmp_path, "--formats"]
-    assert ended(capsys, *words, "bed,bedgraph")[0] == 0
+    assert outcome(capsys, export, *words, "bed,bedgraph")[0] == 0
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["formats"] == ["bed", "bedgraph"]
     assert str(scored / "manifest.json") in config["provenance"]["inputs"]
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    assert ended(capsys, "--config", tmp_path / "config.yaml")[0] == 0  # as it was; the same again
+    assert outcome(capsys, export, "--config", tmp_path / "config.yaml")[0] == 0  # as it was; the same again
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    code, _, err = ended(capsys, *words, "bed", "--genes", "chr4_g0003")
+    code, _, err = outcome(capsys, export, *words, "bed", "--genes", "chr4_g0003")
     assert code == 2
     assert "other settings (different: formats, genes); choose another --out" in err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -98,7 +89,7 @@ def test_wrong_input_is_one_line(
     scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     given = ["--scores", scored, "--out", tmp_path / "out", *(word.format(tmp=tmp_path) for word in words)]
-    code, _, err = ended(capsys, *given)
+    code, _, err = outcome(capsys, export, *given)
     assert code == (2 if message else 0)
     assert message in err
     assert err.count("\n") == (1 if message else 0)

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from commands import read_until, start
+from commands import exit_code, read_until, start
 from scipy import stats
 
 from jobs import cluster
-from jobs.cli import run as run_job
 from jobs.predict import predict
 from jobs.train import train
 from promoter.checkpoint import load_info
@@ -30,9 +29,7 @@ def flags_of(train_flags: list[str]) -> list[str]:
 def folds(ray_cluster: cluster.Cluster, train_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three folds with two seeds each, two networks at a time."""
     out = tmp_path_factory.mktemp("folds")
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, [*flags_of(train_flags), "--folds", "3", "--seeds", "2", "--out", str(out)])
-    assert ended.value.code == 0
+    assert exit_code(train, *flags_of(train_flags), "--folds", "3", "--seeds", "2", "--out", out) == 0
     return out
 
 
@@ -76,9 +73,7 @@ def test_metrics_baselines_and_intervals_are_over_all_genes_once(folds: Path):
 
 
 def test_the_networks_are_an_ensemble_for_other_jobs(folds: Path, data: Path, tmp_path: Path):
-    with pytest.raises(SystemExit) as ended:
-        run_job(predict, ["--model", str(folds), "--data", str(data), "--out", str(tmp_path / "p.parquet")])
-    assert ended.value.code == 0
+    assert exit_code(predict, "--model", folds, "--data", data, "--out", tmp_path / "p.parquet") == 0
     table = pd.read_parquet(tmp_path / "p.parquet")
     members = [pd.read_parquet(path) for path in sorted(folds.glob("folds/*/predictions.parquet"))]
     values = np.stack([member["expression_predicted"] for member in members])
@@ -98,9 +93,7 @@ def test_the_networks_are_an_ensemble_for_other_jobs(folds: Path, data: Path, tm
 def test_a_part_of_the_ensemble_or_more_than_it_has_no_intervals(folds: Path, data: Path, tmp_path: Path):
     one, out = str(folds / "folds" / "fold_1_seed_1" / "model"), str(tmp_path / "p.parquet")
     for flags in (["--model", one], ["--model", str(folds), "--ensemble", one]):
-        with pytest.raises(SystemExit) as ended:
-            run_job(predict, [*flags, "--data", str(data), "--out", out])
-        assert ended.value.code == 0
+        assert exit_code(predict, *flags, "--data", data, "--out", out) == 0
         assert "expression_high" not in pd.read_parquet(out)
 
 
@@ -114,9 +107,7 @@ def test_a_killed_run_goes_on_with_the_networks_that_are_left(folds: Path, train
     finished = list((tmp_path / "run" / "folds").glob("*/metrics.json"))
     assert 0 < len(finished) < 6
     before = {path: path.stat().st_mtime_ns for path in finished}
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, flags)
-    assert ended.value.code == 0
+    assert exit_code(train, *flags) == 0
     assert {path: path.stat().st_mtime_ns for path in finished} == before
     for name in ("predictions.parquet", "metrics.json", "folds.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (folds / name).read_bytes()
@@ -124,9 +115,7 @@ def test_a_killed_run_goes_on_with_the_networks_that_are_left(folds: Path, train
 
 def test_seeds_of_one_split_are_judged_by_their_mean(data: Path, train_flags: list[str], tmp_path: Path):
     flags = [*train_flags, "--workers", "1", "--training.epochs", "2", "--seeds", "2", "--baselines", "false"]
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, [*flags, "--out", str(tmp_path)])
-    assert ended.value.code == 0
+    assert exit_code(train, *flags, "--out", tmp_path) == 0
     table = pd.read_parquet(tmp_path / "predictions.parquet")
     members = [
         pd.read_parquet(tmp_path / "folds" / f"fold_1_seed_{seed}" / "predictions.parquet") for seed in (1, 2)
@@ -152,9 +141,7 @@ def test_seeds_of_one_split_are_judged_by_their_mean(data: Path, train_flags: li
 def test_folds_that_cannot_be_are_refused_in_one_line(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ):
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, ["--data", str(data), "--out", str(tmp_path / "out"), *flags])
-    assert ended.value.code == 2
+    assert exit_code(train, "--data", data, "--out", tmp_path / "out", *flags) == 2
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1

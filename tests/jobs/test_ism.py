@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import exit_code
 
-from jobs.cli import run as run_job
 from jobs.ism import ism
 from promoter.checkpoint import load_info, load_model, save_model
 from promoter.dataset import read_promoters
@@ -61,9 +61,7 @@ def test_parts_have_the_contracts_columns_and_name_model_and_data(scored: Path):
 def test_chosen_genes_only(run: Path, data: Path, tmp_path: Path):
     genes = ["chr4_g0003", "chr1_g0050"]
     arguments = ["--model", str(run / "model"), "--data", str(data), "--out", str(tmp_path), "--genes", *genes]
-    with pytest.raises(SystemExit) as ended:
-        run_job(ism, arguments)
-    assert ended.value.code == 0
+    assert exit_code(ism, *arguments) == 0
     assert sorted(load_scores(tmp_path).genes["gene_id"]) == sorted(genes)
     assert load_scores(tmp_path, genes=genes).genes["gene_id"].tolist() == genes
 
@@ -103,18 +101,14 @@ def test_other_settings_or_model_are_never_mixed_in(
         (run / "model", ["--split", "val", "--genes_per_task", "8"], "genes_sha256"),
         (run / "model", ["--split", "test", "--genes_per_task", "9"], "genes_per_part"),
     ):
-        with pytest.raises(SystemExit) as ended:
-            run_job(ism, ["--model", str(model), "--data", str(data), "--out", str(scored), *flags])
-        assert ended.value.code == 2
+        assert exit_code(ism, "--model", model, "--data", data, "--out", scored, *flags) == 2
         assert named in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in scored.rglob("*")} == before
 
 
 def test_unknown_gene_is_refused(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["--model", str(run / "model"), "--data", str(data), "--out", str(tmp_path / "x")]
-    with pytest.raises(SystemExit) as ended:
-        run_job(ism, [*arguments, "--genes", "nobody"])
-    assert ended.value.code == 2
+    assert exit_code(ism, *arguments, "--genes", "nobody") == 2
     assert "nobody" in capsys.readouterr().err
 
 
@@ -122,9 +116,7 @@ def test_scores_without_their_manifest_are_not_added_to(
     scored: Path, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     shutil.copytree(scored / "scores", tmp_path / "scores")
-    with pytest.raises(SystemExit) as ended:
-        run_job(ism, ["--model", str(run / "model"), "--data", str(data), "--out", str(tmp_path)])
-    assert ended.value.code == 2
+    assert exit_code(ism, "--model", run / "model", "--data", data, "--out", tmp_path) == 2
     assert "without their manifest.json" in capsys.readouterr().err
 
 
@@ -169,9 +161,7 @@ def test_members_of_an_ensemble_answer_the_same_question(
     info = replace(load_info(run / "model"), targets=["another"])
     save_model(tmp_path / "model", load_model(run / "model"), info)
     flags = ["--model", run / "model", "--data", data, "--out", tmp_path / "x", "--ensemble", tmp_path / "model"]
-    with pytest.raises(SystemExit) as ended:
-        run_job(ism, [str(flag) for flag in flags])
-    assert ended.value.code == 2
+    assert exit_code(ism, *flags) == 2
     assert "has targets ['another']" in capsys.readouterr().err
 
 

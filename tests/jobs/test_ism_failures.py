@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from commands import exit_code
 
 from jobs import cluster
-from jobs.cli import run as run_job
 from jobs.ism import ism
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.errors import InputError
@@ -164,9 +164,7 @@ def test_a_full_disk_leaves_whole_parts_only_and_the_rest_for_later(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     flags = ["--model", model, "--data", sequences, "--out", small_disk, "--genes_per_task", PER_TASK]
-    with pytest.raises(SystemExit) as ended:
-        run_job(ism, [str(flag) for flag in flags])
-    assert ended.value.code == 1
+    assert exit_code(ism, *flags) == 1
     assert "No space left on device" in capsys.readouterr().err
     written = _parts(small_disk)
     assert 0 < len(written) < len(undisturbed)
@@ -193,9 +191,7 @@ def test_a_gene_that_cannot_be_scored_is_named_and_the_others_are_finished(
     fasta.write_text("".join(f">{name}\n{bad if name == 'bad' else good}\n" for name in ids))
     flags = ["--model", tmp_path / "model", "--data", fasta, "--out", tmp_path / "out", "--genes_per_task", 3]
     for _ in range(2):  # a rerun tries it again
-        with pytest.raises(SystemExit) as ended:
-            run_job(ism, [str(flag) for flag in flags])
-        assert ended.value.code == 1
+        assert exit_code(ism, *flags) == 1
         message = capsys.readouterr().err
         assert "1 gene of 5 could not be scored: bad (" in message
         assert "not a finite number" in message

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from commands import exit_code
 
-from jobs.cli import run as run_job
 from jobs.predict import predict
 from promoter.checkpoint import load_model
 from promoter.dataset import read_promoters
@@ -60,9 +60,7 @@ def test_predicts_a_fasta_of_sequences(run: Path, data: Path, tmp_path: Path):
 def test_other_window_is_refused_with_both_lengths(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "long.fa").write_text(">a\n" + "ACGT" * 30 + "\n")
     arguments = ["--model", str(run / "model"), "--data", str(tmp_path / "long.fa")]
-    with pytest.raises(SystemExit) as ended:
-        run_job(predict, [*arguments, "--out", str(tmp_path / "out.parquet")])
-    assert ended.value.code == 2
+    assert exit_code(predict, *arguments, "--out", tmp_path / "out.parquet") == 2
     error = capsys.readouterr().err
     assert "120 bases" in error
     assert "trained on 100" in error
@@ -89,20 +87,14 @@ def test_unusable_model_is_refused(
     for file in (run / "model").iterdir():
         (model / file.name).write_bytes(file.read_bytes())
     _break(model, how)
-    with pytest.raises(SystemExit) as ended:
-        run_job(predict, ["--model", str(model), "--data", str(data), "--out", str(tmp_path / "out.parquet")])
-    assert ended.value.code == 2
+    assert exit_code(predict, "--model", model, "--data", data, "--out", tmp_path / "out.parquet") == 2
     assert message in capsys.readouterr().err
 
 
 def test_truncated_data_is_refused(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     damaged = tmp_path / "promoters.parquet"
     damaged.write_bytes((data / "promoters.parquet").read_bytes()[:-100])
-    with pytest.raises(SystemExit) as ended:
-        run_job(
-            predict, ["--model", str(run / "model"), "--data", str(damaged), "--out", str(tmp_path / "o.parquet")]
-        )
-    assert ended.value.code == 2
+    assert exit_code(predict, "--model", run / "model", "--data", damaged, "--out", tmp_path / "o.parquet") == 2
     error = capsys.readouterr().err
     assert str(damaged) in error
     assert error.count("\n") == 1

@@ -8,24 +8,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import ROOT
+from commands import ROOT, exit_code, outcome
 from reports import RunFiles, write_run
 
-from jobs.cli import run as run_job
 from jobs.report import report
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
     return write_run(tmp_path_factory.mktemp("made"), genes=80, scored=6)
-
-
-def ended(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as done:
-        run_job(report, [str(word) for word in words])
-    assert isinstance(done.value.code, int)
-    printed = capsys.readouterr()
-    return done.value.code, printed.out, printed.err
 
 
 def test_it_writes_the_page_its_config_and_the_figures(
@@ -44,7 +35,7 @@ def test_it_writes_the_page_its_config_and_the_figures(
         "--show",
         "1",
     ]
-    code, out, err = ended(capsys, *words, "--figures", tmp_path / "figures", "--assembly", "sacCer3")
+    code, out, err = outcome(capsys, report, *words, "--figures", tmp_path / "figures", "--assembly", "sacCer3")
     assert (code, err) == (0, "")
     assert "not in it: Motifs: find some with jobs.motifs" in out
     text = page.read_text()
@@ -58,13 +49,12 @@ def test_it_writes_the_page_its_config_and_the_figures(
 
 @pytest.mark.ray
 def test_a_run_as_jobs_train_leaves_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = ended(capsys, "--model", run / "model", "--out", tmp_path / "report.html")
+    code, _, err = outcome(capsys, report, "--model", run / "model", "--out", tmp_path / "report.html")
     assert (code, err) == (0, "")
     text = (tmp_path / "report.html").read_text()
     for heading in ("Metrics", "Beside plain models", "Predicted and observed", "Learning curves", "Leakage"):
         assert f">{heading}</h" in text, heading
-    again = ended(capsys, "--model", run, "--out", tmp_path / "again.html")  # the folder of the run does, too
-    assert again[0] == 0
+    assert exit_code(report, "--model", run, "--out", tmp_path / "again.html") == 0  # the run's folder does, too
     assert ">Metrics</h2>" in (tmp_path / "again.html").read_text()
 
 
@@ -87,7 +77,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(
         tmp_path / "report.html",
         *(word.format(tmp=tmp_path) for word in words),
     ]
-    code, _, err = ended(capsys, *given)
+    code, _, err = outcome(capsys, report, *given)
     assert code == 2
     assert message in err
     assert err.count("\n") == 1

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from commands import exit_code
 from s3_server import BUCKET, Server
 from upath import UPath
 
-from jobs.cli import run as run_job
 from jobs.export import export
 from jobs.ism import ism
 from jobs.predict import predict
@@ -37,12 +37,6 @@ def at(s3: Server, data: Path, run: Path) -> str:
     s3.upload(data, "data")
     s3.upload(run / "model", "model")
     return AT
-
-
-def code(job: Callable[..., None], *flags: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        run_job(job, [str(flag) for flag in flags])
-    return int(ended.value.code or 0)
 
 
 def line(capsys: Capture) -> str:
@@ -70,7 +64,7 @@ def test_prepare_reads_and_writes_a_bucket(s3: Server, data: Path) -> None:
     s3.upload(data / "genome", "genome")
     names = {"genome": "genome.fa", "genes": "genes.bed", "expression": "expression.tsv"}
     files = [word for flag, name in names.items() for word in (f"--{flag}", f"{AT}/genome/{name}")]
-    assert code(prepare, *files, "--upstream", 100, "--out", f"{AT}/prepared") == 0
+    assert exit_code(prepare, *files, "--upstream", 100, "--out", f"{AT}/prepared") == 0
     written = ["config.yaml", "promoters.parquet", "summary.json"]
     assert s3.keys("prepared") == [f"prepared/{name}" for name in written]
     found = storage.resolve(f"{AT}/prepared/promoters.parquet")
@@ -89,7 +83,7 @@ def test_training_goes_on_from_its_checkpoint_in_the_bucket_once_credentials_are
         return "ExpiredToken" if len(saved) > 3 else None
 
     with s3.failing(expire):
-        assert code(train, *flags) == 1
+        assert exit_code(train, *flags) == 1
     error = line(capsys)
     assert f"{at}/run" in error
     assert "expired" in error
@@ -97,7 +91,7 @@ def test_training_goes_on_from_its_checkpoint_in_the_bucket_once_credentials_are
     kept = [key for key in s3.keys("run/") if key.endswith("state.pt")]
     assert kept
     assert not [key for key in s3.keys("run/") if "checkpoints" not in key and key != "run/config.yaml"]
-    assert code(train, *flags) == 0
+    assert exit_code(train, *flags) == 0
     printed = capsys.readouterr().out
     assert re.search(r"going on after epoch [1-3]\n", printed), printed
     assert not re.search(r"  1/6 ", printed)
@@ -120,9 +114,9 @@ def test_a_put_that_fails_twice_or_is_slow_costs_only_time(
 
     flags = ["--model", f"{at}/model", "--data", f"{at}/data"]
     with s3.failing(fault):
-        assert code(predict, *flags, "--out", f"{at}/{answer}.parquet") == 0
+        assert exit_code(predict, *flags, "--out", f"{at}/{answer}.parquet") == 0
     assert puts[f"/{BUCKET}/{answer}.parquet"] == (1 if answer == 1.0 else 3)
-    assert code(predict, "--model", run / "model", "--data", data, "--out", tmp_path / "p.parquet") == 0
+    assert exit_code(predict, "--model", run / "model", "--data", data, "--out", tmp_path / "p.parquet") == 0
     found = storage.resolve(f"{at}/{answer}.parquet")
     assert pd.read_parquet(found.open("rb")).equals(pd.read_parquet(tmp_path / "p.parquet"))
 
@@ -133,19 +127,19 @@ def test_ism_keeps_its_whole_parts_computes_the_others_and_exports_them(
     tasks = ["--genes_per_task", 40]
     flags = ["--model", f"{at}/model", "--data", f"{at}/data", *tasks, "--out", f"{at}/ism"]
     with s3.failing(after(2, "ism/scores/", "ExpiredToken")):
-        assert code(ism, *flags) == 1
+        assert exit_code(ism, *flags) == 1
     error = line(capsys)
     assert re.search(rf"error: {at}/ism/scores/part-0000\d.parquet: could not be written \(.*expired", error)
     assert "renew the credentials and run the same command again" in error
     there = s3.keys("ism/scores/")
     assert len(there) == 2
     s3.requests.clear()
-    assert code(ism, *flags) == 0
+    assert exit_code(ism, *flags) == 0
     assert "going on: " in capsys.readouterr().out
     written = [path for method, path in s3.requests if method == "PUT" and "/scores/" in path]
     assert len(written) == 4
     assert not {f"/{BUCKET}/{key}" for key in there} & set(written)
-    assert code(ism, "--model", run / "model", "--data", data, *tasks, "--out", tmp_path / "ism") == 0
+    assert exit_code(ism, "--model", run / "model", "--data", data, *tasks, "--out", tmp_path / "ism") == 0
     found, expected = load_scores(f"{at}/ism"), load_scores(tmp_path / "ism")
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert found.genes.equals(expected.genes)
@@ -154,7 +148,7 @@ def test_ism_keeps_its_whole_parts_computes_the_others_and_exports_them(
         (tmp_path / "ism", data / "genome" / "genome.fa", tmp_path / "export"),
     ):
         s3.upload(data / "genome", "genome")
-        assert code(export, "--scores", scores, "--genome", genome, "--out", out) == 0
+        assert exit_code(export, "--scores", scores, "--genome", genome, "--out", out) == 0
     for name in ("genes.tsv", "regions.bed", "contributions.bw"):
         assert s3.read(f"export/{name}") == (tmp_path / "export" / name).read_bytes()
 
@@ -176,15 +170,15 @@ def test_a_search_goes_on_with_its_trials_and_finds_the_same(
         return "ExpiredToken" if len(saved) > 4 and method != "GET" else None  # in the second trial
 
     with s3.failing(expire):
-        assert code(tune, *remote) == 1
+        assert exit_code(tune, *remote) == 1
     error = line(capsys)
     assert f"{at}/search" in error
     assert "renew the credentials" in error
     assert "search/best.yaml" not in s3.keys("search/")
-    assert code(tune, *remote) == 0
+    assert exit_code(tune, *remote) == 0
     assert "going on with the search" in capsys.readouterr().out
     assert not [key for key in s3.keys("search/") if key.startswith(("search/search", "search/training"))]
-    assert code(tune, *flags, "--data", data, "--out", tmp_path / "search") == 0
+    assert exit_code(tune, *flags, "--data", data, "--out", tmp_path / "search") == 0
     tables = [
         pd.read_csv(storage.resolve(folder).joinpath("trials.csv").open("rb")).drop(columns="seconds")
         for folder in (f"{at}/search", tmp_path / "search")
@@ -208,7 +202,7 @@ def test_credentials_that_do_not_serve_are_told_before_heavy_work(
     ]
     with s3.failing(lambda method, path: answer):
         for job, flags in jobs:
-            assert code(job, *flags) in (1, 2)
+            assert exit_code(job, *flags) in (1, 2)
             error = line(capsys)
             assert AT in error
             assert ("renew the credentials" if answer == "ExpiredToken" else "check what the credentials") in error
@@ -216,7 +210,7 @@ def test_credentials_that_do_not_serve_are_told_before_heavy_work(
 
 
 def test_a_bucket_that_is_not_there_is_not_made(s3: Server, data: Path, run: Path, capsys: Capture) -> None:
-    assert code(predict, "--model", run, "--data", data, "--out", "s3://promotres/p.parquet") == 2
+    assert exit_code(predict, "--model", run, "--data", data, "--out", "s3://promotres/p.parquet") == 2
     assert "s3://promotres/: cannot write here (The specified bucket does not exist); check" in line(capsys)
     assert [one["Name"] for one in s3.client.list_buckets()["Buckets"]] == [BUCKET]
 

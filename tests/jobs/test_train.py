@@ -16,10 +16,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from commands import read_until, start
+from commands import exit_code, read_until, start
 from scipy import stats
 
-from jobs.cli import run as run_job
 from jobs.predict import predict as predict_job
 from jobs.train import train
 from promoter.baselines import fit_baselines
@@ -118,9 +117,7 @@ def test_homologous_promoters_across_the_split_are_told_and_left_out_beside(
     write_promoters(tmp_path / "data", replace(promoters, genes=genes))
     flags = [*train_flags, "--data", str(tmp_path / "data"), "--baselines", "false", "--training.epochs", "1"]
     for action, out in (("report", "told"), ("drop", "dropped")):
-        with pytest.raises(SystemExit) as ended:
-            run_job(train, [*flags, "--out", str(tmp_path / out), "--split.homology", action])
-        assert ended.value.code == 0
+        assert exit_code(train, *flags, "--out", tmp_path / out, "--split.homology", action) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "5 of 51 test genes share promoter sequence" in printed
     assert "--split.homology drop: 5 genes with related promoters are not learned from" in printed
@@ -145,16 +142,12 @@ def test_homologous_promoters_across_the_split_are_told_and_left_out_beside(
 def test_a_random_split_is_kept_with_the_model_gene_by_gene(data: Path, train_flags: list[str], tmp_path: Path):
     flags = [flag for flag in train_flags if flag not in ("--split.val", "chr3", "--split.test", "chr4")]
     flags += ["--split.random", "true", "--baselines", "false", "--training.epochs", "1", "--out", str(tmp_path)]
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, flags)
-    assert ended.value.code == 0
+    assert exit_code(train, *flags) == 0
     table = pd.read_parquet(tmp_path / "predictions.parquet")
     assert (table["split"] == "test").sum() == 20
     assert table["chrom"][table["split"] == "test"].nunique() == 4
     out = tmp_path / "p.parquet"
-    with pytest.raises(SystemExit) as ended:
-        run_job(predict_job, ["--model", str(tmp_path / "model"), "--data", str(data), "--out", str(out)])
-    assert ended.value.code == 0
+    assert exit_code(predict_job, "--model", tmp_path / "model", "--data", data, "--out", out) == 0
     assert pd.read_parquet(out)["split"].tolist() == table["split"].tolist()
 
 
@@ -169,9 +162,7 @@ def test_history_agrees_with_the_published_model(run: Path):
 
 def test_finished_run_is_not_trained_again(run: Path, train_flags: list[str], capsys: pytest.CaptureFixture[str]):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, [*train_flags, "--out", str(run)])
-    assert ended.value.code == 0
+    assert exit_code(train, *train_flags, "--out", run) == 0
     assert "finished already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
@@ -179,9 +170,7 @@ def test_finished_run_is_not_trained_again(run: Path, train_flags: list[str], ca
 def test_what_a_crash_after_the_last_result_left_is_removed(run: Path, train_flags: list[str], tmp_path: Path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "checkpoint_1").mkdir(parents=True)
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, [*train_flags, "--out", str(tmp_path / "run")])
-    assert ended.value.code == 0
+    assert exit_code(train, *train_flags, "--out", tmp_path / "run") == 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in run.iterdir()}
 
 
@@ -224,9 +213,7 @@ def test_a_finished_run_that_lost_a_result_is_refused(
     message: str,
 ):
     before = _damaged(run, tmp_path / "run", name, content)
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, [*train_flags, "--out", str(tmp_path / "run")])
-    assert ended.value.code == 2
+    assert exit_code(train, *train_flags, "--out", tmp_path / "run") == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith(f"error: {tmp_path / 'run'}: holds a ")
@@ -244,15 +231,11 @@ def test_the_number_of_targets_is_that_of_the_data(
     two = replace(one, targets=np.hstack([one.targets, -one.targets]), target_names=["up", "down"])
     write_promoters(tmp_path / "data", two)
     flags = [*train_flags, "--data", str(tmp_path / "data"), "--training.epochs", "1", "--workers", "1"]
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, [*flags, "--out", str(tmp_path / "run"), "--model.n_targets", "3"])
-    assert ended.value.code == 2
+    assert exit_code(train, *flags, "--out", tmp_path / "run", "--model.n_targets", "3") == 2
     assert "--model.n_targets 3: the data has 2 targets (up, down); leave it out" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     for again in ([], ["--model.n_targets", "1"], ["--model.n_targets", "2"]):
-        with pytest.raises(SystemExit) as ended:
-            run_job(train, [*flags, "--out", str(tmp_path / "run"), *again])
-        assert ended.value.code == 0
+        assert exit_code(train, *flags, "--out", tmp_path / "run", *again) == 0
         assert ("finished already" in capsys.readouterr().out) == bool(again)
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["model"]["n_targets"] == 2
@@ -270,9 +253,7 @@ def test_the_number_of_targets_is_that_of_the_data(
 def test_other_settings_in_the_same_folder_are_refused(
     run: Path, train_flags: list[str], capsys: pytest.CaptureFixture[str], flags: list[str], named: str
 ):
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, [*train_flags, "--out", str(run), *flags])
-    assert ended.value.code == 2
+    assert exit_code(train, *train_flags, "--out", run, *flags) == 2
     error = capsys.readouterr().err
     assert named in error
     assert str(run) in error
@@ -303,9 +284,7 @@ def test_bad_input_is_one_line_and_code_2(
     flags: list[str],
     message: str,
 ):
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, [*train_flags, "--out", str(tmp_path / "out"), *flags])
-    assert ended.value.code == 2
+    assert exit_code(train, *train_flags, "--out", tmp_path / "out", *flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -317,17 +296,14 @@ def test_diverging_training_ends_with_code_1_and_the_mend(
     ray_cluster: object, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     flags = ["--training.learning_rate", "1e30", "--training.gradient_clip", "1e30", "--out", str(tmp_path)]
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, [*train_flags, *flags])
-    assert ended.value.code == 1
+    assert exit_code(train, *train_flags, *flags) == 1
     assert "lower --training.learning_rate" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
 
 
 def test_one_worker_learns_as_two_do(run: Path, train_flags: list[str], tmp_path: Path):
     """Only batch-norm statistics within half batches tell the runs apart: the same genes, order and steps."""
-    with pytest.raises(SystemExit):
-        run_job(train, [*train_flags, "--workers", "1", "--out", str(tmp_path)])
+    assert exit_code(train, *train_flags, "--workers", 1, "--out", tmp_path) == 0
     one, two = (pd.read_csv(folder / "history.csv") for folder in (tmp_path, run))
     assert one["learning_rate"].tolist() == two["learning_rate"].tolist()
     np.testing.assert_allclose(one["train_mse"], two["train_mse"], rtol=0.25)

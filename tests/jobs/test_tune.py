@@ -16,10 +16,9 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from commands import read_until, start
+from commands import exit_code, read_until, start
 from files import Command
 
-from jobs.cli import run as run_job
 from jobs.ism import ism
 from jobs.predict import predict
 from jobs.prepare import prepare
@@ -54,12 +53,6 @@ def flags(data: Path, out: Path, space: Path, *more: str) -> list[str]:
     ]
 
 
-def succeed(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run_job(tune, arguments)
-    assert ended.value.code == 0
-
-
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("space") / "space.yaml"
@@ -71,7 +64,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def searched(ray_cluster: object, data: Path, space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished search, one trial at a time so that it can be repeated."""
     out = tmp_path_factory.mktemp("searched")
-    succeed(flags(data, out, space, "--keep_folds", "true"))
+    assert exit_code(tune, *flags(data, out, space, "--keep_folds", "true")) == 0
     return out
 
 
@@ -111,9 +104,7 @@ def test_trials_tell_settings_score_by_fold_and_status(searched: Path) -> None:
 def test_best_yaml_trained_by_hand_gives_the_same_validation_metric_and_model(
     searched: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run_job(train, ["--config", str(searched / "best.yaml"), "--out", str(tmp_path / "run")])
-    assert ended.value.code == 0
+    assert exit_code(train, "--config", searched / "best.yaml", "--out", tmp_path / "run") == 0
     best = trials_of(searched).iloc[0]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     # evaluated in original units from the saved weights: float32 rounding
@@ -158,7 +149,7 @@ def test_the_targets_of_the_test_genes_change_nothing(
     targets = promoters.targets.copy()
     targets[tested] = np.random.default_rng(0).permutation(targets[tested]) * 100
     write_promoters(tmp_path / "data", replace(promoters, targets=targets))
-    succeed(flags(tmp_path / "data", tmp_path / "out", space))
+    assert exit_code(tune, *flags(tmp_path / "data", tmp_path / "out", space)) == 0
     ours, theirs = (trials_of(out).drop(columns="seconds") for out in (tmp_path / "out", searched))
     pd.testing.assert_frame_equal(ours, theirs)
     for name in ("importance.csv", "model/model.safetensors"):
@@ -172,7 +163,7 @@ def test_a_finished_search_is_not_run_again(
     searched: Path, data: Path, space: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in searched.rglob("*") if path.is_file()}
-    succeed(flags(data, searched, space, "--keep_folds", "true"))
+    assert exit_code(tune, *flags(data, searched, space, "--keep_folds", "true")) == 0
     assert "finished already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in searched.rglob("*") if path.is_file()} == before
 
@@ -202,9 +193,7 @@ def test_bad_input_is_one_line_and_code_2(
     more: list[str],
     message: str,
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run_job(tune, flags(data, tmp_path / "out", space, *more))
-    assert ended.value.code == 2
+    assert exit_code(tune, *flags(data, tmp_path / "out", space, *more)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -215,9 +204,7 @@ def test_bad_input_is_one_line_and_code_2(
 def test_other_settings_in_the_same_folder_are_refused(
     searched: Path, data: Path, space: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run_job(tune, flags(data, searched, space, "--keep_folds", "true", "--seeds", "2"))
-    assert ended.value.code == 2
+    assert exit_code(tune, *flags(data, searched, space, "--keep_folds", "true", "--seeds", "2")) == 2
     assert "different: seeds" in capsys.readouterr().err
 
 
@@ -230,7 +217,7 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(
         f"model.channels: {{choices: [[4], [{width}]]}}}}"
     )
     more = ("--algorithm", "grid", "--metric", "mse", "--model.channels", "4", "--model.kernel_sizes", "5")
-    succeed(flags(data, tmp_path, Path(space), *more, "--model.pool_sizes", "[]"))
+    assert exit_code(tune, *flags(data, tmp_path, Path(space), *more, "--model.pool_sizes", "[]")) == 0
     table = trials_of(tmp_path)
     assert table["status"].tolist() == ["finished", "failed", "failed", "failed"]
     wide = table["model.channels"] == f"[{width}]"
@@ -381,7 +368,7 @@ def test_wide_filters_are_found_where_the_grammar_needs_them(ray_cluster: object
         *more,
         *recipe,
     ]
-    succeed([*arguments, "--split.test", "chr6"])
+    assert exit_code(tune, *arguments, "--split.test", "chr6") == 0
     table = trials_of(out).set_index("model.kernel_sizes.0")
     assert table.index[0] == 11
     assert table.loc[11, "score"] > table.loc[3, "score"] + 0.1  # motifs are 8 to 10 bases wide

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from commands import exit_code
 
 from jobs import cluster
-from jobs.cli import run as run_job
 from jobs.demo import demo
 from jobs.ism import ism
 from jobs.predict import predict
@@ -21,36 +21,30 @@ from promoter.ism import load_scores
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def _done(job, arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run_job(job, arguments)
-    assert ended.value.code == 0
-
-
 def test_yeast_from_originals_to_scores(ray_cluster: cluster.Cluster, yeast: Path, tmp_path: Path):
-    data, out, scores = (str(tmp_path / name) for name in ("data", "run", "ism"))
-    originals = str(yeast / "original")
-    _done(prepare, ["--dataset", "yeast", "--cache", originals, "--upstream", "500", "--out", data])
+    data, out, scores = (tmp_path / name for name in ("data", "run", "ism"))
+    originals = yeast / "original"
+    assert exit_code(prepare, "--dataset", "yeast", "--cache", originals, "--upstream", "500", "--out", data) == 0
     assert json.loads((tmp_path / "data" / "summary.json").read_text())["genes_kept"] == 6164
 
     network = ["--model.channels", "32,32,32", "--model.kernel_sizes", "11,5,3", "--training.epochs", "5"]
     held_out = ["--split.val", "chrVII,chrXVI", "--split.test", "chrXII"]
     recipe = ["--training.jitter", "20", "--training.learning_rate", "2e-3", "--workers", "2"]
-    _done(train, ["--data", data, "--out", out, *held_out, *network, *recipe])
+    assert exit_code(train, "--data", data, "--out", out, *held_out, *network, *recipe) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     # the salt response has an interval well above zero even after a few epochs of a small network
     assert metrics["test"]["salt_log2fc"]["pearson_ci95"][0] > 0.1
     assert sum(metrics[split]["salt_log2fc"]["n"] for split in metrics) == 6164
 
-    model = str(tmp_path / "run" / "model")
+    model = out / "model"
     table = tmp_path / "predictions.parquet"
-    _done(predict, ["--model", model, "--data", data, "--out", str(table)])
+    assert exit_code(predict, "--model", model, "--data", data, "--out", table) == 0
     again = pd.read_parquet(table)["salt_log2fc_predicted"]
     trained = pd.read_parquet(tmp_path / "run" / "predictions.parquet")["salt_log2fc_predicted"]
     np.testing.assert_allclose(again, trained, atol=1e-4)
 
     genes = ["YAL063C", "YDL022W"]
-    _done(ism, ["--model", model, "--data", data, "--out", scores, "--genes", *genes])
+    assert exit_code(ism, "--model", model, "--data", data, "--out", scores, "--genes", *genes) == 0
     found = load_scores(scores, genes=genes)
     assert found.scores.shape == (2, 1, 4, 500)
     assert np.abs(found.scores).max() > 0
