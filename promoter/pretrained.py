@@ -129,6 +129,7 @@ class Architecture(NamedTuple):
         build: (class, configuration, length, bins) -> its trunk, with weights still to be loaded.
         of_trunk: what the names of the trunk's weights begin with, in the library's class, before and after.
         attention: names of the linear maps that lora adds to.
+        unsaid: (config.json, source, folder) -> settings of the library's configuration that config.json may lack.
     """
 
     library: tuple[str, str]
@@ -138,6 +139,7 @@ class Architecture(NamedTuple):
     build: Callable[[Any, dict[str, Any], int, int], Trunk]
     of_trunk: tuple[str, ...]
     attention: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out", "Wqkv", "out_proj")  # the last two: flash
+    unsaid: Callable[[Mapping[str, Any], str, Path], dict[str, Any]] = lambda said, source, folder: {}
 
     @property
     def step(self) -> int:
@@ -386,11 +388,13 @@ def fetch_trunk(config: PretrainedConfig) -> PackedTrunk:
             f"--model.weights {config.source}: {folder} must hold config.json and {' or '.join(_WEIGHTS_FILES)}, "
             f"as '{_download(known.hub)}' makes it"
         )
-    kind = json.loads((folder / "config.json").read_text()).get("model_type", config.name)
+    said = storage.read_json(folder / "config.json")
+    kind = said.get("model_type", config.name)
     if kind != config.name:
         raise InputError(
             f"--model.weights {config.source}: holds {kind}, not {config.name}; give --model.name {kind}"
         )
+    unsaid = known.unsaid(said, config.source, folder)
     try:
         network, info = cls.from_pretrained(str(folder), output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -403,7 +407,7 @@ def fetch_trunk(config: PretrainedConfig) -> PackedTrunk:
             f"--model.weights {config.source}: lacks weights of {config.name} ({', '.join(lost[:3])}); "
             "fetch it again"
         )
-    settings = _settings(network.config, config, folder)
+    settings = _settings(network.config) | unsaid
     trunk = known.build(cls, settings, known.step * -(-config.tss_bins * known.bin_width // known.step), 1).module
     state = {name: tensor.contiguous() for name, tensor in _state_of_trunk(network, trunk).items()}
     return PackedTrunk(settings, safetensors.torch.save(state), config.source, revision, storage.sha256(file))
@@ -555,6 +559,24 @@ def _middle_distances(features_RF: Tensor, cells: int) -> Tensor:
     return features_RF[middle - cells + 1 : middle + cells]
 
 
+def _positions_of_enformer(said: Mapping[str, Any], source: str, folder: Path) -> dict[str, Any]:
+    """Tell whether the weights are those of TensorFlow, which want the positions of TensorFlow.
+
+    The library goes by the hub's name. A folder of that name is a copy; another must say so in its config.json,
+    where the network is as large as those that are published: with the wrong positions it would run, and err.
+    """
+    official = ARCHITECTURES["enformer"].hub
+    if source == official or folder.name == official.rsplit("/", 1)[-1]:
+        return {"use_tf_gamma": True}
+    published = (said.get("dim"), said.get("depth")) == (1536, 11)
+    if published and "use_tf_gamma" not in said and Path(source).is_dir():
+        raise InputError(
+            f'--model.weights {source}: its config.json must say "use_tf_gamma": true if these are the weights of '
+            f"{official} (or name the folder {official.rsplit('/', 1)[-1]}), false if others"
+        )
+    return {"use_tf_gamma": bool(said.get("use_tf_gamma", False))}
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "enformer": Architecture(
         ("enformer_pytorch", "Enformer"),
@@ -563,6 +585,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         128,
         _enformer,
         ("stem.", "conv_tower.", "transformer.", "final_pointwise."),
+        unsaid=_positions_of_enformer,
     ),
     "borzoi": Architecture(
         ("borzoi_pytorch", "Borzoi"),
@@ -616,21 +639,13 @@ def _folder_of(config: PretrainedConfig) -> tuple[Path, str | None]:
     return Path(found), Path(found).name
 
 
-def _settings(found: Any, config: PretrainedConfig, folder: Path) -> dict[str, Any]:
+def _settings(found: Any) -> dict[str, Any]:
     """Return those settings of the library's configuration that its class names, without those of its outputs."""
     ours = type(found)()
     names = set(vars(ours)) - set(vars(importlib.import_module("transformers").PretrainedConfig()))
     outputs = {"output_heads", "target_length", "use_checkpointing", "enable_mouse_head", "bins_to_return"}
     outputs |= {"return_center_bins_only", "enable_human_head"}
-    settings = {
-        name: getattr(found, name) for name in sorted((names | {"flashed"}) - outputs) if hasattr(found, name)
-    }
-    if config.name == "enformer":
-        # what enformer_pytorch.from_pretrained does for the hub's name; a copy of it in a folder is the same
-        # network
-        official = ARCHITECTURES["enformer"].hub
-        settings["use_tf_gamma"] = config.source == official or folder.name == official.rsplit("/", 1)[-1]
-    return settings
+    return {name: getattr(found, name) for name in sorted((names | {"flashed"}) - outputs) if hasattr(found, name)}
 
 
 def _state_of_trunk(network: nn.Module, trunk: nn.Module) -> dict[str, Tensor]:

@@ -116,6 +116,21 @@ def test_a_copy_of_the_official_enformer_has_the_distances_of_tensorflow(tmp_pat
     torch.testing.assert_close(keys, linear(features[1532:1539]))
 
 
+def test_a_folder_says_whether_its_enformer_has_the_distances_of_tensorflow(tmp_path: Path) -> None:
+    folder = hub.enformer(tmp_path / "mine")
+    described = json.loads((folder / "config.json").read_text())
+    for said in (True, False):
+        (folder / "config.json").write_text(json.dumps(described | {"use_tf_gamma": said}))
+        assert fetch_trunk(PretrainedConfig("enformer", str(folder))).config["use_tf_gamma"] is said
+    del described["use_tf_gamma"]
+    (folder / "config.json").write_text(json.dumps(described))
+    assert not fetch_trunk(PretrainedConfig("enformer", str(folder))).config["use_tf_gamma"]
+    # of the published size it may be a copy under another name
+    (folder / "config.json").write_text(json.dumps(described | {"dim": 1536, "depth": 11}))
+    with pytest.raises(InputError, match=r'mine: its config\.json must say "use_tf_gamma": true if these are'):
+        fetch_trunk(PretrainedConfig("enformer", str(folder)))
+
+
 @pytest.mark.parametrize("bins", [1, 4])
 def test_borzoi_is_the_librarys_own_around_the_tss(
     folders: dict[str, Path], trunks: dict[str, PackedTrunk], bins: int
