@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import heapq
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -294,9 +294,9 @@ def _empty_table(promoters: Promoters, targets: list[str], places: list[Place], 
     return table_of(promoters.genes, alleles.assign(new=text), targets, none, none, places)
 
 
-def _combine(where: UPath, files: list[UPath], empty: Any, targets: list[str]) -> list[dict[str, Any]]:
+def _combine(where: UPath, files: list[UPath], empty: Any, targets: list[str]) -> list[Mapping[Any, Any]]:
     """Put the parts together, one at a time, and return the strongest effects."""
-    strongest: list[dict[str, Any]] = []
+    strongest: list[Mapping[Any, Any]] = []
     with contextlib.ExitStack() as stack:
         parquet = stack.enter_context(storage.whole_path(where / "variants.parquet"))
         text = stack.enter_context(storage.whole_path(where / "variants.tsv.gz"))
@@ -314,11 +314,11 @@ def _combine(where: UPath, files: list[UPath], empty: Any, targets: list[str]) -
             frame.to_csv(lines, sep="\t", header=False, index=False, float_format="%.7g", lineterminator="\n")
             effect = frame[[f"{target}_difference" for target in targets]].abs().max(axis=1)
             some = frame.assign(_effect=effect).nlargest(_STRONGEST, "_effect").to_dict("records")
-            strongest = heapq.nlargest(_STRONGEST, strongest + some, key=lambda row: row["_effect"])
+            strongest = heapq.nlargest(_STRONGEST, [*strongest, *some], key=lambda row: row["_effect"])
     return strongest
 
 
-def _show(counts: dict[str, int], strongest: list[dict[str, Any]], targets: list[str]) -> None:
+def _show(counts: dict[str, int], strongest: list[Mapping[Any, Any]], targets: list[str]) -> None:
     table = Table("", "", show_header=False, box=None)
     named = {
         "variants": "variants read",

@@ -15,7 +15,7 @@ from promoter import storage
 from promoter.splits import SPLITS
 from promoter.storage import AnyPath
 
-_Altair: TypeAlias = "alt.Chart | alt.LayerChart"
+_Altair: TypeAlias = "alt.Chart | alt.LayerChart | alt.FacetChart"
 COLOURS = {"train": "#8c96a3", "val": "#d98a00", "test": "#0072b2"}  # told apart by the colour-blind, too
 _MOST_POINTS = 40_000  # a gene is some 50 bytes
 _MOST_CHROMOSOMES = 60

@@ -178,11 +178,13 @@ def _cut(genome: Genome, genes: pd.DataFrame, upstream: int, downstream: int) ->
         for tss, strand in zip(genes["tss"], genes["strand"], strict=True)
     ]
     genes["start"], genes["end"] = (np.array(side, dtype=np.int64) for side in zip(*windows, strict=True))
-    sequences = pd.Series(index=genes.index, dtype="object")
     # in the order of the file, so that each block of a bgzip FASTA is unpacked once
-    for row in genes.sort_values(["chrom", "start"]).itertuples():
-        sequences.loc[row.Index] = genome.promoter(row.chrom, row.tss, row.strand, upstream, downstream)
-    genes["sequence"] = sequences
+    ordered = genes.sort_values(["chrom", "start"])
+    sequences = [
+        genome.promoter(chrom, tss, strand, upstream, downstream)
+        for chrom, tss, strand in zip(ordered["chrom"], ordered["tss"], ordered["strand"], strict=True)
+    ]
+    genes["sequence"] = pd.Series(sequences, index=ordered.index, dtype="object")
     return genes
 
 

@@ -143,8 +143,9 @@ def motif_recovery(motifs: pd.DataFrame, scores: Scores) -> pd.DataFrame:
     label = np.full(weight.shape, "", dtype=object)
     row_of = {gene: row for row, gene in enumerate(scores.genes["gene_id"])}
     present = motifs[motifs["gene_id"].isin(row_of.keys())]
-    for one in present.itertuples():
-        label[row_of[one.gene_id], one.offset : one.offset + one.width] = one.motif
+    columns = (present[name] for name in ("gene_id", "offset", "width", "motif"))
+    for gene, offset, width, motif in zip(*columns, strict=True):
+        label[row_of[gene], offset : offset + width] = motif
     outside = weight[(label == "") & (tokens != N_TOKEN)]
     rows = []
     for name, count in [*present["motif"].value_counts().items(), ("all", len(present))]:

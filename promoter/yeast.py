@@ -195,7 +195,7 @@ def _levels(paths: dict[_Source, Path]) -> pd.DataFrame:
 def _salt_response(genes: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
     nuclear = genes["gene_id"][genes["chrom"] != "chrM"]
     both = levels.loc[levels.index.isin(nuclear), ["osmo_basal", "osmo_salt"]]
-    both = np.log2(both[(both >= 1).all(axis=1)] + 1)
+    both = both[(both >= 1).all(axis=1)].add(1).apply(np.log2)
     response = (both["osmo_salt"] - both["osmo_basal"]).map("{:.4f}".format)
     return response.rename("salt_log2fc").rename_axis("gene").reset_index()
 

@@ -46,7 +46,8 @@ def test_predicts_a_fasta_of_sequences(run: Path, data: Path, tmp_path: Path):
     promoters = read_promoters(data)
     chosen = promoters.genes.iloc[[5, 100, 7]]
     records = [
-        f">{row.gene_id} note\n{row.sequence[:60]}\n{row.sequence[60:].lower()}\n" for row in chosen.itertuples()
+        f">{gene} note\n{sequence[:60]}\n{sequence[60:].lower()}\n"
+        for gene, sequence in zip(chosen["gene_id"], chosen["sequence"], strict=True)
     ]
     (tmp_path / "some.fa").write_text("".join(records))
     predict(str(run / "model"), str(tmp_path / "some.fa"), str(tmp_path / "out.parquet"))

@@ -183,7 +183,7 @@ def test_a_search_goes_on_with_its_trials_and_finds_the_same(
         pd.read_csv(storage.resolve(folder).joinpath("trials.csv").open("rb")).drop(columns="seconds")
         for folder in (f"{at}/search", tmp_path / "search")
     ]
-    pd.testing.assert_frame_equal(*tables)
+    pd.testing.assert_frame_equal(tables[0], tables[1])
     assert (
         s3.read("search/folds/fold_2/model.safetensors")
         == (tmp_path / "search" / "folds" / "fold_2" / "model.safetensors").read_bytes()

@@ -348,7 +348,7 @@ def test_related_pairs_are_of_the_kind_that_says_most() -> None:
         genes.loc[row, ["chrom", "tss", "strand", "sequence"]] = [chrom, tss, strand, sequence]
         genes.loc[row, ["start", "end"]] = window(tss, strand, 200, 0)
     genes.loc[5, "chrom"] = "chr3"
-    genes.loc[5, "sequence"] = genes.loc[4, "sequence"][150:] + chromosomes["chr2"][500:650]
+    genes.loc[5, "sequence"] = genes["sequence"][4][150:] + chromosomes["chr2"][500:650]
     pairs = related_pairs(Promoters(genes, promoters.targets, [], {}))
     pairs["fraction"] = pairs["fraction"].round(3)
     rows = {(i, j): (fraction, strand, kind) for i, j, fraction, strand, kind in pairs.to_numpy().tolist()}

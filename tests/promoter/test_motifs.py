@@ -99,7 +99,10 @@ def test_instances_are_where_the_genome_has_the_word(
         ]
         np.testing.assert_allclose(one_hot(encode(turned)).numpy().mean(axis=0), one.frequencies_AL, atol=1e-6)
         compared += 1
-        seen |= {(gene_strand[row.name.split("|")[1]], row.strand) for row in some.itertuples()}
+        seen |= {
+            (gene_strand[name.split("|")[1]], strand)
+            for name, strand in zip(some["name"], some["strand"], strict=True)
+        }
     assert compared >= 3
     assert seen == {("+", "+"), ("+", "-"), ("-", "+"), ("-", "-")}
     assert placed["score"].max() == 1000
@@ -109,14 +112,16 @@ def test_contribution_of_an_instance_is_the_sum_over_its_bases(
     found: Discovery, contributions: Contributions
 ) -> None:
     row_of = {gene: row for row, gene in enumerate(contributions.genes["gene_id"])}
-    for one in found.instances.sample(50, random_state=0).itertuples():
-        row, sequence = row_of[one.gene_id], contributions.genes["sequence"][row_of[one.gene_id]]
+    some = found.instances.sample(50, random_state=0)
+    columns = (some[name] for name in ("gene_id", "offset", "width", "contribution"))
+    for gene, offset, width, contribution in zip(*columns, strict=True):
+        row, sequence = row_of[gene], contributions.genes["sequence"][row_of[gene]]
         each = [
             contributions.hypothetical_NAL[row, "ACGT".index(sequence[at]), at]
-            for at in range(one.offset, one.offset + one.width)
+            for at in range(offset, offset + width)
             if sequence[at] != "N"
         ]
-        assert one.contribution == pytest.approx(sum(each), rel=1e-4)
+        assert contribution == pytest.approx(sum(each), rel=1e-4)
 
 
 def test_modisco_file_holds_the_same_seqlets(found: Discovery, tmp_path: Path) -> None:

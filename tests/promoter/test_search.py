@@ -150,7 +150,8 @@ def test_importance_points_at_the_setting_that_decides() -> None:
     assert table.index[0] == "training.learning_rate"
     assert table["importance"].iloc[0] > 0.9
     deep = sum(one["model.blocks"] == 3 for one in drawn)
-    assert table.loc["model.channels.2", "trials"] == deep < table.loc["model.blocks", "trials"] == 60
+    trials = table["trials"]
+    assert trials["model.channels.2"] == deep < trials["model.blocks"] == 60
 
 
 def test_importance_of_too_few_or_equal_trials_is_not_a_number() -> None:
