@@ -73,7 +73,7 @@ def main() -> None:
     print("| network | mode | precision | trained weights | memory | TFLOP | fits | A100 |")
     print("| --- | --- | --- | ---: | ---: | ---: | --- | --- |")
     for name, known in ARCHITECTURES.items():
-        for mode, adapt in (("embed, predict", "head"), ("lora", "lora"), ("full", "full")):
+        for mode, adapt in (("forward pass", "head"), ("lora", "lora"), ("full", "full")):
             for precision in ("fp32", "bf16"):
                 cost = measure(name, adapt, precision, context or known.context)  # type: ignore[arg-type] # as listed
                 print(_row(name, mode, precision, cost), flush=True)

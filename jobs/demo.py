@@ -57,7 +57,7 @@ def demo(
     require_enough_genes(learned, genes_per_chromosome, training, workers)
     where = storage.require_writable(out)
     _require_same(where, settings)
-    scaling_config(cluster.connect(), workers)  # refuses more workers than fit
+    scaling_config(cluster.connect(), workers, gpus_per_worker=0)  # refuses more workers than fit
 
     write_config(where / "config.yaml", settings, {})
     _step("1/6 simulate a genome with a known grammar (python: promoter.simulate)")
@@ -88,6 +88,7 @@ def demo(
         model=CNNConfig(channels=(64, 32, 32), kernel_sizes=(11, 5, 3), pool_sizes=(4, 4), dropout=0.2),
         training=training,
         workers=workers,
+        gpus_per_worker=0,  # small, and the same everywhere: with one GPU its two workers would not fit
     )
 
     _step("4/6 predict, and explain the test genes base by base (python -m jobs.predict, jobs.ism)")

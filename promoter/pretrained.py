@@ -611,7 +611,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def _download(name: str) -> str:
-    return f"huggingface-cli download {name} --local-dir {name.rsplit('/', 1)[-1]}"
+    return f"hf download {name} --local-dir {name.rsplit('/', 1)[-1]}"
 
 
 def _folder_of(config: PretrainedConfig) -> tuple[Path, str | None]:

@@ -362,7 +362,7 @@ def littered(tmp_path: Path) -> Path:
     for entry in ROOT.iterdir():
         if entry.is_file() and entry.name != ".git":
             shutil.copy(entry, clone)
-    for name in ("jobs", "promoter", "benchmarks", "tests", "docs", "deploy"):
+    for name in ("jobs", "promoter", "benchmarks", "configs", "tests", "docs", "deploy"):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in _LITTER:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
@@ -381,8 +381,8 @@ def test_a_job_uploads_the_code_and_nothing_else(littered: Path, tmp_path: Path,
     code = {
         str(path.relative_to(ROOT)) for folder in ("jobs", "promoter") for path in (ROOT / folder).rglob("*.py")
     }
-    assert names >= code | {"space.yaml", "benchmarks/yeast_space.yaml"}
-    assert {name.split("/")[0] for name in names} == {"jobs", "promoter", "benchmarks", "space.yaml"}
+    assert names >= code | {"space.yaml", "benchmarks/yeast_space.yaml", "configs/small-genome.yaml"}
+    assert {name.split("/")[0] for name in names} == {"jobs", "promoter", "benchmarks", "configs", "space.yaml"}
     assert not names & set(_LITTER)
     assert package.stat().st_size < _UPLOAD_LIMIT
     parsed = [sys.executable, "-m", "jobs.tune", "--data", "d", "--out", "o", "--space", "space.yaml"]

@@ -411,7 +411,7 @@ def test_weights_that_are_not_there_are_asked_for_in_one_line(
     assert "\n" not in str(refused.value)
     for word in (
         "johahi/borzoi-replicate-0",
-        "huggingface-cli download johahi/borzoi-replicate-0 --local-dir borzoi-replicate-0",
+        "hf download johahi/borzoi-replicate-0 --local-dir borzoi-replicate-0",
         "--model.weights borzoi-replicate-0",
     ):
         assert word in str(refused.value)
