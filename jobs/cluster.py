@@ -55,8 +55,9 @@ class Node(NamedTuple):
 
     def fitting(self, cpus: float, gpus: float) -> int:
         """Return how many tasks that each want so much fit at a time."""
-        fit = self.cpus // cpus if cpus else self.cpus
-        return int(min(fit, self.gpus // gpus) if gpus else fit)
+        fit = self.cpus / cpus if cpus else self.cpus
+        # // would make four of 1 // 0.2
+        return int(1e-6 + (min(fit, self.gpus / gpus) if gpus else fit))
 
 
 @dataclass(frozen=True)

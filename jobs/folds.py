@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from dataclasses import replace
 from typing import Any
@@ -112,7 +113,9 @@ def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
 
 def _train_all(members: dict[str, TrainingJob], folder: UPath, related: pd.DataFrame, at_a_time: int) -> None:
     """Train the members, each in a folder of its name, and raise the first error."""
-    waiting = list(members)
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in members:
+        waiting.put(name)
     errors: list[BaseException] = []
     with cluster.progress("train", sum(one.training.epochs for one in members.values()), "epochs") as advance:
 
@@ -130,14 +133,16 @@ def _train_all(members: dict[str, TrainingJob], folder: UPath, related: pd.DataF
             console.print(f"{name}: {_summary(storage.read_json(folder / name / METRICS))}")
 
         def work() -> None:
-            while waiting and not errors:
+            while not errors:
                 try:
-                    train_one(waiting.pop(0))
+                    train_one(waiting.get_nowait())
+                except queue.Empty:
+                    return
                 except BaseException as error:  # whatever it is, the main thread raises it
                     errors.append(error)
 
         # the main thread stays free for Ctrl-C
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_a_time, len(waiting)))]
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_a_time, len(members)))]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -174,7 +179,9 @@ def _publish(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
     }
     table = table[[name for name in table.columns if "_predicted_by_" not in name]]
     leaked = pd.concat(leaks, ignore_index=True)
-    leaking = leakage.leaking_genes(leaked[leaked["split"] == "test"], table["gene_id"])
+    # of several folds the table holds each gene as a test gene, so only leaks of such count
+    concerned = leaked[leaked["split"] == "test"] if folds > 1 else leaked
+    leaking = leakage.leaking_genes(concerned, table["gene_id"])
     models = [[_checksum(where, fold, seed, seeds) for seed in range(seeds)] for fold in range(1, folds + 1)]
     write_calibration(where / _FOLDS, calibrate(table, targets, models))
     table = add_intervals(table, targets, folds)

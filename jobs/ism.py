@@ -132,12 +132,12 @@ def ism(
     place = cluster.connect()
     cluster.require_shared(where)
     in_flight = limits.in_flight(place)  # refuses tasks that do not fit, so before anything is written
-    passes_of_gene = 3 * (stretch[1] - stretch[0] if stretch else promoters.length) + 1
-    if not isinstance(network, PromoterCNN):
-        count = passes_of_gene * len(rows)
-        announce_time(count, "mutants", members, promoters.tokens[rows[0]], precision, limits, place, max_hours)
     size = size or _choose_size(network, promoters.length, len(members), limits, place, len(rows))
-    _earlier_run(where, identity, genes_per_task)  # once more: another run may have begun meanwhile
+    if not isinstance(network, PromoterCNN):
+        passes = _passes(where, promoters, _cut(rows, size), metadata, stretch)
+        announce_time(passes, "mutants", members, promoters.tokens[rows[0]], precision, limits, place, max_hours)
+    if begun := _earlier_run(where, identity, genes_per_task):  # meanwhile: then its parts are the ones to fill
+        size = int(begun["genes_per_part"])
     identity["genes_per_part"] = size
     identity["window"] = _window(promoters, stretch)  # says where in the sequences the TSS is
     storage.write_json(where / MANIFEST, {**identity, "complete": False})
@@ -260,6 +260,19 @@ def _choose_size(
 
 def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _passes(
+    where: UPath,
+    promoters: Promoters,
+    parts: list[np.ndarray],
+    metadata: dict[str, Any],
+    stretch: tuple[int, int] | None,
+) -> int:
+    """Return how many forward passes the genes not yet scored take: of each mutant, and of the gene as it is."""
+    left = sum(len(parts[index]) for index in _missing_parts(where, promoters, parts, metadata))
+    first, last = stretch or (0, promoters.length)
+    return (3 * (last - first) + 1) * left
 
 
 def _missing_parts(

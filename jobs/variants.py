@@ -104,7 +104,7 @@ def variants(
     where = storage.require_writable(out)
     identity = _identity(members, promoters, rows, source, opened, both_strands, precision)
     earlier = earlier_run(where, _PARTS, identity)
-    with storage.removed_on_error(where):  # a run that is refused leaves nothing
+    with storage.removed_on_error(where, unless=MANIFEST):  # a run that is refused leaves nothing
         with _listing(where / "skipped.tsv") as skip:
             found = find_alleles(read_records(source), opened, promoters, rows.tolist(), skip)
         parts = _cut(found, identity["genes_per_part"])
@@ -118,10 +118,19 @@ def variants(
             place = cluster.connect()
             cluster.require_shared(where)
         if place and (max_hours is not None or isinstance(network, PretrainedModel)):
-            passes = sum(len(parts[index]) for index in missing) * (1 + both_strands)
+            windows = sum(len(parts[index]) + parts[index]["gene"].nunique() for index in missing)
+            passes = windows * (1 + both_strands)
             announce_time(
-                passes, "alleles", members, promoters.tokens[rows[0]], precision, limits, place, max_hours
+                passes,
+                "windows",
+                members,
+                promoters.tokens[rows[0]],
+                precision,
+                limits,
+                place,
+                max_hours,
             )
+        earlier_run(where, _PARTS, identity)  # once more: another run may have begun meanwhile
         storage.write_json(where / MANIFEST, {**identity, "complete": False})
     sources = {packed.source: packed.checksum for packed in members} | {
         str(locate(data)): promoters.checksum,
@@ -191,7 +200,7 @@ def _cut(found: Found, genes_per_part: int) -> list[pd.DataFrame]:
 
 def _metadata(identity: dict[str, Any], part: pd.DataFrame, targets: list[str]) -> dict[str, Any]:
     listed = part.to_csv(index=False).encode()
-    kept = ("format", "model", "data", "both_strands", "precision")
+    kept = ("format", "model", "data", "genome", "both_strands", "precision")
     named = {key: identity[key] for key in kept}
     return {**named, "targets": targets, "alleles": hashlib.sha256(listed).hexdigest()}
 

@@ -115,6 +115,12 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, ass
     placed = not any(pd.isna(value) for value in place.values())
     of_gene = _in_window(hits[hits["gene"] == gene["gene_id"]], gene) if placed else []
     known = chosen.known.loc[gene["gene_id"]]
+    predicted, sd = float(scores.predictions[row, index]), None
+    if np.isfinite(known["predicted"]) and not np.isclose(known["predicted"], predicted, rtol=1e-3, atol=1e-3):
+        # of networks of several folds: the one that had not learned from the gene, as in the page's other figures
+        predicted = float(known["predicted"])
+    elif scores.predictions_sd is not None:
+        sd = float(scores.predictions_sd[row, index])
     data = {
         "id": gene["gene_id"],
         "sequence": gene["sequence"],
@@ -130,8 +136,8 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, ass
         "place": data["place"],
         "observed": known["observed"],
         "split": known["split"],
-        "predicted": float(scores.predictions[row, index]),
-        "sd": float(scores.predictions_sd[row, index]) if scores.predictions_sd is not None else None,
+        "predicted": predicted,
+        "sd": sd,
         "links": browser_links(assembly, gene["chrom"], place["start"], place["end"])
         if placed and assembly
         else {},
@@ -212,9 +218,9 @@ def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
     kinds = {"chrom": str, "name": str, "strand": str}
     try:
         with storage.open_text(path) as file:
-            table = pd.read_csv(
-                file, sep="\t", header=None, names=columns, usecols=range(6), dtype=kinds, quoting=3, comment="#"
-            )
+            options = {"sep": "\t", "header": None, "names": columns, "usecols": range(6), "quoting": 3}
+            # names as they are: "#" and "NA" may be part of one
+            table = pd.read_csv(file, dtype=kinds, keep_default_na=False, **options)
     except (ValueError, pd.errors.ParserError) as error:
         raise InputError(f"{path}: is not BED of six columns ({' '.join(str(error).split())})") from error
     split = table["name"].str.split("|", n=1, expand=True).reindex(columns=[0, 1])

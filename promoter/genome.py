@@ -28,7 +28,6 @@ from promoter.storage import AnyPath
 
 _MITOCHONDRION = {"m", "mt", "mito", "mitochondrion"}
 _FASTA_LETTERS = re.compile(rb"[A-Za-z*\-\s]*")
-_BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # SAM specification, 4.1.2
 
 
 class Genome:
@@ -146,14 +145,14 @@ def _fold(name: str) -> str:
 def _require_fasta(path: UPath) -> None:
     """Refuse what pyfaidx would index without complaint: HTML, plain gzip, some other text."""
     if storage.is_gzip(path):
-        if not _is_bgzip(path):
+        if not storage.is_bgzip(path):
             raise InputError(
                 f"{path}: is plain gzip, which cannot be read at random; "
                 "unpack it (gunzip) or convert it (gunzip -c IN.fa.gz | bgzip > OUT.fa.gz)"
             )
         if not path.name.lower().endswith((".gz", ".bgz")):
             raise InputError(f"{path}: is bgzip but not named so; rename it to end in .gz")
-        _require_end_of_bgzip(path)
+        storage.require_end_of_bgzip(path)
     head = _head(path)
     lines = head.splitlines()
     if not head.startswith(b">"):
@@ -163,20 +162,6 @@ def _require_fasta(path: UPath) -> None:
     for number, line in enumerate(whole_lines, start=2):
         if not line.startswith(b">") and not _FASTA_LETTERS.fullmatch(line):
             raise InputError(f"{path}: line {number} is no sequence ({line[:40]!r}); is it the right file?")
-
-
-def _is_bgzip(path: UPath) -> bool:
-    """Tell bgzip from plain gzip by the extra field `BC` in its header (SAM specification, section 4.1)."""
-    with path.open("rb") as file:
-        head = file.read(18)
-    return len(head) == 18 and bool(head[3] & 4) and head[12:14] == b"BC"
-
-
-def _require_end_of_bgzip(path: UPath) -> None:
-    with cast("IO[bytes]", path.open("rb")) as file:
-        file.seek(max(path.stat().st_size - len(_BGZIP_END), 0))
-        if file.read() != _BGZIP_END:
-            raise InputError(f"{path}: the bgzip data ends early (no end marker); fetch or make it again")
 
 
 def _head(path: UPath) -> bytes:

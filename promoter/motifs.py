@@ -292,6 +292,8 @@ def _instances(
         else:
             start, end = seqlet.start + first, seqlet.start + last
         start, end = max(start, 0), min(end, contributions.one_hot_NAL.shape[2])
+        if end <= start:  # all of it in what pads the sequence
+            continue
         row = seqlet.example_idx
         known = np.flatnonzero(contributions.one_hot_NAL[row, :, start:end].any(axis=0))
         if not len(known):

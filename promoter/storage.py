@@ -32,6 +32,7 @@ from promoter.errors import InputError, StorageError
 AnyPath: TypeAlias = "str | os.PathLike[str] | UPath"
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # SAM specification, 4.1.2
 _CHUNK = 1 << 20
 _CACHE = "use_listings_cache"
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
@@ -197,14 +198,17 @@ def _make_folder(where: UPath) -> None:
 
 
 @contextmanager
-def removed_on_error(folder: AnyPath) -> Iterator[UPath]:
-    """Remove `folder` with all it holds if the block fails, unless it was there before."""
+def removed_on_error(folder: AnyPath, unless: str | None = None) -> Iterator[UPath]:
+    """Remove `folder` with all it holds if the block fails, unless it was there before.
+
+    Nor is it removed if another process has put the file `unless` into it, by which it has become that one's.
+    """
     where = resolve(folder)
     there, missing = where.exists(), _missing_folders(where)
     try:
         yield where
     except BaseException:
-        if not there:
+        if not there and not (unless and (where / unless).exists()):
             remove_folder(where)
             _remove_empty(missing)
         raise
@@ -405,6 +409,26 @@ def is_gzip(path: AnyPath) -> bool:
     """Tell by its first bytes whether a file is gzip (bgzip included)."""
     with cast("IO[bytes]", resolve(path).open("rb")) as file:
         return file.read(2) == _GZIP_MAGIC
+
+
+def is_bgzip(path: AnyPath) -> bool:
+    """Tell bgzip from plain gzip by the extra field `BC` in its header (SAM specification, section 4.1)."""
+    with resolve(path).open("rb") as file:
+        head = file.read(18)
+    return len(head) == 18 and bool(head[3] & 4) and head[12:14] == b"BC"
+
+
+def require_end_of_bgzip(path: AnyPath) -> None:
+    """Refuse bgzip data that end early.
+
+    Raises:
+        InputError: the block that marks the end is missing.
+    """
+    where = resolve(path)
+    with cast("IO[bytes]", where.open("rb")) as file:
+        file.seek(max(where.stat().st_size - len(_BGZIP_END), 0))
+        if file.read() != _BGZIP_END:
+            raise InputError(f"{where}: the bgzip data ends early (no end marker); fetch or make it again")
 
 
 @contextmanager

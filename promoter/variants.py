@@ -594,6 +594,8 @@ def _require_sound(where: UPath) -> None:
                 head = gzip.GzipFile(fileobj=raw).read(5)  # type: ignore[arg-type] # a binary file
             except (OSError, EOFError) as error:
                 raise InputError(f"{where}: the compressed data is damaged; fetch or make it again") from error
+    if packed and storage.is_bgzip(where):
+        storage.require_end_of_bgzip(where)  # cut between two blocks it would pass for a shorter file
     if head[:3] == b"BCF":
         return
     if head[:2] != b"##":

@@ -30,6 +30,7 @@ def test_what_fits_is_counted_node_by_node() -> None:
     assert cluster.Node(4, 1).fitting(1, 0) == 4
     assert cluster.Node(4, 1).fitting(1, 0.5) == 2
     assert cluster.Node(1, 1).fitting(1, 0.25) == 1
+    assert [cluster.Node(64, 1).fitting(1, gpus) for gpus in (0.1, 0.2, 0.3, 0.5)] == [10, 5, 3, 2]
     assert cluster.Node(4, 0).fitting(1, 1) == 0
     assert cluster.Node(4, 1).fitting(0, 0) == 4  # tasks that want nothing: one a CPU
     place = cluster.Cluster((HEAD, GPU_NODE, GPU_NODE), local=False)

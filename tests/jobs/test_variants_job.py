@@ -199,7 +199,7 @@ def test_a_refused_run_leaves_nothing(
     words = [f"--{key}={value}" for key, value in flags.items()]
     out = tmp_path / "made" / "out"
     assert exit_code(variants, *words, "--out", out, "--max_hours", 1e-9) == 2
-    assert re.match(r"error: --max_hours 1e-09: [\d,]+ forward passes \(alleles\)", capsys.readouterr().err)
+    assert re.match(r"error: --max_hours 1e-09: [\d,]+ forward passes \(windows\)", capsys.readouterr().err)
     assert not out.parent.exists()
 
 

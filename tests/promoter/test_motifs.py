@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -16,6 +17,7 @@ from promoter.ism.store import Scores, part_path, write_part
 from promoter.motifs import (
     Contributions,
     Discovery,
+    _instances,
     discover_motifs,
     place_on_genome,
     read_contributions,
@@ -122,6 +124,18 @@ def test_contribution_of_an_instance_is_the_sum_over_its_bases(
             if sequence[at] != "N"
         ]
         assert contribution == pytest.approx(sum(each), rel=1e-4)
+
+
+def test_a_seqlet_whose_core_lies_before_the_sequence_is_no_instance(contributions: Contributions) -> None:
+    row = int(np.flatnonzero(contributions.one_hot_NAL.any(axis=1).all(axis=1))[0])  # of known bases only
+    spans = [(-20, 21, False), (-20, 21, True), (0, 41, False)]
+    seqlets = [SimpleNamespace(start=a, end=b, is_revcomp=turned, example_idx=row) for a, b, turned in spans]
+    of_core = list(_instances("pattern_0", SimpleNamespace(seqlets=seqlets), 3, 15, contributions))
+    gene = contributions.genes["gene_id"].iloc[row]
+    assert [one[:5] for one in of_core] == [
+        ("pattern_0", gene, 6, 12, "-"),
+        ("pattern_0", gene, 3, 12, "+"),
+    ]
 
 
 def test_modisco_file_holds_the_same_seqlets(found: Discovery, tmp_path: Path) -> None:

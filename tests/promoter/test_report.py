@@ -17,7 +17,7 @@ import torch
 from reports import EVIL, LENGTH, RunFiles, write_run
 
 from promoter.errors import InputError
-from promoter.gene_views import choose_genes
+from promoter.gene_views import choose_genes, read_hits
 from promoter.ism import actual_contributions, load_scores
 from promoter.predictions import read_predictions, write_predictions
 from promoter.report import build_report
@@ -243,3 +243,22 @@ def test_figures_are_written_as_svg_and_png(tmp_path: Path) -> None:
         assert (tmp_path / "figures" / f"{name}.svg").read_text().count("<path") > 5
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
+
+
+def test_a_gene_is_shown_with_the_prediction_of_networks_that_had_not_learned_from_it(
+    files: RunFiles, html: str
+) -> None:
+    """The scores' own predictions, in these files of no relation to the run's, may be of all folds' networks."""
+    held_out = read_predictions(files.run / "predictions.parquet").set_index("gene_id")["salt_predicted"]
+    shown = [float(one.replace("\N{MINUS SIGN}", "-")) for one in re.findall(r"<p>Predicted ([^\s,]+),?\s", html)]
+    np.testing.assert_allclose(shown, held_out[files.ids], atol=0.006)
+
+
+def test_names_with_signs_of_their_own_have_their_hits(tmp_path: Path) -> None:
+    lines = ["HG002#1#chr1\t5\t9\tpattern_0|g#2\t900\t+\t0.5", "NA\t5\t9\tpattern_0|NA\t900\t-\t0.5"]
+    (tmp_path / "instances.bed").write_text("\n".join(lines) + "\n")
+    hits = read_hits(tmp_path, ["g#2", "NA"])
+    assert hits[["chrom", "gene", "motif"]].to_numpy().tolist() == [
+        ["HG002#1#chr1", "g#2", "pattern_0"],
+        ["NA", "NA", "pattern_0"],
+    ]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from Bio.bgzf import BgzfBlocks, BgzfWriter
 from files import Write
 
 import promoter.variants
@@ -323,6 +324,17 @@ def test_no_vcf_is_refused_on_one_line(
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert capfd.readouterr().err == ""
+
+
+def test_a_vcf_cut_between_two_blocks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.vcf.gz"
+    with BgzfWriter(str(path)) as file:
+        file.write(HEADER + line("1", 5, "A", "C") * 9999)
+    assert len(list(read_records(path))) == 9999
+    blocks = list(BgzfBlocks(path.open("rb")))
+    path.write_bytes(path.read_bytes()[: blocks[1][0]])
+    with pytest.raises(InputError, match=r"cut\.vcf\.gz: the bgzip data ends early \(no end marker\)"):
+        list(read_records(path))
 
 
 @pytest.fixture(scope="module")
