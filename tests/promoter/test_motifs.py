@@ -127,7 +127,7 @@ def test_contribution_of_an_instance_is_the_sum_over_its_bases(
 
 
 def test_a_seqlet_whose_core_lies_before_the_sequence_is_no_instance(contributions: Contributions) -> None:
-    row = int(np.flatnonzero(contributions.one_hot_NAL.any(axis=1).all(axis=1))[0])  # of known bases only
+    row = int(np.flatnonzero(contributions.one_hot_NAL.sum(axis=(1, 2)) == contributions.one_hot_NAL.shape[2])[0])
     spans = [(-20, 21, False), (-20, 21, True), (0, 41, False)]
     seqlets = [SimpleNamespace(start=a, end=b, is_revcomp=turned, example_idx=row) for a, b, turned in spans]
     of_core = list(_instances("pattern_0", SimpleNamespace(seqlets=seqlets), 3, 15, contributions))
