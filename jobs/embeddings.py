@@ -17,7 +17,7 @@ from jobs import cluster
 from jobs.cli import console
 from promoter import storage
 from promoter.dataset import Promoters
-from promoter.ism.store import part_is_whole, part_path
+from promoter.ism.store import missing_parts, part_path
 from promoter.memory import keep_freed_memory
 from promoter.pretrained import PackedTrunk, PretrainedConfig, PretrainedModel, build_model, embed, genes_per_pass
 
@@ -67,7 +67,7 @@ def embed_genes(
     ids = promoters.genes["gene_id"].tolist()
     parts = [slice(start, start + size) for start in range(0, len(ids), size)]
     paths = [part_path(where, index) for index in range(len(parts))]
-    missing = [i for i, rows in enumerate(parts) if not part_is_whole(paths[i], ids[rows], metadata)]
+    missing = missing_parts(where, [ids[rows] for rows in parts], lambda _: metadata)
     if missing:
         task = limits.apply(_embed_part)
         packed = ray.put(trunk)
