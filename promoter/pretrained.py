@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from promoter import storage
 from promoter.errors import InputError
 from promoter.model import evaluating
+from promoter.precision import full_float32
 from promoter.sequence import one_hot, reverse_complement
 
 INSTALL = "pip install -c constraints.txt -e '.[pretrained]'"
@@ -436,7 +437,12 @@ def embed(
     kind = torch.device(device).type
     size = genes_per_pass(tokens.shape[1], 32)
     found = []
-    with evaluating(model), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
+    # full float32 as for predictions: a head must be trained on the embeddings that it will be used on
+    with (
+        evaluating(model),
+        full_float32(),
+        torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"),
+    ):
         for start in range(0, len(tokens), size):
             some = torch.tensor(tokens[start : start + size], device=device)
             turned = [some, reverse_complement(some)] if both_strands else [some]

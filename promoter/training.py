@@ -345,7 +345,7 @@ def predict(
         float32, shape (N, targets), in the model's units.
     """
     device = torch.device(device or next(model.parameters()).device)
-    with full_float32() if precision == "fp32" else nullcontext():
+    with full_float32():
         return _predict(model, tokens, device, precision, _World() if together else None)
 
 
@@ -358,7 +358,8 @@ def evaluate(
 ) -> Evaluation:
     """Predict all examples and compare with their targets, over all genes at once; arguments as for `predict`."""
     device = torch.device(device or next(model.parameters()).device)
-    return _evaluate(model, examples, device, precision, _World() if together else None)
+    with full_float32():
+        return _evaluate(model, examples, device, precision, _World() if together else None)
 
 
 class _World:

@@ -29,7 +29,6 @@ from promoter.dataset import read_promoters
 from promoter.errors import InputError
 from promoter.ism import load_scores, saturation_mutagenesis
 from promoter.model import CNNConfig, PromoterCNN
-from promoter.precision import full_float32
 from promoter.sequence import decode
 from promoter.splits import SplitConfig
 from promoter.training import Examples, TrainingConfig, fit, predict
@@ -132,36 +131,6 @@ def test_two_tasks_share_a_gpu_and_each_sees_one(tmp_path: Path) -> None:
         np.testing.assert_allclose(load_scores(tmp_path / "ism").scores, expected, rtol=0, atol=1e-6)
     finally:
         nodes.shutdown()
-
-
-# --- how it is computed ------------------------------------------------------------------------------------------
-
-
-class _Watch(torch.nn.Module):
-    """A model that notes how convolutions are to be computed when it runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = torch.nn.Conv1d(4, 1, 3)
-        self.tf32: list[bool] = []
-
-    def forward(self, x_BCL: torch.Tensor) -> torch.Tensor:
-        self.tf32.append(torch.backends.cudnn.allow_tf32)
-        return self.conv(x_BCL).mean(dim=-1)
-
-
-def test_scores_and_predictions_are_not_rounded_to_tf32() -> None:
-    before = torch.backends.cudnn.allow_tf32
-    assert before  # PyTorch's default: the test would show nothing else
-    model, tokens = _Watch(), np.zeros((2, 20), np.uint8)
-    saturation_mutagenesis(model, tokens)
-    predict(model, tokens)  # type: ignore[arg-type] # any module does
-    assert model.tf32
-    assert not any(model.tf32)
-    assert torch.backends.cudnn.allow_tf32 == before
-    with pytest.raises(KeyError), full_float32():
-        raise KeyError
-    assert torch.backends.cudnn.allow_tf32 == before
 
 
 # --- on a GPU ----------------------------------------------------------------------------------------------------
