@@ -159,6 +159,21 @@ class PromoterCNN(nn.Module):
             )
 
 
+def is_built_as_written(model: nn.Module) -> bool:
+    """Tell whether a network is a `PromoterCNN` whose parts are those of this file: none replaced, none hooked.
+
+    A subclass may compute anything. So may a forward hook (pruning works by one), a layer of another class, or a
+    `forward` set on an instance.
+    """
+    if type(model) is not PromoterCNN:
+        return False
+    for block in model.blocks:
+        if type(block) is not _Block or (type(block.conv), type(block.norm)) != (nn.Conv1d, nn.BatchNorm2d):
+            return False
+    hooks = ("_forward_hooks", "_forward_pre_hooks")  # PyTorch has no public way to ask for them
+    return not any("forward" in vars(part) or any(vars(part)[kind] for kind in hooks) for part in model.modules())
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put `model` in evaluation mode, and each of its modules back in the mode it had."""
@@ -177,7 +192,8 @@ class _Block(nn.Module):
     The same function as the usual order and layout, and about twice as fast on CPUs
     (`benchmarks/train.py`): ReLU comes after the pooling, since the maximum of the ReLUs is the ReLU of
     the maximum; the convolution has no bias, which the batch norm would subtract again; one dimension
-    of size 1 makes the memory format channels_last available.
+    of size 1 makes the memory format channels_last available. `promoter.ism.incremental` computes the same for the
+    mutants of a sequence: what changes here changes there.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, pool: int) -> None:

@@ -26,8 +26,8 @@ def score_substitutions(
     """Score every single-base substitution.
 
     Args:
-        model: one-hot (batch, 4, length) -> (batch, targets), or (batch,) for one target, on the device of
-            `tokens_NL`; run in evaluation mode and left in the mode it had.
+        model: one-hot (batch, 4, length) of its parameters' type -> (batch, targets), or (batch,) for one target,
+            on the device of `tokens_NL`; run in evaluation mode and left in the mode it had.
         tokens_NL: uint8, shape (N, length).
         batch_size: mutants in one forward pass; by default chosen by length and device.
         positions: (start, end) of the bases to change; all when None.
@@ -51,7 +51,9 @@ def mutants_per_batch(length: int, device: torch.device) -> int:
 def _score_one(model: nn.Module, reference_L: Tensor, batch_size: int, stretch: tuple[int, int]) -> Tensor:
     """Score one sequence -> (targets, 4, stretch)."""
     start, end = stretch
-    reference_T = _outputs(model, reference_L[None])[0]
+    parameter = next(model.parameters(), None)
+    dtype = torch.float32 if parameter is None else parameter.dtype
+    reference_T = _outputs(model, reference_L[None], dtype)[0]
     bases, positions = torch.nonzero(
         reference_L[None, start:end] != torch.arange(len(BASES), device=reference_L.device)[:, None], as_tuple=True
     )
@@ -59,10 +61,11 @@ def _score_one(model: nn.Module, reference_L: Tensor, batch_size: int, stretch: 
     for base_B, position_B in zip(bases.split(batch_size), positions.split(batch_size), strict=True):
         mutants_BL = reference_L.repeat(len(base_B), 1)
         mutants_BL[torch.arange(len(base_B)), start + position_B] = base_B.to(mutants_BL.dtype)
-        scores[:, base_B, position_B] = (_outputs(model, mutants_BL) - reference_T).T
+        scores[:, base_B, position_B] = (_outputs(model, mutants_BL, dtype) - reference_T).T.float()
     return scores
 
 
-def _outputs(model: nn.Module, tokens_BL: Tensor) -> Tensor:
-    """Return predictions as (batch, targets), float32."""
-    return model(one_hot(tokens_BL)).float().reshape(len(tokens_BL), -1)
+def _outputs(model: nn.Module, tokens_BL: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return predictions as (batch, targets), in float32, or float64 where that is `dtype`."""
+    outputs: Tensor = model(one_hot(tokens_BL, dtype))
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).reshape(len(tokens_BL), -1)

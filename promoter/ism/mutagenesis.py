@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from promoter.ism import foreign, full, incremental
+from promoter.ism import foreign, full, incremental, self_check
 from promoter.model import PromoterCNN
 from promoter.precision import full_float32
 from promoter.pretrained import PretrainedModel
@@ -34,8 +34,10 @@ def saturation_mutagenesis(
     """Score every single-base substitution of every sequence.
 
     A `PromoterCNN` is scored incrementally (`promoter.ism.incremental`), a pretrained network by whole forward
-    passes (`promoter.ism.full`: a mutation reaches all that its attention reads), any other model by tangermeme
-    (`promoter.ism.foreign`); which, is logged. Where a GPU runs out of memory, fewer are scored at a time.
+    passes (`promoter.ism.full`: a mutation reaches all that its attention reads), any other model, a subclass of
+    `PromoterCNN` among them, by tangermeme (`promoter.ism.foreign`). The method is logged. A `PromoterCNN` with
+    hooks or a replaced layer is scored by whole passes, and so is one whose incremental scores do not agree with
+    them (`promoter.ism.self_check`). Where a GPU runs out of memory, fewer are scored at a time.
 
     Args:
         model: one-hot (batch, 4, length) -> (batch, targets), or (batch,) for one target. It is moved to
@@ -45,7 +47,8 @@ def saturation_mutagenesis(
         batch_size: mutants computed together; by default chosen by model, length, device and its free memory.
         positions: (start, end) of the bases to change, 0-based, half-open; all by default.
         precision: of a `PromoterCNN`'s matrix products: fp32, exact to 1e-5 of a sequence's largest |score|,
-            or bf16, off by some 1e-2 of it; of a pretrained network mixed precision, off by 1e-2 of a prediction.
+            or bf16, off by some 1e-2 of it; of a pretrained network mixed precision, off by 1e-2 of a prediction;
+            any other model is computed as it is.
 
     Returns:
         float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence), bases in
@@ -64,45 +67,57 @@ def saturation_mutagenesis(
     if positions is not None and not 0 <= positions[0] < positions[1] <= length:
         raise ValueError(f"positions {positions} must be (start, end) with 0 <= start < end <= {length}")
     model.to(device)
-    way = {PromoterCNN: "incremental", PretrainedModel: "whole passes"}.get(type(model), "through tangermeme")
-    _log.info("saturation mutagenesis: %s", way)
-
-    def score(some_NL: np.ndarray, size: int | None) -> np.ndarray:
-        some = torch.tensor(some_NL, device=device)
-        if isinstance(model, PromoterCNN):
-            return incremental.score_substitutions(model, some, size, positions, precision).cpu().numpy()
-        if isinstance(model, PretrainedModel):
-            return full.score_substitutions(model, some, size, positions, precision).cpu().numpy()
-        return foreign.score_substitutions(model, some, size, positions).cpu().numpy()
-
-    at_a_time = max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length)
+    at_a_time: int | None = max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length)
     with full_float32():
+        if type(model) is PromoterCNN and self_check.engine_suits(model, length, device):
+            method = "incremental"
+        elif isinstance(model, PretrainedModel) or type(model) is PromoterCNN:
+            method = "whole passes"
+        else:
+            method = "through tangermeme"
+            at_a_time = None  # its fast path is prepared anew in each call, and only where the call is long enough
+        # in bf16 a whole pass rounds the prediction itself, by more than many a base changes it
+        rounding = precision if isinstance(model, PretrainedModel) else "fp32"
+        _log.info("saturation mutagenesis: %s", method)
+
+        def score(some_NL: np.ndarray, size: int | None) -> np.ndarray:
+            some = torch.tensor(some_NL, device=device)
+            if method == "incremental":
+                assert isinstance(model, PromoterCNN)  # noqa: S101 # for the type checker: chosen so above
+                return incremental.score_substitutions(model, some, size, positions, precision).cpu().numpy()
+            if method == "whole passes":
+                return full.score_substitutions(model, some, size, positions, rounding).cpu().numpy()
+            return foreign.score_substitutions(model, some, size, positions).cpu().numpy()
+
         return _within_memory(score, tokens_NL, at_a_time, batch_size)
 
 
 def _within_memory(
     score: Callable[[np.ndarray, int | None], np.ndarray],
     tokens_NL: np.ndarray,
-    at_a_time: int,
+    at_a_time: int | None,
     batch_size: int | None,
 ) -> np.ndarray:
-    """Score some sequences at a time; fewer, then with smaller batches, each time that memory runs out."""
+    """Score some sequences at a time; fewer, then with smaller batches, each time that memory runs out.
+
+    All sequences are scored together where `at_a_time` is None; then only the batches get smaller.
+    """
     parts: list[np.ndarray] = []
     start = 0
     while start < len(tokens_NL):
         try:
-            parts.append(score(tokens_NL[start : start + at_a_time], batch_size))
+            parts.append(score(tokens_NL[start : start + (at_a_time or len(tokens_NL))], batch_size))
         except torch.cuda.OutOfMemoryError:  # memory of a CPU is not refused: the system kills
-            if at_a_time > 1:
+            if at_a_time is not None and at_a_time > 1:
                 at_a_time //= 2
             elif batch_size != 1:
                 batch_size = (batch_size or _MOST_MUTANTS) // 2
             else:
                 raise
             torch.cuda.empty_cache()
-            _log.warning("out of memory: %d sequences at a time, batch size %s", at_a_time, batch_size)
+            _log.warning("out of memory: %s sequences at a time, batch size %s", at_a_time or "all", batch_size)
             continue
-        start += at_a_time
+        start += at_a_time or len(tokens_NL)
     return np.concatenate(parts)
 
 

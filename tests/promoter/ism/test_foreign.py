@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
+import tangermeme.saturation_mutagenesis as theirs
 import torch
 from torch import Tensor, nn
 
@@ -106,6 +108,21 @@ def test_where_memory_runs_out_fewer_are_scored_at_a_time(
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
         saturation_mutagenesis(Hopeless(), tokens)
+
+
+def test_all_sequences_of_a_call_go_to_tangermeme_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It prepares its fast path once a call, and only where it expects the call to take half a minute."""
+    original, given = theirs.saturation_mutagenesis, []
+
+    def counting(model: nn.Module, x_NCL: Tensor, *left: Any, **options: Any) -> Any:
+        given.append(tuple(x_NCL.shape))
+        return original(model, x_NCL, *left, **options)
+
+    monkeypatch.setattr(theirs, "saturation_mutagenesis", counting)
+    many = np.random.default_rng(1).integers(0, 4, (7, 1500)).astype(np.uint8)
+    scores = saturation_mutagenesis(OneOutput(), many, positions=(700, 702))
+    assert given == [(7, 4, 1500)]
+    assert scores.shape == (7, 1, 4, 2)
 
 
 @pytest.mark.parametrize("positions", [(5, 5), (-1, 4), (0, 32)])
