@@ -12,11 +12,11 @@ import pandas as pd
 import vl_convert
 
 from promoter import storage
+from promoter.palette import AXIS_COLOUR, GRID_COLOUR, SPLIT_COLOURS
 from promoter.splits import SPLITS
 from promoter.storage import AnyPath
 
 _Altair: TypeAlias = "alt.Chart | alt.LayerChart | alt.FacetChart"
-COLOURS = {"train": "#8c96a3", "val": "#d98a00", "test": "#0072b2"}  # told apart by the colour-blind, too
 _MOST_POINTS = 40_000  # a gene is some 50 bytes
 _MOST_CHROMOSOMES = 60
 _SVG_POINTS = 1_500  # more are drawn on a canvas, since each would be an element of the page
@@ -78,7 +78,7 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
     ends = pd.DataFrame({"observed": [low, high], "predicted": [low, high]})
     diagonal = (
         _chart("ends")
-        .mark_line(color="#777777", strokeDash=[4, 4], strokeWidth=1)
+        .mark_line(color=AXIS_COLOUR, strokeDash=[4, 4], strokeWidth=1)
         .encode(alt.X("observed:Q", scale=scale), alt.Y("predicted:Q", scale=scale))
     )
     return _finished(
@@ -105,7 +105,7 @@ def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
         *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("bias", "rmse", "pearson")),
     ]
     base = _chart("chromosomes")
-    whiskers = base.mark_rule(color="#777777").encode(
+    whiskers = base.mark_rule(color=AXIS_COLOUR).encode(
         alt.X("q05:Q", title=f"predicted \N{MINUS SIGN} observed {target}"), alt.X2("q95:Q"), y, tooltip=tips
     )
     boxes = base.mark_bar(size=9).encode(
@@ -116,7 +116,7 @@ def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
         tooltip=tips,
     )
     medians = base.mark_tick(color="black", thickness=2, size=9).encode(alt.X("median:Q"), y, tooltip=tips)
-    zero = _chart("zero").mark_rule(color="#777777", strokeDash=[4, 4])
+    zero = _chart("zero").mark_rule(color=AXIS_COLOUR, strokeDash=[4, 4])
     layers = zero.encode(alt.X("x:Q")) + whiskers + boxes + medians
     return _finished(
         layers,
@@ -173,7 +173,7 @@ def beside_plain_models(table: pd.DataFrame) -> Chart:
     tips = [alt.Tooltip("model:N"), *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("pearson", "low", "high"))]
     kinds = ["network", *["plain model"] * (len(table) - 1)]
     base = _chart("models")
-    colours = alt.Scale(domain=["network", "plain model"], range=[COLOURS["test"], "#777777"])
+    colours = alt.Scale(domain=["network", "plain model"], range=[SPLIT_COLOURS["test"], AXIS_COLOUR])
     colour = alt.Color("kind:N", scale=colours, legend=None)
     title = "Pearson r"
     ranges = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=title), alt.X2("high:Q"), y, colour)
@@ -212,7 +212,7 @@ def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -
         )
     )
     best = pd.DataFrame({"epoch": history["best"].unique()})
-    rules = _chart("best").mark_rule(color="#777777", strokeDash=[4, 4]).encode(x)
+    rules = _chart("best").mark_rule(color=AXIS_COLOUR, strokeDash=[4, 4]).encode(x)
     return _finished(
         rules + lines, {"epochs": long, "best": best}, 220, f"{label} by epoch; dashed: the best epoch."
     )
@@ -266,7 +266,7 @@ def _rounded(value: Any) -> Any:
 def _colour(splits: Iterable[str], legend: alt.Legend | None) -> alt.Color:
     """Colour by split; only those that are there, so that the legend names no other."""
     known = [name for name in SPLITS if name in set(splits)]
-    scale = alt.Scale(domain=known, range=[COLOURS[name] for name in known])
+    scale = alt.Scale(domain=known, range=[SPLIT_COLOURS[name] for name in known])
     return alt.Color("split:N", scale=scale, legend=legend)
 
 
@@ -279,9 +279,9 @@ def _finished(chart: _Altair, data: dict[str, pd.DataFrame], height: int, descri
         )
         .configure_view(stroke=None)
         .configure_axis(
-            gridColor="#e3e6ea",
-            domainColor="#777777",
-            tickColor="#777777",
+            gridColor=GRID_COLOUR,
+            domainColor=AXIS_COLOUR,
+            tickColor=AXIS_COLOUR,
             labelFontSize=12,
             titleFontSize=12,
             titleFontWeight="normal",

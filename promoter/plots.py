@@ -16,12 +16,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import ArrayLike
 
 from promoter import storage
+from promoter.palette import BASE_COLOURS, TRIAL_COLOURS
 from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # warns that its first run takes a moment
-_COLOURS = {"finished": "#0b6e99", "stopped": "#9aa5b1", "best": "#c8442d"}  # told apart by the colour-blind, too
-_BASE_COLOURS = {"A": "#009e73", "C": "#0072b2", "G": "#e69f00", "T": "#222222"}  # Okabe and Ito: for everybody
 _MOST_LETTERS = 300  # more are too narrow to read, and logomaker takes some 4 ms for each
 _PANEL_WIDTH, _PANEL_HEIGHT, _COLUMNS = 3.2, 2.6, 4
 
@@ -39,7 +38,7 @@ def search_progress(trials: pd.DataFrame, label: str, larger_is_better: bool) ->
     axes = figure.subplots()
     _points(axes, shown, shown["trial"])
     best = shown["score"].cummax() if larger_is_better else shown["score"].cummin()
-    axes.step(shown["trial"], best, where="post", color=_COLOURS["best"], label="best so far")
+    axes.step(shown["trial"], best, where="post", color=TRIAL_COLOURS["best"], label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -129,11 +128,11 @@ def logo(
     x = _label_positions(axes, length, start, strand, tss, chrom)
     if length <= _MOST_LETTERS and contributions.any():
         table = pd.DataFrame(contributions.T, index=x, columns=list(BASES))
-        logomaker.Logo(table, ax=axes, color_scheme=_BASE_COLOURS, baseline_width=0, font_weight="bold")
+        logomaker.Logo(table, ax=axes, color_scheme=BASE_COLOURS, baseline_width=0, font_weight="bold")
     elif contributions.any():
         for base, heights in zip(BASES, contributions, strict=True):
             shown = heights != 0
-            axes.bar(x[shown], heights[shown], width=1, color=_BASE_COLOURS[base], label=base)
+            axes.bar(x[shown], heights[shown], width=1, color=BASE_COLOURS[base], label=base)
         axes.legend(frameon=False, ncols=len(BASES), loc="upper left", handlelength=0.8, columnspacing=1)
     axes.set_xlim(x[0] - 0.5, x[-1] + 0.5)
     axes.axhline(0, color="black", linewidth=0.5)
@@ -211,7 +210,7 @@ def motif_logo(folder: AnyPath, name: str, frequencies_AL: np.ndarray, contribut
     bits_AL = frequencies_AL * (np.log2(len(BASES)) + (frequencies_AL * logs).sum(axis=0))
     for axes, values_AL, label in ((upper, contributions_AL, "contribution"), (lower, bits_AL, "bits")):
         table = pd.DataFrame(values_AL.T, columns=list(BASES))
-        logomaker.Logo(table, ax=axes, color_scheme=_BASE_COLOURS, baseline_width=0.5, font_weight="bold")
+        logomaker.Logo(table, ax=axes, color_scheme=BASE_COLOURS, baseline_width=0.5, font_weight="bold")
         axes.set_ylabel(label)
         axes.spines[["top", "right"]].set_visible(False)
     lower.set_ylim(0, 2)
@@ -283,7 +282,7 @@ def _points(axes: Axes, shown: pd.DataFrame, x: pd.Series) -> None:
         some = (shown["status"] == status).to_numpy()
         if some.any():
             axes.scatter(
-                x[some], shown["score"][some], s=18, color=_COLOURS[status], label=status, alpha=0.8, linewidths=0
+                x[some], shown["score"][some], s=18, color=TRIAL_COLOURS[status], label=status, alpha=0.8, lw=0
             )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

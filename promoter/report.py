@@ -30,6 +30,7 @@ from promoter.checkpoint import DESCRIPTION, PackedModel, pack_models, unpack_en
 from promoter.errors import InputError
 from promoter.gene_views import choose, read_hits, view_genes
 from promoter.metrics import evaluate_predictions
+from promoter.palette import BASE_COLOURS, UNKNOWN_BASE_COLOUR
 from promoter.predictions import baseline_column, read_predictions
 from promoter.splits import SPLITS
 from promoter.storage import AnyPath
@@ -471,6 +472,7 @@ def _render(page: dict[str, Any], parts: _Parts) -> str:
     return environment.get_template("report.html").render(
         page,
         charts=drawn,
+        base_colours=json.dumps({**BASE_COLOURS, "N": UNKNOWN_BASE_COLOUR}),
         left_out=parts.left_out,
         style=Markup((_TEMPLATES / "report.css").read_text()),  # noqa: S704 # our own file
         scripts=[Markup(one) for one in scripts],  # noqa: S704 # our own file, and Vega

@@ -2,7 +2,7 @@
 // Draws the charts, and for each gene a logo and a map of mutations that can be zoomed and moved.
 (() => {
   const BASES = "ACGT";
-  const COLOURS = { A: "#009e73", C: "#0072b2", G: "#c77700", T: "#222222", N: "#999999" };
+  const COLOURS = JSON.parse(document.documentElement.dataset.baseColours); // those of the figures in files
   const INK = "#222222", SOFT = "#59636f", LINE = "#c9ced4";
   const FONT = "system-ui, sans-serif";
   const LEFT = 44, RIGHT = 12; // pixels beside the letters

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from promoter import plots
 from promoter.ism import actual_contributions, hypothetical_contributions
+from promoter.palette import BASE_COLOURS
 from promoter.sequence import BASES, encode
 
 TRIALS = pd.DataFrame(
@@ -99,9 +100,7 @@ def test_each_letter_is_as_high_as_its_contribution_and_stands_at_its_distance(
         (left, low), (right, high) = drawn_letter.get_path().get_extents().get_points()
         assert x - 0.5 <= left < right <= x + 0.5
         assert (low, high) == pytest.approx((min(height, 0), max(height, 0)))
-        assert to_hex(drawn_letter.get_facecolor()) == {"A": "#009e73", "C": "#0072b2", "G": "#e69f00"}.get(
-            letter, "#222222"
-        )
+        assert to_hex(drawn_letter.get_facecolor()) == BASE_COLOURS[letter]
     assert not letters
     low, high = axes.get_ylim()
     assert low < contributions.min()

@@ -11,6 +11,7 @@ import pytest
 from browser import Browser, chromium, missing
 from reports import EVIL, LENGTH, RunFiles, write_run
 
+from promoter.palette import BASE_COLOURS
 from promoter.report import build_report
 
 pytestmark = [
@@ -135,6 +136,24 @@ def test_buttons_zoom_and_move(browser: Browser) -> None:
     start, end = view(browser)
     assert end - start == pytest.approx(12)  # no nearer
     assert browser.messages() == []
+
+
+def test_letters_have_the_colours_of_the_figures_in_files(browser: Browser) -> None:
+    for _ in range(20):
+        browser.click(".viewer [data-do=in]")  # letters, not bars
+    seen = browser.script(
+        "const canvas = document.querySelector('.detail canvas') ?? document.querySelector('canvas.detail');"
+        "const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+        "const seen = new Set();"
+        "for (let i = 0; i < data.length; i += 4) if (data[i + 3] === 255)"
+        " seen.add('#' + [0, 1, 2].map(k => data[i + k].toString(16).padStart(2, '0')).join(''));"
+        "return [...seen]"
+    )
+    start, end = (round(edge) for edge in view(browser))
+    sequence = browser.script("return JSON.parse(document.getElementById('gene-data-1').textContent).sequence")
+    expected = {BASE_COLOURS[base] for base in sequence[start + 1 : end - 1] if base in BASE_COLOURS}
+    assert expected
+    assert expected <= set(seen)
 
 
 def test_keys_do_the_same(browser: Browser) -> None:
