@@ -20,14 +20,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from promoter import storage
 from promoter.errors import InputError
 from promoter.model import evaluating
 from promoter.precision import full_float32
@@ -352,10 +349,12 @@ def build_model(config: PretrainedConfig, length: int, packed: PackedTrunk) -> P
     Raises:
         InputError: a library that is missing, a window that does not fit, or weights that do not.
     """
+    import safetensors.torch  # noqa: PLC0415 # needed where there are weights to load
+
     model = empty_model(config, length, packed.origin)
     try:
         model.trunk.load_state_dict(safetensors.torch.load(packed.weights))
-    except (SafetensorError, RuntimeError) as error:
+    except (safetensors.SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{packed.source}: the weights are not those of {config.name} ({reason})") from error
     return model
@@ -380,6 +379,10 @@ def fetch_trunk(config: PretrainedConfig) -> PackedTrunk:
     Raises:
         InputError: not there, and how to bring them; or not those of this architecture.
     """
+    import safetensors.torch  # noqa: PLC0415 # as above
+
+    from promoter import storage  # noqa: PLC0415 # what reads files brings packages that a network does not need
+
     known = config.architecture
     cls = known.cls()
     folder, revision = _folder_of(config)
@@ -398,7 +401,7 @@ def fetch_trunk(config: PretrainedConfig) -> PackedTrunk:
     unsaid = known.unsaid(said, config.source, folder)
     try:
         network, info = cls.from_pretrained(str(folder), output_loading_info=True)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"--model.weights {config.source}: cannot be read ({reason}); fetch it again") from error
     wrong = sorted(name for key in ("missing_keys", "mismatched_keys") for name in map(str, info[key]))

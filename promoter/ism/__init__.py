@@ -5,9 +5,16 @@ shape (N, targets, 4, length), in target units, 0 at the reference base. These a
 predictions, not contributions.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from promoter.ism.contributions import actual_contributions, hypothetical_contributions
 from promoter.ism.mutagenesis import saturation_mutagenesis
-from promoter.ism.store import Scores, iterate_scores, load_scores
+
+if TYPE_CHECKING:
+    from promoter.ism.store import Scores, iterate_scores, load_scores
 
 __all__ = [
     "Scores",
@@ -17,3 +24,10 @@ __all__ = [
     "load_scores",
     "saturation_mutagenesis",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the store when it is asked for: scoring needs PyTorch alone, the store what reads files."""
+    if name in ("Scores", "iterate_scores", "load_scores"):
+        return getattr(importlib.import_module("promoter.ism.store"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
