@@ -16,6 +16,12 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # a slow machine
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let `pytest -m gpu` read only the files with such tests: where a GPU is, others' imports may be missing."""
+    if config.getoption("markexpr") == "gpu" and config.args == config.getini("testpaths"):
+        config.args = [str(path) for path in sorted((ROOT / "tests").rglob("test_*on_gpu.py"))]
+
+
 @pytest.fixture(scope="session")
 def yeast() -> Path:
     folder = ROOT.parent / "shared" / "data" / "yeast"

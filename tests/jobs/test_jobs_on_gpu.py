@@ -1,0 +1,72 @@
+"""What the jobs compute on GPUs. `tests/promoter/test_on_gpu.py` has the library, and needs no Ray.
+
+These have not been run so far: no machine with a GPU was at hand.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+ray = pytest.importorskip("ray", reason="the jobs need Ray, which is not installed")
+
+from jobs import cluster
+from jobs.ism import ism
+from jobs.train import train
+from promoter.checkpoint import load_model
+from promoter.dataset import read_promoters
+from promoter.ism import load_scores, saturation_mutagenesis
+from promoter.model import CNNConfig
+from promoter.splits import SplitConfig
+from promoter.training import TrainingConfig
+
+
+def gpu(count: int = 1) -> pytest.MarkDecorator:
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return pytest.mark.skipif(there < count, reason=f"needs {count} GPU, there are {there}")
+
+
+@pytest.mark.gpu
+@pytest.mark.ray
+@gpu()
+def test_two_tasks_share_a_real_gpu(ray_cluster: cluster.Cluster, data: Path, run: Path, tmp_path: Path) -> None:
+    ism(str(run / "model"), str(data), str(tmp_path / "ism"), split="test", genes_per_task=5, gpus_per_worker=0.5)
+    found = load_scores(tmp_path / "ism")
+    promoters = read_promoters(data)
+    rows = promoters.genes.index[promoters.genes["gene_id"].isin(found.genes["gene_id"])]
+    expected = saturation_mutagenesis(load_model(run / "model"), promoters.tokens[rows])
+    np.testing.assert_allclose(found.scores, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    both = [task.options(num_cpus=0, num_gpus=0.5).remote() for task in [_device] * 2]
+    assert ray.get(both) == ["0", "0"]
+
+
+@ray.remote
+def _device() -> str:
+    torch.zeros(1, device="cuda")
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.gpu
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=gpu()), pytest.param(2, marks=gpu(2))])
+def test_training_by_nccl(ray_cluster: cluster.Cluster, data: Path, tmp_path: Path, workers: int) -> None:
+    split, model = SplitConfig(val=["chr3"], test=["chr4"]), CNNConfig((8, 8), (7, 3), (4,), hidden=8)
+    training = TrainingConfig(epochs=4, batch_size=16, learning_rate=3e-3)
+    for gpus in (0, 1):
+        out = str(tmp_path / str(gpus))
+        train(
+            data=str(data),
+            out=out,
+            split=split,
+            model=model,
+            training=training,
+            workers=workers,
+            gpus_per_worker=gpus,
+        )
+    on_cpu, on_gpu = (pd.read_csv(tmp_path / str(gpus) / "history.csv") for gpus in (0, 1))
+    np.testing.assert_allclose(on_gpu["val_mse"], on_cpu["val_mse"], rtol=0.05)
