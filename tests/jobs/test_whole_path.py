@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from commands import exit_code
+from golden import GOLDEN
 
 from jobs import cluster
 from jobs.demo import demo
@@ -19,6 +21,14 @@ from jobs.train import train
 from promoter.ism import load_scores
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+TRAINED = 0.05  # what training on another processor may change: its rounding grows with the epochs
+
+
+def require_golden(name: str, metrics: dict[str, Any]) -> None:
+    """Compare r with that of an earlier commit: of ridge regressions closely, of a network as training allows."""
+    expected = json.loads(GOLDEN.read_text())[name]
+    assert metrics["pearson"] == pytest.approx(expected.pop("network"), abs=TRAINED)
+    assert {key: metrics["baselines"][key]["pearson"] for key in expected} == pytest.approx(expected, abs=2e-3)
 
 
 def test_yeast_from_originals_to_scores(ray_cluster: cluster.Cluster, yeast: Path, tmp_path: Path):
@@ -32,8 +42,7 @@ def test_yeast_from_originals_to_scores(ray_cluster: cluster.Cluster, yeast: Pat
     recipe = ["--training.jitter", "20", "--training.learning_rate", "2e-3", "--workers", "2"]
     assert exit_code(train, "--data", data, "--out", out, *held_out, *network, *recipe) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    # the salt response has an interval well above zero even after a few epochs of a small network
-    assert metrics["test"]["salt_log2fc"]["pearson_ci95"][0] > 0.1
+    require_golden("yeast_r", metrics["test"]["salt_log2fc"])
     assert sum(metrics[split]["salt_log2fc"]["n"] for split in metrics) == 6164
 
     model = out / "model"
@@ -56,6 +65,7 @@ def test_demo_finds_the_planted_motifs(
     demo(str(tmp_path), genes_per_chromosome=200, epochs=12)
     printed = capsys.readouterr().out
     assert "held-out r = " in printed
+    require_golden("demo_r", json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["expression"])
     auroc = pd.read_csv(tmp_path / "motif_recovery.csv", index_col="motif")["auroc"]
-    assert auroc["all"] > 0.7  # 0.5 is chance; the whole demo, with more genes, does better
+    assert auroc["all"] == pytest.approx(json.loads(GOLDEN.read_text())["demo_auroc"]["all"], abs=TRAINED)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
