@@ -52,9 +52,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from promoter.ism import full, incremental, saturation_mutagenesis
-from promoter.model import CNNConfig, PromoterCNN
-from promoter.precision import full_float32
+from promoter.ism import forward_passes, incremental, saturation_mutagenesis
+from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.models.precision import full_float32
 from promoter.sequence import one_hot
 
 LENGTH = 2000
@@ -283,7 +283,7 @@ def passes_at(model: PromoterCNN, tokens_NL: Tensor, chosen: list[int]) -> Tenso
     scores = torch.zeros(len(tokens_NL), model.config.n_targets, 4, tokens_NL.shape[1])
     for position in chosen:
         stretch = (position, position + 1)
-        scores[..., position] = full.score_substitutions(model, tokens_NL, None, stretch)[..., 0].cpu()
+        scores[..., position] = forward_passes.score_substitutions(model, tokens_NL, None, stretch)[..., 0].cpu()
     return scores
 
 
@@ -378,10 +378,11 @@ def against_others(session: Session, model: PromoterCNN, ours: float) -> None:
 
     for name, guard in (("float32", full_float32), ("TF32", tf32)):
         with guard():
-            add(f"batched passes, {name}", lambda: full.score_substitutions(model, tokens_NL))
-    add("batched passes, bf16", lambda: full.score_substitutions(model, tokens_NL, precision="bf16"))
+            add(f"batched passes, {name}", lambda: forward_passes.score_substitutions(model, tokens_NL))
+    add("batched passes, bf16", lambda: forward_passes.score_substitutions(model, tokens_NL, precision="bf16"))
     fast = session.compiled(model)
-    add("batched passes, bf16, compiled", lambda: full.score_substitutions(fast, tokens_NL, precision="bf16"))
+    compiled = functools.partial(forward_passes.score_substitutions, fast, tokens_NL, precision="bf16")
+    add("batched passes, bf16, compiled", compiled)
     if not installed("tangermeme"):
         session.row("tangermeme", "not installed", "", "")
         return
@@ -550,7 +551,7 @@ def pretrained_rows(session: Session, name: Any, adapt: Any) -> None:
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 # used here alone
 
     from benchmarks.pretrained_cost import vars_of  # noqa: PLC0415 # needs the libraries
-    from promoter.pretrained import PretrainedConfig, empty_model  # noqa: PLC0415 # needed here alone
+    from promoter.models.pretrained import PretrainedConfig, empty_model  # noqa: PLC0415 # needed here alone
 
     config = PretrainedConfig(name, adapt=adapt)
     known = config.architecture
@@ -616,7 +617,7 @@ def mutants(session: Session, model: nn.Module, name: str, precision: Any, lengt
     tokens_1L = random_tokens(1, length, session.device)
     with full_float32():
         score = functools.partial(
-            full.score_substitutions, model, tokens_1L, None, (length // 2, length // 2 + 1), precision
+            forward_passes.score_substitutions, model, tokens_1L, None, (length // 2, length // 2 + 1), precision
         )
         took = session.seconds(score)
     session.row(name, "ISM, a mutant", precision, 1e3 * took / 3, session.peak(score), *[math.nan] * 4)

@@ -35,12 +35,12 @@ import torch
 from torch import Tensor, nn
 
 from promoter.checkpoint import ModelInfo, save_model
-from promoter.ism import full, incremental, saturation_mutagenesis
+from promoter.ism import forward_passes, incremental, saturation_mutagenesis
 from promoter.ism.incremental import operations
-from promoter.memory import keep_freed_memory
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode, one_hot
 from promoter.training import predict
+from promoter.training.allocator import keep_freed_memory
 
 LENGTH = 2000
 LOOPED = 200  # mutants that the loop is timed on
@@ -63,7 +63,7 @@ def engine(rounds: int) -> None:
     model, tokens_NL = network(CNNConfig()), random_tokens(1, LENGTH)
     contenders: dict[str, Callable[[], float]] = {
         "loop of single passes": lambda: looped(model, tokens_NL),
-        "batched passes": lambda: timed(lambda: full.score_substitutions(model, tokens_NL)),
+        "batched passes": lambda: timed(lambda: forward_passes.score_substitutions(model, tokens_NL)),
         "tangermeme": lambda: tangermeme(model, fast=False),
         "tangermeme, fast": lambda: tangermeme(model, fast=True),
         "captum FeatureAblation": lambda: captum(model, tokens_NL),
@@ -87,7 +87,7 @@ def engine(rounds: int) -> None:
     ours = middle["promoter"]
     print(f"{'':<24}{'s/gene':>9}{'promoter is faster by':>24}{'error':>10}{'peak MB':>10}")
     errors = {
-        "batched passes": error(model, tokens_NL, full.score_substitutions),
+        "batched passes": error(model, tokens_NL, forward_passes.score_substitutions),
         "tangermeme, fast": error(model, tokens_NL, through_tangermeme),
         "promoter": error(model, tokens_NL, incremental.score_substitutions),
     }
@@ -276,7 +276,7 @@ def peak_memory(name: str) -> float:
     """Return by how many MB the process grows at most while it scores."""
     model, tokens_NL = network(CNNConfig()), random_tokens(1, LENGTH)
     ways = {
-        "batched passes": full.score_substitutions,
+        "batched passes": forward_passes.score_substitutions,
         "tangermeme, fast": through_tangermeme,
         "promoter": incremental.score_substitutions,
     }

@@ -1,4 +1,4 @@
-"""Time and peak memory of `promoter.leakage.similar_pairs` on 20,000 made-up windows of 2 kb.
+"""Time and peak memory of `promoter.splits.homology.similar_pairs` on 20,000 made-up windows of 2 kb.
 
     python benchmarks/leakage.py [--windows 20000] [--length 2000]
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 def audit(name: str, n: int, length: int) -> tuple[float, tuple[int, str]]:
     """Audit made-up windows; return seconds, pairs, and what was found of what was planted."""
-    from promoter.leakage import families, similar_pairs  # noqa: PLC0415 # imports are not what is measured
+    from promoter.splits.homology import families, similar_pairs  # noqa: PLC0415 # imports are not what is measured
 
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 4, (n, length), dtype=np.uint8)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from promoter.motifs import discover_motifs, read_contributions
-from promoter.planted import compare_with_planted
+from promoter.motifs.discovery import discover_motifs, read_contributions
+from promoter.simulation.recovery import compare_with_planted
 
 
 def main() -> None:

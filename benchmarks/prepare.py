@@ -76,10 +76,10 @@ def run_job(folder: Path, genome: Path) -> tuple[float, None]:
 
 
 def cut(folder: Path, genome: Path) -> tuple[float, None]:
-    from promoter.annotation import read_genes  # noqa: PLC0415 # imports are not what is measured
-    from promoter.expression import read_expression  # noqa: PLC0415
-    from promoter.genome import Genome  # noqa: PLC0415
-    from promoter.prepare import prepare  # noqa: PLC0415
+    from promoter.dataset.annotation import read_genes  # noqa: PLC0415 # imports are not what is measured
+    from promoter.dataset.expression import read_expression  # noqa: PLC0415
+    from promoter.dataset.genome import Genome  # noqa: PLC0415
+    from promoter.dataset.prepare import prepare  # noqa: PLC0415
 
     genes, expression = read_genes(folder / "genes.bed"), read_expression(folder / "expression.tsv")
     began = time.perf_counter()

@@ -27,16 +27,16 @@ import psutil
 import ray
 import torch
 
-from jobs import cluster
 from jobs.prepare import prepare
+from jobs.ray_runtime import cluster
 from jobs.train import train
-from promoter.dataset import read_promoters
+from promoter.dataset.promoters import read_promoters
 from promoter.ism import Scores
 from promoter.ism.incremental import operations
 from promoter.ism.store import missing_parts, part_path, write_part
-from promoter.model import CNNConfig, PromoterCNN
-from promoter.simulate import simulate
-from promoter.splits import SplitConfig
+from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.simulation.genome import simulate
+from promoter.splits.split import SplitConfig
 from promoter.training import Examples, TrainingConfig, fit
 
 GENES, LENGTH = 20_000, 2_000

@@ -28,11 +28,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from promoter.dataset import Promoters, write_promoters
-from promoter.memory import keep_freed_memory
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.dataset.promoters import Promoters, write_promoters
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode, one_hot
 from promoter.training import Examples, TrainingConfig, fit
+from promoter.training.allocator import keep_freed_memory
 
 LENGTH, BATCH, VALIDATION = 2000, 64, 64
 ONE_THREAD = "1 thread"

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from jobs.prepare import prepare
-from promoter.simulate import simulate
+from promoter.simulation.genome import simulate
 
 SLOTS = 2
 

@@ -14,7 +14,7 @@ import argparse
 import pandas as pd
 
 from promoter.ism import load_scores
-from promoter.sites import site_contributions, word_contributions
+from promoter.motifs.elements import site_contributions, word_contributions
 
 WORDS = ["AGGGG", "GATGAG", "AAAATTTT", "AAGGG", "ACGCGT", "GACTC"]  # three known, three to compare with
 

@@ -16,9 +16,9 @@ from matplotlib.axes._secondary_axes import SecondaryAxis
 from matplotlib.patches import Rectangle
 
 from promoter import plots, storage
+from promoter.evaluation.predictions import read_predictions
 from promoter.ism import actual_contributions, load_scores
 from promoter.ism.store import load_contents
-from promoter.predictions import read_predictions
 from promoter.sequence import encode
 
 GENE, NAME = "YDR171W", "HSP42"  # a small heat shock protein, on a chromosome held out

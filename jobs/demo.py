@@ -7,21 +7,21 @@ from typing import Any
 from rich.table import Table
 from upath import UPath
 
-from jobs import cluster
-from jobs.cli import console, run
-from jobs.config import resolved, write_config
+from jobs.cli.config_file import resolved, write_config
+from jobs.cli.run import console, run
 from jobs.ism import ism
 from jobs.predict import predict
 from jobs.prepare import prepare
+from jobs.ray_runtime import cluster
 from jobs.report import report
 from jobs.train import train
-from jobs.training_run import scaling_config
+from jobs.training.run import scaling_config
 from promoter import storage
 from promoter.errors import InputError
 from promoter.ism import load_scores
-from promoter.model import CNNConfig
-from promoter.simulate import GRAMMAR, INTERACTION, motif_recovery, simulate
-from promoter.splits import SplitConfig
+from promoter.models.cnn import CNNConfig
+from promoter.simulation.genome import GRAMMAR, INTERACTION, motif_recovery, simulate
+from promoter.splits.split import SplitConfig
 from promoter.training import TrainingConfig, require_enough_genes
 
 _UPSTREAM = 300
@@ -60,7 +60,7 @@ def demo(
     scaling_config(cluster.connect(), workers, gpus_per_worker=0)  # refuses more workers than fit
 
     write_config(where / "config.yaml", settings, {})
-    _step("1/6 simulate a genome with a known grammar (python: promoter.simulate)")
+    _step("1/6 simulate a genome with a known grammar (python: promoter.simulation.genome)")
     truth = simulate(where / "genome", _CHROMOSOMES, genes_per_chromosome, _UPSTREAM, seed=seed)
     counts = truth.motifs["motif"].value_counts()
     for motif in GRAMMAR:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobs.cli import console, run
-from jobs.config import require_same, resolved, write_config
+from jobs.cli.config_file import require_same, resolved, write_config
+from jobs.cli.run import console, run
 from promoter import storage
 from promoter.export import export_scores, modisco_command, require_formats
 from promoter.ism.store import MANIFEST

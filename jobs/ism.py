@@ -14,14 +14,15 @@ from ray.exceptions import OutOfMemoryError, RayError
 from rich.table import Table
 from upath import UPath
 
-from jobs import cluster
-from jobs.cli import console, one_line, plural, run
-from jobs.config import resolved, write_config
-from jobs.estimate import announce_time
+from jobs.cli.config_file import resolved, write_config
+from jobs.cli.run import console, one_line, plural, run
+from jobs.ray_runtime import cluster
+from jobs.ray_runtime.estimate import announce_time
 from promoter import storage
 from promoter.checkpoint import ModelInfo, PackedModel, pack_models, unpack_ensemble
-from promoter.dataset import Promoters, locate, narrow, read_promoters, select
+from promoter.dataset.promoters import Promoters, locate, narrow, read_promoters, select
 from promoter.errors import InputError
+from promoter.evaluation.predictions import require_fitting
 from promoter.ism import Scores, saturation_mutagenesis
 from promoter.ism.incremental import operations
 from promoter.ism.store import (
@@ -36,10 +37,9 @@ from promoter.ism.store import (
     together,
     write_part,
 )
-from promoter.ism.strongest import Substitution, strongest_substitutions
-from promoter.model import PromoterCNN
-from promoter.networks import Network
-from promoter.predictions import require_fitting
+from promoter.ism.top_effects import Substitution, strongest_substitutions
+from promoter.models.build import Network
+from promoter.models.cnn import PromoterCNN
 from promoter.training import predict
 
 _FORMAT = 1

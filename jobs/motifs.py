@@ -7,13 +7,13 @@ import pandas as pd
 from rich.table import Table
 from upath import UPath
 
-from jobs.cli import console, run
-from jobs.config import require_same, resolved, write_config
+from jobs.cli.config_file import require_same, resolved, write_config
+from jobs.cli.run import console, run
 from promoter import storage
 from promoter.errors import InputError
 from promoter.ism.store import MANIFEST
-from promoter.known_motifs import as_meme, jaspar_motifs, match_motifs, read_motifs
-from promoter.motifs import Discovery, discover_motifs, place_on_genome, read_contributions, write_h5
+from promoter.motifs.discovery import Discovery, discover_motifs, place_on_genome, read_contributions, write_h5
+from promoter.motifs.known import as_meme, jaspar_motifs, match_motifs, read_motifs
 from promoter.plots import motif_logo
 
 _OUTPUTS = ["motifs.tsv", "motifs.meme", "instances.bed", "motifs.h5"]

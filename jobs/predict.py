@@ -7,16 +7,16 @@ import pandas as pd
 import ray
 from rich.table import Table
 
-from jobs import cluster
-from jobs.cli import console, run
-from jobs.config import resolved, write_config
+from jobs.cli.config_file import resolved, write_config
+from jobs.cli.run import console, run
+from jobs.ray_runtime import cluster
 from promoter import storage
 from promoter.checkpoint import PackedModel, pack_models, unpack_ensemble
-from promoter.dataset import locate, read_promoters
+from promoter.dataset.promoters import locate, read_promoters
 from promoter.errors import InputError
-from promoter.predictions import predictions_table, require_fitting, write_predictions
+from promoter.evaluation.intervals import read_calibration
+from promoter.evaluation.predictions import predictions_table, require_fitting, write_predictions
 from promoter.training import predict as predict_tokens
-from promoter.uncertainty import read_calibration
 
 _TARGETS_SHOWN = 8
 _GENES_PER_TASK = 512  # a multiple of the prediction batch, so that results do not depend on the tasks

@@ -7,18 +7,18 @@ from typing import Literal
 
 from rich.table import Table
 
-from jobs.cli import console, run
-from jobs.config import resolved, write_config
+from jobs.cli.config_file import resolved, write_config
+from jobs.cli.run import console, run
 from promoter import storage
-from promoter.annotation import read_genes
-from promoter.dataset import write_promoters
+from promoter.dataset.annotation import read_genes
+from promoter.dataset.expression import Missing, Transform, looks_untransformed, read_expression
+from promoter.dataset.genome import Genome
+from promoter.dataset.named import fetch_yeast
+from promoter.dataset.prepare import Summary, require_window
+from promoter.dataset.prepare import prepare as cut_promoters
+from promoter.dataset.promoters import write_promoters
 from promoter.errors import InputError
-from promoter.expression import Missing, Transform, looks_untransformed, read_expression
-from promoter.genome import Genome
-from promoter.prepare import Summary, require_window
-from promoter.prepare import prepare as cut_promoters
-from promoter.pretrained import ARCHITECTURES
-from promoter.yeast import fetch_yeast
+from promoter.models.pretrained import ARCHITECTURES
 
 
 def prepare(

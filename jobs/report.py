@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jobs.cli import console, run
-from jobs.config import resolved, write_config
+from jobs.cli.config_file import resolved, write_config
+from jobs.cli.run import console, run
 from promoter import storage
 from promoter.checkpoint import pack_models
 from promoter.errors import InputError
 from promoter.ism.store import MANIFEST
-from promoter.report import build_report
+from promoter.report.build import build_report
 
 
 def report(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from jobs import cluster
-from jobs.cli import run
-from jobs.folds import train_folds
-from jobs.model_flags import Model, ModelFlags, chosen
-from jobs.training_run import TrainingJob, train_once, with_targets
+from jobs.cli.model_flags import Model, ModelFlags, chosen
+from jobs.cli.run import run
+from jobs.ray_runtime import cluster
+from jobs.training.folds import train_folds
+from jobs.training.run import TrainingJob, train_once, with_targets
 from promoter import storage
-from promoter.dataset import read_promoters
+from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
-from promoter.splits import SplitConfig
+from promoter.splits.split import SplitConfig
 from promoter.training import TrainingConfig
 
 

@@ -1,7 +1,8 @@
 """Search for the best configuration on held-out chromosomes, with Ray Tune.
 
 The genes of the test chromosomes never enter the search: they are left out before anything is sent to a
-trial. A trial trains one configuration on all folds in step (`promoter.crossval`) and reports after each epoch.
+trial. A trial trains one configuration on all folds in step (`promoter.training.cross_validation`) and reports
+after each epoch.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from ray.tune.experiment import Trial
 from rich.table import Table
 from upath import UPath
 
-from jobs import cluster
-from jobs.cli import PROVENANCE, console, plural, run
-from jobs.config import require_same, resolved, write_config
-from jobs.model_flags import Model, ModelFlags, chosen
-from jobs.search_table import SearchScreen, number_of, short, trials_table
+from jobs.cli.config_file import require_same, resolved, write_config
+from jobs.cli.model_flags import Model, ModelFlags, chosen
+from jobs.cli.run import PROVENANCE, console, plural, run
+from jobs.ray_runtime import cluster
 from jobs.train import train
-from jobs.training_run import Pretrained, TrainingJob, describe, scaling_config, with_pretrained, with_targets
-from jobs.training_run import at_once as fitting
-from jobs.trials import (
+from jobs.training.run import Pretrained, TrainingJob, describe, scaling_config, with_pretrained, with_targets
+from jobs.training.run import at_once as fitting
+from jobs.tuning.live_table import SearchScreen, number_of, short, trials_table
+from jobs.tuning.trials import (
     MAX_FAILURES,
     Halving,
     Reclaim,
@@ -40,15 +41,15 @@ from jobs.trials import (
     last_states,
 )
 from promoter import checkpoint, plots, storage
-from promoter.dataset import Promoters, locate, read_promoters
+from promoter.dataset.promoters import Promoters, locate, read_promoters
 from promoter.errors import InputError
-from promoter.holdout import of_chromosomes
-from promoter.model import CNNConfig
-from promoter.networks import NetworkConfig, require_length, whole_network
-from promoter.pretrained import PretrainedConfig
-from promoter.search import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace, importance
-from promoter.splits import SplitConfig, chromosome_folds, split_by_chromosome
+from promoter.models.build import NetworkConfig, require_length, whole_network
+from promoter.models.cnn import CNNConfig
+from promoter.models.pretrained import PretrainedConfig
+from promoter.splits.assign import of_chromosomes
+from promoter.splits.split import SplitConfig, chromosome_folds, split_by_chromosome
 from promoter.training import Examples, TrainingConfig, require_enough_genes, require_orientation
+from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace, importance
 
 _SEARCH = "search"  # Ray's folder in --out; removed when the search is done
 _FINAL = "training"  # of the best configuration; moved up when it is done

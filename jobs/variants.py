@@ -20,17 +20,17 @@ from ray.exceptions import OutOfMemoryError, RayError
 from rich.table import Table
 from upath import UPath
 
-from jobs import cluster
-from jobs.cli import console, run
-from jobs.config import resolved, write_config
-from jobs.estimate import announce_time
+from jobs.cli.config_file import resolved, write_config
+from jobs.cli.run import console, run
+from jobs.ray_runtime import cluster
+from jobs.ray_runtime.estimate import announce_time
 from promoter import storage
 from promoter.checkpoint import PackedModel, pack_models, unpack_ensemble
-from promoter.dataset import Promoters, locate, read_promoters, select
-from promoter.genome import Genome, match_chromosomes
+from promoter.dataset.genome import Genome, match_chromosomes
+from promoter.dataset.promoters import Promoters, locate, read_promoters, select
+from promoter.evaluation.predictions import require_fitting
 from promoter.ism.store import MANIFEST, earlier_run, missing_parts, part_is_whole, part_path, together
-from promoter.predictions import require_fitting
-from promoter.pretrained import PretrainedModel
+from promoter.models.pretrained import PretrainedModel
 from promoter.variants import (
     REASONS,
     Change,

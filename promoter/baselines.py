@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from promoter.sequence import BASES, N_TOKEN, reverse_complement
-from promoter.splits import chromosome_folds
+from promoter.splits.split import chromosome_folds
 
 BASELINES = ("mean", "composition", "kmers", "kmers_by_distance", "embeddings")
 K = 6  # of the k-mers: 2,080 canonical ones, about as many as a small genome has genes

@@ -23,10 +23,10 @@ from upath import UPath
 import promoter
 from promoter import storage
 from promoter.errors import InputError
-from promoter.model import CNNConfig, PromoterCNN
-from promoter.networks import Network
-from promoter.pretrained import ARCHITECTURES, PretrainedConfig, PretrainedModel, empty_model
-from promoter.splits import SPLITS, assign
+from promoter.models.build import Network
+from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.models.pretrained import ARCHITECTURES, PretrainedConfig, PretrainedModel, empty_model
+from promoter.splits.split import SPLITS, assign
 from promoter.storage import AnyPath
 
 FORMAT = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import run
+from jobs.cli.run import run
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,11 +11,11 @@ import torch
 
 from promoter import storage
 from promoter.checkpoint import ModelInfo, pack_model, save_model
-from promoter.evaluation import evaluate
+from promoter.evaluation.evaluate import evaluate
+from promoter.evaluation.predictions import baselines_table, write_predictions
 from promoter.ism import Scores
 from promoter.ism.store import part_path, write_part
-from promoter.model import CNNConfig, PromoterCNN
-from promoter.predictions import baselines_table, write_predictions
+from promoter.models.cnn import CNNConfig, PromoterCNN
 
 LENGTH = 2000
 EVIL = "<script>alert(1)</script>"

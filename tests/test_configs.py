@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.training import TrainingConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"

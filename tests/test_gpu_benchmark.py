@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from benchmarks import gpu
-from promoter.model import CNNConfig
+from promoter.models.cnn import CNNConfig
 
 ROOT = Path(__file__).parents[1]
 ABSENT = (

@@ -25,7 +25,7 @@ from promoter.checkpoint import ModelInfo, load_model, save_model
 from promoter.errors import InputError
 from promoter.ism import Scores, load_scores
 from promoter.ism.store import part_path, write_part
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.training import TrainingState
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ _UNSAFE_CALLS = {
 }
 _SAFE_LOADERS = {"BaseLoader", "SafeLoader", "CSafeLoader"}
 # Ray Tune saves a search so, and this is its sampler's part: docs/security.md
-_ALLOWED = {("jobs/trials.py", "pickle")}
+_ALLOWED = {("jobs/tuning/trials.py", "pickle")}
 
 
 def findings(source: str) -> Iterator[str]:

@@ -7,11 +7,11 @@ predictions, not contributions.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from promoter.ism.contributions import actual_contributions, hypothetical_contributions
 from promoter.ism.mutagenesis import saturation_mutagenesis
+from promoter.lazy import lazy_names
 
 if TYPE_CHECKING:
     from promoter.ism.store import Scores, iterate_scores, load_scores
@@ -25,9 +25,5 @@ __all__ = [
     "saturation_mutagenesis",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the store when it is asked for: scoring needs PyTorch alone, the store what reads files."""
-    if name in ("Scores", "iterate_scores", "load_scores"):
-        return getattr(importlib.import_module("promoter.ism.store"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# scoring needs PyTorch alone, the store what reads files
+__getattr__ = lazy_names(__name__, {"store": ["Scores", "iterate_scores", "load_scores"]})

@@ -47,7 +47,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import BASES, N_TOKEN, one_hot, reverse_complement
 
 # Bytes of the widest intermediate in one batch of mutants: on a CPU about what the caches hold, and enough

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from promoter.ism import foreign, full, incremental, self_check
-from promoter.model import PromoterCNN
-from promoter.precision import full_float32
-from promoter.pretrained import PretrainedModel
+from promoter.ism import forward_passes, incremental, self_check, via_tangermeme
+from promoter.models.cnn import PromoterCNN
+from promoter.models.precision import full_float32
+from promoter.models.pretrained import PretrainedModel
 from promoter.sequence import encode
 
 _log = logging.getLogger(__name__)
@@ -34,10 +34,10 @@ def saturation_mutagenesis(
     """Score every single-base substitution of every sequence.
 
     A `PromoterCNN` is scored incrementally (`promoter.ism.incremental`), a pretrained network by whole forward
-    passes (`promoter.ism.full`: a mutation reaches all that its attention reads), any other model, a subclass of
-    `PromoterCNN` among them, by tangermeme (`promoter.ism.foreign`). The method is logged. A `PromoterCNN` with
-    hooks or a replaced layer is scored by whole passes, and so is one whose incremental scores do not agree with
-    them (`promoter.ism.self_check`). Where a GPU runs out of memory, fewer are scored at a time.
+    passes (`promoter.ism.forward_passes`: a mutation reaches all that its attention reads), any other model, a
+    subclass of `PromoterCNN` among them, by tangermeme (`promoter.ism.via_tangermeme`). The method is logged.
+    Whole passes also score a `PromoterCNN` with hooks or a replaced layer, and one whose incremental scores
+    differ from theirs (`promoter.ism.self_check`). Where a GPU runs out of memory, fewer are scored at a time.
 
     Args:
         model: one-hot (batch, 4, length) -> (batch, targets), or (batch,) for one target. It is moved to
@@ -86,8 +86,8 @@ def saturation_mutagenesis(
                 assert isinstance(model, PromoterCNN)  # noqa: S101 # for the type checker: chosen so above
                 return incremental.score_substitutions(model, some, size, positions, precision).cpu().numpy()
             if method == "whole passes":
-                return full.score_substitutions(model, some, size, positions, rounding).cpu().numpy()
-            return foreign.score_substitutions(model, some, size, positions).cpu().numpy()
+                return forward_passes.score_substitutions(model, some, size, positions, rounding).cpu().numpy()
+            return via_tangermeme.score_substitutions(model, some, size, positions).cpu().numpy()
 
         return _within_memory(score, tokens_NL, at_a_time, batch_size)
 

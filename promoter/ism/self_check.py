@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from promoter.ism import full, incremental
-from promoter.model import PromoterCNN, is_built_as_written
+from promoter.ism import forward_passes, incremental
+from promoter.models.cnn import PromoterCNN, is_built_as_written
 from promoter.sequence import BASES, N_TOKEN, one_hot
 
 _TOLERANCE = 1e-4  # of the largest |score|: ten times what the engine promises
@@ -70,7 +70,7 @@ def _compare(model: PromoterCNN, length: int, device: torch.device) -> tuple[str
     tokens_1L = _sequence(length, model.config.outside(length)).to(device)
     largest = error = 0.0
     for positions in _positions(length, model.config.outside(length)):
-        expected = full.score_substitutions(exact, tokens_1L, _MUTANTS_PER_PASS, positions)
+        expected = forward_passes.score_substitutions(exact, tokens_1L, _MUTANTS_PER_PASS, positions)
         if not expected.isfinite().all():
             return None, False  # the weights are not finite, nor will any scores be
         found = incremental.score_substitutions(model, tokens_1L, positions=positions)

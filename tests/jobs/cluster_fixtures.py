@@ -12,12 +12,12 @@ import pytest
 import ray
 import s3_server
 
-from jobs import cluster
 from jobs.prepare import prepare
+from jobs.ray_runtime import cluster
 from jobs.train import train
-from promoter.model import CNNConfig
-from promoter.simulate import simulate
-from promoter.splits import SplitConfig
+from promoter.models.cnn import CNNConfig
+from promoter.simulation.genome import simulate
+from promoter.splits.split import SplitConfig
 from promoter.training import TrainingConfig
 
 UPSTREAM = 100

@@ -16,7 +16,7 @@ from ray_head import ROOT, Head
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.ism import load_scores, saturation_mutagenesis
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -15,7 +15,7 @@ from commands import exit_code
 from files import Command
 
 from promoter.checkpoint import ModelInfo, save_model
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 
 EXPECTED = {"prepare": "genome genes expression", "train": "data", "predict": "model data", "ism": "model data"}
 Arguments = Callable[[str, list[str]], list[str]]
@@ -216,7 +216,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray, "init", started)
     monkeypatch.setattr(ray, "put", started)
-    monkeypatch.setattr("jobs.cluster.connect", started)
+    monkeypatch.setattr("jobs.ray_runtime.cluster.connect", started)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
-from jobs import cluster
+from jobs.ray_runtime import cluster
 
 pytestmark = pytest.mark.ray
 

@@ -15,7 +15,7 @@ from commands import ROOT, outcome
 
 from jobs.export import export
 from jobs.ism import ism
-from promoter.dataset import read_promoters
+from promoter.dataset.promoters import read_promoters
 from promoter.ism import actual_contributions, load_scores
 from promoter.sequence import encode
 

@@ -9,12 +9,12 @@ import pytest
 from commands import exit_code, read_until, start
 from scipy import stats
 
-from jobs import cluster
 from jobs.predict import predict
+from jobs.ray_runtime import cluster
 from jobs.train import train
 from promoter.checkpoint import load_info
-from promoter.dataset import read_promoters
-from promoter.uncertainty import fit_scale
+from promoter.dataset.promoters import read_promoters
+from promoter.evaluation.intervals import fit_scale
 
 pytestmark = pytest.mark.ray
 

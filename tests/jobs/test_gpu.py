@@ -14,12 +14,12 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
-from jobs import cluster
-from jobs.training_run import at_once, scaling_config
+from jobs.ray_runtime import cluster
+from jobs.training.run import at_once, scaling_config
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.errors import InputError
 from promoter.ism import load_scores, saturation_mutagenesis
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def test_one_and_a_half_gpus_are_refused() -> None:
 SHARING = """
     import json, os, time
     import ray
-    from jobs import cluster
+    from jobs.ray_runtime import cluster
 
     @ray.remote
     def work(began):

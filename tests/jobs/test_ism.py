@@ -17,7 +17,7 @@ from commands import exit_code
 from jobs.ism import ism
 from promoter import storage
 from promoter.checkpoint import load_info, load_model, save_model
-from promoter.dataset import read_promoters
+from promoter.dataset.promoters import read_promoters
 from promoter.ism import load_scores, saturation_mutagenesis
 
 pytestmark = pytest.mark.ray

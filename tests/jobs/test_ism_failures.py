@@ -18,12 +18,12 @@ import pytest
 import torch
 from commands import exit_code
 
-from jobs import cluster
 from jobs.ism import ism
+from jobs.ray_runtime import cluster
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.errors import InputError
 from promoter.ism import load_scores
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 
 ROOT = Path(__file__).parents[2]
 LENGTH, GENES, PER_TASK = 800, 60, 4

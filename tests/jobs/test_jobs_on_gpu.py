@@ -15,14 +15,14 @@ import torch
 
 ray = pytest.importorskip("ray", reason="the jobs need Ray, which is not installed")
 
-from jobs import cluster
 from jobs.ism import ism
+from jobs.ray_runtime import cluster
 from jobs.train import train
 from promoter.checkpoint import load_model
-from promoter.dataset import read_promoters
+from promoter.dataset.promoters import read_promoters
 from promoter.ism import load_scores, saturation_mutagenesis
-from promoter.model import CNNConfig
-from promoter.splits import SplitConfig
+from promoter.models.cnn import CNNConfig
+from promoter.splits.split import SplitConfig
 from promoter.training import TrainingConfig
 
 

@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.ism import load_scores, saturation_mutagenesis
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
-from jobs import cluster
+from jobs.ray_runtime import cluster
 from promoter.checkpoint import ModelInfo, save_model
-from promoter.dataset import read_promoters
+from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 
 ROOT = Path(__file__).parents[2]
 GPU_NODE = cluster.Node(4, 1)
@@ -88,7 +88,7 @@ GROWING = """
     import sys, time
     from pathlib import Path
     import ray
-    from jobs import cluster
+    from jobs.ray_runtime import cluster
 
     cluster._BETWEEN_SIZES = 0.2
 

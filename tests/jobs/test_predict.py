@@ -10,7 +10,7 @@ from commands import exit_code
 
 from jobs.predict import predict
 from promoter.checkpoint import load_model
-from promoter.dataset import read_promoters
+from promoter.dataset.promoters import read_promoters
 from promoter.sequence import one_hot
 
 pytestmark = pytest.mark.ray

@@ -29,12 +29,12 @@ from jobs.train import train
 from jobs.tune import tune
 from jobs.variants import variants
 from promoter.checkpoint import load_info, load_model
-from promoter.dataset import read_promoters
+from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
 from promoter.ism import load_scores, saturation_mutagenesis
-from promoter.pretrained import PretrainedConfig, PretrainedModel, build_model, fetch_trunk
-from promoter.simulate import simulate
-from promoter.splits import SplitConfig
+from promoter.models.pretrained import PretrainedConfig, PretrainedModel, build_model, fetch_trunk
+from promoter.simulation.genome import simulate
+from promoter.splits.split import SplitConfig
 from promoter.training import TrainingConfig, predict
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -23,9 +23,9 @@ from ray_head import Head
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.ism import load_scores, saturation_mutagenesis
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode
-from promoter.simulate import simulate
+from promoter.simulation.genome import simulate
 
 UPSTREAM = 100
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -23,7 +23,7 @@ from jobs.predict import predict as predict_job
 from jobs.train import train
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import load_info, load_model
-from promoter.dataset import read_promoters, write_promoters
+from promoter.dataset.promoters import read_promoters, write_promoters
 from promoter.training import predict
 
 ROOT = Path(__file__).parents[2]

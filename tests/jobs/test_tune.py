@@ -25,9 +25,9 @@ from jobs.prepare import prepare
 from jobs.train import train
 from jobs.tune import tune
 from promoter.checkpoint import load_info
-from promoter.dataset import read_promoters, write_promoters
+from promoter.dataset.promoters import read_promoters, write_promoters
 from promoter.ism import load_scores
-from promoter.simulate import simulate
+from promoter.simulation.genome import simulate
 
 ROOT = Path(__file__).parents[2]
 SPACE = """

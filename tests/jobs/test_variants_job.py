@@ -18,8 +18,8 @@ from commands import exit_code
 from jobs.ism import ism
 from jobs.variants import variants
 from promoter.checkpoint import load_info, load_model, save_model
-from promoter.dataset import read_promoters
-from promoter.genome import Genome
+from promoter.dataset.genome import Genome
+from promoter.dataset.promoters import read_promoters
 from promoter.ism import load_scores
 from promoter.sequence import BASES, encode, reverse_complement
 from promoter.training import predict

@@ -12,11 +12,11 @@ import pytest
 from commands import exit_code
 from golden import GOLDEN
 
-from jobs import cluster
 from jobs.demo import demo
 from jobs.ism import ism
 from jobs.predict import predict
 from jobs.prepare import prepare
+from jobs.ray_runtime import cluster
 from jobs.train import train
 from promoter.ism import load_scores
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from files import Write, bgzip
 
-from promoter.annotation import GENE_COLUMNS, read_genes
+from promoter.dataset.annotation import GENE_COLUMNS, read_genes
 from promoter.errors import InputError
 
 BED6 = "chr1\t100\t200\tplus\t0\t+\nchr2\t300\t450\tminus\t0\t-\n"

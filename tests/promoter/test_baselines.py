@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, Ridge
 
-from promoter.annotation import read_genes
 from promoter.baselines import canonical_kmers, composition, fit_baselines, kmer_counts, ridge
-from promoter.expression import read_expression
-from promoter.genome import Genome
+from promoter.dataset.annotation import read_genes
+from promoter.dataset.expression import read_expression
+from promoter.dataset.genome import Genome
+from promoter.dataset.prepare import prepare
 from promoter.metrics import pearson
-from promoter.prepare import prepare
 from promoter.sequence import encode, reverse_complement
 
 SE = 0.026  # of r on the 1,369 test genes

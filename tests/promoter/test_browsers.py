@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from promoter.browsers import browser_links, require_assembly
 from promoter.errors import InputError
+from promoter.report.browser_links import browser_links, require_assembly
 
 
 @pytest.mark.parametrize(

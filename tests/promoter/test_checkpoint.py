@@ -28,8 +28,8 @@ from promoter.checkpoint import (
     versions,
 )
 from promoter.errors import InputError
-from promoter.model import CNNConfig, PromoterCNN
-from promoter.networks import Network
+from promoter.models.build import Network
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import encode, one_hot
 
 DATA = Path(__file__).parents[1] / "data"

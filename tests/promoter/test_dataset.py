@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from files import Write
 
-from promoter.dataset import Promoters, locate, narrow, near_tss, read_promoters, select, write_promoters
+from promoter.dataset.promoters import Promoters, locate, narrow, near_tss, read_promoters, select, write_promoters
 from promoter.errors import InputError
 from promoter.sequence import decode
 

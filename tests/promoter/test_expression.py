@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from files import Write
 
+from promoter.dataset.expression import Expression, looks_untransformed, read_expression
 from promoter.errors import InputError
-from promoter.expression import Expression, looks_untransformed, read_expression
 
 TABLE = pd.DataFrame({"gene": ["g1", "g2", "g3"], "a": [0.0, 1.5, 3.0], "b": [10, 0, 30]})
 TSV, CSV = TABLE.to_csv(sep="\t", index=False), TABLE.to_csv(index=False)

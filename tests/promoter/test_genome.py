@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upath import UPath
 
-from promoter.annotation import read_genes
+from promoter.dataset.annotation import read_genes
+from promoter.dataset.genome import Genome, match_chromosomes, renamed, window
 from promoter.errors import InputError
-from promoter.genome import Genome, match_chromosomes, renamed, window
 
 CHROMOSOMES = {"chr1": "ACGTTGCAAN" * 20 + "acgRYt", "2": "GATTACA", "chrM": "C"}
 STRAND = st.sampled_from("+-")

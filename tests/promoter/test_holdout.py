@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from promoter.dataset import Promoters
+from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
-from promoter.holdout import hold_out
 from promoter.sequence import decode
-from promoter.splits import SplitConfig
+from promoter.splits.assign import hold_out
+from promoter.splits.split import SplitConfig
 
 LENGTH = 200
 GENES = 20  # a chromosome

@@ -7,7 +7,7 @@ import pytest
 from files import Write
 
 from promoter.errors import InputError
-from promoter.known_motifs import as_meme, jaspar_motifs, match_motifs, read_motifs
+from promoter.motifs.known import as_meme, jaspar_motifs, match_motifs, read_motifs
 from promoter.sequence import encode, one_hot, reverse_complement
 
 

@@ -10,12 +10,14 @@ from files import oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promoter import leakage
-from promoter.annotation import read_genes
-from promoter.dataset import Promoters
-from promoter.expression import read_expression
-from promoter.genome import Genome, window
-from promoter.leakage import (
+from promoter.dataset.annotation import read_genes
+from promoter.dataset.expression import read_expression
+from promoter.dataset.genome import Genome, window
+from promoter.dataset.prepare import prepare
+from promoter.dataset.promoters import Promoters
+from promoter.sequence import decode, encode, reverse_complement
+from promoter.splits import homology as leakage
+from promoter.splits.homology import (
     LINKS,
     MIN_SHARED,
     THRESHOLD,
@@ -26,9 +28,7 @@ from promoter.leakage import (
     related_pairs,
     similar_pairs,
 )
-from promoter.prepare import prepare
-from promoter.sequence import decode, encode, reverse_complement
-from promoter.splits import assign
+from promoter.splits.split import assign
 
 K = 31
 COMPLEMENT = str.maketrans("ACGT", "TGCA")

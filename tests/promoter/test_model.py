@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from promoter.errors import InputError
-from promoter.model import CNNConfig, PromoterCNN, evaluating
+from promoter.models.cnn import CNNConfig, PromoterCNN, evaluating
 from promoter.sequence import one_hot
 
 CASES = [  # configuration, length; most lengths leave a remainder at the pools

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from pyfaidx import Fasta
 
+from promoter.dataset.genome import window
 from promoter.errors import InputError
-from promoter.genome import window
 from promoter.ism.store import Scores, part_path, write_part
-from promoter.motifs import (
+from promoter.motifs.discovery import (
     Contributions,
     Discovery,
     _instances,
@@ -23,9 +23,9 @@ from promoter.motifs import (
     read_contributions,
     write_h5,
 )
-from promoter.planted import compare_with_planted
 from promoter.sequence import encode, one_hot, reverse_complement
-from promoter.simulate import GRAMMAR, Simulation, simulate
+from promoter.simulation.genome import GRAMMAR, Simulation, simulate
+from promoter.simulation.recovery import compare_with_planted
 
 UPSTREAM = 200  # in 150 bases, planted motifs lie so close that seqlets hold several
 KNOWN = {one.name: one for one in GRAMMAR}

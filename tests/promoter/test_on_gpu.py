@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from promoter.ism import full, saturation_mutagenesis
-from promoter.model import CNNConfig, PromoterCNN
-from promoter.pretrained import PretrainedConfig, PretrainedModel, Trunk, embed
+from promoter.ism import forward_passes, saturation_mutagenesis
+from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.models.pretrained import PretrainedConfig, PretrainedModel, Trunk, embed
 from promoter.sequence import one_hot
 from promoter.training import Examples, TrainingConfig, evaluate, fit, predict
 
@@ -59,7 +59,7 @@ def network(config: CNNConfig = PUBLISHED) -> tuple[PromoterCNN, np.ndarray]:
 def exact_scores(model: PromoterCNN, tokens: np.ndarray, positions: tuple[int, int]) -> np.ndarray:
     """Score by whole passes in float64 on the CPU."""
     double = copy.deepcopy(model).cpu().double()
-    return full.score_substitutions(double, torch.from_numpy(tokens), positions=positions).numpy()
+    return forward_passes.score_substitutions(double, torch.from_numpy(tokens), positions=positions).numpy()
 
 
 @pytest.mark.parametrize("positions", [(0, 4), (330, 350), (696, 700)])

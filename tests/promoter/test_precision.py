@@ -13,8 +13,8 @@ import torch
 from torch import backends
 
 from promoter.ism import saturation_mutagenesis
-from promoter.precision import full_float32
-from promoter.pretrained import PretrainedConfig, PretrainedModel, Trunk, embed
+from promoter.models.precision import full_float32
+from promoter.models.pretrained import PretrainedConfig, PretrainedModel, Trunk, embed
 from promoter.training import Examples, evaluate, predict
 
 
@@ -62,7 +62,7 @@ import sys
 sys.path[:0] = {sys.path!r}
 import torch
 from torch import backends
-from promoter.precision import full_float32
+from promoter.models.precision import full_float32
 from test_precision import settings_now
 {{}}
 before = settings_now()

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from promoter.checkpoint import ModelInfo
-from promoter.dataset import Promoters, read_promoters
+from promoter.dataset.promoters import Promoters, read_promoters
 from promoter.errors import InputError
-from promoter.predictions import predictions_table, require_fitting, write_predictions
+from promoter.evaluation.predictions import predictions_table, require_fitting, write_predictions
 
 INFO = ModelInfo(
     targets=["basal", "salt response"],

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from files import Write, oracle
 
-from promoter.annotation import read_genes
-from promoter.dataset import Promoters
+from promoter.dataset.annotation import read_genes
+from promoter.dataset.expression import read_expression
+from promoter.dataset.genome import Genome
+from promoter.dataset.prepare import Summary, prepare, require_window
+from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
-from promoter.expression import read_expression
-from promoter.genome import Genome
-from promoter.prepare import Summary, prepare, require_window
 
 CHROMOSOMES = {"1": "ACGTTGCAAC" * 3, "2": "GATTACAGGC" * 2}
 BED = (

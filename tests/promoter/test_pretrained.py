@@ -22,12 +22,12 @@ import enformer_pytorch
 from enformer_pytorch import modeling_enformer
 from enformer_pytorch.data import str_to_one_hot
 
-from promoter import pretrained
 from promoter.checkpoint import ModelInfo, load_model, save_model
 from promoter.errors import InputError
 from promoter.ism import saturation_mutagenesis
-from promoter.model import CNNConfig
-from promoter.pretrained import (
+from promoter.models import pretrained
+from promoter.models.cnn import CNNConfig
+from promoter.models.pretrained import (
     PackedTrunk,
     PretrainedConfig,
     PretrainedHead,

@@ -17,10 +17,10 @@ import torch
 from reports import EVIL, LENGTH, RunFiles, write_run
 
 from promoter.errors import InputError
-from promoter.gene_views import choose_genes, read_hits
+from promoter.evaluation.predictions import read_predictions, write_predictions
 from promoter.ism import actual_contributions, load_scores
-from promoter.predictions import read_predictions, write_predictions
-from promoter.report import build_report
+from promoter.report.build import build_report
+from promoter.report.genes import choose_genes, read_hits
 from promoter.sequence import encode
 
 

@@ -12,7 +12,7 @@ from browser import Browser, chromium, missing
 from reports import EVIL, LENGTH, RunFiles, write_run
 
 from promoter.palette import BASE_COLOURS
-from promoter.report import build_report
+from promoter.report.build import build_report
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from promoter.errors import InputError
-from promoter.model import CNNConfig, PromoterCNN
-from promoter.networks import NetworkConfig
-from promoter.search import DEFAULT_SPACE, NoValidSettingsError, SearchSpace, importance, new_study
+from promoter.models.build import NetworkConfig
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.training import TrainingConfig
+from promoter.training.search_space import DEFAULT_SPACE, NoValidSettingsError, SearchSpace, importance, new_study
 
 
 def cnn(model: NetworkConfig) -> CNNConfig:

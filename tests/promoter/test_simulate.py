@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from files import oracle
 
-from promoter import simulate as module
-from promoter.annotation import read_genes
-from promoter.expression import read_expression
-from promoter.genome import Genome
+from promoter.dataset.annotation import read_genes
+from promoter.dataset.expression import read_expression
+from promoter.dataset.genome import Genome
+from promoter.dataset.prepare import prepare
 from promoter.ism import Scores
-from promoter.prepare import prepare
-from promoter.simulate import GRAMMAR, INTERACTION, Simulation, motif_recovery, simulate
+from promoter.simulation import genome as module
+from promoter.simulation.genome import GRAMMAR, INTERACTION, Simulation, motif_recovery, simulate
 
 UPSTREAM, NOISE = 300, 0.5
 MOTIFS = {motif.name: motif for motif in GRAMMAR}

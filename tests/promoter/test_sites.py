@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from promoter.annotation import read_genes
-from promoter.expression import read_expression
-from promoter.genome import Genome
+from promoter.dataset.annotation import read_genes
+from promoter.dataset.expression import read_expression
+from promoter.dataset.genome import Genome
+from promoter.dataset.prepare import prepare
 from promoter.ism import Scores, saturation_mutagenesis
-from promoter.model import CNNConfig, PromoterCNN
-from promoter.prepare import prepare
+from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.motifs.elements import site_contributions, word_contributions
 from promoter.sequence import decode, encode
-from promoter.sites import site_contributions, word_contributions
 from promoter.training import Examples, TrainingConfig, fit, predict
 
 LENGTH = 60

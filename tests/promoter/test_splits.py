@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promoter.annotation import read_genes
+from promoter.dataset.annotation import read_genes
 from promoter.errors import InputError
-from promoter.splits import (
+from promoter.splits.split import (
     SPLITS,
     SplitConfig,
     assign,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from promoter.uncertainty import (
+from promoter.evaluation.intervals import (
     Calibration,
     add_intervals,
     calibrate,

@@ -13,12 +13,12 @@ from Bio.bgzf import BgzfBlocks, BgzfWriter
 from files import Write
 
 import promoter.variants
-from promoter.annotation import read_genes
-from promoter.dataset import Promoters
+from promoter.dataset.annotation import read_genes
+from promoter.dataset.genome import Genome
+from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
-from promoter.genome import Genome
 from promoter.ism import saturation_mutagenesis
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import BASES, decode, encode, reverse_complement
 from promoter.training import predict
 from promoter.variants import (

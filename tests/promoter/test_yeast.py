@@ -11,9 +11,9 @@ from threading import Thread
 
 import pytest
 
-from promoter import yeast as data
+from promoter.dataset import named as data
+from promoter.dataset.named import fetch_yeast
 from promoter.errors import InputError
-from promoter.yeast import fetch_yeast
 
 DERIVED = ["genes.bed", "expression.tsv", "salt_response.tsv", "genome.fa"]
 

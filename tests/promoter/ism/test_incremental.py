@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from promoter.errors import InputError
-from promoter.ism.full import score_substitutions as in_full
+from promoter.ism.forward_passes import score_substitutions as in_full
 from promoter.ism.incremental import score_substitutions
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import one_hot
 from promoter.training import Examples, TrainingConfig, fit
 

@@ -16,9 +16,9 @@ from test_incremental import Float64, largest_error, random_network
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from promoter import model as model_module
-from promoter.ism import full, incremental, saturation_mutagenesis, self_check
-from promoter.model import CNNConfig, PromoterCNN
+from promoter.ism import forward_passes, incremental, saturation_mutagenesis, self_check
+from promoter.models import cnn as model_module
+from promoter.models.cnn import CNNConfig, PromoterCNN
 
 CONFIG = CNNConfig((8, 6), (5, 3), (4,), hidden=16)
 LENGTH = 61
@@ -174,10 +174,13 @@ def test_a_block_whose_code_was_changed_is_found_out(
 
 def test_a_network_is_checked_once_for_each_length(tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
-    original = full.score_substitutions
-    monkeypatch.setattr(
-        full, "score_substitutions", lambda *left, **options: passes.append(1) or original(*left, **options)
-    )
+    original = forward_passes.score_substitutions
+
+    def counting(*given: Any, **options: Any) -> Tensor:
+        passes.append(1)
+        return original(*given, **options)
+
+    monkeypatch.setattr(forward_passes, "score_substitutions", counting)
     model = make()
     for length in (LENGTH, LENGTH, 40, LENGTH, 40):
         saturation_mutagenesis(model, tokens[:, :length])

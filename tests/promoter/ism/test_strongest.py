@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from promoter.ism import Scores
-from promoter.ism.strongest import strongest_substitutions
+from promoter.ism.top_effects import strongest_substitutions
 from promoter.sequence import decode
 
 

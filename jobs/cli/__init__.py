@@ -1,0 +1,1 @@
+"""The command line: flags from functions, exit codes, settings as files."""

@@ -1,0 +1,1 @@
+"""What jobs need of Ray: the cluster, tasks, workers."""

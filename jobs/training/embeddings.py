@@ -1,0 +1,135 @@
+"""The embeddings of a data set's genes by a frozen trunk: computed once, as Ray tasks, and kept as Parquet."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from upath import UPath
+
+from jobs.cli.run import console
+from jobs.ray_runtime import cluster
+from promoter import storage
+from promoter.dataset.promoters import Promoters
+from promoter.ism.store import missing_parts, part_path
+from promoter.models.pretrained import (
+    PackedTrunk,
+    PretrainedConfig,
+    PretrainedModel,
+    build_model,
+    embed,
+    genes_per_pass,
+)
+from promoter.training.allocator import keep_freed_memory
+
+_FORMAT = 1
+_PASSES_PER_PART = 64  # of the trunk: a minute or so of a GPU at the full context
+_MOST_GENES_PER_PART = 512
+_STRANDS = ("embedding", "embedding_reverse_complement")
+
+
+def embed_genes(
+    config: PretrainedConfig,
+    trunk: PackedTrunk,
+    promoters: Promoters,
+    folder: UPath,
+    precision: str,
+    both_strands: bool,
+    limits: cluster.TaskLimits,
+    place: cluster.Cluster,
+) -> np.ndarray:
+    """Embed every gene, or read what an earlier run has left.
+
+    Args:
+        config: the network; of its settings only the bins matter.
+        trunk: its weights.
+        promoters: the genes.
+        folder: gets a folder for each trunk, data set and setting, so that none are taken for others.
+        precision: fp32 or bf16.
+        both_strands: of the reverse complements too.
+        limits: of a task.
+        place: to compute on.
+
+    Returns:
+        float32, shape (genes, 1 or 2, dim).
+    """
+    metadata = {
+        "format": _FORMAT,
+        "trunk": trunk.checksum,
+        "data": promoters.checksum,
+        "tss_bins": config.tss_bins,
+        "precision": precision,
+        "both_strands": both_strands,
+    }
+    name = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
+    where = folder / name
+    cluster.require_shared(where)
+    size = min(_MOST_GENES_PER_PART, _PASSES_PER_PART * genes_per_pass(promoters.length, 32))
+    ids = promoters.genes["gene_id"].tolist()
+    parts = [slice(start, start + size) for start in range(0, len(ids), size)]
+    paths = [part_path(where, index) for index in range(len(parts))]
+    missing = missing_parts(where, [ids[rows] for rows in parts], lambda _: metadata)
+    if missing:
+        task = limits.apply(_embed_part)
+        packed = ray.put(trunk)
+        with cluster.progress("embed", sum(len(ids[parts[i]]) for i in missing), "genes") as advance:
+            for index, _ in cluster.fan_out(
+                lambda i, _: task.remote(
+                    ids[parts[i]], promoters.tokens[parts[i]], config, str(paths[i]), metadata, packed
+                ),
+                missing,
+                limits.in_flight(place),
+            ):
+                advance(len(ids[parts[index]]))
+    else:
+        console.print(f"embeddings of {len(ids):,} genes are in {where} already")
+    return np.concatenate([_read(path) for path in paths])
+
+
+@ray.remote
+def _embed_part(
+    ids: list[str],
+    tokens: np.ndarray,
+    config: PretrainedConfig,
+    path: str,
+    metadata: dict[str, Any],
+    trunk: PackedTrunk,
+) -> None:
+    """Embed some genes in a worker process and write their part."""
+    device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    model = _loaded(trunk, config, tokens.shape[1], device)
+    found = embed(model, tokens, device, metadata["precision"], metadata["both_strands"])
+    if not np.isfinite(found).all():
+        bad = int(np.flatnonzero(~np.isfinite(found).all(axis=(1, 2)))[0])
+        raise FloatingPointError(f"{ids[bad]}: the embedding is not finite")
+    columns: list[pa.Array] = [pa.array(ids, pa.string())]
+    for strand in range(found.shape[1]):
+        flat = pa.array(np.ascontiguousarray(found[:, strand]).reshape(-1))
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, found.shape[2]))
+    names = ["gene_id", *_STRANDS[: found.shape[1]]]
+    storage.write_table(path, pa.table(columns, names=names), metadata)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(trunk: PackedTrunk, config: PretrainedConfig, length: int, device: str) -> PretrainedModel:
+    """Return the network on this worker's device; each worker process builds it once."""
+    keep_freed_memory()
+    return build_model(config, length, trunk).to(device).eval()
+
+
+def _read(path: UPath) -> np.ndarray:
+    """Read a part -> (genes, strands, dim)."""
+    with storage.open_table(path, "part") as file:
+        table = file.read()
+    strands = []
+    for name in table.column_names[1:]:
+        column = table[name]
+        flat: np.ndarray = column.combine_chunks().flatten().to_numpy()  # type: ignore[attr-defined] # stubs lack it
+        strands.append(flat.reshape(-1, column.type.list_size))
+    return np.stack(strands, axis=1)

@@ -1,0 +1,220 @@
+"""Several trainings of one recipe: a fold of chromosomes each, or a seed each; together an ensemble."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from upath import UPath
+
+from jobs.cli.config_file import require_same, write_config
+from jobs.cli.run import console
+from jobs.ray_runtime import cluster
+from jobs.training.metrics_table import show_metrics
+from jobs.training.run import (
+    METRICS,
+    RESOURCES,
+    TrainingJob,
+    at_once,
+    scaling_config,
+    train_once,
+    with_pretrained,
+)
+from promoter import storage
+from promoter.baselines import BASELINES
+from promoter.checkpoint import pack_model
+from promoter.dataset.promoters import locate
+from promoter.errors import InputError
+from promoter.evaluation.evaluate import evaluate
+from promoter.evaluation.intervals import add_intervals, calibrate, coverage, write_calibration
+from promoter.evaluation.predictions import baseline_column, read_predictions, write_predictions
+from promoter.models.build import require_length
+from promoter.splits import homology as leakage
+from promoter.splits.split import SplitConfig, chromosome_folds
+from promoter.training import require_orientation
+
+_LEAST_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from
+_FOLDS = "folds"
+_OUTPUTS = (_FOLDS, "predictions.parquet", METRICS)
+
+
+def train_folds(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
+    """Train a network a fold and seed, as many at a time as fit, and judge what they predict together.
+
+    With several folds each network is tested on its own and chooses its epoch on the next: each gene is predicted
+    by networks that saw nothing of its chromosome. With one fold all have the split of the job.
+
+    Args:
+        job: what all have in common.
+        where: folder for folds/fold_N/ or folds/fold_N_seed_M/, each as a training of its own leaves it,
+            predictions.parquet (means over seeds), folds.csv, leakage.csv, metrics.json and config.yaml.
+        folds: how many; 1 or at least 3.
+        seeds: networks a fold.
+
+    Raises:
+        InputError: settings that make no folds of this data.
+    """
+    splits = _splits(job, folds)
+    settings = job.settings | {"out": str(where), "folds": folds, "seeds": seeds}
+    inputs = {str(locate(job.data)): job.promoters.checksum}
+    require_same(where, settings, inputs, {*RESOURCES, "out", "data"}, _OUTPUTS)
+    if (where / METRICS).exists():
+        console.print(f"{where}: this run is finished already; nothing to do")
+        show_metrics(storage.read_json(where / METRICS))
+        return
+    place = cluster.connect()
+    fitting = at_once(place, scaling_config(place, job.workers, job.gpus_per_worker, job.cpus_per_worker))
+    require_length(job.model, job.promoters.length, job.promoters.metadata["window"])
+    require_orientation(job.model, job.training)
+    job = with_pretrained(job, where, place)
+    write_config(where / "config.yaml", settings, inputs)
+    related = leakage.related_pairs(job.promoters)
+    members: dict[str, TrainingJob] = {}
+    for fold, split in enumerate(splits, start=1):
+        if folds > 1 and split.test:
+            count = int(job.promoters.genes["chrom"].isin(split.test).sum())
+            console.print(f"fold {fold}: tests on {count:,} genes of {', '.join(split.test[:12])}")
+        for seed in range(seeds):
+            training = replace(job.training, seed=job.training.seed + seed)
+            # the plain models of a fold are the same for all seeds
+            member = replace(job, split=split, training=training, baselines=job.baselines and seed == 0)
+            members[_name(fold, seed, seeds)] = member
+    console.print(f"{len(members)} networks, {min(fitting, len(members))} at a time")
+    _train_all(members, where / _FOLDS, related, fitting)
+    _publish(job, where, folds, seeds)
+
+
+def _name(fold: int, seed: int, seeds: int) -> str:
+    return f"fold_{fold}" + (f"_seed_{seed + 1}" if seeds > 1 else "")
+
+
+def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
+    """Return the split of each fold."""
+    if folds == 1:
+        return [job.split]
+    if folds < _LEAST_FOLDS:
+        raise InputError(
+            f"--folds {folds}: at least {_LEAST_FOLDS} are needed, to test on, to choose epochs by, to learn from"
+        )
+    for name in ("val", "test"):
+        if getattr(job.split, name) is not None:
+            raise InputError(f"--split.{name}: with --folds {folds} each chromosome is tested once; leave it out")
+    if not job.split.by_chromosome or job.split.homology == "move":
+        raise InputError(
+            f"--folds {folds}: folds are of whole chromosomes; --split.random, --split.by family and "
+            "--split.homology move go with --folds 1 only"
+        )
+    dealt = chromosome_folds(job.promoters.genes["chrom"], folds)
+    return [replace(job.split, test=dealt[i], val=dealt[(i + 1) % folds]) for i in range(folds)]
+
+
+def _train_all(members: dict[str, TrainingJob], folder: UPath, related: pd.DataFrame, at_a_time: int) -> None:
+    """Train the members, each in a folder of its name, and raise the first error."""
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in members:
+        waiting.put(name)
+    errors: list[BaseException] = []
+    with cluster.progress("train", sum(one.training.epochs for one in members.values()), "epochs") as advance:
+
+        def train_one(name: str) -> None:
+            epochs = 0
+
+            def count(record: dict[str, Any]) -> None:
+                nonlocal epochs
+                if "epoch" in record:
+                    epochs += 1
+                    advance(1)
+
+            train_once(members[name], folder / name, related, count)
+            advance(members[name].training.epochs - epochs)  # stopped early, or finished by an earlier run
+            console.print(f"{name}: {_summary(storage.read_json(folder / name / METRICS))}")
+
+        def work() -> None:
+            while not errors:
+                try:
+                    train_one(waiting.get_nowait())
+                except queue.Empty:
+                    return
+                except BaseException as error:  # whatever it is, the main thread raises it
+                    errors.append(error)
+
+        # the main thread stays free for Ctrl-C
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_a_time, len(members)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _summary(metrics: dict[str, Any]) -> str:
+    shown = [f"{target} {values['pearson'] or float('nan'):.3f}" for target, values in metrics["test"].items()]
+    return f"test r {', '.join(shown[:4])}{', …' * (len(shown) > 4)}"
+
+
+def _publish(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
+    """Put together what the networks predict; metrics.json comes last, so that it stands for a finished run."""
+    targets = job.promoters.target_names
+    parts, leaks, rows = [], [], []
+    for fold in range(1, folds + 1):
+        folders = [where / _FOLDS / _name(fold, seed, seeds) for seed in range(seeds)]
+        parts.append(_fold_table(folders, targets, fold, job.baselines, only_test=folds > 1))
+        with storage.open_text(folders[0] / "leakage.csv") as file:
+            leaks.append(pd.read_csv(file, dtype={"gene_id": str, "other_gene_id": str}, keep_default_na=False))
+        for seed, folder in enumerate(folders, start=1):
+            for target, values in storage.read_json(folder / METRICS)["test"].items():
+                chosen = {name: values[name] for name in ("n", "mse", "pearson", "spearman")}
+                rows.append({"fold": fold, "seed": seed, "target": target} | chosen)
+    order = {gene: row for row, gene in enumerate(job.promoters.genes["gene_id"])}
+    table = pd.concat(parts, ignore_index=True)
+    table = table.sort_values("gene_id", key=lambda ids: ids.map(order)).reset_index(drop=True)
+    others = {
+        name: table[[baseline_column(target, name) for target in targets]].to_numpy()
+        for name in BASELINES
+        if baseline_column(targets[0], name) in table
+    }
+    table = table[[name for name in table.columns if "_predicted_by_" not in name]]
+    leaked = pd.concat(leaks, ignore_index=True)
+    # of several folds the table holds each gene as a test gene, so only leaks of such count
+    concerned = leaked[leaked["split"] == "test"] if folds > 1 else leaked
+    leaking = leakage.leaking_genes(concerned, table["gene_id"])
+    models = [[_checksum(where, fold, seed, seeds) for seed in range(seeds)] for fold in range(1, folds + 1)]
+    write_calibration(where / _FOLDS, calibrate(table, targets, models))
+    table = add_intervals(table, targets, folds)
+    metrics = evaluate(table, targets, leaking, others, job.training.seed)
+    for target in targets:
+        metrics["test"][target]["interval_coverage"] = coverage(table[table["split"] == "test"], target)
+    storage.write_text(where / "folds.csv", pd.DataFrame(rows).to_csv(index=False))
+    storage.write_text(where / "leakage.csv", leaked.to_csv(index=False))
+    write_predictions(where / "predictions.parquet", table)
+    storage.write_json(where / METRICS, metrics)
+    show_metrics(metrics)
+    console.print(f"networks in {where / _FOLDS}, their predictions and metrics in {where}")
+
+
+def _checksum(where: UPath, fold: int, seed: int, seeds: int) -> str:
+    return pack_model(where / _FOLDS / _name(fold, seed, seeds) / "model").checksum
+
+
+def _fold_table(
+    folders: list[UPath], targets: list[str], fold: int, baselines: bool, only_test: bool
+) -> pd.DataFrame:
+    """Return the mean predictions of a fold's networks, their spread, and the plain models' predictions."""
+    tables = [read_predictions(folder / "predictions.parquet") for folder in folders]
+    together = tables[0].copy()
+    for target in targets:
+        column = f"{target}_predicted"
+        values = np.stack([table[column].to_numpy() for table in tables])
+        together[column] = values.mean(axis=0)
+        if len(tables) > 1:
+            together[f"{column}_sd"] = values.std(axis=0, ddof=1)
+    if baselines:
+        plain = read_predictions(folders[0] / "baselines.parquet")
+        together = pd.concat([together, plain[plain.columns[3:]]], axis=1)
+    together.insert(3, "fold", fold)
+    return together[together["split"] == "test"] if only_test else together

@@ -1,0 +1,178 @@
+"""A search as a table: in trials.csv, and on the terminal while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray.tune
+from ray.tune.experiment import Trial
+from rich.live import Live
+from rich.table import Table
+
+from jobs.cli.run import console
+
+_SHOWN = 5  # of the best trials, in the table on the terminal
+
+
+def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial | None = None) -> pd.DataFrame:
+    """Return a row a trial, the best first: what was tried, and what came of it.
+
+    Columns: `trial` (1, 2, … in the order of their start), `status` (`finished`; `stopped` early by ASHA; `failed`
+    with a `reason`; `running`), `score`, `fold_1` …, `epochs`, `seconds`, and the settings. `ended` is a trial
+    that has just ended, which Ray enters only later.
+    """
+    rows = []
+    for trial in trials:
+        last = trial.last_result or {}
+        reason = last.get("reason")
+        if trial.status == Trial.ERROR or (trial is ended and not last):
+            reason = reason or _error_of(trial)
+        if reason:
+            status = "failed"
+        elif trial.status == Trial.TERMINATED or trial is ended:
+            status = "finished" if last.get("complete") else "stopped"
+        else:
+            status = "running"
+        rows.append(
+            {
+                "trial": number_of(trial),
+                "status": status,
+                "score": float("nan") if reason else last.get("score", float("nan")),
+                **{name: value for name, value in sorted(last.items()) if name.startswith("fold_")},
+                "epochs": last.get("epoch", 0),
+                "seconds": round(float(last.get("time_total_s", 0.0)), 3),
+                "reason": reason or "",
+            }
+        )
+    # object: a whole number stays one beside trials that lack the setting; null is a value
+    configs = [{name: "null" if value is None else value for name, value in one.config.items()} for one in trials]
+    drawn = pd.DataFrame(configs, dtype=object).sort_index(axis=1)
+    table = pd.concat([pd.DataFrame(rows), drawn], axis=1)
+    order = table.sort_values("score", ascending=not larger_is_better, kind="stable", na_position="last")
+    leading = ["trial", "status", "score", *(c for c in table if str(c).startswith("fold_")), "epochs", "seconds"]
+    return order[[*leading, "reason", *(c for c in table if c not in (*leading, "reason"))]].reset_index(drop=True)
+
+
+def number_of(trial: Trial) -> int:
+    """Return its place in the order in which trials were drawn; a restored search lists them otherwise."""
+    return int(str(trial.experiment_tag).split("_", maxsplit=1)[0])
+
+
+def _error_of(trial: Trial) -> str:
+    """Return the last line of what a trial's worker raised; at first only this machine has the file."""
+    local = Path(trial.error_file) if trial.error_file else None
+    text = local.read_text() if local is not None and local.exists() else str(trial.get_error() or "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines else "its worker was lost")[:300]
+
+
+class SearchScreen(ray.tune.Callback):
+    """Shows the search: one table that is updated on a terminal, a line a finished trial elsewhere.
+
+    Ray pickles it with the run, so what belongs to the terminal is kept in the class.
+    """
+
+    _live: Live | None = None
+    _began: float | None = None
+    _earlier = 0  # trials finished before this process
+
+    def __init__(self, count: int, metric: str) -> None:
+        self.count, self.metric = count, metric
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Begin to count, and to show."""
+        if SearchScreen._began is None:
+            SearchScreen._began = time.monotonic()
+            SearchScreen._earlier = sum(one.is_finished() for one in trials)
+            if console.is_terminal:
+                SearchScreen._live = Live(console=console, refresh_per_second=2)
+                SearchScreen._live.start()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Show the score so far."""
+        if SearchScreen._live is not None:
+            SearchScreen._live.update(self._table(trials))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Show what came of it."""
+        self._line(trials, trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Show why it failed."""
+        self._line(trials, trial)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Show all as they ended: when the last trial completes it still counts as running."""
+        if SearchScreen._live is not None:
+            SearchScreen._live.update(self._table(trials))
+
+    @staticmethod
+    def close() -> None:
+        """Leave the terminal as it is to stay."""
+        if SearchScreen._live is not None:
+            SearchScreen._live.stop()
+        SearchScreen._live, SearchScreen._began = None, None
+
+    def _line(self, trials: list[Trial], trial: Trial) -> None:
+        if SearchScreen._live is not None:
+            SearchScreen._live.update(self._table(trials))
+            return
+        table = trials_table(trials, self.metric == "pearson", trial)
+        row = table[table["trial"] == number_of(trial)].iloc[0]
+        done = sum(one.is_finished() or one is trial for one in trials)
+        best = table["score"].dropna()
+        failed = not np.isfinite(row["score"])
+        shown = f"{self.metric} {'–' if failed else format(row['score'], '.4f')}"
+        console.print(
+            f"{done:>4}/{self.count} trial {row['trial']:<4} {shown:<16} after {row['epochs']:>3} epochs, "
+            f"{row['status']:<9} best {f'{best.iloc[0]:.4f}' if len(best) else '–'}  left {self._left(done)}"
+        )
+        if failed:
+            console.print(f"       {row['reason']}", style="dim")
+
+    def _left(self, finished: int) -> str:
+        done = finished - SearchScreen._earlier
+        if not done or SearchScreen._began is None:
+            return "?"
+        rest = self.count - finished
+        seconds = round((time.monotonic() - SearchScreen._began) / done * rest)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+    def _table(self, trials: list[Trial]) -> Table:
+        states = [trial.status for trial in trials]
+        done = sum(trial.is_finished() for trial in trials)
+        found = trials_table(trials, self.metric == "pearson")
+        counts = found["status"].value_counts()
+        table = Table(
+            box=None,
+            pad_edge=False,
+            title_justify="left",
+            title=f"{done} of {self.count} trials: "
+            f"{counts.get('finished', 0)} finished, {counts.get('stopped', 0)} stopped early, "
+            f"{counts.get('failed', 0)} failed"
+            + (
+                f", {running} running; left {self._left(done)}" if (running := states.count(Trial.RUNNING)) else ""
+            ),
+        )
+        for name in ("trial", self.metric, "epochs", "status", "settings"):
+            table.add_column(
+                name, justify="left" if name in ("status", "settings") else "right", overflow="ellipsis"
+            )
+        by_number = {number_of(trial): trial for trial in trials}
+        for row in found.head(_SHOWN).itertuples():
+            drawn = by_number[int(str(row.trial))].config
+            values = ", ".join(f"{name.split('.', 1)[1]} {short(value)}" for name, value in drawn.items())
+            table.add_row(str(row.trial), f"{row.score:.4f}", str(row.epochs), str(row.status), values)
+        return table
+
+
+def short(value: Any) -> str:
+    """Return a value as the terminal shows it."""
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

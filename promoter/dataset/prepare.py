@@ -1,0 +1,212 @@
+"""Join a genome, genes and expression into a data set, and account for every gene that is left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from promoter.dataset.expression import Expression
+from promoter.dataset.genome import Genome, match_chromosomes, renamed, window
+from promoter.dataset.promoters import GENE_SCHEMA, RESERVED_NAMES, Promoters
+from promoter.errors import InputError
+
+_VERSION = re.compile(r"\.\d+$")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the genes.
+
+    Attributes:
+        genes_kept: rows of the data set.
+        dropped: reason -> number of annotated genes, or of rows of the expression table.
+        padded: windows that pass a chromosome end and hold `N` there.
+        renamed_chromosomes: annotation's spelling -> FASTA's, where they differ.
+        examples: reason -> up to three ids.
+        ignored_columns: columns of the expression table without numbers.
+    """
+
+    genes_kept: int
+    dropped: dict[str, int]
+    padded: int
+    renamed_chromosomes: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    ignored_columns: list[str] = field(default_factory=list)
+
+
+def prepare(
+    genome: Genome,
+    genes: pd.DataFrame,
+    expression: Expression,
+    upstream: int = 2000,
+    downstream: int = 0,
+    chroms: Sequence[str] | None = None,
+    exclude_chroms: Sequence[str] | None = None,
+    ignore_version: bool = False,
+) -> tuple[Promoters, Summary]:
+    """Cut the promoter of every gene that has a chromosome and expression.
+
+    Of genes whose id occurs twice the first is kept, of those on chromosomes to keep. The data set is
+    in the order of the annotation, with the FASTA's spelling of the chromosomes.
+
+    Args:
+        genome: opened FASTA.
+        genes: as `annotation.read_genes` returns them.
+        expression: as `expression.read_expression` returns it.
+        upstream: bases before the TSS.
+        downstream: bases from the TSS on.
+        chroms: chromosomes to keep, in any spelling; all when None.
+        exclude_chroms: chromosomes to leave out.
+        ignore_version: take `ENSG01.5` and `ENSG01` for the same gene.
+
+    Raises:
+        InputError: an impossible window, an unknown chromosome, or nothing left.
+    """
+    require_window(upstream, downstream)
+    _require_target_names(expression)
+    values, genes = expression.values, genes.copy()
+    if ignore_version:
+        genes["gene_id"] = genes["gene_id"].str.replace(_VERSION, "", regex=True)
+        values = values.set_axis(values.index.str.replace(_VERSION, "", regex=True))
+        again = values.index.duplicated()
+        values = values[~again]
+        expression = Expression(
+            values,
+            expression.ignored_columns,
+            expression.n_missing,
+            expression.n_duplicates + int(again.sum()),
+        )
+    matched = match_chromosomes(genes["chrom"].unique(), genome.lengths)
+    reasons = _reasons(genome, genes, values, matched, chroms, exclude_chroms)
+    kept = genes[reasons.isna()].copy()
+    if kept.empty:
+        raise InputError(_nothing_left(genome, genes, values, reasons))
+    kept["chrom"] = kept["chrom"].map(matched)
+    kept = _cut(genome, kept, upstream, downstream)
+    targets = values.loc[kept["gene_id"]].to_numpy(dtype=np.float32)
+    metadata: dict[str, Any] = {"window": {"upstream": upstream, "downstream": downstream}}
+    promoters = Promoters(kept[GENE_SCHEMA.names], targets, list(values.columns), metadata)
+    return promoters, _summarise(genome, genes, expression, kept, reasons, matched)
+
+
+def require_window(upstream: int, downstream: int) -> None:
+    """Refuse an empty or negative window.
+
+    Raises:
+        InputError: says what to give instead.
+    """
+    if upstream < 0 or downstream < 0 or upstream + downstream == 0:
+        raise InputError(
+            f"--upstream {upstream} --downstream {downstream}: the window holds no bases; "
+            "neither may be negative, and one must be above 0"
+        )
+
+
+def _require_target_names(expression: Expression) -> None:
+    for name in expression.values.columns:
+        if name in RESERVED_NAMES or name.endswith("_predicted"):
+            raise InputError(
+                f"the target column '{name}' of the expression table has a name that the outputs use themselves; "
+                "rename the column"
+            )
+
+
+def _reasons(
+    genome: Genome,
+    genes: pd.DataFrame,
+    values: pd.DataFrame,
+    matched: dict[str, str],
+    chroms: Sequence[str] | None,
+    exclude_chroms: Sequence[str] | None,
+) -> pd.Series:
+    """Return why each annotated gene is left out, None for those kept; the first reason that holds counts."""
+    reasons = pd.Series([None] * len(genes), index=genes.index, dtype="object")
+
+    def drop(which: pd.Series, reason: str) -> None:
+        reasons[which & reasons.isna()] = reason
+
+    on_fasta = genes["chrom"].map(matched)
+    drop(on_fasta.isna(), "chromosome not in the FASTA")
+    if chroms is not None:
+        drop(~on_fasta.isin(_chosen("--chroms", chroms, genome, genes)), "chromosome not in --chroms")
+    if exclude_chroms is not None:
+        drop(on_fasta.isin(_chosen("--exclude_chroms", exclude_chroms, genome, genes)), "chromosome excluded")
+    outside = on_fasta.notna() & (genes["tss"] >= on_fasta.map(genome.lengths))
+    drop(outside, "TSS past the end of its chromosome")
+    placed = genes["gene_id"].where(reasons.isna())  # one left out already hides no other
+    drop(placed.duplicated(), "gene id occurred before in the annotation")
+    drop(~genes["gene_id"].isin(values.index), "no expression")
+    return reasons
+
+
+def _chosen(flag: str, names: Sequence[str], genome: Genome, genes: pd.DataFrame) -> set[str]:
+    """Return the FASTA's names for those a user gave; names that only the annotation knows are harmless."""
+    matched = match_chromosomes(names, genome.lengths)
+    elsewhere = match_chromosomes(names, genes["chrom"].unique())
+    unknown = [name for name in names if name not in matched and name not in elsewhere]
+    if unknown:
+        some = ", ".join(list(genome.lengths)[:20])
+        raise InputError(f"{flag} {', '.join(unknown)}: not in {genome.path}, which has {some}")
+    return set(matched.values())
+
+
+def _nothing_left(genome: Genome, genes: pd.DataFrame, values: pd.DataFrame, reasons: pd.Series) -> str:
+    if not genes["gene_id"].isin(values.index).any():
+        return (
+            f"no gene of the annotation (ids like {', '.join(genes['gene_id'][:3])}) is in the expression table "
+            f"(ids like {', '.join(values.index[:3])}); use the same ids in both: see --attribute, --gene_column "
+            "and --ignore_version"
+        )
+    if (reasons == "chromosome not in the FASTA").all():
+        return (
+            f"no gene lies on a chromosome of {genome.path}: the annotation has "
+            f"{', '.join(genes['chrom'].unique()[:3])}, the FASTA {', '.join(list(genome.lengths)[:3])}; "
+            "use files of one assembly"
+        )
+    counts = ", ".join(f"{n} {reason}" for reason, n in reasons.value_counts().items())
+    return f"no gene is left ({counts}); loosen --chroms or --exclude_chroms"
+
+
+def _cut(genome: Genome, genes: pd.DataFrame, upstream: int, downstream: int) -> pd.DataFrame:
+    windows = [
+        window(tss, strand, upstream, downstream)
+        for tss, strand in zip(genes["tss"], genes["strand"], strict=True)
+    ]
+    genes["start"], genes["end"] = (np.array(side, dtype=np.int64) for side in zip(*windows, strict=True))
+    # in the order of the file, so that each block of a bgzip FASTA is unpacked once
+    ordered = genes.sort_values(["chrom", "start"])
+    sequences = [
+        genome.promoter(chrom, tss, strand, upstream, downstream)
+        for chrom, tss, strand in zip(ordered["chrom"], ordered["tss"], ordered["strand"], strict=True)
+    ]
+    genes["sequence"] = pd.Series(sequences, index=ordered.index, dtype="object")
+    return genes
+
+
+def _summarise(
+    genome: Genome,
+    genes: pd.DataFrame,
+    expression: Expression,
+    kept: pd.DataFrame,
+    reasons: pd.Series,
+    matched: dict[str, str],
+) -> Summary:
+    dropped = {str(reason): int(n) for reason, n in reasons.value_counts().items()}
+    examples = {reason: genes["gene_id"][reasons == reason][:3].tolist() for reason in dropped}
+    unannotated = expression.values.index.difference(pd.Index(genes["gene_id"]), sort=False)
+    extra = {
+        "expression without an annotated gene": len(unannotated),
+        "gene id occurred before in the expression table": expression.n_duplicates,
+        "expression value missing": expression.n_missing,
+    }
+    dropped |= {reason: n for reason, n in extra.items() if n}
+    if len(unannotated):
+        examples["expression without an annotated gene"] = unannotated[:3].tolist()
+    past_end = (kept["start"] < 0) | (kept["end"] > kept["chrom"].map(genome.lengths))
+    used = {name: matched[name] for name in genes["chrom"].unique() if name in matched}
+    return Summary(len(kept), dropped, int(past_end.sum()), renamed(used), examples, expression.ignored_columns)

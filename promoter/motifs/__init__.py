@@ -1,0 +1,31 @@
+"""Motifs of contributions, known motifs, and what scores say of known words and sites."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promoter.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from promoter.motifs.discovery import (
+        INSTANCE_COLUMNS,
+        Contributions,
+        Discovery,
+        FoundMotif,
+        discover_motifs,
+        place_on_genome,
+        read_contributions,
+        write_h5,
+    )
+
+__all__ = [
+    "INSTANCE_COLUMNS",
+    "Contributions",
+    "Discovery",
+    "FoundMotif",
+    "discover_motifs",
+    "place_on_genome",
+    "read_contributions",
+    "write_h5",
+]
+__getattr__ = lazy_names(__name__, {"discovery": __all__})

@@ -1,0 +1,292 @@
+"""Charts of a run for the report: functions that take tables and return charts of Vega-Lite, made with Altair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import vl_convert
+
+from promoter import storage
+from promoter.palette import AXIS_COLOUR, GRID_COLOUR, SPLIT_COLOURS
+from promoter.splits.split import SPLITS
+from promoter.storage import AnyPath
+
+_Altair: TypeAlias = "alt.Chart | alt.LayerChart | alt.FacetChart"
+_MOST_POINTS = 40_000  # a gene is some 50 bytes
+_MOST_CHROMOSOMES = 60
+_SVG_POINTS = 1_500  # more are drawn on a canvas, since each would be an element of the page
+_VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, and apart from it what it draws: Altair would check each row, and the page packs them.
+
+    Attributes:
+        spec: in Vega-Lite; names its data.
+        data: by that name.
+    """
+
+    spec: dict[str, Any]
+    data: dict[str, pd.DataFrame]
+
+
+def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
+    """Draw a point a gene; buttons choose the split, pointing at a gene names it.
+
+    Args:
+        predictions: `gene_id`, `chrom`, `split`, `TARGET`, `TARGET_predicted`, and where the run is an ensemble
+            `TARGET_low` and `TARGET_high`. Genes without an observed value are left out; of more than 40,000 also
+            some, drawn at random, that were learned from.
+        target: whose values.
+    """
+    names = {"gene_id": "gene", "chrom": "chrom", "split": "split", target: "observed"}
+    names |= {f"{target}_{name}": name for name in ("predicted", "low", "high")}
+    known = predictions[predictions[target].notna() & predictions["split"].isin(SPLITS)]
+    table = known[[name for name in names if name in known]].rename(columns=names)
+    if len(table) > _MOST_POINTS:
+        held_out, rest = table[table["split"] != "train"], table[table["split"] == "train"]
+        room = max(_MOST_POINTS - len(held_out), 0)
+        table = pd.concat([held_out, rest.sample(min(room, len(rest)), random_state=0)])
+    values = table[["observed", "predicted"]].to_numpy(float)
+    low, high = float(values.min()), float(values.max())
+    scale = alt.Scale(domain=[low - 0.03 * (high - low), high + 0.03 * (high - low)], nice=False)
+    splits = [name for name in reversed(SPLITS) if (table["split"] == name).any()]
+    radio = alt.binding_radio(options=splits, name="genes ")
+    shown = alt.param(name="shown", value=splits[0], bind=radio)
+    tips = [alt.Tooltip("gene:N"), alt.Tooltip("chrom:N", title="chromosome")]
+    numbers = [name for name in ("observed", "predicted", "low", "high") if name in table]
+    titles = {"low": "95% interval from", "high": "to"}
+    tips += [alt.Tooltip(f"{name}:Q", format=".3f", title=titles.get(name, name)) for name in numbers]
+    points = (
+        _chart("genes")
+        .transform_filter("datum.split === shown")
+        .mark_circle(size=22, opacity=0.45)
+        .encode(
+            alt.X("observed:Q", scale=scale, title=f"observed {target}"),
+            alt.Y("predicted:Q", scale=scale, title=f"predicted {target}"),
+            _colour(splits, None),
+            tips,
+        )
+        .add_params(shown)
+    )
+    ends = pd.DataFrame({"observed": [low, high], "predicted": [low, high]})
+    diagonal = (
+        _chart("ends")
+        .mark_line(color=AXIS_COLOUR, strokeDash=[4, 4], strokeWidth=1)
+        .encode(alt.X("observed:Q", scale=scale), alt.Y("predicted:Q", scale=scale))
+    )
+    return _finished(
+        diagonal + points,
+        {"genes": table, "ends": ends},
+        380,
+        f"Predicted against observed {target}, a point a gene.",
+    )
+
+
+def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
+    """Draw the spread of predicted - observed on each chromosome.
+
+    Args:
+        errors: as `chromosome_errors` returns them; the 60 chromosomes with most genes are drawn.
+        target: for the axis.
+    """
+    order = list(errors["chrom"])
+    shown = errors.nlargest(_MOST_CHROMOSOMES, "genes", keep="first")
+    y = alt.Y("chrom:N", sort=order, title=None)
+    tips = [
+        alt.Tooltip("chrom:N", title="chromosome"),
+        *(alt.Tooltip(f"{name}:N") for name in ("split", "genes")),
+        *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("bias", "rmse", "pearson")),
+    ]
+    base = _chart("chromosomes")
+    whiskers = base.mark_rule(color=AXIS_COLOUR).encode(
+        alt.X("q05:Q", title=f"predicted \N{MINUS SIGN} observed {target}"), alt.X2("q95:Q"), y, tooltip=tips
+    )
+    boxes = base.mark_bar(size=9).encode(
+        alt.X("q25:Q"),
+        alt.X2("q75:Q"),
+        y,
+        _colour(shown["split"], alt.Legend(orient="top", title=None)),
+        tooltip=tips,
+    )
+    medians = base.mark_tick(color="black", thickness=2, size=9).encode(alt.X("median:Q"), y, tooltip=tips)
+    zero = _chart("zero").mark_rule(color=AXIS_COLOUR, strokeDash=[4, 4])
+    layers = zero.encode(alt.X("x:Q")) + whiskers + boxes + medians
+    return _finished(
+        layers,
+        {"chromosomes": shown, "zero": pd.DataFrame({"x": [0.0]})},
+        max(18 * len(shown), 60),
+        f"Error of the predicted {target} by chromosome.",
+    )
+
+
+def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
+    """Summarise predicted - observed by chromosome.
+
+    Returns:
+        A row a chromosome, in the order of the predictions: `chrom`, `split`, `genes`, `bias` (mean), `rmse`,
+        `pearson` (NaN for fewer than three genes), and the quantiles `q05`, `q25`, `median`, `q75`, `q95`. Where
+        the split parts chromosomes, of the test genes only.
+    """
+    known = predictions[predictions[target].notna() & predictions["split"].isin(SPLITS)]
+    if known.groupby("chrom")["split"].nunique().gt(1).any():
+        known = known[known["split"] == "test"]
+    rows = []
+    for chrom, genes in known.groupby("chrom", sort=False):
+        observed = genes[target].to_numpy(float)
+        predicted = genes[f"{target}_predicted"].to_numpy(float)
+        error = predicted - observed
+        varies = len(genes) > 2 and observed.std() > 0 and predicted.std() > 0
+        rows.append(
+            {
+                "chrom": chrom,
+                "split": genes["split"].iloc[0],
+                "genes": len(genes),
+                "bias": error.mean(),
+                "rmse": np.sqrt((error**2).mean()),
+                "pearson": np.corrcoef(observed, predicted)[0, 1] if varies else np.nan,
+                **dict(
+                    zip(
+                        ("q05", "q25", "median", "q75", "q95"),
+                        np.quantile(error, [0.05, 0.25, 0.5, 0.75, 0.95]),
+                        strict=True,
+                    )
+                ),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def beside_plain_models(table: pd.DataFrame) -> Chart:
+    """Draw r of each model with its interval.
+
+    Args:
+        table: `model`, `pearson`, `low`, `high`, a row a model, the network first; bounds may be NaN.
+    """
+    y = alt.Y("model:N", sort=list(table["model"]), title=None)
+    tips = [alt.Tooltip("model:N"), *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("pearson", "low", "high"))]
+    kinds = ["network", *["plain model"] * (len(table) - 1)]
+    base = _chart("models")
+    colours = alt.Scale(domain=["network", "plain model"], range=[SPLIT_COLOURS["test"], AXIS_COLOUR])
+    colour = alt.Color("kind:N", scale=colours, legend=None)
+    title = "Pearson r"
+    ranges = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=title), alt.X2("high:Q"), y, colour)
+    points = base.mark_circle(size=90, opacity=1).encode(alt.X("pearson:Q"), y, colour, tooltip=tips)
+    return _finished(
+        ranges + points,
+        {"models": table.assign(kind=kinds)},
+        26 * len(table),
+        "Pearson r of the network beside plain models.",
+    )
+
+
+def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -> Chart:
+    """Draw what each epoch brought.
+
+    Args:
+        history: `network`, `epoch`, `best` (of that network) and the columns; a row an epoch and network.
+        columns: name of a column -> the split that it is of.
+        label: of the axis.
+    """
+    long = history.melt(["network", "epoch", "best"], list(columns), "split", "value")
+    long["split"] = long["split"].map(columns)
+    y = alt.Y("value:Q", title=label, scale=alt.Scale(zero=False))
+    x = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1))
+    tips = [alt.Tooltip(f"{name}:N") for name in ("network", "epoch", "split")]
+    tips.append(alt.Tooltip("value:Q", format=".4g", title=label))
+    lines = (
+        _chart("epochs")
+        .mark_line(point=alt.OverlayMarkDef(size=14), strokeWidth=1.5)
+        .encode(
+            x,
+            y,
+            _colour(columns.values(), alt.Legend(orient="top", title=None)),
+            alt.Detail("network:N"),
+            tips,
+        )
+    )
+    best = pd.DataFrame({"epoch": history["best"].unique()})
+    rules = _chart("best").mark_rule(color=AXIS_COLOUR, strokeDash=[4, 4]).encode(x)
+    return _finished(
+        rules + lines, {"epochs": long, "best": best}, 220, f"{label} by epoch; dashed: the best epoch."
+    )
+
+
+def specification(chart: Chart, width: int) -> dict[str, Any]:
+    """Return the Vega-Lite specification of a chart, with its data, `width` pixels wide."""
+    rows = {name: _plain(table).to_dict("records") for name, table in chart.data.items()}
+    return {**chart.spec, "width": width, "datasets": rows}
+
+
+def packed(chart: Chart) -> dict[str, Any]:
+    """Return what the page draws a chart from: `spec`, as wide as its place; `data`, by column; `renderer`."""
+    columns = {name: _plain(table).to_dict("list") for name, table in chart.data.items()}
+    points = max(len(table) for table in chart.data.values())
+    renderer = "canvas" if points > _SVG_POINTS else "svg"
+    return {"spec": {**chart.spec, "width": "container"}, "data": columns, "renderer": renderer}
+
+
+def javascript() -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script, which makes `vegaEmbed` known to the page."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", _VEGA_LITE)
+
+
+def write_chart(folder: AnyPath, name: str, chart: Chart, width: int = 520) -> None:
+    """Write NAME.svg and NAME.png into a folder, local or remote."""
+    spec = specification(chart, width)
+    where = storage.resolve(folder)
+    storage.write_text(where / f"{name}.svg", vl_convert.vegalite_to_svg(spec, _VEGA_LITE))
+    with storage.open_whole(where / f"{name}.png") as file:
+        file.write(vl_convert.vegalite_to_png(spec, _VEGA_LITE, scale=2))
+
+
+def _chart(data: str) -> alt.Chart:
+    return alt.Chart(alt.NamedData(name=data))
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as JSON takes it: four digits of each number, None where it is unknown."""
+    return pd.DataFrame(
+        {name: [_rounded(value) for value in column.tolist()] for name, column in table.items()}, dtype=object
+    )
+
+
+def _rounded(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.4g}") if np.isfinite(value) else None
+
+
+def _colour(splits: Iterable[str], legend: alt.Legend | None) -> alt.Color:
+    """Colour by split; only those that are there, so that the legend names no other."""
+    known = [name for name in SPLITS if name in set(splits)]
+    scale = alt.Scale(domain=known, range=[SPLIT_COLOURS[name] for name in known])
+    return alt.Color("split:N", scale=scale, legend=legend)
+
+
+def _finished(chart: _Altair, data: dict[str, pd.DataFrame], height: int, description: str) -> Chart:
+    font = "system-ui, DejaVu Sans, sans-serif"
+    styled = (
+        chart.properties(height=height, description=description)
+        .configure(
+            font=font, background="transparent", autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+        )
+        .configure_view(stroke=None)
+        .configure_axis(
+            gridColor=GRID_COLOUR,
+            domainColor=AXIS_COLOUR,
+            tickColor=AXIS_COLOUR,
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            labelLimit=130,
+        )
+        .configure_legend(labelFontSize=12)
+    )
+    return Chart(styled.to_dict(), data)

@@ -1,0 +1,312 @@
+"""Genes of a scores folder as the report shows them: chosen, with their motif hits, packed for the browser."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from upath import UPath
+
+from promoter import plots, storage
+from promoter.checkpoint import PackedModel
+from promoter.errors import InputError
+from promoter.ism import Scores, actual_contributions, load_scores
+from promoter.ism.store import MANIFEST, Contents, load_contents
+from promoter.report.browser_links import browser_links
+from promoter.sequence import BASES, encode
+from promoter.storage import AnyPath
+
+_MOST_HITS = 40
+_INT16 = 32767
+_STRETCH = 80  # bases, the most telling of a gene, that a figure of it shows as letters
+
+
+@dataclass(frozen=True)
+class ChosenGenes:
+    """Which genes of a scores folder are to be shown.
+
+    Attributes:
+        folder: of the scores.
+        target: whose scores.
+        contents: what the folder holds.
+        known: by gene id: `predicted`, `observed`, `split`.
+        reasons: id -> why it was chosen, in the order to show.
+    """
+
+    folder: UPath
+    target: str
+    contents: Contents
+    known: pd.DataFrame
+    reasons: dict[str, str]
+
+
+@dataclass(frozen=True)
+class GeneView:
+    """A gene: what the page's template takes, and what draws it as a figure."""
+
+    page: dict[str, Any]
+    draw: Callable[[], Figure]
+
+
+def choose(
+    scores: AnyPath,
+    members: Sequence[PackedModel],
+    predictions: pd.DataFrame | None,
+    named: Sequence[str],
+    each: int,
+    target: str,
+) -> ChosenGenes:
+    """Choose genes of a scores folder, without reading the scores.
+
+    Args:
+        scores: folder that `jobs.ism` wrote.
+        members: the models that the report is about.
+        predictions: of the run, as `promoter.predictions.predictions_table` returns them.
+        named: ids to show in any case.
+        each: as for `choose_genes`.
+        target: whose scores.
+
+    Raises:
+        InputError: scores of other models, or a target or gene without scores.
+    """
+    folder = storage.resolve(scores)
+    _require_scores_of(folder, members)
+    contents = load_contents(folder)
+    if target not in contents.targets:
+        raise InputError(f"{folder}: has no scores of {target}; there are {', '.join(contents.targets)}")
+    there = set(contents.genes["gene_id"])
+    missing = [gene for gene in named if gene not in there]
+    if missing:
+        raise InputError(f"{folder}: has no scores of {', '.join(missing[:3])}; score them with jobs.ism --genes")
+    known = _known(contents.genes, predictions, target)
+    return ChosenGenes(folder, target, contents, known, choose_genes(known, named, each))
+
+
+def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None = None) -> list[GeneView]:
+    """Read the scores of the chosen genes and return a view of each.
+
+    Args:
+        chosen: as `choose` returns them.
+        hits: as `read_hits` returns them.
+        assembly: UCSC's name, for links to browsers.
+    """
+    if not chosen.reasons:
+        return []
+    scores = load_scores(chosen.folder, list(chosen.reasons))
+    return [_view(chosen, scores, row, hits, assembly) for row in range(len(scores.genes))]
+
+
+def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, assembly: str | None) -> GeneView:
+    gene = {str(name): value for name, value in scores.genes.iloc[row].items()}
+    index = scores.targets.index(chosen.target)
+    scores_AL = scores.scores[row, index]
+    tokens = encode([gene["sequence"]])
+    actual_AL = actual_contributions(scores.scores[row : row + 1, index : index + 1], tokens)[0, 0]
+    length = len(gene["sequence"])
+    downstream = chosen.contents.downstream or 0
+    place = {name: _plain(gene[name]) for name in ("chrom", "start", "end", "strand")}
+    placed = not any(pd.isna(value) for value in place.values())
+    of_gene = _in_window(hits[hits["gene"] == gene["gene_id"]], gene) if placed else []
+    known = chosen.known.loc[gene["gene_id"]]
+    predicted, sd = float(scores.predictions[row, index]), None
+    if np.isfinite(known["predicted"]) and not np.isclose(known["predicted"], predicted, rtol=1e-3, atol=1e-3):
+        # of networks of several folds: the one that had not learned from the gene, as in the page's other figures
+        predicted = float(known["predicted"])
+    elif scores.predictions_sd is not None:
+        sd = float(scores.predictions_sd[row, index])
+    data = {
+        "id": gene["gene_id"],
+        "sequence": gene["sequence"],
+        "upstream": length - downstream,
+        "place": place if placed else None,
+        "scores": _packed(scores_AL),
+        "contribution": _packed(actual_AL.sum(axis=0)),
+        "hits": [{key: one[key] for key in ("motif", "start", "end", "strand")} for one in of_gene],
+    }
+    page = {
+        "id": gene["gene_id"],
+        "why": chosen.reasons[gene["gene_id"]],
+        "place": data["place"],
+        "observed": known["observed"],
+        "split": known["split"],
+        "predicted": predicted,
+        "sd": sd,
+        "links": browser_links(assembly, gene["chrom"], place["start"], place["end"])
+        if placed and assembly
+        else {},
+        "hits": of_gene[:_MOST_HITS],
+        "more_hits": max(len(of_gene) - _MOST_HITS, 0),
+        "lines": _lines(gene["sequence"], length - downstream),
+        "strongest": _strongest(scores_AL, gene["sequence"], length - downstream),
+        "tss_known": chosen.contents.downstream is not None,
+        "data": data,
+    }
+    return GeneView(page, partial(_figure, actual_AL, scores_AL, gene, downstream, placed, chosen.target))
+
+
+def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[str, str]:
+    """Choose the genes to draw.
+
+    Args:
+        known: by gene id: `predicted`, `observed` (each may be NaN) and `split`. Of those held out for the test,
+            where there are any, the highest, the lowest and the worst prediction are chosen.
+        named: ids that are drawn in any case, first.
+        each: how many of each kind.
+
+    Returns:
+        Id -> why it is drawn.
+    """
+    reasons = {gene: ["named"] for gene in named}
+    among = known[known["split"] == "test"] if (known["split"] == "test").any() else known
+    off = (among["predicted"] - among["observed"]).abs().dropna()
+    sure = among["predicted"].dropna()
+    for why, ids in (
+        ("highest prediction", sure.nlargest(each).index),
+        ("lowest prediction", sure.nsmallest(each).index),
+        ("largest error", off.nlargest(each).index),
+    ):
+        for gene in ids:
+            reasons[gene] = [*reasons.get(gene, []), why]
+    if not len(sure):
+        for gene in among.index[:each]:
+            reasons.setdefault(gene, ["first in the scores"])
+    return {gene: ", ".join(why) for gene, why in reasons.items()}
+
+
+def _require_scores_of(folder: UPath, members: Sequence[PackedModel]) -> None:
+    paths = [path for path in (folder / MANIFEST, folder.parent / MANIFEST) if path.exists()][:1]
+    theirs = set((storage.read_json(paths[0]).get("models") or []) if paths else [])
+    if theirs and theirs.isdisjoint(one.checksum for one in members):
+        raise InputError(
+            f"{folder}: holds scores of another model; score the genes with jobs.ism --model of this one"
+        )
+
+
+def _known(genes: pd.DataFrame, predictions: pd.DataFrame | None, target: str) -> pd.DataFrame:
+    """Return what the run says of each gene that has scores: `predicted`, `observed`, `split`, by id."""
+    if predictions is None:
+        return pd.DataFrame({"predicted": np.nan, "observed": np.nan, "split": None}, index=genes["gene_id"])
+    by_gene = predictions.drop_duplicates("gene_id").set_index("gene_id")
+    names = {f"{target}_predicted": "predicted", target: "observed", "split": "split"}
+    return by_gene[list(names)].rename(columns=names).reindex(genes["gene_id"])
+
+
+def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
+    """Read where motifs occur in the promoters of some genes.
+
+    Args:
+        motifs: folder that `jobs.motifs` wrote; its instances.bed may be missing, as may the folder.
+        genes: ids.
+
+    Returns:
+        A row an occurrence: `chrom`, `start`, `end`, `name`, `score`, `strand` as in BED, `motif`, `gene`.
+
+    Raises:
+        InputError: instances.bed is not BED of six columns.
+    """
+    columns = ["chrom", "start", "end", "name", "score", "strand"]
+    path = storage.resolve(motifs) / "instances.bed" if motifs is not None else None
+    if path is None or not path.exists() or path.stat().st_size == 0:
+        return pd.DataFrame(columns=[*columns, "motif", "gene"])
+    kinds = {"chrom": str, "name": str, "strand": str}
+    try:
+        with storage.open_text(path) as file:
+            options = {"sep": "\t", "header": None, "names": columns, "usecols": range(6), "quoting": 3}
+            # names as they are: "#" and "NA" may be part of one
+            table = pd.read_csv(file, dtype=kinds, keep_default_na=False, **options)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{path}: is not BED of six columns ({' '.join(str(error).split())})") from error
+    split = table["name"].str.split("|", n=1, expand=True).reindex(columns=[0, 1])
+    table = table.assign(motif=split[0], gene=split[1])
+    return table[table["gene"].isin(genes)]
+
+
+def _in_window(hits: pd.DataFrame, gene: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return hits by their place in the window, 5'→3' along the gene."""
+    found = []
+    for hit in hits.to_dict("records"):
+        first, last = hit["start"] - gene["start"], hit["end"] - gene["start"]
+        if gene["strand"] == "-":
+            first, last = gene["end"] - hit["end"], gene["end"] - hit["start"]
+        if hit["chrom"] == gene["chrom"] and first >= 0 and last <= len(gene["sequence"]):
+            strand = "same" if hit["strand"] == gene["strand"] else "opposite"
+            found.append(
+                {
+                    "motif": hit["motif"],
+                    "start": int(first),
+                    "end": int(last),
+                    "strand": strand,
+                    "score": _plain(hit["score"]),
+                    "chrom": hit["chrom"],
+                    "genomic": f"{int(hit['start']):,}–{int(hit['end']):,}",
+                    "sequence": gene["sequence"][int(first) : int(last)],
+                }
+            )
+    return sorted(found, key=lambda one: one["start"])
+
+
+def _packed(values: np.ndarray) -> dict[str, Any]:
+    """Return base64 of little-endian int16, and the factor that restores the numbers to 0.002% of the largest."""
+    largest = float(np.abs(values).max()) or 1.0
+    whole = np.rint(values / largest * _INT16).astype("<i2")
+    return {"factor": float(f"{largest / _INT16:.6g}"), "values": base64.b64encode(whole.tobytes()).decode()}
+
+
+def _strongest(scores_AL: np.ndarray, sequence: str, upstream: int) -> list[dict[str, Any]]:
+    """Return the five positions at which a change does most, each with the change that does."""
+    size = np.abs(scores_AL)
+    places = np.argsort(-size.max(axis=0), kind="stable")[:5]
+    found = []
+    for at in places:
+        base = int(size[:, at].argmax())
+        change = f"{sequence[at]}→{BASES[base]}"
+        found.append({"distance": int(at) - upstream, "change": change, "effect": float(scores_AL[base, at])})
+    return found
+
+
+def _lines(sequence: str, upstream: int) -> list[tuple[int, str]]:
+    return [(start - upstream, sequence[start : start + 60]) for start in range(0, len(sequence), 60)]
+
+
+def _figure(
+    actual_AL: np.ndarray, scores_AL: np.ndarray, gene: dict[str, Any], downstream: int, placed: bool, target: str
+) -> Figure:
+    """Draw a gene's whole window, and below the stretch that matters most as letters and as a map of mutations."""
+    length = actual_AL.shape[1]
+    size = min(_STRETCH, length)
+    strength = np.abs(actual_AL).sum(axis=0)
+    first = int(np.convolve(strength, np.ones(size), "valid").argmax())
+    some = slice(first, first + size)
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    whole, letters, changes = figure.subplots(3, 1, height_ratios=(1, 1.2, 0.8))
+
+    def place(window: slice) -> dict[str, Any]:
+        if not placed:
+            return {}
+        minus = gene["strand"] == "-"
+        tss = gene["start"] + downstream - 1 if minus else gene["end"] - downstream
+        start = gene["end"] - window.stop if minus else gene["start"] + window.start
+        return {"start": int(start), "strand": gene["strand"], "tss": int(tss), "chrom": gene["chrom"]}
+
+    plots.logo(actual_AL, **place(slice(0, length)), axes=whole)
+    plots.logo(actual_AL[:, some], **place(some), axes=letters)
+    plots.mutation_map(scores_AL[:, some], gene["sequence"][some], **place(some), axes=changes)
+    name = f"{gene['gene_id']}, {target}".replace(
+        "$", r"\$"
+    )  # matplotlib sets what lies between two of them as a formula
+    figure.suptitle(f"{name}: the window, and the {size} bases that matter most")
+    return figure
+
+
+def _plain(value: Any) -> Any:
+    """Return numpy's numbers as Python's, NaN as None."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""A genome whose grammar is known, and how well scores recover it."""

@@ -1,0 +1,392 @@
+"""The search space: which settings are tried, with what values; and which of them mattered.
+
+A space maps the name of a setting to what it may be: `model.FIELD` or `training.FIELD` with
+
+    {choices: [32, 64, 128]}                  any of these; items may be lists, for fields that hold one
+    {low: 0, high: 0.5}                       a number in between; whole where both ends are written whole
+    {low: 1.0e-4, high: 1.0e-2, log: true}    on a logarithmic scale
+    {low: 8, high: 64, step: 8}               in steps
+
+The lists of the network are searched as a whole, or block by block as `model.channels.0`, `model.channels.1`
+and so on; `model.blocks` is then how many blocks there are, and what belongs to a block that is not there is
+not drawn. Combinations that make no network, or none for the window, are drawn again, never tried.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import optuna
+import pandas as pd
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from promoter.errors import InputError
+from promoter.models.build import NetworkConfig
+from promoter.models.cnn import CNNConfig
+from promoter.models.pretrained import PretrainedConfig
+from promoter.training import TrainingConfig
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+Space = Mapping[str, Mapping[str, Any]]
+BLOCKS = "model.blocks"
+DEFAULT_SPACE: dict[str, dict[str, Any]] = {
+    "training.learning_rate": {"low": 3e-4, "high": 1e-2, "log": True},
+    "training.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
+    "training.batch_size": {"choices": [32, 64, 128]},
+    "training.jitter": {"choices": [0, 5, 10, 20, 40]},
+    BLOCKS: {"choices": [2, 3]},
+    "model.channels.0": {"choices": [32, 64, 128, 256]},
+    "model.channels.1": {"choices": [32, 64, 128]},
+    "model.channels.2": {"choices": [32, 64, 128]},
+    "model.kernel_sizes.0": {"choices": [7, 11, 15, 19]},
+    "model.kernel_sizes.1": {"choices": [3, 5, 9]},
+    "model.kernel_sizes.2": {"choices": [3, 5]},
+    "model.pool_sizes.0": {"choices": [2, 4, 8]},
+    "model.pool_sizes.1": {"choices": [2, 4]},
+    "model.dropout": {"low": 0.0, "high": 0.5},
+    "model.crop": {"choices": [None, 250, 500, 1000]},
+}
+PRETRAINED_SPACE: dict[str, dict[str, Any]] = {
+    "training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
+    "training.weight_decay": {"low": 1e-6, "high": 1e-1, "log": True},
+    "training.batch_size": {"choices": [16, 32, 64]},
+    "model.head": {"choices": ["linear", "mlp"]},
+    "model.dropout": {"low": 0.0, "high": 0.5},
+}
+_PER_BLOCK = ("channels", "kernel_sizes", "pool_sizes")
+_FIXED = {"name", "weights", "revision", "adapt"}  # of a pretrained network
+_OURS = {"model.n_targets", "training.seed"}  # the data's, and the search's own
+_DRAWS = 1000  # of a combination, before it is given up that any is valid
+_MOST_POINTS = 100_000  # of a grid
+_LEAST_TRIALS = 4  # to fit the forest to
+
+
+class NoValidSettingsError(InputError):
+    """The space holds no combination that makes a network for the data."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A point of the space: the values drawn, by name, and the configurations that they make."""
+
+    drawn: dict[str, Any]
+    model: NetworkConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A checked space.
+
+    Args:
+        space: see the module; not empty.
+        model: what the space leaves out of the network.
+        training: what it leaves out of the recipe.
+        check: raises InputError for configurations that do not suit the data.
+
+    Raises:
+        InputError: an unknown setting, a domain that is none, a value that the setting refuses, or no valid
+            combination at all.
+    """
+
+    space: Space
+    model: NetworkConfig
+    training: TrainingConfig
+    check: Callable[[NetworkConfig, TrainingConfig], None]
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        if not self.space:
+            raise InputError("the search space is empty; give at least one setting")
+        for name, domain in self.space.items():
+            _require_known(name, self.space, self.model)
+            _distribution(name, domain)
+        self._require_blocks()
+        study = new_study("random", "maximize", seed=0)
+        self.ask(study)  # something valid is there
+
+    def ask(self, study: optuna.Study) -> tuple[optuna.Trial, Settings]:
+        """Draw the next combination that is valid.
+
+        Raises:
+            InputError: none was, of many; with the reason of the last.
+        """
+        reason: InputError | None = None
+        for _ in range(_DRAWS):
+            trial = study.ask()
+            drawn = self.draw(trial)
+            try:
+                return trial, self.settings(drawn)
+            except InputError as error:
+                reason = error
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        raise NoValidSettingsError(
+            f"the search space holds no valid settings, {_DRAWS} draws gave none; the last: {reason}"
+        )
+
+    def draw(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Draw a value for each setting that applies; lists come as lists."""
+        drawn: dict[str, Any] = {}
+        for name in self._order():
+            if self._applies(name, drawn):
+                drawn[name] = _value(self.space[name], _suggest(trial, name, self.space[name]))
+        return {name: drawn[name] for name in self.space if name in drawn}
+
+    def settings(self, drawn: Mapping[str, Any]) -> Settings:
+        """Make the configurations.
+
+        Raises:
+            InputError: they are not valid together, or do not suit the data.
+        """
+        groups: dict[str, dict[str, Any]] = {"model": asdict(self.model), "training": asdict(self.training)}
+        per_block: dict[str, dict[int, Any]] = {}
+        for name, value in drawn.items():
+            group, field, *index = name.split(".")
+            if index:
+                per_block.setdefault(field, {})[int(index[0])] = value
+            elif name != BLOCKS:
+                groups[group][field] = tuple(value) if isinstance(value, list) else value
+        blocks = drawn.get(BLOCKS, self._blocks)
+        for field in _PER_BLOCK if self._blocks else ():
+            wanted = blocks - (field == "pool_sizes")
+            values = dict(enumerate(groups["model"][field])) | per_block.get(field, {})
+            if BLOCKS in drawn or field in per_block:
+                groups["model"][field] = tuple(values[i] for i in range(wanted))
+        try:
+            model, training = type(self.model)(**groups["model"]), TrainingConfig(**groups["training"])
+        except TypeError as error:
+            raise InputError(f"settings {dict(drawn)}: a value has the wrong type ({error})") from error
+        self.check(model, training)
+        return Settings(dict(drawn), model, training)
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Return every valid combination once, in the order of the space.
+
+        Raises:
+            InputError: a setting has a range without steps, or there are too many combinations.
+        """
+        names = self._order()
+        for name in names:
+            if "choices" not in self.space[name] and "step" not in self.space[name]:
+                raise InputError(f"search space: {name} has a range; a grid wants choices, or a step")
+        points = list(itertools.islice(self._combinations(names, {}), _MOST_POINTS + 1))
+        if len(points) > _MOST_POINTS:
+            raise InputError(f"search space: the grid has more than {_MOST_POINTS:,} points; give fewer choices")
+        return [{name: point[name] for name in self.space if name in point} for point in points]
+
+    def _combinations(self, names: Sequence[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if not names:
+            try:
+                self.settings(chosen)
+            except InputError:
+                return
+            yield chosen
+            return
+        name, rest = names[0], names[1:]
+        if not self._applies(name, chosen):
+            yield from self._combinations(rest, chosen)
+            return
+        for value in _values(self.space[name]):
+            yield from self._combinations(rest, chosen | {name: value})
+
+    def _order(self) -> list[str]:
+        """Return the settings; what decides on others comes first."""
+        return sorted(self.space, key=lambda name: name != BLOCKS)
+
+    def _applies(self, name: str, drawn: Mapping[str, Any]) -> bool:
+        """Tell whether the block that the setting belongs to is there."""
+        _, field, *index = name.split(".")
+        if not index:
+            return True
+        blocks = drawn.get(BLOCKS, self._blocks)
+        return int(index[0]) < blocks - (field == "pool_sizes")
+
+    @property
+    def _blocks(self) -> int:
+        """Return how many blocks the network has that the space says nothing of; 0 for one that has none."""
+        return len(self.model.channels) if isinstance(self.model, CNNConfig) else 0
+
+    def _require_blocks(self) -> None:
+        """Refuse a number of blocks for which the network's lists are too short."""
+        if BLOCKS not in self.space:
+            return
+        most = max(_values(self.space[BLOCKS], whole=True))
+        for field in _PER_BLOCK:
+            known = len(getattr(self.model, field))
+            for index in range(known, most - (field == "pool_sizes")):
+                if f"model.{field}.{index}" not in self.space:
+                    raise InputError(
+                        f"search space: {BLOCKS} may be {most}, but nothing says what model.{field}.{index} is; "
+                        f"add it to the space, or lengthen --model.{field}"
+                    )
+
+
+def new_study(algorithm: str, direction: Literal["minimize", "maximize"], seed: int) -> optuna.Study:
+    """Return a study in memory, by the name of its algorithm: `tpe` or `random`."""
+    if algorithm == "random":
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
+    else:
+        # several trials run at a time: the liar keeps them from being alike
+        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    return optuna.create_study(sampler=sampler, direction=direction)
+
+
+def importance(space: SearchSpace, drawn: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> pd.DataFrame:
+    """Tell which settings mattered, by fANOVA (Hutter et al. 2014): the share of the score's variance.
+
+    A setting that only some trials have is judged on those, beside all that every trial has.
+
+    Args:
+        space: that was searched.
+        drawn: the values of each trial.
+        scores: of each trial.
+
+    Returns:
+        Columns `setting`, `importance` (shares that add up to 1 within one number of trials; NaN where there
+        are fewer than 4 trials or all scores are equal), `trials`; the most important first.
+    """
+    everywhere = [name for name in space.space if all(name in values for values in drawn)]
+    shares = _shares(space, everywhere, drawn, scores)
+    rows = []
+    for name in space.space:
+        chosen = [i for i, values in enumerate(drawn) if name in values]
+        if name not in everywhere:
+            some = [drawn[i] for i in chosen], [scores[i] for i in chosen]
+            shares[name] = _shares(space, [*everywhere, name], *some)[name]
+        rows.append((name, shares[name], len(chosen)))
+    table = pd.DataFrame(rows, columns=pd.Index(["setting", "importance", "trials"]))
+    return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+
+
+def _shares(
+    space: SearchSpace, judged: Sequence[str], drawn: Sequence[Mapping[str, Any]], scores: Sequence[float]
+) -> dict[str, float]:
+    """Return the share of each of the settings `judged`, all of which every trial has."""
+    if len(drawn) < _LEAST_TRIALS or len(set(scores)) == 1:
+        return dict.fromkeys(judged, float("nan"))
+    shares = dict.fromkeys(judged, 0.0)
+    varying = [name for name in judged if len({repr(values[name]) for values in drawn}) > 1]
+    if varying:
+        study = optuna.create_study(direction="maximize")
+        study.add_trials([_finished(space, *trial) for trial in zip(drawn, scores, strict=True)])
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        shares |= optuna.importance.get_param_importances(study, evaluator=evaluator, params=varying)
+    return shares
+
+
+def _finished(space: SearchSpace, drawn: Mapping[str, Any], score: float) -> optuna.trial.FrozenTrial:
+    params = {name: _hashable(value) for name, value in drawn.items()}
+    distributions = {name: _distribution(name, space.space[name]) for name in drawn}
+    return optuna.create_trial(params=params, distributions=distributions, value=score)
+
+
+def _require_known(name: str, space: Space, model: NetworkConfig) -> None:
+    """Refuse a setting that is not one, or that is given twice."""
+    known = {f"model.{one.name}" for one in fields(model)} | {
+        f"training.{one.name}" for one in fields(TrainingConfig)
+    }
+    if isinstance(model, PretrainedConfig):
+        fixed = _FIXED | ({"tss_bins"} if model.adapt == "head" else set())  # embeddings are computed once
+        known -= {f"model.{one}" for one in fixed}
+        if name not in known:
+            raise InputError(
+                f"search space: {name!r} is not to be searched with --model.name {model.name} and --model.adapt "
+                f"{model.adapt}; there are {', '.join(sorted(known - _OURS))}"
+            )
+    known -= _OURS
+    per_block = {f"model.{field}" for field in _PER_BLOCK}
+    whole, _, index = name.rpartition(".")
+    if whole in per_block and index.isdigit():
+        if whole in space:
+            raise InputError(f"search space: holds both {whole} and {name}; give one of them")
+        return
+    if name == BLOCKS:
+        both = sorted(per_block & set(space))
+        if both:
+            raise InputError(f"search space: holds both {BLOCKS} and {both[0]}; give one of them")
+        return
+    if name not in known:
+        raise InputError(
+            f"search space: there is no setting {name!r}; there are {BLOCKS}, {', '.join(sorted(known))}, and "
+            "model.channels.0 and the like"
+        )
+
+
+def _distribution(name: str, domain: Mapping[str, Any]) -> BaseDistribution:
+    """Return optuna's distribution.
+
+    Raises:
+        InputError: the domain is none.
+    """
+    if not isinstance(domain, Mapping):
+        raise InputError(f"search space: {name} {domain}: must be {{choices: […]}} or {{low: …, high: …}}")
+    unknown = sorted(set(domain) - {"choices", "low", "high", "log", "step"})
+    if unknown:
+        raise InputError(f"search space: {name}: {unknown[0]} is not one of choices, low, high, log, step")
+    if "choices" in domain:
+        choices = domain["choices"]
+        if set(domain) != {"choices"} or not isinstance(choices, (list, tuple)) or not choices:
+            raise InputError(f"search space: {name}: choices must be a list that is not empty, and stand alone")
+        if any(isinstance(choice, Mapping) for choice in choices):
+            raise InputError(f"search space: {name}: choices must be single values or lists")
+        return CategoricalDistribution([_hashable(choice) for choice in choices])
+    if not {"low", "high"} <= set(domain):
+        raise InputError(f"search space: {name}: needs choices, or low and high")
+    low, high, log, step = domain["low"], domain["high"], bool(domain.get("log", False)), domain.get("step")
+    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in (low, high, step if step else 1)):
+        raise InputError(
+            f"search space: {name}: low {low!r}, high {high!r} and step {step!r} must be numbers "
+            "(YAML wants 1.0e-4, not 1e-4)"
+        )
+    whole = all(isinstance(v, int) for v in (low, high, step or 1))
+    try:
+        if whole:
+            return IntDistribution(low, high, log=log, step=step or 1)
+        return FloatDistribution(low, high, log=log, step=step)
+    except ValueError as error:
+        raise InputError(f"search space: {name}: {error}") from error
+
+
+def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
+    distribution = _distribution(name, domain)
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, log=distribution.log, step=distribution.step
+        )
+    assert isinstance(distribution, FloatDistribution)  # noqa: S101 # the only other
+    return trial.suggest_float(
+        name, distribution.low, distribution.high, log=distribution.log, step=distribution.step
+    )
+
+
+def _values(domain: Mapping[str, Any], whole: bool = False) -> list[Any]:
+    """Return all values of a domain with choices or steps; of whole numbers, steps of 1."""
+    if "choices" in domain:
+        return list(domain["choices"])
+    low, high, step = domain["low"], domain["high"], domain.get("step", 1 if whole else None)
+    assert step is not None  # noqa: S101 # the caller has seen to it
+    return [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
+
+
+def _hashable(choice: Any) -> Any:
+    """Return a list as text, since optuna's choices must be single values."""
+    return repr(list(choice)) if isinstance(choice, (list, tuple)) else choice
+
+
+def _value(domain: Mapping[str, Any], suggested: Any) -> Any:
+    """Undo `_hashable`."""
+    for choice in domain.get("choices", ()):
+        if _hashable(choice) == suggested:
+            return list(choice) if isinstance(choice, (list, tuple)) else choice
+    return suggested
