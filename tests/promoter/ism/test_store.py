@@ -12,7 +12,15 @@ import pytest
 
 from promoter.errors import InputError
 from promoter.ism import Scores, iterate_scores, load_scores
-from promoter.ism.store import concatenate, load_contents, missing_parts, part_is_whole, part_path, write_part
+from promoter.ism.store import (
+    concatenate,
+    find_manifest,
+    load_contents,
+    missing_parts,
+    part_is_whole,
+    part_path,
+    write_part,
+)
 from promoter.sequence import decode
 
 LENGTH = 5
@@ -305,3 +313,12 @@ def test_contents_name_genes_targets_and_the_tss(folder: Path) -> None:
         next(iterate_scores(folder))
     with pytest.raises(InputError, match="has no scores of nobody"):
         load_contents(folder, ["g5", "nobody"])
+
+
+def test_the_manifest_is_found_from_the_run_and_from_its_scores(folder: Path) -> None:
+    assert find_manifest(folder) is find_manifest(folder / "scores") is None
+    (folder / "manifest.json").write_text("{}")
+    for given in (folder, folder / "scores", str(folder / "scores")):
+        assert str(find_manifest(given)) == str(folder / "manifest.json")
+    (folder / "scores" / "manifest.json").write_text("{}")  # the nearer one is taken
+    assert str(find_manifest(folder / "scores")) == str(folder / "scores" / "manifest.json")
