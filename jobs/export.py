@@ -6,7 +6,7 @@ from jobs.cli.config_file import require_same, resolved, write_config
 from jobs.cli.run import console, run
 from promoter import storage
 from promoter.export import export_scores, modisco_command, require_formats
-from promoter.ism.store import MANIFEST
+from promoter.ism.store import find_manifest
 
 _DEFAULT = ["modisco", "bigwig", "bed"]
 
@@ -37,8 +37,8 @@ def export(
     require_formats(formats, genome)
     where = storage.require_writable(out)
     folder = storage.resolve(scores)
-    manifests = [path for path in (folder / MANIFEST, folder.parent / MANIFEST) if path.exists()][:1]
-    named = [*manifests, *([storage.require_file(genome, "genome")] if genome else [])]
+    manifest = find_manifest(folder)
+    named = [*([manifest] if manifest else []), *([storage.require_file(genome, "genome")] if genome else [])]
     inputs = {str(path): storage.sha256(path) for path in named}
     require_same(where, settings, inputs, ignored={"out"}, outputs=[])
     written = export_scores(scores, where, formats, genome, genes, target)

@@ -11,7 +11,7 @@ from jobs.cli.config_file import require_same, resolved, write_config
 from jobs.cli.run import console, run
 from promoter import storage
 from promoter.errors import InputError
-from promoter.ism.store import MANIFEST
+from promoter.ism.store import find_manifest
 from promoter.motifs.discovery import Discovery, discover_motifs, place_on_genome, read_contributions, write_h5
 from promoter.motifs.known import as_meme, jaspar_motifs, match_motifs, read_motifs
 from promoter.plots import motif_logo
@@ -53,9 +53,8 @@ def motifs(
         raise InputError(f"--seed {seed}: must be at least 0")
     known = read_motifs(motifs) if motifs else jaspar_motifs(taxon)
     where = storage.require_writable(out)
-    folder = storage.resolve(scores)
-    manifests = [path for path in (folder / MANIFEST, folder.parent / MANIFEST) if path.exists()][:1]
-    named = [*manifests, *([storage.resolve(motifs)] if motifs else [])]
+    manifest = find_manifest(scores)
+    named = [*([manifest] if manifest else []), *([storage.resolve(motifs)] if motifs else [])]
     inputs = {str(path): storage.sha256(path) for path in named}
     require_same(where, settings, inputs, ignored={"out"}, outputs=_OUTPUTS)
     contributions = read_contributions(scores, target, window, genes)

@@ -7,7 +7,7 @@ from jobs.cli.run import console, run
 from promoter import storage
 from promoter.checkpoint import pack_models
 from promoter.errors import InputError
-from promoter.ism.store import MANIFEST
+from promoter.ism.store import find_manifest
 from promoter.report.build import build_report
 
 
@@ -55,10 +55,8 @@ def report(
         console.print(f"{len(names)} figures, each as SVG and PNG, in {storage.resolve(figures)}")
     storage.write_text(target_file, made.html)
     inputs = {packed.source: packed.checksum for packed in pack_models([model])}
-    if scores is not None:
-        folder = storage.resolve(scores)
-        manifests = [path for path in (folder / MANIFEST, folder.parent / MANIFEST) if path.exists()][:1]
-        inputs |= {str(path): storage.sha256(path) for path in manifests}
+    if scores is not None and (manifest := find_manifest(scores)):
+        inputs[str(manifest)] = storage.sha256(manifest)
     write_config(target_file.with_suffix(".config.yaml"), settings, inputs)
     for line in made.left_out:
         console.print(f"not in it: {line}", style="dim")

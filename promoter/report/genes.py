@@ -18,7 +18,7 @@ from promoter import plots, storage
 from promoter.checkpoint import PackedModel
 from promoter.errors import InputError
 from promoter.ism import Scores, actual_contributions, load_scores
-from promoter.ism.store import MANIFEST, Contents, load_contents
+from promoter.ism.store import Contents, find_manifest, load_contents
 from promoter.report.browser_links import browser_links
 from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
@@ -181,8 +181,8 @@ def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[s
 
 
 def _require_scores_of(folder: UPath, members: Sequence[PackedModel]) -> None:
-    paths = [path for path in (folder / MANIFEST, folder.parent / MANIFEST) if path.exists()][:1]
-    theirs = set((storage.read_json(paths[0]).get("models") or []) if paths else [])
+    manifest = find_manifest(folder)
+    theirs = set((storage.read_json(manifest).get("models") or []) if manifest else [])
     if theirs and theirs.isdisjoint(one.checksum for one in members):
         raise InputError(
             f"{folder}: holds scores of another model; score the genes with jobs.ism --model of this one"

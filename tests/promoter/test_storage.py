@@ -47,7 +47,9 @@ def test_a_file_appears_when_the_block_ends_and_not_before(folder: str) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_an_exception_leaves_what_was_there(folder: str, error: type[BaseException], before: bytes | None) -> None:
+def test_an_exception_leaves_the_earlier_file(
+    folder: str, error: type[BaseException], before: bytes | None
+) -> None:
     path = UPath(folder) / "out.bin"
     if before is not None:
         storage.write_text(path, before.decode())
@@ -145,7 +147,7 @@ def test_a_folder_is_removed_with_all_it_holds_and_nothing_else(folder: str) -> 
 
 
 @pytest.mark.parametrize("value", [float("nan"), [1, {"a": float("inf")}]])
-def test_JSON_without_NaN_or_not_at_all(folder: str, value: Any) -> None:
+def test_NaN_is_refused_in_JSON_and_the_earlier_file_stays(folder: str, value: Any) -> None:
     storage.write_json(f"{folder}/v.json", {"r": 0.1, "none": None, "name": "Γ"})
     with pytest.raises(ValueError, match="JSON"):
         storage.write_json(f"{folder}/v.json", value)
@@ -187,7 +189,7 @@ def test_a_file_that_is_no_JSON_is_refused(write: Write) -> None:
     ("name", "message"),
     [("none", "no such genome; check"), ("", "is a folder, not a genome"), ("empty", "the genome is empty")],
 )
-def test_what_is_not_a_file_is_refused_by_name(folder: str, name: str, message: str) -> None:
+def test_a_missing_or_empty_file_or_a_folder_is_refused_by_name(folder: str, name: str, message: str) -> None:
     storage.write_text(f"{folder}/empty", "")
     where = f"{folder}/{name}".rstrip("/")
     with pytest.raises(InputError) as error:
@@ -195,12 +197,12 @@ def test_what_is_not_a_file_is_refused_by_name(folder: str, name: str, message: 
     assert str(error.value).startswith(f"{storage.resolve(where)}: {message}")
 
 
-def test_a_file_that_is_there_is_returned_resolved(folder: str) -> None:
+def test_an_existing_file_is_returned_resolved(folder: str) -> None:
     storage.write_text(f"{folder}/f", "x")
     assert storage.require_file(f"{folder}/f", "genome").read_text() == "x"
 
 
-def test_the_attempt_to_write_leaves_nothing(folder: str) -> None:
+def test_checking_that_a_folder_is_writable_leaves_nothing(folder: str) -> None:
     where = storage.require_writable(f"{folder}/new/er")
     if storage.is_local(where):  # a store has no folders of its own
         assert not where.parent.exists()
@@ -210,7 +212,7 @@ def test_the_attempt_to_write_leaves_nothing(folder: str) -> None:
     assert names(str(where)) == ["f"]  # and nothing of the two attempts
 
 
-def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+def test_an_earlier_folder_is_not_removed_on_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     storage.require_writable(tmp_path / "empty")
 
@@ -225,7 +227,7 @@ def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [InputError, KeyboardInterrupt, None])
-def test_a_new_folder_goes_when_its_block_fails(folder: str, error: type[BaseException] | None) -> None:
+def test_a_new_folder_is_removed_when_its_block_fails(folder: str, error: type[BaseException] | None) -> None:
     def fill() -> None:
         with storage.removed_on_error(f"{folder}/new/er") as where:
             storage.write_text(where / "deep" / "f", "x")
@@ -281,7 +283,7 @@ def unprivileged() -> Iterator[Path]:
         os.seteuid(user)
 
 
-def test_what_permissions_forbid_is_refused(unprivileged: Path) -> None:
+def test_files_and_folders_without_permission_are_refused(unprivileged: Path) -> None:
     (unprivileged / "secret").write_text("x")
     (unprivileged / "secret").chmod(0)
     with pytest.raises(InputError, match=r"secret: may not be read .*; change its permissions"):

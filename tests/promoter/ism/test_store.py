@@ -12,7 +12,15 @@ import pytest
 
 from promoter.errors import InputError
 from promoter.ism import Scores, iterate_scores, load_scores
-from promoter.ism.store import concatenate, load_contents, missing_parts, part_is_whole, part_path, write_part
+from promoter.ism.store import (
+    concatenate,
+    find_manifest,
+    load_contents,
+    missing_parts,
+    part_is_whole,
+    part_path,
+    write_part,
+)
 from promoter.sequence import decode
 
 LENGTH = 5
@@ -126,7 +134,7 @@ def test_a_folder_without_parts_is_refused(tmp_path: Path) -> None:
             load_scores(folder)
 
 
-def test_a_foreign_or_truncated_part_is_refused_by_name(folder: Path) -> None:
+def test_a_truncated_part_or_other_Parquet_file_is_refused_by_name(folder: Path) -> None:
     path = folder / "scores" / "part-00001.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -137,7 +145,7 @@ def test_a_foreign_or_truncated_part_is_refused_by_name(folder: Path) -> None:
         load_scores(folder)
 
 
-def test_a_part_is_whole_only_with_its_genes_and_metadata(folder: Path) -> None:
+def test_a_part_is_complete_only_with_its_genes_and_metadata(folder: Path) -> None:
     path, genes = part_path(folder / "scores", 1), ["g3", "g4", "g5"]
     assert part_is_whole(path, genes, METADATA)
     assert part_is_whole(path, np.array(genes, dtype=object).tolist(), {})
@@ -149,13 +157,13 @@ def test_a_part_is_whole_only_with_its_genes_and_metadata(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, -200, -8, -1])
-def test_a_truncated_part_is_not_whole(folder: Path, keep: int) -> None:
+def test_a_truncated_part_is_incomplete(folder: Path, keep: int) -> None:
     path = Path(str(part_path(folder / "scores", 1)))
     path.write_bytes(path.read_bytes()[:keep])
     assert not part_is_whole(path, ["g3", "g4", "g5"], METADATA)
 
 
-def test_the_missing_parts_are_those_that_are_not_whole(tmp_path: Path) -> None:
+def test_missing_parts_include_the_damaged_and_those_of_another_run(tmp_path: Path) -> None:
     ids = [[f"g{3 * index}", f"g{3 * index + 1}"] for index in range(60)]
     metadata = [{**METADATA, "number": index} for index in range(60)]
     for index in range(60):
@@ -217,7 +225,7 @@ def test_float16_loses_what_is_stated_and_no_more(tmp_path: Path) -> None:
     assert not part_path(tmp_path / "scores", 1).exists()
 
 
-def test_the_spread_of_an_ensemble_is_kept(tmp_path: Path) -> None:
+def test_the_standard_deviations_of_an_ensemble_are_kept(tmp_path: Path) -> None:
     one, spread = part(0, 3), part(7, 3)
     written = replace(one, predictions_sd=spread.predictions, scores_sd=spread.scores)
     write_part(part_path(tmp_path / "scores", 0), written, METADATA)
@@ -229,9 +237,7 @@ def test_the_spread_of_an_ensemble_is_kept(tmp_path: Path) -> None:
     assert load_scores(tmp_path).targets == TARGETS
 
 
-def test_of_a_large_part_only_the_stretches_with_the_genes_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_row_groups_with_the_genes_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     many = part(0, 50)
     write_part(part_path(tmp_path, 0), many, METADATA)
     groups: list[list[int]] = []
@@ -284,7 +290,7 @@ def test_iterating_gives_the_same_scores_in_file_order(
     assert_same(concatenate(some), expected)
 
 
-def test_of_a_large_part_little_is_in_memory_at_a_time(tmp_path: Path) -> None:
+def test_iterating_reads_one_row_group_at_a_time(tmp_path: Path) -> None:
     many = part(0, 50)
     write_part(part_path(tmp_path, 0), many, METADATA)
     some = list(iterate_scores(tmp_path))
@@ -305,3 +311,12 @@ def test_contents_name_genes_targets_and_the_tss(folder: Path) -> None:
         next(iterate_scores(folder))
     with pytest.raises(InputError, match="has no scores of nobody"):
         load_contents(folder, ["g5", "nobody"])
+
+
+def test_the_manifest_is_found_from_the_run_and_from_its_scores(folder: Path) -> None:
+    assert find_manifest(folder) is find_manifest(folder / "scores") is None
+    (folder / "manifest.json").write_text("{}")
+    for given in (folder, folder / "scores", str(folder / "scores")):
+        assert str(find_manifest(given)) == str(folder / "manifest.json")
+    (folder / "scores" / "manifest.json").write_text("{}")  # the nearer one is taken
+    assert str(find_manifest(folder / "scores")) == str(folder / "scores" / "manifest.json")

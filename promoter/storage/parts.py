@@ -1,0 +1,117 @@
+"""Write a long result as a set of part files, so that a run that was stopped can resume with the missing parts.
+
+A run's folder holds `manifest.json`, which identifies the run, and a folder of `part-NNNNN.parquet`. A part is a
+Parquet file with a column `gene_id`; its metadata names the run it belongs to, such as by the model's checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from upath import UPath
+
+from promoter.errors import InputError
+from promoter.storage.formats import open_table, read_json, read_table_metadata
+from promoter.storage.paths import AnyPath, resolve
+
+MANIFEST = "manifest.json"
+PART_PATTERN = "part-*.parquet"
+_READERS = 32  # parts read at a time; readers mostly wait for the store
+
+
+def part_path(folder: AnyPath, index: int) -> UPath:
+    """Return the path of part `index` in a folder of parts."""
+    return resolve(folder) / f"part-{index:05d}.parquet"
+
+
+def part_is_whole(path: AnyPath, gene_ids: Sequence[str], metadata: dict[str, Any]) -> bool:
+    """Return whether a part exists, can be read, and holds exactly these genes under this metadata.
+
+    Args:
+        path: path of the part, local or remote.
+        gene_ids: expected values of the column `gene_id`, in order.
+        metadata: entries that the part's metadata must have; it may have others.
+
+    Raises:
+        StorageError: a store refused to read it.
+    """
+    if not resolve(path).exists():
+        return False
+    try:
+        with open_table(path, "part") as file:
+            actual_metadata = read_table_metadata(file)
+            actual_ids = file.read(columns=["gene_id"])["gene_id"].to_pylist()
+    except InputError:  # unreadable: to be computed again
+        return False
+    return actual_ids == list(gene_ids) and all(
+        actual_metadata.get(key) == value for key, value in metadata.items()
+    )
+
+
+def missing_parts(
+    folder: AnyPath, gene_ids: Sequence[Sequence[str]], metadata: Callable[[int], dict[str, Any]]
+) -> list[int]:
+    """Return the indices of the parts that are missing or incomplete, in order.
+
+    The folder is listed once, and the parts found are read by many threads: in a bucket each part costs some
+    requests, and a thousand of them one after another would take minutes.
+
+    Args:
+        folder: folder of the parts, local or remote; it need not exist.
+        gene_ids: expected gene ids of each part.
+        metadata: function from a part's index to the entries that its metadata must have.
+
+    Raises:
+        StorageError: a store refused to read a part.
+    """
+    resolved = resolve(folder)
+    names = {path.name for path in resolved.glob(PART_PATTERN)}
+    paths = [part_path(resolved, index) for index in range(len(gene_ids))]
+    existing = [index for index, path in enumerate(paths) if path.name in names]
+
+    def is_complete(index: int) -> bool:
+        return part_is_whole(paths[index], gene_ids[index], metadata(index))
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        results = readers.map(is_complete, existing)
+        complete = {index for index, result in zip(existing, results, strict=True) if result}
+    return [index for index in range(len(paths)) if index not in complete]
+
+
+def earlier_run(out_dir: UPath, folder: str, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of the run that wrote parts into an output folder, None if there was no run.
+
+    Args:
+        out_dir: the run's output folder, resolved.
+        folder: name of the folder of parts in it, which also names in messages what the parts hold, such as
+            `scores`.
+        wanted: entries that the manifest must have for this run to resume that one.
+
+    Raises:
+        InputError: the manifest is another run's, or there are parts without a manifest.
+    """
+    fix = "choose another --out, or delete the folder"
+    if not (out_dir / MANIFEST).exists():
+        if any((out_dir / folder).glob(PART_PATTERN)):
+            raise InputError(f"{out_dir}: holds {folder} without their {MANIFEST}; {fix}")
+        return None
+    earlier = read_json(out_dir / MANIFEST)
+    different = [key for key, value in wanted.items() if earlier.get(key) != value]
+    if different:
+        raise InputError(f"{out_dir}: holds {folder} of another run (different: {', '.join(different)}); {fix}")
+    return earlier
+
+
+def ensemble_checksum(checksums: Sequence[str]) -> str:
+    """Return one checksum for the models of an ensemble.
+
+    Args:
+        checksums: checksum of each model, in order.
+
+    Returns:
+        The SHA-256 of all, one a line; the checksum itself if there is only one model.
+    """
+    return checksums[0] if len(checksums) == 1 else hashlib.sha256("\n".join(checksums).encode()).hexdigest()
