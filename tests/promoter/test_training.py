@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +17,15 @@ import torch.multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promoter.errors import InputError
+from promoter import training
+from promoter.errors import InputError, TrainingDivergedError
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode, encode, one_hot
-from promoter.training import (
-    Examples,
-    TrainingConfig,
-    TrainingDivergedError,
-    TrainingState,
-    augment,
-    batch_bounds,
-    evaluate,
-    fit,
-    predict,
-    standardisation,
-)
+from promoter.training.batches import Examples, augment, batch_bounds
+from promoter.training.config import TrainingConfig
+from promoter.training.inference import evaluate, predict
+from promoter.training.loop import TrainingState, fit
+from promoter.training.losses import standardisation
 
 LENGTH = 32
 TIMINGS = {"genes_per_second", "seconds"}
@@ -70,6 +66,22 @@ def assert_same_weights(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 def differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return any(not torch.equal(one[name], other[name]) for name in one)
+
+
+# Importing
+
+
+def test_the_config_is_imported_without_a_heavy_library() -> None:
+    code = "import sys, promoter.training.config; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "promoter.training.config" in imported
+    assert not imported & {"torch", "numpy", "pandas", "pyarrow", "scipy", "optuna"}
+
+
+def test_the_package_offers_every_name_that_it_lists() -> None:
+    for name in training.__all__:
+        assert getattr(training, name).__name__ == name if name != "LOSSES" else training.LOSSES
 
 
 # Learning

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from promoter.models.cnn import CNNConfig, PromoterCNN
-from promoter.training import Examples, TrainingConfig, evaluate, fit
+from promoter.training.batches import Examples
+from promoter.training.config import TrainingConfig
 from promoter.training.cross_validation import CrossValidation, Metric
+from promoter.training.inference import evaluate
+from promoter.training.loop import fit
 
 MODEL = CNNConfig((6, 4), (5, 3), (2,), hidden=8, crop=32)
 TRAINING = TrainingConfig(epochs=5, batch_size=8, learning_rate=5e-3, jitter=2, early_stopping=2, seed=3)
