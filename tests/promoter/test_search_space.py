@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promoter.errors import InputError
+from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
 from promoter.models.cnn import CNNConfig, PromoterCNN
-from promoter.training import TrainingConfig
-from promoter.training.search_space import DEFAULT_SPACE, NoValidSettingsError, SearchSpace, importance, new_study
+from promoter.training.config import TrainingConfig
+from promoter.training.search_space import DEFAULT_SPACE, SearchSpace, importance, new_study
 
 
 def cnn(model: NetworkConfig) -> CNNConfig:
