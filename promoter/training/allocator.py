@@ -1,10 +1,10 @@
-"""The C allocator, which decides whether large tensors are made of warm or of cold memory.
+"""Settings of the C allocator (glibc's malloc) that keep freed memory for the next large tensor.
 
-By default glibc maps each activation of some megabytes afresh, and the system faults it in page by page:
+By default glibc maps each activation of some megabytes anew, and the system faults it in page by page:
 about a third of a training step on a CPU, and half of one that runs outside the main thread, whose own
-arena gives memory back even sooner (`benchmarks/train.py`). The settings here have it keep what is freed
-for the next tensor, in one arena for all threads. They are for processes that do nothing but train or
-predict: they hold for the whole process, whose memory then stays at its peak.
+arena gives memory back even sooner (`benchmarks/train.py`). The settings here keep freed memory for the
+next tensor, in one arena for all threads. They are for processes that do nothing but train or predict:
+they hold for the entire process, whose memory then stays at its peak.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # constants of <malloc.h>
 _NEVER = 2**31 - 1
-# The same for a process yet to be started, of which glibc reads the environment: the way where the work
-# will run in a thread, since a thread keeps the arena that it has begun with.
+# The same settings as environment variables, which glibc reads when a process starts. Needed if the work runs in a
+# thread, since a thread keeps the arena that it began with.
 KEEP_FREED_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
@@ -24,10 +24,10 @@ KEEP_FREED_MEMORY = {
 
 
 def keep_freed_memory() -> bool:
-    """Keep what is freed, from now on, in this process; call it in the main thread, which is to do the work.
+    """Make this process keep freed memory from now on; call it in the main thread, which must do the work.
 
     Returns:
-        Whether it took effect; False without glibc.
+        True if it took effect; False without glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

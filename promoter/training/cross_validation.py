@@ -1,4 +1,4 @@
-"""Training the same configuration on several folds side by side, an epoch of each at a time."""
+"""Train the same configuration on several folds side by side, one epoch of each per step."""
 
 from __future__ import annotations
 
@@ -12,27 +12,33 @@ import torch
 
 from promoter.models.build import Learner, NetworkConfig, new_learner
 from promoter.models.pretrained import PackedTrunk
-from promoter.training import Examples, TrainingConfig, TrainingState, epochs, take_best
+from promoter.training.batches import Examples
+from promoter.training.config import TrainingConfig
+from promoter.training.loop import TrainingState, restore_best_weights, train_epochs
+from promoter.training.losses import SQUARED_ERROR, Loss
 
 Metric = Literal["pearson", "mse"]
 
 
 class CrossValidation:
-    """One network for each fold and seed, trained in step.
+    """Train one network for each fold and seed, all at the same epoch.
 
-    What is reported after an epoch is what `jobs.train` would have delivered had it ended there: of each
-    network the metric of its best epoch so far by validation loss.
+    The scores after an epoch are those of the networks that training would have delivered had it ended there: of
+    each network the metric of its best epoch so far by validation loss.
 
     Args:
-        examples: all genes that may be looked at.
-        fold_of_gene: int, shape (genes,): the fold that validates on the gene; -1 for genes that all learn from.
-        model: the network.
-        training: the recipe; seed s of `seeds` trains with `training.seed + s`.
-        metric: `pearson` or `mse`; a mean over targets, in original units.
-        seeds: networks a fold.
-        device: of all.
-        saved: what `to_bytes` returned, to go on from.
-        trunk: of a pretrained network; None for a head that is trained on embeddings.
+        examples: all genes that may take part.
+        fold_of_gene: int, shape (genes,): index of the fold that validates on the gene; -1 for genes in every
+            fold's training set.
+        model: config of the network.
+        training: how to train; seed s of `seeds` trains with `training.seed + s`.
+        metric: `pearson` (the default) or `mse`; a mean over targets, in original units.
+        seeds: number of networks per fold (default 1).
+        device: device that holds all networks (default "cpu").
+        saved: bytes that `to_bytes` returned, to resume; None (the default) starts anew.
+        trunk: weights of a pretrained network; None (the default) for a CNN, or for a head that is trained on
+            embeddings.
+        loss: what is minimised (default: the squared error of standardised targets).
     """
 
     def __init__(
@@ -46,62 +52,64 @@ class CrossValidation:
         device: str | torch.device = "cpu",
         saved: bytes | None = None,
         trunk: PackedTrunk | None = None,
+        *,
+        loss: Loss = SQUARED_ERROR,
     ) -> None:
         self.folds, self.seeds, self.metric = int(fold_of_gene.max()) + 1, seeds, metric
-        self.training = training
+        self.training, self.loss = training, loss
         members = [(fold, seed) for fold in range(self.folds) for seed in range(seeds)]
-        self.states = [TrainingState() for _ in members] if saved is None else _unpack(saved)
+        self.states = [TrainingState() for _ in members] if saved is None else _deserialize(saved)
         self.networks: list[Learner] = []
-        self._learned: list[Examples] = []
+        self._train: list[Examples] = []
         self._steps: list[Iterator[TrainingState]] = []
         for (fold, seed), state in zip(members, self.states, strict=True):
-            recipe = replace(training, seed=training.seed + seed)
-            torch.manual_seed(recipe.seed)
+            config = replace(training, seed=training.seed + seed)
+            torch.manual_seed(config.seed)
             network = new_learner(model, examples.tokens.shape[-1], trunk)
             held_out = fold_of_gene == fold
-            learned, validated = (
-                Examples(examples.tokens[some], examples.targets[some]) for some in (~held_out, held_out)
+            train, val = (
+                Examples(examples.tokens[rows], examples.targets[rows]) for rows in (~held_out, held_out)
             )
             self.networks.append(network)
-            self._learned.append(learned)
-            self._steps.append(epochs(network, learned, validated, recipe, device, state))
+            self._train.append(train)
+            self._steps.append(train_epochs(network, train, val, config, device=device, state=state, loss=loss))
 
     @property
     def epoch(self) -> int:
-        """Epochs of the network that has trained longest."""
+        """Number of epochs of the network that has trained longest."""
         return max(state.epoch for state in self.states)
 
     def advance(self) -> bool:
-        """Train each network that is not finished for an epoch; tell whether any was not.
+        """Train each unfinished network for one epoch; tell whether any was unfinished.
 
         Raises:
             TrainingDivergedError: a loss is no longer a number.
         """
-        moved = [next(steps, None) is not None for steps in self._steps]
-        return any(moved)
+        advanced = [next(steps, None) is not None for steps in self._steps]
+        return any(advanced)
 
     def is_finished(self) -> bool:
-        """Tell whether every network is."""
+        """Tell whether every network has finished training."""
         return all(state.is_finished(self.training) for state in self.states)
 
     def fold_scores(self) -> list[float]:
         """Return the metric of each fold, a mean over its seeds."""
-        found = [state.history[state.best_epoch - 1][f"val_{self.metric}"] for state in self.states]
-        return np.reshape(found, (self.folds, self.seeds)).mean(axis=1).tolist()
+        scores = [state.history[state.best_epoch - 1][f"val_{self.metric}"] for state in self.states]
+        return np.reshape(scores, (self.folds, self.seeds)).mean(axis=1).tolist()
 
     def to_bytes(self) -> bytes:
-        """Serialise all states; read back without unpickling code."""
+        """Serialize all states; read back without unpickling code."""
         buffer = io.BytesIO()
         torch.save([vars(state) for state in self.states], buffer)
         return buffer.getvalue()
 
     def best_networks(self) -> list[Learner]:
         """Return each network with its best epoch's weights, in original units; ends the training."""
-        for network, state, learned in zip(self.networks, self.states, self._learned, strict=True):
-            take_best(network, state, learned)
+        for network, state, train in zip(self.networks, self.states, self._train, strict=True):
+            restore_best_weights(network, state, train, self.loss)
         return self.networks
 
 
-def _unpack(saved: bytes) -> list[TrainingState]:
-    held = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
-    return [TrainingState(**values) for values in held]
+def _deserialize(saved: bytes) -> list[TrainingState]:
+    states = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
+    return [TrainingState(**values) for values in states]

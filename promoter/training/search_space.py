@@ -1,15 +1,15 @@
-"""The search space: which settings are tried, with what values; and which of them mattered.
+"""The search space: which settings are tried, with what values; and the importance of each setting.
 
-A space maps the name of a setting to what it may be: `model.FIELD` or `training.FIELD` with
+A space maps the name of a setting, `model.FIELD` or `training.FIELD`, to its domain:
 
     {choices: [32, 64, 128]}                  any of these; items may be lists, for fields that hold one
-    {low: 0, high: 0.5}                       a number in between; whole where both ends are written whole
-    {low: 1.0e-4, high: 1.0e-2, log: true}    on a logarithmic scale
-    {low: 8, high: 64, step: 8}               in steps
+    {low: 0, high: 0.5}                       a number in between; an integer if both ends are integers
+    {low: 1.0e-4, high: 1.0e-2, log: true}    a number on a logarithmic scale
+    {low: 8, high: 64, step: 8}               a number in steps
 
-The lists of the network are searched as a whole, or block by block as `model.channels.0`, `model.channels.1`
-and so on; `model.blocks` is then how many blocks there are, and what belongs to a block that is not there is
-not drawn. Combinations that make no network, or none for the window, are drawn again, never tried.
+The lists of the network are searched as complete lists, or block by block as `model.channels.0`,
+`model.channels.1` and so on; `model.blocks` is then the number of blocks, and the settings of blocks beyond it
+are not drawn. Combinations that make no network, or none for the window, are drawn again, never tried.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from promoter.errors import InputError
+from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
 from promoter.models.cnn import CNNConfig
 from promoter.models.pretrained import PretrainedConfig
-from promoter.training import TrainingConfig
+from promoter.training.config import TrainingConfig
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -63,20 +63,16 @@ PRETRAINED_SPACE: dict[str, dict[str, Any]] = {
     "model.dropout": {"low": 0.0, "high": 0.5},
 }
 _PER_BLOCK = ("channels", "kernel_sizes", "pool_sizes")
-_FIXED = {"name", "weights", "revision", "adapt"}  # of a pretrained network
-_OURS = {"model.n_targets", "training.seed"}  # the data's, and the search's own
-_DRAWS = 1000  # of a combination, before it is given up that any is valid
-_MOST_POINTS = 100_000  # of a grid
-_LEAST_TRIALS = 4  # to fit the forest to
-
-
-class NoValidSettingsError(InputError):
-    """The space holds no combination that makes a network for the data."""
+_FIXED = {"name", "weights", "revision", "adapt"}  # a pretrained network is one of these for the entire search
+_NOT_SEARCHED = {"model.n_targets", "training.seed"}  # the data set the first, the search itself the second
+_MAX_DRAWS = 1000  # invalid combinations in a row before the space counts as holding no valid one
+_MAX_POINTS = 100_000  # a larger grid could never be tried, and listing it would fill the memory
+_MIN_TRIALS = 4  # the forest behind fANOVA needs some to fit
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A point of the space: the values drawn, by name, and the configurations that they make."""
+    """Hold a point of the space: the values drawn, by setting, and the configs that they make."""
 
     drawn: dict[str, Any]
     model: NetworkConfig
@@ -85,17 +81,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A checked space.
+    """Check a space, and draw settings from it.
 
     Args:
-        space: see the module; not empty.
-        model: what the space leaves out of the network.
-        training: what it leaves out of the recipe.
-        check: raises InputError for configurations that do not suit the data.
+        space: domain of each setting that is searched, as the module describes; not empty.
+        model: config with the network's settings that are not searched.
+        training: config with the training settings that are not searched.
+        check: function that raises InputError for configs that do not suit the data.
 
     Raises:
-        InputError: an unknown setting, a domain that is none, a value that the setting refuses, or no valid
-            combination at all.
+        InputError: an unknown setting, an invalid domain, or a number of blocks for which settings are missing.
+        NoValidSettingsError: no combination is valid.
     """
 
     space: Space
@@ -104,24 +100,24 @@ class SearchSpace:
     check: Callable[[NetworkConfig, TrainingConfig], None]
 
     def __post_init__(self) -> None:
-        """Check it."""
+        """Raise InputError if the space is invalid."""
         if not self.space:
             raise InputError("the search space is empty; give at least one setting")
         for name, domain in self.space.items():
-            _require_known(name, self.space, self.model)
+            _require_setting(name, self.space, self.model)
             _distribution(name, domain)
         self._require_blocks()
         study = new_study("random", "maximize", seed=0)
-        self.ask(study)  # something valid is there
+        self.ask(study)  # raises if no combination is valid
 
     def ask(self, study: optuna.Study) -> tuple[optuna.Trial, Settings]:
         """Draw the next combination that is valid.
 
         Raises:
-            InputError: none was, of many; with the reason of the last.
+            NoValidSettingsError: none of many draws was valid; the message gives the reason of the last.
         """
         reason: InputError | None = None
-        for _ in range(_DRAWS):
+        for _ in range(_MAX_DRAWS):
             trial = study.ask()
             drawn = self.draw(trial)
             try:
@@ -130,11 +126,11 @@ class SearchSpace:
                 reason = error
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
         raise NoValidSettingsError(
-            f"the search space holds no valid settings, {_DRAWS} draws gave none; the last: {reason}"
+            f"the search space holds no valid settings, {_MAX_DRAWS} draws gave none; the last: {reason}"
         )
 
     def draw(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Draw a value for each setting that applies; lists come as lists."""
+        """Draw a value for each setting that applies; choices that are lists are returned as lists."""
         drawn: dict[str, Any] = {}
         for name in self._order():
             if self._applies(name, drawn):
@@ -142,10 +138,13 @@ class SearchSpace:
         return {name: drawn[name] for name in self.space if name in drawn}
 
     def settings(self, drawn: Mapping[str, Any]) -> Settings:
-        """Make the configurations.
+        """Build the configs.
+
+        Args:
+            drawn: value of each setting that applies.
 
         Raises:
-            InputError: they are not valid together, or do not suit the data.
+            InputError: the values are not valid together, or do not suit the data.
         """
         groups: dict[str, dict[str, Any]] = {"model": asdict(self.model), "training": asdict(self.training)}
         per_block: dict[str, dict[int, Any]] = {}
@@ -157,10 +156,10 @@ class SearchSpace:
                 groups[group][field] = tuple(value) if isinstance(value, list) else value
         blocks = drawn.get(BLOCKS, self._blocks)
         for field in _PER_BLOCK if self._blocks else ():
-            wanted = blocks - (field == "pool_sizes")
+            length = blocks - (field == "pool_sizes")
             values = dict(enumerate(groups["model"][field])) | per_block.get(field, {})
             if BLOCKS in drawn or field in per_block:
-                groups["model"][field] = tuple(values[i] for i in range(wanted))
+                groups["model"][field] = tuple(values[i] for i in range(length))
         try:
             model, training = type(self.model)(**groups["model"]), TrainingConfig(**groups["training"])
         except TypeError as error:
@@ -178,9 +177,9 @@ class SearchSpace:
         for name in names:
             if "choices" not in self.space[name] and "step" not in self.space[name]:
                 raise InputError(f"search space: {name} has a range; a grid wants choices, or a step")
-        points = list(itertools.islice(self._combinations(names, {}), _MOST_POINTS + 1))
-        if len(points) > _MOST_POINTS:
-            raise InputError(f"search space: the grid has more than {_MOST_POINTS:,} points; give fewer choices")
+        points = list(itertools.islice(self._combinations(names, {}), _MAX_POINTS + 1))
+        if len(points) > _MAX_POINTS:
+            raise InputError(f"search space: the grid has more than {_MAX_POINTS:,} points; give fewer choices")
         return [{name: point[name] for name in self.space if name in point} for point in points]
 
     def _combinations(self, names: Sequence[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -199,11 +198,11 @@ class SearchSpace:
             yield from self._combinations(rest, chosen | {name: value})
 
     def _order(self) -> list[str]:
-        """Return the settings; what decides on others comes first."""
+        """Return the settings; the number of blocks comes first, since others depend on it."""
         return sorted(self.space, key=lambda name: name != BLOCKS)
 
     def _applies(self, name: str, drawn: Mapping[str, Any]) -> bool:
-        """Tell whether the block that the setting belongs to is there."""
+        """Tell whether the network has the block that the setting belongs to."""
         _, field, *index = name.split(".")
         if not index:
             return True
@@ -212,26 +211,32 @@ class SearchSpace:
 
     @property
     def _blocks(self) -> int:
-        """Return how many blocks the network has that the space says nothing of; 0 for one that has none."""
+        """Return the number of blocks where the space does not set it; 0 for a network without blocks."""
         return len(self.model.channels) if isinstance(self.model, CNNConfig) else 0
 
     def _require_blocks(self) -> None:
-        """Refuse a number of blocks for which the network's lists are too short."""
+        """Raise InputError if the network's lists are too short for the largest number of blocks."""
         if BLOCKS not in self.space:
             return
-        most = max(_values(self.space[BLOCKS], whole=True))
+        depth = max(_values(self.space[BLOCKS], integer=True))
         for field in _PER_BLOCK:
-            known = len(getattr(self.model, field))
-            for index in range(known, most - (field == "pool_sizes")):
+            given = len(getattr(self.model, field))
+            for index in range(given, depth - (field == "pool_sizes")):
                 if f"model.{field}.{index}" not in self.space:
                     raise InputError(
-                        f"search space: {BLOCKS} may be {most}, but nothing says what model.{field}.{index} is; "
+                        f"search space: {BLOCKS} may be {depth}, but nothing says what model.{field}.{index} is; "
                         f"add it to the space, or lengthen --model.{field}"
                     )
 
 
 def new_study(algorithm: str, direction: Literal["minimize", "maximize"], seed: int) -> optuna.Study:
-    """Return a study in memory, by the name of its algorithm: `tpe` or `random`."""
+    """Create a study in memory.
+
+    Args:
+        algorithm: `random`, or `tpe` for the tree-structured Parzen estimator.
+        direction: `minimize` or `maximize` the score.
+        seed: random seed of the draws.
+    """
     if algorithm == "random":
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
     else:
@@ -241,14 +246,15 @@ def new_study(algorithm: str, direction: Literal["minimize", "maximize"], seed: 
 
 
 def importance(space: SearchSpace, drawn: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> pd.DataFrame:
-    """Tell which settings mattered, by fANOVA (Hutter et al. 2014): the share of the score's variance.
+    """Compute each setting's share of the variance of the score, by fANOVA (Hutter et al. 2014).
 
-    A setting that only some trials have is judged on those, beside all that every trial has.
+    The share of a setting that only some trials have is computed on those, beside the settings that every trial
+    has.
 
     Args:
-        space: that was searched.
-        drawn: the values of each trial.
-        scores: of each trial.
+        space: space that was searched.
+        drawn: values of each trial, by setting.
+        scores: score of each trial.
 
     Returns:
         Columns `setting`, `importance` (shares that add up to 1 within one number of trials; NaN where there
@@ -258,23 +264,23 @@ def importance(space: SearchSpace, drawn: Sequence[Mapping[str, Any]], scores: S
     shares = _shares(space, everywhere, drawn, scores)
     rows = []
     for name in space.space:
-        chosen = [i for i, values in enumerate(drawn) if name in values]
+        having = [i for i, values in enumerate(drawn) if name in values]
         if name not in everywhere:
-            some = [drawn[i] for i in chosen], [scores[i] for i in chosen]
-            shares[name] = _shares(space, [*everywhere, name], *some)[name]
-        rows.append((name, shares[name], len(chosen)))
+            trials = [drawn[i] for i in having], [scores[i] for i in having]
+            shares[name] = _shares(space, [*everywhere, name], *trials)[name]
+        rows.append((name, shares[name], len(having)))
     table = pd.DataFrame(rows, columns=pd.Index(["setting", "importance", "trials"]))
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
 def _shares(
-    space: SearchSpace, judged: Sequence[str], drawn: Sequence[Mapping[str, Any]], scores: Sequence[float]
+    space: SearchSpace, names: Sequence[str], drawn: Sequence[Mapping[str, Any]], scores: Sequence[float]
 ) -> dict[str, float]:
-    """Return the share of each of the settings `judged`, all of which every trial has."""
-    if len(drawn) < _LEAST_TRIALS or len(set(scores)) == 1:
-        return dict.fromkeys(judged, float("nan"))
-    shares = dict.fromkeys(judged, 0.0)
-    varying = [name for name in judged if len({repr(values[name]) for values in drawn}) > 1]
+    """Return the share of each of the settings `names`, all of which every trial has."""
+    if len(drawn) < _MIN_TRIALS or len(set(scores)) == 1:
+        return dict.fromkeys(names, float("nan"))
+    shares = dict.fromkeys(names, 0.0)
+    varying = [name for name in names if len({repr(values[name]) for values in drawn}) > 1]
     if varying:
         study = optuna.create_study(direction="maximize")
         study.add_trials([_finished(space, *trial) for trial in zip(drawn, scores, strict=True)])
@@ -289,43 +295,43 @@ def _finished(space: SearchSpace, drawn: Mapping[str, Any], score: float) -> opt
     return optuna.create_trial(params=params, distributions=distributions, value=score)
 
 
-def _require_known(name: str, space: Space, model: NetworkConfig) -> None:
-    """Refuse a setting that is not one, or that is given twice."""
-    known = {f"model.{one.name}" for one in fields(model)} | {
-        f"training.{one.name}" for one in fields(TrainingConfig)
+def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:
+    """Raise InputError if a setting is unallowed, or given twice."""
+    allowed = {f"model.{field.name}" for field in fields(model)} | {
+        f"training.{field.name}" for field in fields(TrainingConfig)
     }
     if isinstance(model, PretrainedConfig):
         fixed = _FIXED | ({"tss_bins"} if model.adapt == "head" else set())  # embeddings are computed once
-        known -= {f"model.{one}" for one in fixed}
-        if name not in known:
+        allowed -= {f"model.{field}" for field in fixed}
+        if name not in allowed:
             raise InputError(
                 f"search space: {name!r} is not to be searched with --model.name {model.name} and --model.adapt "
-                f"{model.adapt}; there are {', '.join(sorted(known - _OURS))}"
+                f"{model.adapt}; there are {', '.join(sorted(allowed - _NOT_SEARCHED))}"
             )
-    known -= _OURS
+    allowed -= _NOT_SEARCHED
     per_block = {f"model.{field}" for field in _PER_BLOCK}
-    whole, _, index = name.rpartition(".")
-    if whole in per_block and index.isdigit():
-        if whole in space:
-            raise InputError(f"search space: holds both {whole} and {name}; give one of them")
+    complete_list, _, index = name.rpartition(".")
+    if complete_list in per_block and index.isdigit():
+        if complete_list in space:
+            raise InputError(f"search space: holds both {complete_list} and {name}; give one of them")
         return
     if name == BLOCKS:
         both = sorted(per_block & set(space))
         if both:
             raise InputError(f"search space: holds both {BLOCKS} and {both[0]}; give one of them")
         return
-    if name not in known:
+    if name not in allowed:
         raise InputError(
-            f"search space: there is no setting {name!r}; there are {BLOCKS}, {', '.join(sorted(known))}, and "
+            f"search space: there is no setting {name!r}; there are {BLOCKS}, {', '.join(sorted(allowed))}, and "
             "model.channels.0 and the like"
         )
 
 
 def _distribution(name: str, domain: Mapping[str, Any]) -> BaseDistribution:
-    """Return optuna's distribution.
+    """Build optuna's distribution of a domain.
 
     Raises:
-        InputError: the domain is none.
+        InputError: the domain is invalid.
     """
     if not isinstance(domain, Mapping):
         raise InputError(f"search space: {name} {domain}: must be {{choices: […]}} or {{low: …, high: …}}")
@@ -347,9 +353,9 @@ def _distribution(name: str, domain: Mapping[str, Any]) -> BaseDistribution:
             f"search space: {name}: low {low!r}, high {high!r} and step {step!r} must be numbers "
             "(YAML wants 1.0e-4, not 1e-4)"
         )
-    whole = all(isinstance(v, int) for v in (low, high, step or 1))
+    integer = all(isinstance(v, int) for v in (low, high, step or 1))
     try:
-        if whole:
+        if integer:
             return IntDistribution(low, high, log=log, step=step or 1)
         return FloatDistribution(low, high, log=log, step=step)
     except ValueError as error:
@@ -370,12 +376,12 @@ def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
     )
 
 
-def _values(domain: Mapping[str, Any], whole: bool = False) -> list[Any]:
-    """Return all values of a domain with choices or steps; of whole numbers, steps of 1."""
+def _values(domain: Mapping[str, Any], integer: bool = False) -> list[Any]:
+    """Return all values of a domain with choices or steps; `integer` makes the step 1 where there is none."""
     if "choices" in domain:
         return list(domain["choices"])
-    low, high, step = domain["low"], domain["high"], domain.get("step", 1 if whole else None)
-    assert step is not None  # noqa: S101 # the caller has seen to it
+    low, high, step = domain["low"], domain["high"], domain.get("step", 1 if integer else None)
+    assert step is not None  # noqa: S101 # the caller checked it
     return [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
 
 

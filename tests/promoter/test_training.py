@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +17,15 @@ import torch.multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promoter.errors import InputError
+from promoter import training
+from promoter.errors import InputError, TrainingDivergedError
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode, encode, one_hot
-from promoter.training import (
-    Examples,
-    TrainingConfig,
-    TrainingDivergedError,
-    TrainingState,
-    augment,
-    batch_bounds,
-    evaluate,
-    fit,
-    predict,
-    standardisation,
-)
+from promoter.training.batches import Examples, augment, batch_bounds
+from promoter.training.config import TrainingConfig
+from promoter.training.inference import evaluate, predict
+from promoter.training.loop import TrainingState, fit
+from promoter.training.losses import standardisation
 
 LENGTH = 32
 TIMINGS = {"genes_per_second", "seconds"}
@@ -72,6 +68,21 @@ def differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return any(not torch.equal(one[name], other[name]) for name in one)
 
 
+# Importing
+
+
+def test_the_config_is_imported_without_a_heavy_library() -> None:
+    code = "import sys, promoter.training.config; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "promoter.training.config" in imported
+    assert not imported & {"torch", "numpy", "pandas", "pyarrow", "scipy", "optuna"}
+
+
+def test_the_package_offers_every_name_that_it_lists() -> None:
+    assert [name for name in training.__all__ if not hasattr(training, name)] == []
+
+
 # Learning
 
 
@@ -83,12 +94,12 @@ def learned() -> tuple[PromoterCNN, TrainingState, Examples]:
     return model, fit(model, train, val, config), val
 
 
-def test_a_planted_motif_is_learned(learned: tuple[PromoterCNN, TrainingState, Examples]) -> None:
+def test_an_implanted_motif_is_learned(learned: tuple[PromoterCNN, TrainingState, Examples]) -> None:
     model, _, _ = learned
     assert evaluate(model, examples_with_motif(128, 3)).pearson[0] > 0.8
 
 
-def test_what_remains_is_the_best_epoch_in_original_units(
+def test_fit_leaves_the_best_epoch_in_original_units(
     learned: tuple[PromoterCNN, TrainingState, Examples],
 ) -> None:
     model, state, val = learned
@@ -102,7 +113,7 @@ def test_what_remains_is_the_best_epoch_in_original_units(
     np.testing.assert_allclose(found.predictions, predict(model, val.tokens))
 
 
-def test_the_best_epoch_is_the_one_kept_by_the_loss_over_targets_each_in_its_own_scale() -> None:
+def test_the_best_epoch_has_the_lowest_mean_over_targets_of_the_standardised_mse() -> None:
     train, val = random_examples(24, 1, n_targets=2), random_examples(16, 2, n_targets=2)
     for examples in (train, val):
         examples.targets[:, 1] /= 1e4  # of no weight in a mean of raw errors
@@ -162,7 +173,7 @@ def test_standardised_targets_have_mean_0_and_sd_1(n: int, seed: int) -> None:
     np.testing.assert_allclose(standardised.std(axis=0), 1, atol=1e-9)
 
 
-def test_a_diverging_learning_rate_is_named() -> None:
+def test_divergence_names_the_epoch_and_the_learning_rate() -> None:
     config = TrainingConfig(epochs=3, batch_size=8, learning_rate=1e30, gradient_clip=1e30)
     with pytest.raises(TrainingDivergedError, match=r"epoch \d.*--training.learning_rate \(now 1e\+30\)"):
         fit(network(), random_examples(24), random_examples(8), config)
@@ -207,7 +218,7 @@ def test_a_setting_that_cannot_train_is_refused_by_name_and_value(name: str, val
         TrainingConfig(**{name: value})
 
 
-def test_promoters_are_not_turned_round_where_bins_tell_places_apart() -> None:
+def test_reverse_complements_are_refused_for_a_network_with_position_bins() -> None:
     model = PromoterCNN(CNNConfig((4,), (3,), (), bins=2))
     with pytest.raises(InputError, match=r"--model.bins 2 with --training.reverse_complement 0\.5"):
         fit(model, random_examples(8, 0), random_examples(4, 1), TrainingConfig(epochs=1, batch_size=4))
@@ -478,9 +489,7 @@ def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_processes_together_predict_each_gene_once_as_one_process_does(
-    ranks: list[dict[str, Any]], n: int
-) -> None:
+def test_several_processes_predict_what_one_process_does(ranks: list[dict[str, Any]], n: int) -> None:
     examples = random_examples(n, 7)
     expected = evaluate(network(), examples) if n > 1 else None
     for seen in ranks:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promoter.errors import InputError
+from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
 from promoter.models.cnn import CNNConfig, PromoterCNN
-from promoter.training import TrainingConfig
-from promoter.training.search_space import DEFAULT_SPACE, NoValidSettingsError, SearchSpace, importance, new_study
+from promoter.training.config import TrainingConfig
+from promoter.training.search_space import DEFAULT_SPACE, SearchSpace, importance, new_study
 
 
 def cnn(model: NetworkConfig) -> CNNConfig:
@@ -79,7 +79,7 @@ def test_a_grid_is_every_valid_combination_once() -> None:
     assert found == expected
 
 
-def test_whole_lists_and_whole_numbers_are_drawn_as_such() -> None:
+def test_complete_lists_and_integers_keep_their_types() -> None:
     space = space_of(
         {
             "model.channels": {"choices": [[8, 16, 4], [32, 8, 8]]},
@@ -119,7 +119,7 @@ def test_whole_lists_and_whole_numbers_are_drawn_as_such() -> None:
         ({"model.blocks": {"choices": [3, 4]}}, "may be 4, but nothing says what model.channels.3 is"),
     ],
 )
-def test_a_space_that_is_none_is_refused(space: dict[str, Any], message: str) -> None:
+def test_an_invalid_space_is_refused_by_name(space: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         space_of(space)
 
@@ -129,7 +129,7 @@ def test_a_range_makes_no_grid() -> None:
         space_of({"model.dropout": {"low": 0.0, "high": 0.5}}).grid()
 
 
-def test_no_valid_settings_has_an_error_of_its_own() -> None:
+def test_a_space_without_a_valid_combination_raises_no_valid_settings_error() -> None:
     with pytest.raises(NoValidSettingsError):
         space_of({"model.pool_sizes.0": {"choices": [1000]}})
 

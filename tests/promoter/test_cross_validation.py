@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from promoter.models.cnn import CNNConfig, PromoterCNN
-from promoter.training import Examples, TrainingConfig, evaluate, fit
+from promoter.training.batches import Examples
+from promoter.training.config import TrainingConfig
 from promoter.training.cross_validation import CrossValidation, Metric
+from promoter.training.inference import evaluate
+from promoter.training.loop import fit
 
 MODEL = CNNConfig((6, 4), (5, 3), (2,), hidden=8, crop=32)
 TRAINING = TrainingConfig(epochs=5, batch_size=8, learning_rate=5e-3, jitter=2, early_stopping=2, seed=3)
@@ -22,7 +25,7 @@ def examples() -> Examples:
     return Examples(tokens, targets.astype(np.float32))
 
 
-FOLDS = np.arange(61) % 3 - 1  # -1: learnt from by both folds
+FOLDS = np.arange(61) % 3 - 1  # -1: in the training set of both folds
 TWO = replace(MODEL, n_targets=2)
 
 
@@ -38,7 +41,7 @@ def by_hand(examples: Examples, fold: int, seed: int) -> tuple[PromoterCNN, Exam
 
 
 @pytest.mark.parametrize("metric", ["pearson", "mse"])
-def test_side_by_side_equals_one_after_the_other(examples: Examples, metric: Metric) -> None:
+def test_folds_trained_side_by_side_equal_folds_trained_one_by_one(examples: Examples, metric: Metric) -> None:
     both = CrossValidation(examples, FOLDS, TWO, TRAINING, metric, seeds=2)
     while both.advance():
         pass
@@ -75,7 +78,7 @@ def test_resumed_equals_uninterrupted(examples: Examples) -> None:
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def test_the_genes_of_a_fold_are_not_learned_from(examples: Examples) -> None:
+def test_a_fold_trains_on_none_of_its_validation_genes(examples: Examples) -> None:
     targets = examples.targets.copy()
     targets[FOLDS == 0] = 7.0  # constant: no learning rate or epoch is chosen the same, so one epoch only
     changed = Examples(examples.tokens, targets)

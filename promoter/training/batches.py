@@ -1,0 +1,200 @@
+"""Training batches: which genes, in which order, and how they are augmented.
+
+Shapes: B genes of a batch, N genes of a data set, L positions of a sequence, T targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from promoter.errors import InputError
+from promoter.models.build import NetworkConfig
+from promoter.models.cnn import CNNConfig
+from promoter.sequence import N_TOKEN, reverse_complement
+from promoter.training.config import TrainingConfig
+from promoter.training.distributed import DistributedContext
+from promoter.training.losses import TargetScale
+
+
+class Examples(NamedTuple):
+    """Promoters with targets: `tokens` uint8 (N, length), `targets` float32 (N, targets) in original units.
+
+    For a `PretrainedHead` the tokens are embeddings: float32 (N, 1 or 2, dim), of the sequence and, where it is to
+    be shown reverse-complemented too, of its reverse complement.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+
+
+class Batch(NamedTuple):
+    """This process's share of a global batch, on the device.
+
+    Attributes:
+        tokens: uint8 (B, L), or embeddings float32 (B, dim).
+        targets: float32 (B, T), on the scale of training.
+        global_size: number of genes in the batch over all processes.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    global_size: int
+
+
+class TrainingBatches:
+    """Keep the training genes on the device, and cut them into augmented batches, epoch by epoch.
+
+    Args:
+        examples: training genes.
+        scale: mean and SD by which the targets are standardised.
+        config: batch size, augmentation and seed.
+        device: device on which the batches are made.
+        context: this process among the others; each gets its share of every global batch.
+        network: config of the network, which says how many of the first bases are cropped.
+        min_size: smallest number of genes in a global batch.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        scale: TargetScale,
+        *,
+        config: TrainingConfig,
+        device: torch.device,
+        context: DistributedContext,
+        network: NetworkConfig,
+        min_size: int,
+    ) -> None:
+        self.min_size = min_size
+        self.crop = network.outside(examples.tokens.shape[1])
+        self.tokens_NL = torch.tensor(examples.tokens, device=device)
+        scaled = (examples.targets - scale.mean) / scale.sd
+        self.targets_NT = torch.from_numpy(scaled.astype(np.float32)).to(device)
+        self.config, self.device, self.context = config, device, context
+
+    def iterate_epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the epoch's batches; order and augmentation depend on seed and epoch, not on the processes.
+
+        Args:
+            epoch: number of the epoch, from 1.
+        """
+        n, config = len(self.tokens_NL), self.config
+        generator = torch.Generator().manual_seed(mix_seed(config.seed, epoch))
+        order = torch.randperm(n, generator=generator)
+        flip = torch.rand(n, generator=generator) < config.reverse_complement
+        shift = torch.randint(-config.jitter, config.jitter + 1, (n,), generator=generator)
+        order, flip, shift = (drawn.to(self.device) for drawn in (order, flip, shift))
+        jitter = config.jitter > 0
+        for start, stop in batch_bounds(n, config.batch_size, self.min_size):
+            share = slice(start + self.context.rank, stop, self.context.size)
+            rows = order[share]
+            if self.tokens_NL.is_floating_point():  # embeddings (genes, strands, dim)
+                strand = flip[share].long()
+                yield Batch(self.tokens_NL[rows, strand], self.targets_NT[rows], stop - start)
+                continue
+            tokens_BL = augment(self.tokens_NL[rows], flip[share], shift[share] if jitter else None, self.crop)
+            yield Batch(tokens_BL, self.targets_NT[rows], stop - start)
+
+
+def batch_bounds(n: int, batch_size: int, min_size: int) -> list[tuple[int, int]]:
+    """Cut `n` genes into batches; a remainder of fewer than `min_size` joins the batch before it.
+
+    Args:
+        n: number of genes.
+        batch_size: number of genes in each batch but the last.
+        min_size: smallest number of genes in the last batch, unless `n` is smaller.
+
+    Returns:
+        Start and stop of each batch, half-open.
+    """
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and n - starts[-1] < min_size:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))
+
+
+def augment(tokens_BL: Tensor, flip_B: Tensor, shift_B: Tensor | None = None, outside: int = 0) -> Tensor:
+    """Shift all sequences, crop them, then reverse-complement some.
+
+    Args:
+        tokens_BL: integer tokens, shape (batch, length).
+        flip_B: bool, shape (batch,): True for sequences to reverse-complement.
+        shift_B: integer, shape (batch,): position p shows the base that was at p + shift, N past the ends. None
+            (the default) shifts nothing.
+        outside: number of first bases to crop (default 0); cropped after the shift, so that the shift brings in
+            the real sequence beside the crop.
+
+    Returns:
+        Tokens of the same type, shape (batch, length - outside).
+    """
+    length = tokens_BL.shape[1]
+    if shift_B is not None:
+        source_BL = torch.arange(length, device=tokens_BL.device) + shift_B[:, None]
+        inside = (source_BL >= 0) & (source_BL < length)
+        moved = tokens_BL.gather(1, source_BL.clamp(0, length - 1))
+        tokens_BL = torch.where(inside, moved, N_TOKEN)
+    tokens_BL = tokens_BL[:, outside:]
+    flipped = reverse_complement(tokens_BL)
+    assert isinstance(flipped, Tensor)  # noqa: S101 # for the type checker: a tensor comes back as one
+    return torch.where(flip_B[:, None], flipped, tokens_BL)
+
+
+def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: int) -> None:
+    """Check that each worker gets at least two genes per batch, as batch norm requires.
+
+    Args:
+        train: number of training genes.
+        val: number of validation genes.
+        config: training settings with the batch size.
+        workers: largest number of workers that may share a batch.
+
+    Raises:
+        InputError: too few genes, or a batch size too small for the workers.
+    """
+    if train < 2 * workers or val < 2:
+        raise InputError(
+            f"{train} training and {val} validation genes are too few for {workers} "
+            f"worker{'s' * (workers != 1)}; at least 2 a worker and 2 for validation are needed, "
+            "so take more genes or fewer workers"
+        )
+    if config.batch_size < 2 * workers:
+        raise InputError(
+            f"training: batch_size {config.batch_size} is too small for {workers} workers; "
+            f"at least 2 genes a worker are needed, {2 * workers} in all"
+        )
+
+
+def require_orientation(model: NetworkConfig, config: TrainingConfig) -> None:
+    """Check that the network can learn from promoters that are augmented as `config` says.
+
+    Args:
+        model: config of the network.
+        config: training settings with the augmentation.
+
+    Raises:
+        InputError: reverse complements for a network with several position bins, or shifts for one whose
+            embeddings are computed once.
+    """
+    if not isinstance(model, CNNConfig):
+        if model.adapt == "head" and config.jitter:
+            raise InputError(
+                f"--training.jitter {config.jitter} with --model.adapt head: embeddings are computed once, of "
+                "sequences as they are; give --training.jitter 0, or --model.adapt lora"
+            )
+        return
+    if model.bins > 1 and config.reverse_complement > 0:
+        raise InputError(
+            f"--model.bins {model.bins} with --training.reverse_complement {config.reverse_complement:g}: a "
+            "promoter turned round has its bins in reverse; give --training.reverse_complement 0, and "
+            "--model.both_strands true instead"
+        )
+
+
+def mix_seed(*parts: int) -> int:
+    """Mix numbers into one random seed, so that neighbouring epochs and ranks share nothing."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

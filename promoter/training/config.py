@@ -1,0 +1,71 @@
+"""How a network is trained; imports nothing heavy, so that a command line with these settings starts fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from promoter.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Set how a network is trained; the defaults are the published recipe.
+
+    Args:
+        epochs: maximum number of passes over the training genes.
+        batch_size: number of genes in one step of the optimiser, over all workers together.
+        learning_rate: step size of Adam: the initial one under the schedule plateau, the maximum under one_cycle.
+        weight_decay: L2 penalty of Adam.
+        schedule: plateau (the default) lowers the learning rate when the validation loss stops falling; one_cycle
+            raises it over the first 30% of all steps and lowers it to almost 0 over the rest, whatever the
+            validation loss does.
+        lr_patience: number of epochs without a lower validation loss before plateau lowers the learning rate.
+        lr_factor: factor by which plateau multiplies the learning rate, between 0 and 1.
+        early_stopping: number of epochs without a lower validation loss before training ends; null never stops
+            early.
+        gradient_clip: maximum norm of the gradient; a larger gradient is scaled down to it.
+        reverse_complement: probability that a promoter is shown reverse-complemented, 0 to 1.
+        jitter: maximum shift of a promoter in bases, in either direction; 0 (the default) shifts nothing.
+        precision: fp32 (the default), or bf16 for mixed precision.
+        compile: compile the network with torch.compile, which needs a C++ compiler on CPUs; off by default.
+        seed: random seed of initial weights, order of genes, augmentation, dropout and bootstrap.
+
+    Raises:
+        InputError: a value is out of its range; the message names the setting and the value.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    schedule: Literal["plateau", "one_cycle"] = "plateau"
+    lr_patience: int = 5
+    lr_factor: float = 0.5
+    early_stopping: int | None = 20
+    gradient_clip: float = 1.0
+    reverse_complement: float = 0.5
+    jitter: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise InputError if a value is out of its range."""
+        minimum = {"epochs": 1, "batch_size": 2, "lr_patience": 0, "jitter": 0, "weight_decay": 0, "seed": 0}
+        for name, bound in minimum.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"training: {name} {getattr(self, name)} must be at least {bound}")
+        for name in ("learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"training: {name} {getattr(self, name)} must be above 0")
+        if not 0 < self.lr_factor < 1:
+            raise InputError(f"training: lr_factor {self.lr_factor} must lie between 0 and 1")
+        if not 0 <= self.reverse_complement <= 1:
+            raise InputError(f"training: reverse_complement {self.reverse_complement} must lie in 0 to 1")
+        if self.schedule not in ("plateau", "one_cycle"):
+            raise InputError(f"training: schedule {self.schedule} is not plateau or one_cycle")
+        if self.precision not in ("fp32", "bf16"):
+            raise InputError(f"training: precision {self.precision} is not fp32 or bf16")
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise InputError(f"training: early_stopping {self.early_stopping} must be at least 1, or null")

@@ -1,0 +1,152 @@
+"""Predict many sequences, on one device or shared among processes, and compare predictions with targets.
+
+Shapes: B genes of a batch, T targets.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from promoter import metrics
+from promoter.models.cnn import evaluating
+from promoter.models.precision import full_float32
+from promoter.models.pretrained import genes_per_pass
+from promoter.sequence import one_hot
+from promoter.training.batches import Examples
+from promoter.training.distributed import DistributedContext
+from promoter.training.losses import TargetScale
+
+_GENES_PER_PREDICTION = 32  # small enough for a CPU's cache; fixed, so that results do not depend on it
+
+
+class Evaluation(NamedTuple):
+    """Predictions, float32 (N, targets), and each metric over all genes, (targets,)."""
+
+    predictions: np.ndarray
+    mse: np.ndarray
+    pearson: np.ndarray
+    spearman: np.ndarray
+
+
+def predict(
+    model: nn.Module,
+    tokens: np.ndarray,
+    device: str | torch.device | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    together: bool = False,
+) -> np.ndarray:
+    """Predict every sequence, in order.
+
+    Args:
+        model: network from one-hot (batch, 4, length) to (batch, targets); run in evaluation mode.
+        tokens: uint8, shape (N, length).
+        device: device of the computation, which holds the model; None (the default) takes that of its parameters.
+        precision: fp32 (the default), or bf16 for mixed precision.
+        together: True shares the work among the processes of `torch.distributed`, all of which must call this and
+            get the complete result; False (the default) computes all of it in this process.
+
+    Returns:
+        float32, shape (N, targets), in the model's units.
+
+    Raises:
+        ValueError: `tokens` holds no sequence.
+    """
+    device = torch.device(device or next(model.parameters()).device)
+    with full_float32():
+        return _predict(model, tokens, device, precision, DistributedContext() if together else None)
+
+
+def evaluate(
+    model: nn.Module,
+    examples: Examples,
+    device: str | torch.device | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    together: bool = False,
+) -> Evaluation:
+    """Predict all examples and compare with their targets, over all genes at once.
+
+    Args:
+        model: network from one-hot (batch, 4, length) to (batch, targets); run in evaluation mode.
+        examples: sequences with targets in the model's units.
+        device: device of the computation, which holds the model; None (the default) takes that of its parameters.
+        precision: fp32 (the default), or bf16 for mixed precision.
+        together: True shares the work among the processes of `torch.distributed`, as in `predict`.
+    """
+    device = torch.device(device or next(model.parameters()).device)
+    with full_float32():
+        return evaluate_on(model, examples, device, precision, context=DistributedContext() if together else None)
+
+
+@torch.inference_mode()
+def _predict(
+    model: nn.Module, tokens: np.ndarray, device: torch.device, precision: str, context: DistributedContext | None
+) -> np.ndarray:
+    """Predict fixed batches, dealt to the processes in turn; adding up zeros elsewhere gathers them exactly."""
+    rank, size = (context.rank, context.size) if context else (0, 1)
+    outputs: Tensor | None = None
+    with evaluating(model), autocast(device, precision):
+        # so many, whatever the network, that results do not depend on how the genes are dealt out
+        genes = (
+            _GENES_PER_PREDICTION if tokens.ndim > 2 else genes_per_pass(tokens.shape[1], _GENES_PER_PREDICTION)
+        )
+        for index, start in enumerate(range(0, len(tokens), genes)):
+            if index % size != rank and outputs is not None:
+                continue  # the first batch is for all: it tells the number of targets
+            rows = slice(start, start + genes)
+            batch = tokens[rows, 0] if tokens.ndim > 2 else tokens[rows]
+            predicted_BT = model(as_model_input(torch.tensor(batch, device=device))).float()
+            if outputs is None:
+                outputs = torch.zeros(len(tokens), predicted_BT.shape[-1], device=device)
+            if index % size == rank:
+                outputs[rows] = predicted_BT
+    if outputs is None:
+        raise ValueError("no sequence to predict: tokens has shape (0, ...)")
+    if context:
+        context.sum(outputs)
+    return outputs.cpu().numpy()
+
+
+def evaluate_on(
+    model: nn.Module,
+    examples: Examples,
+    device: torch.device,
+    precision: str,
+    *,
+    context: DistributedContext | None,
+    scale: TargetScale | None = None,
+) -> Evaluation:
+    """Evaluate in original units, also a network in training, whose output is still standardised.
+
+    Args:
+        model: network from one-hot (batch, 4, length) to (batch, targets); run in evaluation mode.
+        examples: sequences with targets in original units.
+        device: device that holds the model.
+        precision: fp32 or bf16.
+        context: processes that share the work, all of which must call this; None computes it in this process.
+        scale: mean and SD that bring the network's output to original units; None (the default) takes the output
+            as it is.
+    """
+    predictions = _predict(model, examples.tokens, device, precision, context)
+    if scale is not None:
+        predictions = (predictions * scale.sd + scale.mean).astype(np.float32)
+    observed = examples.targets
+    return Evaluation(
+        predictions,
+        metrics.mse(observed, predictions),
+        metrics.pearson(observed, predictions),
+        metrics.spearman(observed, predictions),
+    )
+
+
+def as_model_input(tokens: Tensor) -> Tensor:
+    """Return what a network is given: one-hot sequences, or embeddings as they are."""
+    return tokens if tokens.is_floating_point() else one_hot(tokens)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which a network computes: mixed precision for bf16, none for fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,395 @@
+"""The training loop, the same on one device or, when a process group is initialised, under DDP.
+
+Shapes: B genes of a batch, T targets.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+
+from promoter.errors import TrainingDivergedError
+from promoter.models.build import Learner
+from promoter.models.cnn import PromoterCNN
+from promoter.models.pretrained import PretrainedModel, genes_per_pass
+from promoter.sequence import one_hot
+from promoter.training.batches import (
+    Batch,
+    Examples,
+    TrainingBatches,
+    batch_bounds,
+    mix_seed,
+    require_enough_genes,
+    require_orientation,
+)
+from promoter.training.config import TrainingConfig
+from promoter.training.distributed import DistributedContext
+from promoter.training.inference import as_model_input, autocast, evaluate_on
+from promoter.training.losses import SQUARED_ERROR, Loss, SquaredError
+
+_GENES_FOR_STATISTICS = 512  # enough that their sampling error does not show in a validation loss
+
+
+@dataclass
+class TrainingState:
+    """Hold all that a later process needs to resume a training as if it had not been interrupted.
+
+    Attributes:
+        epoch: number of finished epochs.
+        history: one record per epoch: `epoch`, `learning_rate`, `train_mse`, `val_mse` and `val_pearson` (means
+            over targets, original units, whatever the loss), `val_loss` (the mean over targets of the loss on the
+            scale of training, which chooses the best epoch; for the squared error the standardised MSE),
+            `genes_per_second` of the training pass, `seconds` since the end of the epoch before (validation and
+            `on_epoch` included).
+        best_epoch: number of the epoch with the lowest `val_loss`; 0 before the first.
+        model: weights after `epoch`, on the scale of training.
+        best_model: weights after `best_epoch`, on the scale of training.
+        optimizer: state of Adam.
+        scheduler: state of the learning-rate schedule.
+    """
+
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
+    best_model: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Serialize; `from_bytes` reads it without unpickling code."""
+        buffer = io.BytesIO()
+        torch.save(vars(self), buffer)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> TrainingState:
+        """Read what `to_bytes` wrote, onto the CPU."""
+        return cls(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+
+    def is_finished(self, config: TrainingConfig) -> bool:
+        """Tell whether the epochs are used up or early stopping has ended the training."""
+        patience = config.early_stopping
+        stalled = patience is not None and self.epoch - self.best_epoch >= patience
+        return self.epoch >= config.epochs or stalled
+
+
+def fit(
+    model: Learner,
+    train: Examples,
+    val: Examples,
+    config: TrainingConfig | None = None,
+    device: str | torch.device = "cpu",
+    state: TrainingState | None = None,
+    on_epoch: Callable[[TrainingState], None] | None = None,
+    max_workers: int | None = None,
+    *,
+    loss: Loss = SQUARED_ERROR,
+) -> TrainingState:
+    """Train `model` and leave in it the best epoch's weights, returning original units.
+
+    When `torch.distributed` is initialised every process must call this with the same arguments;
+    gradients are averaged by DDP and batch-norm statistics once an epoch. Seeds torch's global
+    generators, epoch by epoch, so that a resumed training equals an uninterrupted one (under DDP with more
+    than two processes up to rounding: its first step adds the gradients up in another order).
+
+    Args:
+        model: network with its initial weights; moved to `device`.
+        train: training genes; their mean and SD standardise the targets.
+        val: validation genes, which choose the learning rate and the best epoch; no gradient comes from them.
+        config: how to train; None (the default) is the published recipe.
+        device: device of this process (default "cpu").
+        state: state of an earlier call with the same data, config and loss, to resume; changed in place. None (the
+            default) starts anew.
+        on_epoch: called after each epoch, on every process, with a state that is valid during the call; None (the
+            default) calls nothing.
+        max_workers: maximum number of processes, for a training whose number of processes changes from one
+            resumption to the next: batches are cut for so many, and so stay the same. None (the default) takes the
+            present number.
+        loss: what is minimised (default: the squared error of standardised targets).
+
+    Returns:
+        The final state.
+
+    Raises:
+        InputError: too few genes, or a batch size too small for the workers.
+        TrainingDivergedError: the loss became NaN or infinite.
+    """
+    state = state or TrainingState()
+    epochs = train_epochs(
+        model, train, val, config, device=device, state=state, max_workers=max_workers, loss=loss
+    )
+    for _ in epochs:
+        if on_epoch is not None:
+            on_epoch(state)
+    restore_best_weights(model, state, train, loss)
+    return state
+
+
+def restore_best_weights(
+    model: Learner, state: TrainingState, train: Examples, loss: Loss = SQUARED_ERROR
+) -> None:
+    """Leave in `model` the best epoch's weights, returning original units; ends what `train_epochs` began.
+
+    Args:
+        model: network that was trained.
+        state: state that `train_epochs` yielded last.
+        train: training genes, as given to `train_epochs`.
+        loss: loss, as given to `train_epochs`.
+    """
+    state.model = copy.deepcopy(state.model)  # until here these were the model's own tensors
+    _load_trainable(model, state.best_model)
+    if isinstance(model, PretrainedModel):
+        model.end_adapting()
+    if loss.standardises_targets:
+        scale = loss.scale(train.targets)
+        model.rescale_output(scale.mean.tolist(), scale.sd.tolist())
+
+
+def train_epochs(
+    model: Learner,
+    train: Examples,
+    val: Examples,
+    config: TrainingConfig | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    state: TrainingState | None = None,
+    max_workers: int | None = None,
+    loss: Loss = SQUARED_ERROR,
+) -> Iterator[TrainingState]:
+    """Train as `fit` does, one epoch per step, so that several trainings can advance side by side.
+
+    Arguments and errors are those of `fit`. Yields the same state after each epoch, which is valid until the next;
+    `state`, when given, is that one.
+    """
+    config = config or TrainingConfig()
+    context = DistributedContext()
+    min_batch_size = 2 * max(context.size, max_workers or 0)  # batch norm needs 2 genes a worker
+    require_enough_genes(len(train.tokens), len(val.tokens), config, min_batch_size // 2)
+    require_orientation(model.config, config)
+    device = torch.device(device)
+    if isinstance(model, PretrainedModel):
+        model.begin_adapting()
+    model.to(device)
+    scale = loss.scale(train.targets)
+    steps = len(batch_bounds(len(train.tokens), config.batch_size, min_batch_size))
+    optimisation = _Optimisation(model, config, loss, device=device, context=context, steps=steps)
+    state = state or TrainingState()
+    if state.epoch:
+        optimisation.load(state)
+    batches = TrainingBatches(
+        train,
+        scale,
+        config=config,
+        device=device,
+        context=context,
+        network=model.config,
+        min_size=min_batch_size,
+    )
+    ended = time.perf_counter()
+    while not state.is_finished(config):
+        began = time.perf_counter()
+        epoch = state.epoch + 1
+        torch.manual_seed(mix_seed(config.seed, epoch, context.rank))
+        trained = optimisation.train(batches.iterate_epoch(epoch))
+        training_seconds = time.perf_counter() - began
+        optimisation.recompute_batch_norm_stats(batches.iterate_epoch(epoch))
+        evaluation = evaluate_on(optimisation.forward, val, device, config.precision, context=context, scale=scale)
+        val_loss = float(loss.mean(evaluation.predictions, val.targets, scale).mean())
+        rate = optimisation.end_epoch(val_loss)
+        record = {
+            "epoch": epoch,
+            "learning_rate": rate,
+            "train_mse": float((trained.squared_error * scale.sd**2).mean()),
+            "val_mse": float(evaluation.mse.mean()),
+            "val_pearson": float(np.nan_to_num(evaluation.pearson).mean()),
+            "val_loss": val_loss,
+            "genes_per_second": len(train.tokens) / training_seconds,
+            "seconds": time.perf_counter() - ended,
+        }
+        ended += record["seconds"]
+        if not np.isfinite([*trained.loss, record["train_mse"], val_loss]).all():
+            raise TrainingDivergedError(
+                f"the loss is not a number in epoch {epoch}; lower --training.learning_rate (now {rate:g})"
+            )
+        _update_state(state, record, optimisation)
+        yield state
+
+
+class _EpochMeans(NamedTuple):
+    """Means over the genes of an epoch, each (targets,), on the scale of training."""
+
+    loss: np.ndarray
+    squared_error: np.ndarray
+
+
+class _Optimisation:
+    """Hold the network with its optimiser and learning-rate schedule.
+
+    Args:
+        model: network, on `device`.
+        config: how to train.
+        loss: what is minimised.
+        device: device of this process.
+        context: this process among the others.
+        steps: number of steps of the optimiser in an epoch.
+    """
+
+    def __init__(
+        self,
+        model: Learner,
+        config: TrainingConfig,
+        loss: Loss,
+        *,
+        device: torch.device,
+        context: DistributedContext,
+        steps: int,
+    ) -> None:
+        self.model, self.config, self.loss = model, config, loss
+        self.device, self.context = device, context
+        self.forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+        self.wrapped: nn.Module = self.forward
+        if context.size > 1:
+            with warnings.catch_warnings():
+                # torch 2.13 renames the argument; releases before it know only this name
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                # Buffers are averaged once an epoch instead of being overwritten by rank 0's at each step.
+                self.wrapped = DistributedDataParallel(self.forward, broadcast_buffers=False)
+        groups: Any = (
+            model.parameter_groups(config.learning_rate)
+            if isinstance(model, PretrainedModel)
+            else model.parameters()
+        )
+        self.optimizer = torch.optim.Adam(
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        max_rates = [group["lr"] for group in self.optimizer.param_groups]
+        # Smith and Topin 2018, arXiv:1708.07120
+        self.cycle = (
+            OneCycleLR(self.optimizer, max_rates, total_steps=config.epochs * steps)
+            if config.schedule == "one_cycle"
+            else None
+        )
+        plateau = ReduceLROnPlateau(self.optimizer, patience=config.lr_patience, factor=config.lr_factor)
+        self.scheduler = self.cycle or plateau
+
+    def load(self, state: TrainingState) -> None:
+        """Take weights, optimiser and schedule from a state to resume."""
+        _load_trainable(self.model, state.model)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.scheduler.load_state_dict(state.scheduler)
+
+    def end_epoch(self, val_loss: float) -> float:
+        """Step the schedule plateau; return the learning rate that the epoch ended with."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(val_loss)
+        return rate
+
+    @torch.no_grad()
+    def recompute_batch_norm_stats(self, batches: Iterator[Batch]) -> None:
+        """Set the batch-norm statistics to those of training genes under the present weights.
+
+        The running averages trail the weights; behind a global average pool, whose variance is small, that
+        shifts all predictions: validation losses of ten times the true one. "Precise BN": Wu and Johnson
+        2021, arXiv:2105.07576, section 3.
+        """
+        if not isinstance(self.model, PromoterCNN):
+            return  # those of a pretrained network stay as they are
+        norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over batches
+        self.model.train()
+        for batch in itertools.islice(batches, -(-_GENES_FOR_STATISTICS // self.config.batch_size)):
+            with autocast(self.device, self.config.precision):
+                self.model(one_hot(batch.tokens))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        self.context.average_buffers(self.model)
+
+    def train(self, batches: Iterator[Batch]) -> _EpochMeans:
+        """Make one step of the optimiser per batch; return the means over all genes of all processes."""
+        self.wrapped.train()
+        shape = 2, self.model.config.n_targets
+        totals_2T = torch.zeros(shape, dtype=torch.float64, device=self.device)  # loss, squared error
+        genes = 0
+        for batch in batches:
+            self.optimizer.zero_grad(set_to_none=True)
+            passes = self._passes(batch)
+            for index, part in enumerate(passes):
+                with self._summing(last=index == len(passes) - 1):
+                    with autocast(self.device, self.config.precision):
+                        output_BT = self.wrapped(as_model_input(part.tokens))
+                    output_BT = output_BT.float()
+                    loss_T = self.loss.sum(output_BT, part.targets)
+                    # DDP takes the mean over workers, whose shares may differ by a gene: weight by the global
+                    # batch.
+                    loss = loss_T.mean() * (self.context.size / batch.global_size)
+                    loss.backward()
+                loss_T = loss_T.detach()
+                # the squared error is not computed twice where it is the loss itself
+                same = type(self.loss) is SquaredError
+                squared_T = loss_T if same else SQUARED_ERROR.sum(output_BT.detach(), part.targets)
+                # read once an epoch: reading each step would stall a GPU
+                totals_2T += torch.stack([loss_T, squared_T])
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+            self.optimizer.step()
+            if self.cycle is not None:
+                self.cycle.step()
+            genes += batch.global_size
+        return _EpochMeans(*(self.context.sum(totals_2T) / genes).cpu().numpy())
+
+    def _passes(self, batch: Batch) -> list[Batch]:
+        """Cut a batch into what fits into memory; without batch norms to be trained the gradient is the same."""
+        if not isinstance(self.model, PretrainedModel):
+            return [batch]
+        size = genes_per_pass(batch.tokens.shape[1], len(batch.tokens))
+        cut = zip(batch.tokens.split(size), batch.targets.split(size), strict=True)
+        return [Batch(tokens, targets, batch.global_size) for tokens, targets in cut]
+
+    def _summing(self, last: bool) -> AbstractContextManager[None]:
+        """Let DDP average the gradients once a batch, after its last pass."""
+        if last or not isinstance(self.wrapped, DistributedDataParallel):
+            return nullcontext()
+        return self.wrapped.no_sync()
+
+
+def _update_state(state: TrainingState, record: dict[str, float], optimisation: _Optimisation) -> None:
+    """Bring `state` up to the epoch just finished."""
+    better = all(record["val_loss"] < earlier["val_loss"] for earlier in state.history)
+    state.epoch = int(record["epoch"])
+    state.history.append(record)
+    state.model = _trainable_state_dict(optimisation.model)
+    state.optimizer = optimisation.optimizer.state_dict()
+    state.scheduler = optimisation.scheduler.state_dict()
+    if better:
+        state.best_epoch = state.epoch
+        state.best_model = copy.deepcopy(state.model)
+
+
+def _trainable_state_dict(model: nn.Module) -> dict[str, Any]:
+    """Return the weights; of a partly frozen network only the trainable ones: the others need no saving."""
+    state = model.state_dict()
+    learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    frozen = any(not parameter.requires_grad for parameter in model.parameters())
+    return {name: value for name, value in state.items() if name in learned} if frozen else state
+
+
+def _load_trainable(model: nn.Module, state: dict[str, Any]) -> None:
+    frozen = any(not parameter.requires_grad for parameter in model.parameters())
+    model.load_state_dict(state, strict=not frozen)
