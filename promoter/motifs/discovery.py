@@ -22,6 +22,7 @@ from promoter import storage
 from promoter.errors import InputError
 from promoter.ism import hypothetical_contributions, iterate_scores
 from promoter.ism.store import load_contents
+from promoter.ism.targets import choose_target
 from promoter.sequence import BASES, N_TOKEN, encode, one_hot
 from promoter.storage import AnyPath
 
@@ -120,11 +121,7 @@ def read_contributions(
         InputError: a target, gene or window that is not there; unfinished scores.
     """
     contents = load_contents(scores, genes)
-    if target is None and len(contents.targets) == 1:
-        target = contents.targets[0]
-    if target not in contents.targets:
-        given = "is missing" if target is None else f"{target}: is not in the scores"
-        raise InputError(f"--target {given}; there are {', '.join(contents.targets)}")
+    target = choose_target(contents.targets, target)
     window = contents.length if window is None else window
     if not _CORE <= window <= contents.length:
         raise InputError(
