@@ -22,7 +22,7 @@ from promoter.storage import AnyPath
 
 @dataclass(frozen=True)
 class Exported:
-    """Report what `export_scores` wrote.
+    """Summary of what `export_scores` wrote.
 
     Attributes:
         genes: number of genes.

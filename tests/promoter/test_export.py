@@ -421,7 +421,7 @@ def test_modisco_is_told_to_take_the_whole_window(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_modisco_finds_every_planted_motif_by_the_command_that_is_printed(tmp_path: Path) -> None:
+def test_modisco_finds_every_implanted_motif_by_the_command_that_is_printed(tmp_path: Path) -> None:
     """They stand near the windows' ends, which hold N at the start; the folder's name needs quotes."""
     rng = np.random.default_rng(0)
     motif, n, length = "TGACGTCATT", 120, 101
