@@ -1,4 +1,4 @@
-"""Whether the motifs planted in the simulated genome of `jobs.demo` are found in its scores.
+"""Whether the motifs implanted in the simulated genome of `jobs.demo` are found in its scores.
 
 python benchmarks/motifs.py DEMO_FOLDER
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from promoter.motifs.discovery import discover_motifs, read_contributions
-from promoter.simulation.recovery import compare_with_planted
+from promoter.simulation.recovery import compare_with_implanted
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     found = discover_motifs(contributions)
     took = time.perf_counter() - began
     truth = pd.read_csv(arguments.demo / "genome" / "motifs.tsv", sep="\t")
-    compared = compare_with_planted(found, truth, set(contributions.genes["gene_id"]))
+    compared = compare_with_implanted(found, truth, set(contributions.genes["gene_id"]))
     for one in found.motifs:
         print(f"{one.name:<11} {one.consensus:<24} {one.seqlets:>4} seqlets {one.contribution:+.3f}")
     print(compared.table.to_string(index=False, float_format="{:.2f}".format))

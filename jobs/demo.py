@@ -20,7 +20,8 @@ from promoter import storage
 from promoter.errors import InputError
 from promoter.ism import load_scores
 from promoter.models.cnn import CNNConfig
-from promoter.simulation.genome import GRAMMAR, INTERACTION, motif_recovery, simulate
+from promoter.simulation.genome import GRAMMAR, INTERACTION, simulate
+from promoter.simulation.recovery import motif_recovery
 from promoter.splits.split import SplitConfig
 from promoter.training import TrainingConfig, require_enough_genes
 
@@ -34,7 +35,7 @@ _FOLDERS = ("genome", "data", "run", "ism")
 def demo(
     out: str = "demo", workers: int = 2, epochs: int = 25, genes_per_chromosome: int = 750, seed: int = 0
 ) -> None:
-    """Simulate a genome, train on it, explain the model, and compare with what was planted.
+    """Simulate a genome, train on it, explain the model, and compare with what was implanted.
 
     Args:
         out: folder for everything.
@@ -105,8 +106,8 @@ def demo(
     )
     recovery = motif_recovery(truth.motifs, load_scores(where / "ism"))
     table = Table(box=None, pad_edge=False)
-    for name in ("planted motif", "instances", "AUROC of |contribution|, inside against outside"):
-        table.add_column(name, justify="left" if name == "planted motif" else "right")
+    for name in ("implanted motif", "instances", "AUROC of |contribution|, inside against outside"):
+        table.add_column(name, justify="left" if name == "implanted motif" else "right")
     for row in recovery.itertuples():
         table.add_row(str(row.motif), f"{row.instances:,}", f"{row.auroc:.3f}")
     console.print(table)

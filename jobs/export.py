@@ -5,7 +5,7 @@ from __future__ import annotations
 from jobs.cli.config_file import require_same, resolved, write_config
 from jobs.cli.run import console, run
 from promoter import storage
-from promoter.export import export_scores, modisco_command, require_formats
+from promoter.export import FORMATS, export_scores, modisco_command, require_formats
 from promoter.ism.store import find_manifest
 
 _DEFAULT = ["modisco", "bigwig", "bed"]
@@ -41,11 +41,11 @@ def export(
     named = [*([manifest] if manifest else []), *([storage.require_file(genome, "genome")] if genome else [])]
     inputs = {str(path): storage.sha256(path) for path in named}
     require_same(where, settings, inputs, ignored={"out"}, outputs=[])
-    written = export_scores(scores, where, formats, genome, genes, target)
+    written = export_scores(scores, where, formats, genome=genome, genes=genes, target=target)
     write_config(where / "config.yaml", settings, inputs)
     for chrom, other in list(written.renamed.items())[:3]:
         console.print(f"note: {chrom} of the scores is {other} in the genome, and in the files")
-    if not written.tss_known and {"bigwig", "bedgraph"} & set(formats):
+    if not written.tss_known and any(FORMATS[name].uses_tss for name in formats):
         console.print(f"note: {folder} does not say where the TSS is; taken to be the base behind each window")
     if written.past_ends:
         console.print(f"note: the h5 leaves out {written.past_ends:,} genes whose windows pass a chromosome's end")

@@ -26,24 +26,20 @@ from jobs.ray_runtime import cluster
 from jobs.ray_runtime.estimate import announce_time
 from promoter import storage
 from promoter.checkpoint import PackedModel, pack_models, unpack_ensemble
-from promoter.dataset.genome import Genome, match_chromosomes
+from promoter.dataset.genome import Genome
 from promoter.dataset.promoters import Promoters, locate, read_promoters, select
 from promoter.evaluation.predictions import require_fitting
 from promoter.ism.store import MANIFEST, earlier_run, missing_parts, part_is_whole, part_path, together
 from promoter.models.pretrained import PretrainedModel
-from promoter.variants import (
-    REASONS,
-    Change,
-    Found,
-    Place,
-    Record,
-    Task,
+from promoter.variants.effects import effects_to_table, predict_alleles
+from promoter.variants.vcf import REASONS, VcfRecord, read_records
+from promoter.variants.windows import (
+    GeneVariants,
+    TssWindow,
+    WindowVariants,
     find_alleles,
-    places_of,
-    predict_alleles,
-    read_records,
-    table_of,
-    task_of,
+    group_by_gene,
+    tss_windows,
 )
 
 _FORMAT = 1
@@ -98,7 +94,7 @@ def variants(
     promoters = read_promoters(data)
     require_fitting(promoters, info)
     rows = select(promoters, genes)
-    places = places_of(promoters)
+    gene_windows = tss_windows(promoters)
     opened = Genome(genome)
     source = storage.require_file(variants, "VCF")
     where = storage.require_writable(out)
@@ -106,7 +102,7 @@ def variants(
     earlier = earlier_run(where, _PARTS, identity)
     with storage.removed_on_error(where, unless=MANIFEST):  # a run that is refused leaves nothing
         with _listing(where / "skipped.tsv") as skip:
-            found = find_alleles(read_records(source), opened, promoters, rows.tolist(), skip)
+            found = find_alleles(read_records(source), opened, promoters, rows=rows.tolist(), skip=skip)
         parts = _cut(found, identity["genes_per_part"])
         metadata = [_metadata(identity, part, info.targets) for part in parts]
         missing = _missing_parts(where, promoters, parts, metadata)
@@ -142,7 +138,7 @@ def variants(
         if len(missing) < len(parts):
             console.print(f"going on: {len(parts) - len(missing):,} of {len(parts):,} parts are there already")
         _predict_parts(
-            where, members, opened, promoters, places, parts, missing, metadata, both_strands, limits, place
+            where, members, opened, promoters, gene_windows, parts, missing, metadata, both_strands, limits, place
         )
     if lost := _missing_parts(where, promoters, parts, metadata):
         raise RuntimeError(
@@ -150,7 +146,9 @@ def variants(
             "run the same command again"
         )
     files = [part_path(where / _PARTS, index) for index in range(len(parts))]
-    strongest = _combine(where, files, _empty_table(promoters, info.targets, places, len(members)), info.targets)
+    strongest = _combine(
+        where, files, _empty_table(promoters, info.targets, gene_windows, len(members)), info.targets
+    )
     storage.write_json(where / "summary.json", found.counts)
     storage.write_json(where / MANIFEST, {**identity, "complete": True, "parts": len(parts)})
     _show(found.counts, strongest, info.targets)
@@ -182,7 +180,7 @@ def _identity(
 
 
 @contextmanager
-def _listing(path: UPath) -> Iterator[Callable[[Record, str, str], None]]:
+def _listing(path: UPath) -> Iterator[Callable[[VcfRecord, str, str], None]]:
     """Open the list of what is left out."""
     with storage.whole_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, delimiter="\t", lineterminator="\n")
@@ -190,7 +188,7 @@ def _listing(path: UPath) -> Iterator[Callable[[Record, str, str], None]]:
         yield lambda record, alt, reason: rows.writerow([*record[:3], alt, REASONS[reason]])
 
 
-def _cut(found: Found, genes_per_part: int) -> list[pd.DataFrame]:
+def _cut(found: WindowVariants, genes_per_part: int) -> list[pd.DataFrame]:
     """Cut the alleles into parts, each of some genes."""
     if found.alleles.empty:
         return []
@@ -217,7 +215,7 @@ def _predict_parts(
     members: list[PackedModel],
     genome: Genome,
     promoters: Promoters,
-    places: list[Place],
+    gene_windows: list[TssWindow],
     parts: list[pd.DataFrame],
     missing: list[int],
     metadata: list[dict[str, Any]],
@@ -228,25 +226,15 @@ def _predict_parts(
     task = limits.apply(_predict_part)
     references = [ray.put(packed) for packed in members]
     genes = promoters.genes[["gene_id", "chrom"]]
-    chrom_of = match_chromosomes(genes["chrom"].unique(), genome.lengths)
 
     def submit(index: int, attempt: cluster.Attempt) -> ray.ObjectRef:
         part = parts[index]
-        of_genes = [
-            task_of(
-                genome,
-                chrom_of[genes["chrom"].iloc[row]],
-                promoters.tokens[row],
-                places[row],
-                [Change(*one) for one in zip(some["start"], some["end"], some["new"], strict=True)],
-            )
-            for row, some in ((int(some["gene"].iloc[0]), some) for _, some in part.groupby("gene"))
-        ]
+        gene_variants = group_by_gene(part, genome, promoters, gene_windows)
         rows = part["gene"].unique()
         known = part.assign(gene=part["gene"].map({row: number for number, row in enumerate(rows)}))
         path = str(part_path(where / _PARTS, index))
         return task.remote(
-            genes.iloc[rows], known, of_genes, path, metadata[index], both_strands, attempt.tight, *references
+            genes.iloc[rows], known, gene_variants, path, metadata[index], both_strands, attempt.tight, *references
         )
 
     def give_up(index: int, error: RayError) -> None:
@@ -265,7 +253,7 @@ def _predict_parts(
 def _predict_part(
     genes: pd.DataFrame,
     alleles: pd.DataFrame,
-    tasks: list[Task],
+    gene_variants: list[GeneVariants],
     path: str,
     metadata: dict[str, Any],
     both_strands: bool,
@@ -279,7 +267,11 @@ def _predict_part(
     batch_size = max(1, _MUTANTS_WHEN_TIGHT >> 2 * (tight - 1)) if tight else None
     predicted = [
         predict_alleles(
-            cluster.loaded_model(packed), tasks, both_strands, batch_size, metadata["precision"] or "fp32"
+            cluster.loaded_model(packed),
+            gene_variants,
+            both_strands=both_strands,
+            batch_size=batch_size,
+            precision=metadata["precision"] or "fp32",
         )
         for packed in members
     ]
@@ -289,18 +281,34 @@ def _predict_part(
         raise FloatingPointError(
             f"{genes['gene_id'].iloc[alleles['gene'].iloc[bad]]}: the model's output is not a finite number"
         )
-    places = [task.place for task in tasks]
+    gene_windows = [gene.window for gene in gene_variants]
     storage.write_table(
-        path, table_of(genes, alleles, metadata["targets"], reference, difference, places), metadata
+        path,
+        effects_to_table(
+            genes,
+            alleles,
+            targets=metadata["targets"],
+            reference=reference,
+            difference=difference,
+            windows=gene_windows,
+        ),
+        metadata,
     )
 
 
-def _empty_table(promoters: Promoters, targets: list[str], places: list[Place], members: int) -> Any:
+def _empty_table(promoters: Promoters, targets: list[str], gene_windows: list[TssWindow], members: int) -> Any:
     """Return a table without rows: what a VCF gives of which nothing falls in a window."""
     whole, text = np.zeros(0, np.int64), np.zeros(0, object)
     alleles = pd.DataFrame({"gene": whole, "pos": whole, "ref": text, "alt": text, "start": whole, "end": whole})
     none = np.zeros((members, 0, len(targets)), np.float32)
-    return table_of(promoters.genes, alleles.assign(new=text), targets, none, none, places)
+    return effects_to_table(
+        promoters.genes,
+        alleles.assign(new=text),
+        targets=targets,
+        reference=none,
+        difference=none,
+        windows=gene_windows,
+    )
 
 
 def _combine(where: UPath, files: list[UPath], empty: Any, targets: list[str]) -> list[Mapping[Any, Any]]:

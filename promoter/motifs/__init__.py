@@ -1,4 +1,4 @@
-"""Motifs of contributions, known motifs, and what scores say of known words and sites."""
+"""Discover motifs in contributions, name them by known motifs, and measure known words and sites."""
 
 from __future__ import annotations
 

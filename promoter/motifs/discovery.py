@@ -1,7 +1,7 @@
-"""Motifs in contributions: seqlets, clustered by TF-MoDISco (tf-modisco-lite), and where they stand on the genome.
+"""Discover motifs in contributions by TF-MoDISco (tf-modisco-lite), and locate their instances on the genome.
 
-A seqlet is a stretch whose contributions stand out from those of the whole; seqlets that are alike make a motif.
-Motifs that raise the prediction and those that lower it are looked for apart.
+A seqlet is a region whose contributions stand out from the rest of the sequences; similar seqlets make a motif.
+Motifs that raise the prediction and motifs that lower it are discovered separately.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from promoter import storage
 from promoter.errors import InputError
 from promoter.ism import hypothetical_contributions, iterate_scores
 from promoter.ism.store import load_contents
+from promoter.ism.targets import choose_target
 from promoter.sequence import BASES, N_TOKEN, encode, one_hot
 from promoter.storage import AnyPath
 
 _CORE, _FLANK = 21, 10  # bases that make a seqlet stand out, and those kept on either side: modisco's defaults
 _PAD = 2 * _FLANK  # modisco takes no seqlet nearer an end, where the TSS is and its motifs are
-_LEAST_SEQLETS = 50  # of a sign, to be clustered; modisco's 100 is for genomes of tens of thousands of genes
-_LEAST_OF_MOTIF = 20  # seqlets, modisco's default
+_MIN_SEQLETS = 50  # of one sign, to be clustered; modisco's 100 is for genomes of tens of thousands of genes
+_MIN_SEQLETS_OF_MOTIF = 20  # modisco's default
 _LEIDEN_RUNS = 10  # of which the best is kept; modisco's 50 take most of the time, on a laptop minutes
 _EDGE = 0.3  # of the largest |contribution|: the motif ends where less is left, as in modisco's report
 _GROUPS = ("pos_patterns", "neg_patterns")
@@ -40,11 +41,11 @@ class Contributions:
     """Contributions of some genes to one target, 5'→3' along each gene.
 
     Attributes:
-        genes: a row a gene: `gene_id`, `chrom`, `start`, `end`, `strand`, `sequence`; of the last bases only,
-            where only those were read.
-        target: name.
-        hypothetical_NAL: float32, (genes, 4, length), target units; zeros at N.
-        one_hot_NAL: float32, likewise.
+        genes: a row per gene: `gene_id`, `chrom`, `start`, `end`, `strand`, `sequence`; where only the last bases
+            of the windows were read, coordinates and sequence are those of these bases.
+        target: name of the target.
+        hypothetical_NAL: hypothetical contributions, float32, (genes, 4, length), target units; zeros at N.
+        one_hot_NAL: one-hot sequences, float32, same shape; zeros at N.
     """
 
     genes: pd.DataFrame
@@ -55,16 +56,16 @@ class Contributions:
 
 @dataclass(frozen=True)
 class FoundMotif:
-    """A motif that contributions show.
+    """A motif discovered in contributions.
 
     Attributes:
         name: `pattern_0` and so on: modisco's positive ones first, then its negative ones, each by number
             of seqlets.
-        group: its name in modisco's file.
-        sign: 1 when its bases raise the prediction, -1 when they lower it.
-        frequencies_AL: of the bases, (4, width), columns sum to 1.
+        group: name of the motif in modisco's file.
+        sign: 1 if its bases raise the prediction, -1 if they lower it.
+        frequencies_AL: frequencies of the bases, (4, width), columns sum to 1.
         contributions_AL: mean actual contributions, (4, width), target units.
-        seqlets: how many it is made of.
+        seqlets: number of seqlets that the motif is made of.
         contribution: mean over the seqlets of the sum over the motif's bases, target units.
     """
 
@@ -89,14 +90,15 @@ class FoundMotif:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What `discover_motifs` found.
+    """The motifs that `discover_motifs` found, and their instances.
 
     Attributes:
-        motifs: by sign, then by number of seqlets.
-        instances: a row a seqlet: `motif`, `gene_id`, `offset` of its first base (5'→3' along the gene), `width`,
-            `orientation` against the gene, `contribution`: sum of the actual ones of its bases, target units.
-        patterns: modisco's own, those that raise the prediction and those that lower it.
-        length: of the sequences, in bases.
+        motifs: motifs, ordered by sign, then by number of seqlets.
+        instances: a row per seqlet: `motif`, `gene_id`, `offset` of its first base (5'→3' along the gene),
+            `width`, `orientation` relative to the gene, `contribution`: sum of the actual contributions of its
+            bases, target units.
+        patterns: modisco's own objects: patterns that raise the prediction, and patterns that lower it.
+        length: length of the sequences in bases.
     """
 
     motifs: list[FoundMotif]
@@ -112,19 +114,16 @@ def read_contributions(
 
     Args:
         scores: folder that `jobs.ism` wrote.
-        target: name; may be left out when there is one.
-        window: how many of the last bases to keep; all by default.
-        genes: ids; all by default.
+        target: name of the target; may be left out when there is only one.
+        window: number of bases to keep, counted from the end of each sequence; all by default.
+        genes: ids of the genes to read; all by default.
 
     Raises:
-        InputError: a target, gene or window that is not there; unfinished scores.
+        InputError: a target or gene does not exist; the window is too short or longer than the sequences; the
+            scores are unfinished.
     """
     contents = load_contents(scores, genes)
-    if target is None and len(contents.targets) == 1:
-        target = contents.targets[0]
-    if target not in contents.targets:
-        given = "is missing" if target is None else f"{target}: is not in the scores"
-        raise InputError(f"--target {given}; there are {', '.join(contents.targets)}")
+    target = choose_target(contents.targets, target)
     window = contents.length if window is None else window
     if not _CORE <= window <= contents.length:
         raise InputError(
@@ -132,13 +131,13 @@ def read_contributions(
             "the bases that were scored"
         )
     tables, hypothetical, ones = [], [], []
-    for some in iterate_scores(scores, genes, [target]):
-        tokens_NL = encode(some.genes["sequence"].str[-window:].tolist())
+    for batch in iterate_scores(scores, genes, [target]):
+        tokens_NL = encode(batch.genes["sequence"].str[-window:].tolist())
         known_N1L = (tokens_NL != N_TOKEN)[:, None]
-        values_NAL = hypothetical_contributions(some.scores[:, 0, :, -window:])
+        values_NAL = hypothetical_contributions(batch.scores[:, 0, :, -window:])
         hypothetical.append(np.where(known_N1L, values_NAL, np.float32(0)))
         ones.append(one_hot(tokens_NL).numpy())
-        tables.append(some.genes)
+        tables.append(batch.genes)
     table = pd.concat(tables, ignore_index=True)
     table["sequence"] = table["sequence"].str[-window:]
     minus = table["strand"] == "-"
@@ -148,16 +147,16 @@ def read_contributions(
 
 
 def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed: int = 0) -> Discovery:
-    """Cluster the stretches that matter into motifs.
+    """Cluster the regions with high contributions into motifs.
 
     Args:
-        contributions: of some genes.
-        max_seqlets: most of each sign; more cost time with their square. Where there are more, those of genes
-            drawn at random.
-        seed: of the order in which genes are taken.
+        contributions: contributions of some genes.
+        max_seqlets: maximum number of seqlets to cluster of each sign (default 2000); time grows with its square.
+            If there are more, seqlets of randomly drawn genes are taken.
+        seed: random seed for the order in which genes are taken (default 0).
 
     Returns:
-        The motifs, none when too few stretches stand out.
+        The motifs; none if too few regions stand out.
     """
     order = np.random.default_rng(seed).permutation(len(contributions.genes))
     pad = ((0, 0), (_PAD, _PAD), (0, 0))
@@ -170,24 +169,24 @@ def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed:
     patterns: tuple[list[Any], list[Any]] = ([], [])
     if _both_signs((ones_NLA * hypothetical_NLA).sum(axis=2)):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # of the packages that modisco calls; none that a reader could mend
-            found = modiscolite.tfmodisco.TFMoDISco(
+            warnings.simplefilter("ignore")  # of the packages that modisco calls; none that a user could fix
+            of_signs = modiscolite.tfmodisco.TFMoDISco(
                 ones_NLA,
                 hypothetical_NLA,
                 sliding_window_size=_CORE,
                 flank_size=_FLANK,
-                min_metacluster_size=_LEAST_SEQLETS,
+                min_metacluster_size=_MIN_SEQLETS,
                 max_seqlets_per_metacluster=max_seqlets,
-                final_min_cluster_size=_LEAST_OF_MOTIF,
+                final_min_cluster_size=_MIN_SEQLETS_OF_MOTIF,
                 n_leiden_runs=_LEIDEN_RUNS,
             )
-        patterns = (list(found[0] or []), list(found[1] or []))
+        patterns = (list(of_signs[0] or []), list(of_signs[1] or []))
     for seqlet in _all_seqlets([*patterns[0], *patterns[1]]):
         seqlet.example_idx = int(order[seqlet.example_idx])
         seqlet.start, seqlet.end = seqlet.start - _PAD, seqlet.end - _PAD
     motifs, rows = [], []
-    for group, some in zip(_GROUPS, patterns, strict=True):
-        for number, pattern in enumerate(some):
+    for group, of_sign in zip(_GROUPS, patterns, strict=True):
+        for number, pattern in enumerate(of_sign):
             name = f"pattern_{len(motifs)}"
             first, last = _core(pattern.contrib_scores)
             contribution = float(pattern.contrib_scores[first:last].sum())
@@ -207,11 +206,11 @@ def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed:
 
 
 def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
-    """Return instances as BED columns.
+    """Return motif instances as BED columns.
 
     Args:
-        instances: as in `Discovery`.
-        genes: as in `Contributions`. Without coordinates, the sequence takes the place of the chromosome.
+        instances: instances, as in `Discovery.instances`.
+        genes: genes, as in `Contributions.genes`. Without coordinates, a sequence counts as its own chromosome.
 
     Returns:
         In the order of the genome: `chrom`, `start`, `end` (0-based, half-open), `name` (motif|gene), `score`
@@ -245,7 +244,7 @@ def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFram
 
 
 def write_h5(path: AnyPath, discovery: Discovery) -> None:
-    """Write the motifs as `modisco report` reads them, whole or not at all.
+    """Write the motifs atomically in the format that `modisco report` reads.
 
     Rows of the seqlets are those of the genes; a seqlet near an end may begin before it, at a negative position.
     """
@@ -258,25 +257,26 @@ def _counts(frequencies_AL: np.ndarray) -> biopython.Motif:
 
 
 def _as_frequencies(sums_AL: np.ndarray) -> np.ndarray:
-    """Make columns sum to 1; where some seqlets pass the sequence's end, theirs sum to less."""
+    """Scale columns to sum to 1; where some seqlets pass the sequence's end, they sum to less."""
     total_L = sums_AL.sum(axis=0)
     return np.where(total_L > 0, sums_AL / np.maximum(total_L, 1e-12), 1 / len(BASES))
 
 
 def _both_signs(actual_NL: np.ndarray) -> bool:
-    """Tell whether windows of both signs are there: modisco compares each sign with chance."""
+    """Tell whether there are windows of both signs: modisco compares each sign with chance."""
     sums_NW = np.lib.stride_tricks.sliding_window_view(actual_NL, _CORE, axis=1).sum(axis=-1)
     return bool((sums_NW > 0).any() and (sums_NW < 0).any())
 
 
 def _all_seqlets(patterns: list[Any]) -> list[Any]:
     """Return the seqlets of patterns and their subpatterns, each once, since these share them."""
-    subpatterns = [sub for one in patterns for sub in (one.subcluster_to_subpattern or {}).values()]
-    every = [seqlet for one in [*patterns, *subpatterns] for seqlet in one.seqlets]
-    return list({id(seqlet): seqlet for seqlet in every}.values())
+    subpatterns = [sub for pattern in patterns for sub in (pattern.subcluster_to_subpattern or {}).values()]
+    seqlets = [seqlet for pattern in [*patterns, *subpatterns] for seqlet in pattern.seqlets]
+    return list({id(seqlet): seqlet for seqlet in seqlets}.values())
 
 
 def _core(contributions_LA: np.ndarray) -> tuple[int, int]:
+    """Return start and end of the positions that make a pattern's motif, without its weak edges."""
     strength_L = np.abs(contributions_LA).sum(axis=1)
     inside = np.flatnonzero(strength_L >= _EDGE * strength_L.max())
     return int(inside[0]), int(inside[-1]) + 1
@@ -285,7 +285,7 @@ def _core(contributions_LA: np.ndarray) -> tuple[int, int]:
 def _instances(
     name: str, pattern: Any, first: int, last: int, contributions: Contributions
 ) -> Iterator[tuple[str, str, int, int, str, float]]:
-    """Yield the seqlets as rows, without bases that are not known, as those past a chromosome's end."""
+    """Yield a pattern's seqlets as rows, without unknown bases such as those past a chromosome's end."""
     for seqlet in pattern.seqlets:
         if seqlet.is_revcomp:
             start, end = seqlet.end - last, seqlet.end - first

@@ -1,4 +1,4 @@
-"""What a model's scores say of known words and known sites, against the rest of the same promoters."""
+"""Compare the contributions of known words and known sites with those of the same positions of other genes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _RESAMPLES = 1000
 
 
 def word_contributions(scores: Scores, words: list[str], target: int = 0, seed: int = 0) -> pd.DataFrame:
-    """Return what the bases of each word contribute where it occurs, on either strand, beyond what others do.
+    """Measure the contribution of each word, on either strand, beyond that of the same positions of all genes.
 
-    A base's contribution is `promoter.ism.actual_contributions` of it. Occurrences are compared with all genes at
-    the same distance from the window's end, since contributions grow towards the gene.
+    A base's contribution is computed by `promoter.ism.actual_contributions`. Occurrences are compared with all
+    genes at the same distance from the window's end, since contributions grow towards the gene.
 
     Args:
-        scores: of some genes.
-        words: DNA, each of any length.
-        target: index.
-        seed: of the bootstrap.
+        scores: ISM scores of some genes.
+        words: DNA words of any length.
+        target: index of the target (default 0).
+        seed: random seed of the bootstrap (default 0).
 
     Returns:
-        A row a word: `word` (with its reverse complement), `occurrences`, `genes`, `contribution`: the mean of the
+        A row per word: `word` (with its reverse complement), `occurrences`, `genes`, `contribution`: mean of the
         word's bases minus that of the same positions of all genes, target units; `low` and `high`: its 95%
         bootstrap interval over genes.
     """
     tokens = encode(scores.genes["sequence"].tolist())
-    here_NL = actual_contributions(scores.scores[:, target : target + 1], tokens)[:, 0].sum(axis=1)
-    beyond_NL = here_NL - here_NL.mean(axis=0)
+    actual_NL = actual_contributions(scores.scores[:, target : target + 1], tokens)[:, 0].sum(axis=1)
+    excess_NL = actual_NL - actual_NL.mean(axis=0)
     rows = []
     for word in words:
         strands = {word, str(reverse_complement(word))}
@@ -41,12 +41,12 @@ def word_contributions(scores: Scores, words: list[str], target: int = 0, seed: 
         sums, counts = np.zeros(len(tokens)), np.zeros(len(tokens), int)
         for row, sequence in enumerate(scores.genes["sequence"]):
             for match in pattern.finditer(sequence):
-                sums[row] += beyond_NL[row, match.start() : match.start() + len(word)].mean()
+                sums[row] += excess_NL[row, match.start() : match.start() + len(word)].mean()
                 counts[row] += 1
         low, high = _interval(sums, counts, seed)
         rows.append(
             {
-                "word": "/".join(sorted(strands, key=lambda one: one != word)),
+                "word": "/".join(sorted(strands, key=lambda strand: strand != word)),
                 "occurrences": int(counts.sum()),
                 "genes": int((counts > 0).sum()),
                 "contribution": sums.sum() / max(counts.sum(), 1),
@@ -61,10 +61,10 @@ def site_contributions(scores: Scores, sites: pd.DataFrame, target: int = 0, see
     """Compare |contribution| within known sites with the same positions of other genes' promoters.
 
     Args:
-        scores: of some genes.
-        sites: `gene_id`, `start`, `end` on the gene's chromosome, 0-based, half-open.
-        target: index.
-        seed: of the other genes drawn, 20 for each site.
+        scores: ISM scores of some genes.
+        sites: table of `gene_id`, `start`, `end` on the gene's chromosome, 0-based, half-open.
+        target: index of the target (default 0).
+        seed: random seed for drawing the other genes, 20 for each site, and for the bootstrap (default 0).
 
     Returns:
         `sites` within the windows; `ratio` of the mean |contribution| in them to that in the others; `auroc`, the
@@ -91,19 +91,19 @@ def site_contributions(scores: Scores, sites: pd.DataFrame, target: int = 0, see
         outside.append(size_NL[rng.choice(others, 20), first:last].mean(axis=1))
     if not inside:
         return {"sites": 0} | dict.fromkeys(("ratio", "auroc", "low", "high"), float("nan"))
-    own, theirs = np.array(inside), np.array(outside)
-    larger = (own[:, None] > theirs).mean(axis=1) + (own[:, None] == theirs).mean(axis=1) / 2
+    own, others_mean = np.array(inside), np.array(outside)
+    larger = (own[:, None] > others_mean).mean(axis=1) + (own[:, None] == others_mean).mean(axis=1) / 2
     low, high = _interval(larger, np.ones(len(own)), seed)
-    ratio = float(own.mean() / theirs.mean())
+    ratio = float(own.mean() / others_mean.mean())
     return {"sites": len(own), "ratio": ratio, "auroc": float(larger.mean()), "low": low, "high": high}
 
 
 def _interval(sums: np.ndarray, counts: np.ndarray, seed: int) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of sum(sums) / sum(counts) over those that are counted."""
-    have = np.flatnonzero(counts)
-    if not len(have):
+    """Return the 95% bootstrap interval of sum(sums) / sum(counts) over the entries with a count."""
+    counted = np.flatnonzero(counts)
+    if not len(counted):
         return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(0, len(have), (_RESAMPLES, len(have)))
-    means = sums[have][drawn].sum(axis=1) / counts[have][drawn].sum(axis=1)
+    drawn = np.random.default_rng(seed).integers(0, len(counted), (_RESAMPLES, len(counted)))
+    means = sums[counted][drawn].sum(axis=1) / counts[counted][drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

@@ -1,6 +1,6 @@
-"""A small genome whose expression follows a known grammar, to see that training and explanation work.
+"""Simulate a small genome whose expression follows a known grammar, to test training and explanation.
 
-Each promoter is random sequence with some planted motifs. Log expression is the sum of the effects
+Each promoter is random sequence with some implanted motifs. Log expression is the sum of the effects
 of its motif instances, which depend on orientation and on the distance to the TSS, plus one
 interaction, plus normal noise. Since the noise is known, so is the best r that any model can reach.
 """
@@ -12,29 +12,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from upath import UPath
 
 from promoter import storage
 from promoter.dataset.genome import window
-from promoter.ism import Scores, actual_contributions
-from promoter.sequence import N_TOKEN, decode, encode, reverse_complement
+from promoter.sequence import decode, encode, reverse_complement
 from promoter.storage import AnyPath
 
 
 @dataclass(frozen=True)
 class Motif:
-    """A planted motif.
+    """A motif that is implanted in promoters.
 
     Attributes:
-        name: of the element.
-        consensus: as written on the gene's strand.
-        effect: on log expression of one instance at its best place, in units of `expression`.
+        name: name of the motif.
+        consensus: its bases, on the gene's strand.
+        effect: effect on log expression of one instance at its preferred distance, in units of `expression`.
         rate: probability that a promoter gets an instance.
         centre: preferred distance of its first base upstream of the TSS, in bases.
-        spread: instances are planted around `centre` with this SD; the effect falls off with twice this SD.
-            None: anywhere, with the same effect everywhere.
-        both_strands: planted in either orientation with the same effect; otherwise only as written.
+        spread: SD, in bases, of the distances around `centre`; the effect falls off with twice this SD. None:
+            instances lie anywhere, with the same effect everywhere.
+        both_strands: whether instances are implanted in either orientation with the same effect (default), or
+            only as written.
     """
 
     name: str
@@ -55,20 +54,23 @@ GRAMMAR = (
 )
 INTERACTION = ("GC box", "CCAAT box", 0.8)
 _BASE_LEVEL = 3.0
-_CHANCES = 20  # tries to place an instance clear of the others before it is left out
+_MAX_TRIES = 20  # to implant an instance clear of the others before it is left out
+_INSTANCE_COLUMNS = ["gene_id", "motif", "offset", "width", "orientation", "effect"]
+_BODY = 60  # bases of each gene
+_MARGIN = 40  # bases between the first promoter or the last gene and the chromosome's end, fewer than a window
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """The files of a simulated genome and the truth behind it.
+    """The files of a simulated genome, and the truth behind them.
 
     Attributes:
-        genome: FASTA.
-        genes: BED6.
-        expression: TSV with one target, `expression` (log2 scale).
-        motifs: planted instances: `gene_id`, `motif`, `offset` of its first base in the promoter (5'→3'),
+        genome: path of the FASTA.
+        genes: path of the genes, BED6.
+        expression: path of the TSV with one target, `expression` (log2 scale).
+        motifs: implanted instances: `gene_id`, `motif`, `offset` of its first base in the promoter (5'→3'),
             `width`, `orientation`, `effect`.
-        ceiling: the largest r that a model can expect: SD of the signal over SD of signal and noise.
+        ceiling: upper bound of r given the simulated noise: SD of the signal over SD of signal and noise.
     """
 
     genome: UPath
@@ -86,78 +88,44 @@ def simulate(
     noise: float = 0.4,
     seed: int = 0,
 ) -> Simulation:
-    """Make a genome, its genes and their expression, and write them.
+    """Simulate a genome, its genes and their expression, and write them.
 
     Genes alternate between both strands at random; the first and the last gene of a chromosome lie so
     near its ends that their windows pass them.
 
     Args:
-        folder: for `genome.fa`, `genes.bed`, `expression.tsv` and `motifs.tsv`.
-        chromosomes: number of chromosomes, `chr1` and so on.
-        genes_per_chromosome: on each.
-        upstream: bases of promoter in which motifs are planted.
-        noise: SD of the noise as a share of the SD of the signal.
-        seed: equal seeds give equal files.
+        folder: output folder for `genome.fa`, `genes.bed`, `expression.tsv` and `motifs.tsv`.
+        chromosomes: number of chromosomes, named `chr1` and so on (default 8).
+        genes_per_chromosome: number of genes on each chromosome (default 300).
+        upstream: length in bases of the promoters that motifs are implanted in (default 300).
+        noise: SD of the noise as a share of the SD of the signal (default 0.4).
+        seed: random seed; equal seeds give equal files (default 0).
     """
     rng = np.random.default_rng(seed)
-    where = storage.resolve(folder)
+    out_dir = storage.resolve(folder)
     sequences: dict[str, np.ndarray] = {}
     genes, instances, signals = [], [], []
     for number in range(1, chromosomes + 1):
         chrom = f"chr{number}"
-        tokens, placed = _chromosome(rng, chrom, genes_per_chromosome, upstream)
+        tokens, on_chrom = _chromosome(rng, chrom, genes_per_chromosome, upstream)
         sequences[chrom] = tokens
-        for gene in placed:
-            planted = list(_plant(rng, tokens, gene, upstream))
-            signals.append(_signal(planted))
-            instances += planted
-        genes += placed
+        for gene in on_chrom:
+            implanted = list(_implant(rng, tokens, gene, upstream))
+            signals.append(_signal(implanted))
+            instances += implanted
+        genes += on_chrom
     signal = np.array(signals)
     expression = _BASE_LEVEL + signal + rng.normal(0, noise * signal.std(), len(signal))
     truth = pd.DataFrame(instances, columns=pd.Index(_INSTANCE_COLUMNS))
     files = Simulation(
-        where / "genome.fa",
-        where / "genes.bed",
-        where / "expression.tsv",
+        out_dir / "genome.fa",
+        out_dir / "genes.bed",
+        out_dir / "expression.tsv",
         truth,
         float(1 / np.hypot(1, noise)),
     )
-    _write(files, where, sequences, genes, expression)
+    _write(files, out_dir, sequences, genes, expression)
     return files
-
-
-def motif_recovery(motifs: pd.DataFrame, scores: Scores) -> pd.DataFrame:
-    """Tell how well contributions point at the planted motifs.
-
-    Args:
-        motifs: the truth, as in `Simulation.motifs`.
-        scores: ISM scores of one target over windows whose first base is the first promoter base.
-
-    Returns:
-        A row a motif and one named `all`: `instances`, and `auroc`, the probability that a base inside an
-        instance has a larger |actual contribution| than a base outside all instances (0.5 is chance).
-    """
-    tokens = encode(scores.genes["sequence"].tolist())
-    contributions = np.abs(actual_contributions(scores.scores, tokens)[:, 0])
-    weight = contributions.sum(axis=1, dtype=np.float64)  # ranks, which are summed, take its type
-    label = np.full(weight.shape, "", dtype=object)
-    row_of = {gene: row for row, gene in enumerate(scores.genes["gene_id"])}
-    present = motifs[motifs["gene_id"].isin(row_of.keys())]
-    columns = (present[name] for name in ("gene_id", "offset", "width", "motif"))
-    for gene, offset, width, motif in zip(*columns, strict=True):
-        label[row_of[gene], offset : offset + width] = motif
-    outside = weight[(label == "") & (tokens != N_TOKEN)]
-    rows = []
-    for name, count in [*present["motif"].value_counts().items(), ("all", len(present))]:
-        inside = weight[label == name] if name != "all" else weight[label != ""]
-        auroc = stats.mannwhitneyu(inside, outside).statistic / (len(inside) * len(outside))
-        rows.append((name, int(count), float(auroc)))
-    return pd.DataFrame(rows, columns=pd.Index(["motif", "instances", "auroc"]))
-
-
-_INSTANCE_COLUMNS = ["gene_id", "motif", "offset", "width", "orientation", "effect"]
-_BODY = 60  # bases of each gene
-_MARGIN = 40  # bases between the first promoter or the last gene and the chromosome's end, fewer than a window
 
 
 @dataclass(frozen=True)
@@ -195,7 +163,7 @@ def _chromosome(
     return rng.integers(0, 4, length).astype(np.uint8), genes
 
 
-def _plant(
+def _implant(
     rng: np.random.Generator, tokens: np.ndarray, gene: _Gene, upstream: int
 ) -> Iterator[tuple[str, str, int, int, str, float]]:
     """Write motif instances into a chromosome's tokens, in place, and yield them as rows of the truth."""
@@ -205,7 +173,7 @@ def _plant(
         if rng.random() >= motif.rate:
             continue
         width = len(motif.consensus)
-        for _ in range(_CHANCES):
+        for _ in range(_MAX_TRIES):
             if motif.spread is None:
                 offset = int(rng.integers(0, upstream - width))
             else:
@@ -235,7 +203,7 @@ def _signal(instances: list[tuple[str, str, int, int, str, float]]) -> float:
 
 def _write(
     files: Simulation,
-    where: UPath,
+    out_dir: UPath,
     sequences: dict[str, np.ndarray],
     genes: list[_Gene],
     expression: np.ndarray,
@@ -249,4 +217,4 @@ def _write(
     storage.write_text(files.genes, "\n".join(bed) + "\n")
     rows = [f"{gene.gene_id}\t{value:.4f}" for gene, value in zip(genes, expression, strict=True)]
     storage.write_text(files.expression, "\n".join(["gene_id\texpression", *rows]) + "\n")
-    storage.write_text(where / "motifs.tsv", files.motifs.to_csv(sep="\t", index=False))
+    storage.write_text(out_dir / "motifs.tsv", files.motifs.to_csv(sep="\t", index=False))

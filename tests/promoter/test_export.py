@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,9 +19,10 @@ import pybigtools
 import pyBigWig
 import pytest
 
-from promoter import export, storage
+from promoter import storage
 from promoter.errors import InputError
-from promoter.export import FILES, export_scores, modisco_command
+from promoter.export import FORMATS, Batch, ExportSource, FormatWriter, export_scores, modisco_command
+from promoter.export import tracks as tracks_module
 from promoter.ism import Scores
 from promoter.ism.store import part_path, write_part
 
@@ -29,7 +31,7 @@ LENGTH = UPSTREAM + DOWNSTREAM
 SIZES = {"chr10": 150, "chr2": 420, "chrM": 60}
 TARGETS = ["basal", "salt.response / 2"]
 NAMES = ["HLA-DRB1*03:01", "5% of 'them'", 'say "x"', "a b\tc", "πρωτεΐνη", "[x];y,z|w"]
-ALL = list(FILES)
+ALL = list(FORMATS)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def dataset(path: Path, key: str) -> np.ndarray:
 
 @pytest.mark.parametrize("target", [0, 1])
 def test_tracks_hold_each_bases_contribution_to_the_nearest_gene(case: Case, tmp_path: Path, target: int) -> None:
-    export_scores(case.folder, tmp_path, ["bigwig", "bedgraph"], case.sizes, target=TARGETS[target])
+    export_scores(case.folder, tmp_path, ["bigwig", "bedgraph"], genome=case.sizes, target=TARGETS[target])
     expected = tracks(case, target)
     assert sum(np.isfinite(values).sum() for values in expected.values()) > 400  # of 630, the rest N or far
     assert_track(bigwig(tmp_path / "contributions.bw"), expected)
@@ -174,7 +176,7 @@ def test_the_mean_would_have_been_another_track(case: Case) -> None:
 
 def test_chosen_genes_only(case: Case, tmp_path: Path) -> None:
     chosen = ["g44", NAMES[3], "g17"]
-    written = export_scores(case.folder, tmp_path, ALL, case.sizes, chosen, TARGETS[1])
+    written = export_scores(case.folder, tmp_path, ALL, genome=case.sizes, genes=chosen, target=TARGETS[1])
     assert written.genes == 3
     assert_track(bigwig(tmp_path / "contributions.bw"), tracks(case, 1, chosen))
     names = pd.read_csv(tmp_path / "genes.tsv", sep="\t")["gene_id"].tolist()
@@ -197,7 +199,7 @@ def test_arrays_for_modisco_are_one_hot_and_hypothetical(case: Case, tmp_path: P
 
 
 def test_h5_has_chrombpnets_layout_and_its_rows_lie_where_the_bed_says(case: Case, tmp_path: Path) -> None:
-    written = export_scores(case.folder, tmp_path, ["h5"], case.sizes, target=TARGETS[0])
+    written = export_scores(case.folder, tmp_path, ["h5"], genome=case.sizes, target=TARGETS[0])
     columns = ["chr", "start", "end", "name", "4", "strand", "6", "7", "8", "summit"]
     regions = pd.read_csv(tmp_path / "contributions.h5.regions.bed", sep="\t", names=columns)
     genes = case.scores.genes
@@ -273,7 +275,7 @@ def test_a_gene_without_known_bases_and_one_without_contributions_have_no_region
     assert (tmp_path / "contributions.bedgraph").read_text() == "c\t50\t60\t0\n"  # equal neighbours are one line
     (tmp_path / "sizes").write_text("c\t60\n")
     with pytest.raises(InputError, match="no known base"):
-        export_scores(tmp_path / "in", tmp_path, ["bigwig"], tmp_path / "sizes", genes=["n"])
+        export_scores(tmp_path / "in", tmp_path, ["bigwig"], genome=tmp_path / "sizes", genes=["n"])
 
 
 @pytest.mark.parametrize("kind", ["fasta", "fai", "chrom.sizes"])
@@ -288,7 +290,7 @@ def test_sizes_come_from_a_fasta_its_index_or_a_table_in_any_spelling(
         genome = tmp_path / f"genome.{kind}"
         more = "\t7\t80\t81" if kind == "fai" else ""
         genome.write_text("".join(f"{other[name]}\t{size}{more}\n" for name, size in SIZES.items()))
-    written = export_scores(case.folder, tmp_path / "out", ["bigwig", "bed"], genome, target=TARGETS[0])
+    written = export_scores(case.folder, tmp_path / "out", ["bigwig", "bed"], genome=genome, target=TARGETS[0])
     assert written.renamed == other
     with pyBigWig.open(str(tmp_path / "out" / "contributions.bw")) as file:
         assert file.chroms() == {other[name]: size for name, size in SIZES.items()}
@@ -365,19 +367,44 @@ def test_sequences_without_coordinates_go_to_modisco(case: Case, tmp_path: Path)
 
 def test_a_failing_bigwig_leaves_nothing(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pybigtools prints its errors and goes on; here values in descending order, which it refuses."""
-    real = export._track
-    monkeypatch.setattr(export, "_track", lambda *arguments: reversed(list(real(*arguments))))
+    real = tracks_module.genome_track
+    monkeypatch.setattr(tracks_module, "genome_track", lambda *arguments: reversed(list(real(*arguments))))
     with pytest.raises(RuntimeError, match="the bigWig could not be written"):
-        export_scores(case.folder, tmp_path, ALL, case.sizes, target=TARGETS[0])
+        export_scores(case.folder, tmp_path, ALL, genome=case.sizes, target=TARGETS[0])
     assert list(tmp_path.iterdir()) == []
+
+
+class ListWriter(FormatWriter):
+    """A format that lists the genes, as a user might add it."""
+
+    files = ("genes.txt",)
+
+    def __init__(self, source: ExportSource, stack: ExitStack) -> None:
+        super().__init__(source, stack)
+        self.names: list[str] = []
+
+    def add(self, batch: Batch) -> None:
+        self.names += self.source.genes["gene_id"].iloc[batch.rows].tolist()
+
+    def finish(self) -> None:
+        with storage.open_whole(self.source.out_dir / "genes.txt") as file:
+            file.write("\n".join(self.names).encode())
+
+
+def test_a_format_is_added_by_one_entry(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "list", ListWriter)
+    written = export_scores(case.folder, tmp_path, ["list", "bed"], target=TARGETS[0])
+    assert [path.name for path in written.files] == ["genes.txt", "regions.bed"]
+    names = case.scores.genes["gene_id"].tolist()
+    assert (tmp_path / "genes.txt").read_text(encoding="utf-8") == "\n".join(names)
 
 
 def test_to_a_remote_folder(case: Case, tmp_path: Path) -> None:
     remote = f"memory:/{tmp_path}/out"
-    export_scores(case.folder, remote, ALL, case.sizes, target=TARGETS[0])
-    export_scores(case.folder, tmp_path, ALL, case.sizes, target=TARGETS[0])
+    export_scores(case.folder, remote, ALL, genome=case.sizes, target=TARGETS[0])
+    export_scores(case.folder, tmp_path, ALL, genome=case.sizes, target=TARGETS[0])
     names = sorted(path.name for path in storage.resolve(remote).iterdir())
-    assert names == sorted(name for one in FILES.values() for name in one)
+    assert names == sorted(name for writer in FORMATS.values() for name in writer.files)
     for name in names:
         if not name.endswith((".h5", ".bw", ".npz")):  # those hold times, or an order of threads
             assert (storage.resolve(remote) / name).read_bytes() == (tmp_path / name).read_bytes()
@@ -394,7 +421,7 @@ def test_modisco_is_told_to_take_the_whole_window(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_modisco_finds_every_planted_motif_by_the_command_that_is_printed(tmp_path: Path) -> None:
+def test_modisco_finds_every_implanted_motif_by_the_command_that_is_printed(tmp_path: Path) -> None:
     """They stand near the windows' ends, which hold N at the start; the folder's name needs quotes."""
     rng = np.random.default_rng(0)
     motif, n, length = "TGACGTCATT", 120, 101

@@ -12,8 +12,9 @@ from promoter.dataset.expression import read_expression
 from promoter.dataset.genome import Genome
 from promoter.dataset.prepare import prepare
 from promoter.ism import Scores
-from promoter.simulation import genome as module
-from promoter.simulation.genome import GRAMMAR, INTERACTION, Simulation, motif_recovery, simulate
+from promoter.simulation import genome as genome_module
+from promoter.simulation.genome import GRAMMAR, INTERACTION, Simulation, simulate
+from promoter.simulation.recovery import motif_recovery
 
 UPSTREAM, NOISE = 300, 0.5
 MOTIFS = {motif.name: motif for motif in GRAMMAR}
@@ -170,12 +171,12 @@ def test_without_noise_expression_is_the_signal(tmp_path: Path) -> None:
 def test_a_motif_taken_out_of_the_grammar_is_gone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GRAMMAR", tuple(motif for motif in GRAMMAR if motif.name != name))
+    monkeypatch.setattr(genome_module, "GRAMMAR", tuple(motif for motif in GRAMMAR if motif.name != name))
     found = simulate(tmp_path, 1, 200, UPSTREAM)
     assert set(found.motifs["motif"]) == MOTIFS.keys() - {name}
     word = MOTIFS[name].consensus
     letters = found.genome.read_text().replace("\n", "")
-    # 80,000 random places hold a word of 8 bases 1.2 times; the grammar plants 80
+    # 80,000 random positions hold a word of 8 bases 1.2 times; the grammar implants 80
     assert letters.count(word) + letters.count(word.translate(COMPLEMENT)[::-1]) < 15
 
 

@@ -1,4 +1,4 @@
-"""Motifs out of contributions: a track with words at known places of a simulated genome."""
+"""Motifs out of contributions: a track with words at known positions of a simulated genome."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from promoter.motifs.discovery import (
 )
 from promoter.sequence import encode, one_hot, reverse_complement
 from promoter.simulation.genome import GRAMMAR, Simulation, simulate
-from promoter.simulation.recovery import compare_with_planted
+from promoter.simulation.recovery import compare_with_implanted
 
-UPSTREAM = 200  # in 150 bases, planted motifs lie so close that seqlets hold several
+UPSTREAM = 200  # in 150 bases, implanted motifs lie so close that seqlets hold several
 KNOWN = {one.name: one for one in GRAMMAR}
 
 
@@ -54,8 +54,8 @@ def contributions(simulation: Simulation) -> Contributions:
     rng = np.random.default_rng(0)
     actual_NL = rng.normal(0, 0.02, ones_NAL[:, 0].shape).astype(np.float32)
     row_of = {gene: row for row, gene in enumerate(genes["gene_id"])}
-    planted = simulation.motifs[["gene_id", "motif", "offset", "width"]]
-    for gene, name, start, width in planted.itertuples(index=False, name=None):
+    implanted = simulation.motifs[["gene_id", "motif", "offset", "width"]]
+    for gene, name, start, width in implanted.itertuples(index=False, name=None):
         actual_NL[row_of[gene], start : start + width] += KNOWN[name].effect
     known_N1L = ones_NAL.any(axis=1, keepdims=True)
     # of the base that is there, and a third of it less for each of the others, so that they sum to 0
@@ -68,8 +68,10 @@ def found(contributions: Contributions) -> Discovery:
     return discover_motifs(contributions)
 
 
-def test_planted_motifs_are_found(found: Discovery, contributions: Contributions, simulation: Simulation) -> None:
-    compared = compare_with_planted(found, simulation.motifs, set(contributions.genes["gene_id"]))
+def test_implanted_motifs_are_found(
+    found: Discovery, contributions: Contributions, simulation: Simulation
+) -> None:
+    compared = compare_with_implanted(found, simulation.motifs, set(contributions.genes["gene_id"]))
     names = compared.table.set_index("motif")["found"]
     assert all(names[["TATA box", "GC box", "CCAAT box", "repressor"]] != "")  # the initiator's effect is least
     assert compared.instance_precision > 0.9  # by overlap with a motif that is alike

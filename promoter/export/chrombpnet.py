@@ -1,0 +1,76 @@
+"""Write `contributions.h5` and its regions as chrombpnet's tools write and read them.
+
+`raw/seq` (one-hot), `shap/seq` (hypothetical) and `projected_shap/seq` (actual), (genes, 4, length), on the
+forward strand, so that rows can be placed by `contributions.h5.regions.bed` (narrowPeak; the window's middle is
+start + summit). Windows that pass a chromosome's end are left out, as chrombpnet leaves them out.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import h5py
+import numpy as np
+
+from promoter import storage
+from promoter.errors import InputError
+from promoter.export.regions import bed_name
+from promoter.export.writer import Batch, ExportSource, FormatWriter
+from promoter.sequence import BASES, reverse_complement
+
+_CHUNK = 16  # genes that are compressed together
+
+
+class H5Writer(FormatWriter):
+    """Write the HDF5 file and the narrowPeak file beside it."""
+
+    files = ("contributions.h5", "contributions.h5.regions.bed")
+    needs_sizes = True
+
+    def __init__(self, source: ExportSource, stack: ExitStack) -> None:
+        super().__init__(source, stack)
+        genes = source.genes
+        self.inside = ((genes["start"] >= 0) & (genes["end"] <= genes["chrom"].map(source.sizes))).to_numpy()
+        self.left_out = int((~self.inside).sum())
+        self.kept = genes[self.inside]
+        self.done = 0
+        if not len(self.kept):
+            raise InputError("--formats h5: every window passes a chromosome's end; choose other formats")
+        path = stack.enter_context(storage.whole_path(source.out_dir / self.files[0]))
+        file = stack.enter_context(h5py.File(path, "w"))
+        shape = (len(self.kept), len(BASES), source.length)
+        chunk = (min(_CHUNK, len(self.kept)), *shape[1:])
+        # gzip, since blosc, which chrombpnet takes, needs a plug-in to be read
+        self.raw, self.shap, self.projected = (
+            file.create_dataset(f"{group}/seq", shape, dtype, chunks=chunk, compression="gzip", compression_opts=1)
+            for group, dtype in (("raw", np.int8), ("shap", np.float32), ("projected_shap", np.float32))
+        )
+        file.attrs["meaning"] = (
+            "shap: hypothetical contributions (ISM scores minus their mean over the bases), projected_shap: "
+            "actual ones (times one-hot); forward strand, (genes, ACGT, position)"
+        )
+        for key, column in (("coords_chrom", "chrom"), ("coords_strand", "strand"), ("gene_id", "gene_id")):
+            values = self.kept[column].astype(object).tolist()
+            file.create_dataset(key, data=values, dtype=h5py.string_dtype())
+        for key, column in (("coords_start", "start"), ("coords_end", "end")):
+            file.create_dataset(key, data=self.kept[column].to_numpy(np.int64))
+
+    def add(self, batch: Batch) -> None:
+        """Write the batch's genes that lie within their chromosomes, turned to the forward strand."""
+        keep = self.inside[batch.rows]
+        minus_N11 = (self.source.genes["strand"].iloc[batch.rows][keep] == "-").to_numpy()[:, None, None]
+        ones_NAL, shap_NAL = (
+            np.where(minus_N11, reverse_complement(x_NAL[keep].astype(np.float32)), x_NAL[keep])
+            for x_NAL in (batch.one_hot_NAL, batch.hypothetical_NAL)
+        )
+        rows = slice(self.done, self.done + len(ones_NAL))
+        self.raw[rows], self.shap[rows], self.projected[rows] = ones_NAL, shap_NAL, shap_NAL * ones_NAL
+        self.done = rows.stop
+
+    def finish(self) -> None:
+        """Write the regions."""
+        peaks = self.kept[["chrom", "start", "end"]].assign(name=self.kept["gene_id"].map(bed_name), score=0)
+        summit = self.source.length // 2
+        peaks = peaks.assign(strand=self.kept["strand"], signal=0, p=-1, q=-1, summit=summit)
+        text = self.stack.enter_context(storage.open_whole(self.source.out_dir / self.files[1]))
+        peaks.to_csv(text, sep="\t", header=False, index=False, quoting=3)

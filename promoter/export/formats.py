@@ -1,0 +1,46 @@
+"""List the export formats.
+
+To add one, write a `FormatWriter` in a module of its own and add a line to `FORMATS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from promoter.errors import InputError
+from promoter.export.chrombpnet import H5Writer
+from promoter.export.modisco import ModiscoWriter
+from promoter.export.regions import BedWriter
+from promoter.export.tracks import BedGraphWriter, BigWigWriter
+from promoter.export.writer import FormatWriter
+from promoter.storage import AnyPath
+
+FORMATS: dict[str, type[FormatWriter]] = {
+    "modisco": ModiscoWriter,
+    "bigwig": BigWigWriter,
+    "bedgraph": BedGraphWriter,
+    "bed": BedWriter,
+    "h5": H5Writer,
+}
+
+
+def require_formats(formats: Sequence[str], genome: AnyPath | None) -> None:
+    """Refuse unknown formats, and formats that need the genome if it is not given.
+
+    Args:
+        formats: names of formats, keys of `FORMATS`.
+        genome: path of the genome; None if it is not given.
+
+    Raises:
+        InputError: there is such a format; the message names it.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise InputError(f"--formats {', '.join(unknown) or '(none)'}: choose among {', '.join(FORMATS)}")
+    needing = [name for name in formats if FORMATS[name].needs_sizes]
+    if needing and genome is None:
+        others = ",".join(name for name, writer in FORMATS.items() if not writer.needs_sizes)
+        raise InputError(
+            f"--formats {', '.join(needing)}: needs the chromosomes' lengths; "
+            f"give --genome FASTA, .fai or chrom.sizes, or choose --formats {others}"
+        )

@@ -1,0 +1,169 @@
+"""Write `contributions.bw` and `contributions.bedgraph`: the actual contribution of each base of the genome.
+
+N and positions past a chromosome's end are left out. Where promoters overlap, a base shows its contribution to the
+gene whose TSS is nearest (of two equally near, the first in the scores). A mean would show it to neither: a motif
+near one TSS would be diluted by its contribution, mostly nothing, to a gene whose TSS is far.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import repeat
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pybigtools
+
+from promoter import storage
+from promoter.errors import InputError
+from promoter.export.writer import Batch, ExportSource, FormatWriter
+
+
+class TrackBlock(NamedTuple):
+    """A region of a track, covered by one or several overlapping windows: runs of equal values, ascending.
+
+    Attributes:
+        chrom: name of the chromosome.
+        starts: first position of each run, 0-based.
+        ends: position after the last of each run.
+        values: value of each run, float32, target units.
+    """
+
+    chrom: str
+    starts: np.ndarray
+    ends: np.ndarray
+    values: np.ndarray
+
+
+class _TrackWriter(FormatWriter):
+    """Keep the contributions of all genes on disk until their overlaps can be resolved."""
+
+    uses_tss = True
+
+    def __init__(self, source: ExportSource, stack: ExitStack) -> None:
+        super().__init__(source, stack)
+        # on disk: contributions of all genes are a quarter of the scores, and still more than memory may hold
+        self.values = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 # the stack closes it
+
+    def add(self, batch: Batch) -> None:
+        """Append actual contributions by ascending coordinate, NaN where no base is known."""
+        genes, sizes = self.source.genes.iloc[batch.rows], self.source.sizes
+        actual_NL = batch.actual_contributions()
+        minus = (genes["strand"] == "-").to_numpy()
+        actual_NL[minus] = actual_NL[minus, ::-1]
+        known_NL = ~np.isnan(actual_NL)
+        first = genes["start"].to_numpy(np.int64) + known_NL.argmax(axis=1)
+        end = genes["end"].to_numpy(np.int64) - known_NL[:, ::-1].argmax(axis=1)
+        limit = genes["chrom"].map(sizes).to_numpy() if sizes else np.full(len(genes), np.iinfo(np.int64).max)
+        wrong = np.flatnonzero(known_NL.any(axis=1) & ((first < 0) | (end > limit)))
+        if len(wrong):
+            row = wrong[0]
+            gene, chrom = genes["gene_id"].iloc[row], genes["chrom"].iloc[row]
+            raise InputError(
+                f"{storage.resolve(self.source.genome or '')}: {chrom} has {limit[row]:,} bases, but {gene} has "
+                f"some at {first[row]:,}-{end[row]:,}; give the genome that the data were prepared from"
+            )
+        self.values.write(actual_NL.astype(np.float32, copy=False).tobytes())
+
+    def track(self) -> Iterator[TrackBlock]:
+        """Yield the track of all genes."""
+        genes = self.source.genes
+        on_genome_NL = np.memmap(self.values, np.float32, "r", shape=(len(genes), self.source.length))
+        return genome_track(genes, on_genome_NL, self.source.downstream or 0)
+
+
+class BigWigWriter(_TrackWriter):
+    """Write the track as bigWig."""
+
+    files = ("contributions.bw",)
+    needs_sizes = True
+
+    def finish(self) -> None:
+        """Resolve overlaps and write the track."""
+        path = self.stack.enter_context(storage.whole_path(self.source.out_dir / self.files[0]))
+        _write_bigwig(path, self.track(), self.source.sizes)
+
+
+class BedGraphWriter(_TrackWriter):
+    """Write the track as bedGraph."""
+
+    files = ("contributions.bedgraph",)
+
+    def finish(self) -> None:
+        """Resolve overlaps and write the track."""
+        file = self.stack.enter_context(storage.open_whole(self.source.out_dir / self.files[0]))
+        _write_bedgraph(file, self.track())
+
+
+def genome_track(genes: pd.DataFrame, on_genome_NL: np.ndarray, downstream: int) -> Iterator[TrackBlock]:
+    """Yield a track by chromosome name and coordinate, a region that windows cover at a time.
+
+    Args:
+        genes: table of genes with `chrom`, `start`, `end` and `strand`.
+        on_genome_NL: values of each gene's window by ascending coordinate, NaN where there is none.
+        downstream: number of bases of the windows from the TSS on.
+    """
+    tss = np.where(genes["strand"] == "+", genes["end"] - downstream, genes["start"] - 1 + downstream)
+    for chrom, of_chrom in genes.reset_index(drop=True).groupby("chrom", sort=True):
+        ordered = of_chrom.sort_values("start", kind="stable")
+        reach = ordered["end"].cummax().shift(fill_value=ordered["start"].iloc[0])
+        for _, overlapping in ordered.groupby((ordered["start"] > reach).cumsum()):
+            yield _resolve_overlaps(str(chrom), overlapping.sort_index(), on_genome_NL, tss)
+
+
+def _resolve_overlaps(chrom: str, genes: pd.DataFrame, on_genome_NL: np.ndarray, tss: np.ndarray) -> TrackBlock:
+    """Give each base the value of the gene whose TSS is nearest, of equally near ones the first."""
+    origin = int(genes["start"].min())
+    values = np.full(int(genes["end"].max()) - origin, np.float32("nan"))
+    nearest = np.full(len(values), np.iinfo(np.int64).max)
+    for row, start, end in zip(genes.index, genes["start"], genes["end"], strict=True):
+        window = slice(start - origin, end - origin)
+        distance = np.abs(np.arange(start, end) - tss[row])
+        take = ~np.isnan(on_genome_NL[row]) & (distance < nearest[window])
+        nearest[window][take] = distance[take]
+        values[window][take] = on_genome_NL[row][take]
+    positions = np.flatnonzero(~np.isnan(values))
+    values = values[positions] + np.float32(0)  # -0 would be written so
+    begins_run = np.ones(len(positions), bool)
+    begins_run[1:] = (np.diff(positions) > 1) | (values[1:] != values[:-1])
+    ends_run = np.roll(begins_run, -1)  # the next position begins another run, or there is none
+    starts, ends = positions[begins_run] + origin, positions[ends_run] + 1 + origin
+    return TrackBlock(chrom, starts, ends, values[begins_run])
+
+
+def _write_bigwig(path: Path, track: Iterator[TrackBlock], sizes: dict[str, int]) -> None:
+    covered = 0
+
+    def intervals() -> Iterator[tuple[str, int, int, float]]:
+        nonlocal covered
+        for block in track:
+            covered += int((block.ends - block.starts).sum())
+            columns = (block.starts.tolist(), block.ends.tolist(), block.values.tolist())
+            yield from zip(repeat(block.chrom), *columns, strict=False)
+
+    pybigtools.open(str(path), "w").write(sizes, intervals())
+    if not covered:
+        raise InputError("--formats bigwig: the sequences hold no known base; choose other genes")
+    try:  # pybigtools prints what goes wrong in writing, and raises nothing
+        with pybigtools.open(str(path)) as file:
+            written = file.info()["summary"]["basesCovered"]
+    except Exception as error:  # it has its own, and names them in no stable place
+        raise RuntimeError(f"the bigWig could not be written ({error}); is the disk full?") from error
+    if written != covered:
+        raise RuntimeError(f"the bigWig got {written:,} of {covered:,} bases; is the disk full?")
+
+
+def _write_bedgraph(file: IO[bytes], track: Iterator[TrackBlock]) -> None:
+    names = ["chrom", "start", "end", "value"]
+    schema = pa.schema(list(zip(names, (pa.string(), pa.int64(), pa.int64(), pa.float32()), strict=True)))
+    options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    with pyarrow.csv.CSVWriter(cast("str", file), schema, write_options=options) as writer:
+        for block in track:
+            chrom = pa.repeat(block.chrom, len(block.starts))
+            writer.write_batch(pa.record_batch([chrom, *map(pa.array, block[1:])], schema=schema))

@@ -1,0 +1,207 @@
+"""Predict what alleles do to the genes in whose windows they fall, and put the effects into a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from promoter.ism import saturation_mutagenesis
+from promoter.ism.incremental import operations
+from promoter.models.build import Network, NetworkConfig
+from promoter.models.cnn import CNNConfig
+from promoter.sequence import BASES, reverse_complement
+from promoter.training import predict
+from promoter.variants.windows import (
+    GeneVariants,
+    TrimmedVariant,
+    TssWindow,
+    apply_variant,
+    distance_to_tss,
+    offset_in_window,
+)
+
+_BATCH = 32  # windows of a batch of predictions
+_MAX_BASES = 1 << 28  # bases of rebuilt windows in memory at a time
+_ISM_SLOWDOWN = 2.0  # saturation mutagenesis runs at about half a forward pass's speed, operation by operation
+
+
+def predict_alleles(
+    model: Network,
+    genes: Sequence[GeneVariants],
+    *,
+    both_strands: bool = False,
+    batch_size: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict the effect of each allele on its gene.
+
+    Single-base substitutions come from saturation mutagenesis of the positions between a gene's first and last,
+    where that is cheaper than a forward pass for each; all others from forward passes of rebuilt windows.
+
+    Args:
+        model: network, on the device to compute on.
+        genes: variants of each gene.
+        both_strands: if true, average with the prediction from the reverse complement; false by default.
+        batch_size: mutants that saturation mutagenesis computes together; chosen automatically by default.
+        precision: number format of forward passes: fp32 (default), or bf16, whose rounding, 1e-2 of a prediction,
+            can hide small effects.
+
+    Returns:
+        Predictions of the unchanged window, and differences of the changed to them: float32, shape (alleles,
+        targets) each, alleles in the order of the genes.
+    """
+    rebuilt: list[tuple[GeneVariants, TrimmedVariant]] = []
+    rebuilt_rows = []  # (row of the allele, number of its gene) of each in `rebuilt`
+    by_ism: dict[int, list[tuple[int, TrimmedVariant]]] = {}  # number of a gene -> its alleles that ISM scores
+    allele = 0
+    for number, gene in enumerate(genes):
+        snvs = [variant for variant in gene.variants if variant.is_snv]
+        use_ism = bool(snvs) and _ism_is_cheaper(model.config, gene, snvs)
+        for variant in gene.variants:
+            if use_ism and variant.is_snv:
+                by_ism.setdefault(number, []).append((allele, variant))
+            else:
+                rebuilt.append((gene, variant))
+                rebuilt_rows.append((allele, number))
+            allele += 1
+    references = np.stack([gene.tokens for gene in genes])
+    strands = [False, True] if both_strands else [False]
+    predicted = _predict_windows(model, references, rebuilt, strands=strands, precision=precision)
+    reference = predicted[np.repeat(np.arange(len(genes)), [len(gene.variants) for gene in genes])]
+    difference = np.empty_like(reference)
+    if rebuilt_rows:
+        alleles, numbers = np.array(rebuilt_rows).T
+        difference[alleles] = predicted[len(genes) :] - predicted[numbers]
+    for number, snvs in by_ism.items():
+        window = genes[number].window
+        offsets = [offset_in_window(variant, window) for _, variant in snvs]
+        low, high = min(offsets), max(offsets) + 1
+        scores = _ism_scores(model, references[number], (low, high), strands=strands, batch_size=batch_size)
+        for (row, variant), offset in zip(snvs, offsets, strict=True):
+            difference[row] = scores[:, _base_on_gene(variant, window), offset - low]
+    return reference, difference
+
+
+def effects_to_table(
+    genes: pd.DataFrame,
+    alleles: pd.DataFrame,
+    *,
+    targets: Sequence[str],
+    reference: np.ndarray,
+    difference: np.ndarray,
+    windows: Sequence[TssWindow],
+) -> pa.Table:
+    """Put alleles and their predicted effects into a table, one row per allele and gene.
+
+    Args:
+        genes: table of genes, with `chrom` and `gene_id`.
+        alleles: alleles, as in `WindowVariants.alleles`; their `gene` counts rows of `genes`.
+        targets: names of the targets.
+        reference: predictions of the unchanged windows, shape (members, alleles, targets), target units.
+        difference: predictions of the changed windows minus `reference`, same shape.
+        windows: window of each gene in `genes`.
+
+    Returns:
+        Columns `chrom`, `pos`, `ref`, `alt`, `gene_id`, `tss_distance`, and per target `TARGET_ref`, `TARGET_alt`,
+        `TARGET_difference`; of several members these are means, and `TARGET_difference_sd` the standard deviation.
+    """
+    rows = alleles["gene"].to_numpy()
+    variants = map(TrimmedVariant, alleles["start"], alleles["end"], alleles["new"])
+    distances = [distance_to_tss(variant, windows[row]) for variant, row in zip(variants, rows, strict=True)]
+    columns: dict[str, pa.Array] = {
+        "chrom": pa.array(genes["chrom"].to_numpy()[rows], pa.string()),
+        "pos": pa.array(alleles["pos"].to_numpy(), pa.int64()),
+        "ref": pa.array(alleles["ref"].to_numpy(), pa.string()),
+        "alt": pa.array(alleles["alt"].to_numpy(), pa.string()),
+        "gene_id": pa.array(genes["gene_id"].to_numpy()[rows], pa.string()),
+        "tss_distance": pa.array(distances, pa.int64()),
+    }
+    means = (reference.mean(axis=0), (reference + difference).mean(axis=0), difference.mean(axis=0))
+    for index, target in enumerate(targets):
+        for name, values in zip(("ref", "alt", "difference"), means, strict=True):
+            columns[f"{target}_{name}"] = pa.array(values[:, index], pa.float32())
+        if len(difference) > 1:
+            spread = difference[:, :, index].std(axis=0, ddof=1)
+            columns[f"{target}_difference_sd"] = pa.array(spread, pa.float32())
+    return pa.table(columns)
+
+
+def _predict_windows(
+    model: Network,
+    references: np.ndarray,
+    rebuilt: Sequence[tuple[GeneVariants, TrimmedVariant]],
+    *,
+    strands: Sequence[bool],
+    precision: Literal["fp32", "bf16"],
+) -> np.ndarray:
+    """Predict the unchanged windows, then the rebuilt: (windows, targets), the mean over the strands."""
+    # full batches of predictions at a time, so that results do not depend on how the windows are divided
+    at_a_time = max(_BATCH, _MAX_BASES // references.shape[1] // _BATCH * _BATCH)
+    predictions = []
+    for start in range(0, len(references) + len(rebuilt), at_a_time):
+        first = max(0, start - len(references))
+        last = max(0, start + at_a_time - len(references))
+        changed = [
+            apply_variant(gene.context, gene.context_start, variant, gene.window)
+            for gene, variant in rebuilt[first:last]
+        ]
+        windows = np.concatenate(
+            [references[start : start + at_a_time], *([np.stack(changed)] if changed else [])]
+        )
+        of_strands = [predict(model, _on_strand(windows, reverse), precision=precision) for reverse in strands]
+        predictions.append(np.stack(of_strands).mean(axis=0))
+    return np.concatenate(predictions)
+
+
+def _ism_is_cheaper(config: NetworkConfig, gene: GeneVariants, snvs: Sequence[TrimmedVariant]) -> bool:
+    """Tell whether saturation mutagenesis of the SNVs' positions costs less than a forward pass for each SNV."""
+    if not isinstance(config, CNNConfig):
+        return False  # pretrained networks compute a full forward pass for each mutant
+    length = len(gene.tokens)
+    offsets = [offset_in_window(variant, gene.window) for variant in snvs]
+    span = max(offsets) + 1 - min(offsets)
+    forward = _forward_operations(config, length)
+    return _ISM_SLOWDOWN * operations(config, length) * span / length + forward < forward * len(snvs)
+
+
+def _forward_operations(config: CNNConfig, length: int) -> float:
+    cells = float(length - config.outside(length))
+    total, inputs = 0.0, len(BASES)
+    for block, (outputs, kernel) in enumerate(zip(config.channels, config.kernel_sizes, strict=True)):
+        total += 2 * cells * kernel * inputs * outputs
+        inputs = outputs
+        if block < len(config.pool_sizes):
+            cells /= config.pool_sizes[block]
+    return total * (2 if config.both_strands else 1)
+
+
+def _ism_scores(
+    model: Network,
+    tokens: np.ndarray,
+    positions: tuple[int, int],
+    *,
+    strands: Sequence[bool],
+    batch_size: int | None,
+) -> np.ndarray:
+    """Score the positions `[start, end)` of one window: (targets, 4, positions), the mean over the strands."""
+    of_strands = []
+    for reverse in strands:
+        low, high = (len(tokens) - positions[1], len(tokens) - positions[0]) if reverse else positions
+        batch = _on_strand(tokens[None], reverse)
+        scores = saturation_mutagenesis(model, batch, batch_size=batch_size, positions=(low, high))[0]
+        of_strands.append(scores[:, ::-1, ::-1] if reverse else scores)
+    return np.stack(of_strands).mean(axis=0)
+
+
+def _on_strand(tokens: np.ndarray, reverse: bool) -> np.ndarray:
+    return np.ascontiguousarray(reverse_complement(tokens)) if reverse else tokens
+
+
+def _base_on_gene(variant: TrimmedVariant, window: TssWindow) -> int:
+    """Return the index in `BASES` of an SNV's new base, read on the gene's strand."""
+    base = BASES.index(variant.new)
+    return base if window.strand == "+" else len(BASES) - 1 - base
