@@ -9,6 +9,7 @@ from itertools import pairwise
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from jobs.cli.lists import as_written, holds_text, is_list
@@ -33,7 +34,7 @@ def given_flags(words: Sequence[str]) -> list[Setting]:
     settings = []
     for word, following in pairwise([*words, "--"]):
         name, equals, value = word.removeprefix("--").partition("=")
-        if word.startswith("--"):
+        if word.startswith("--") and name:
             settings.append(
                 Setting("", name, value if equals else None if following.startswith("--") else following)
             )
@@ -123,6 +124,9 @@ def _is_valid(parser: ArgumentParser, name: str, value: Any) -> bool:
 
 def _wrong_item(parser: ArgumentParser, setting: Setting) -> Any:
     """Return the item of a list that is refused; the whole value where each by itself is right."""
-    items = as_written(setting.value) if isinstance(setting.value, str) else setting.value
+    try:
+        items = as_written(setting.value) if isinstance(setting.value, str) else setting.value
+    except yaml.YAMLError:
+        items = None
     items = items if isinstance(items, list) else []
     return next((item for item in items if not _is_valid(parser, setting.name, [item])), setting.value)
