@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from upath import UPath
 
-from jobs.cli.config_file import resolved, write_config
+from jobs.cli.config_file import job_settings, write_config
 from jobs.cli.run import console, run
 from jobs.ism import ism
 from jobs.predict import predict
@@ -44,7 +44,7 @@ def demo(
         genes_per_chromosome: genes on each of eight chromosomes.
         seed: seed of the genome and the training.
     """
-    settings = resolved(locals())
+    settings = job_settings(demo, locals())
     cluster.require_resources(workers, None, None)
     for flag, value, least in (
         ("epochs", epochs, 1),

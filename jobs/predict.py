@@ -7,7 +7,7 @@ import pandas as pd
 import ray
 from rich.table import Table
 
-from jobs.cli.config_file import resolved, write_config
+from jobs.cli.config_file import job_settings, write_config
 from jobs.cli.run import console, run
 from jobs.ray_runtime import cluster
 from promoter import storage
@@ -43,7 +43,7 @@ def predict(
         cpus_per_worker: of each task.
         gpus_per_worker: of each task; may be a fraction.
     """
-    settings = resolved(locals())
+    settings = job_settings(predict, locals())
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
     target = storage.resolve(out)
     if target.suffix != ".parquet":

@@ -7,7 +7,7 @@ from typing import Literal
 
 from rich.table import Table
 
-from jobs.cli.config_file import resolved, write_config
+from jobs.cli.config_file import job_settings, write_config
 from jobs.cli.run import console, run
 from promoter import storage
 from promoter.dataset.annotation import read_genes
@@ -67,7 +67,7 @@ def prepare(
             eight conditions); files given beside it take the place of its own.
         cache: folder with, or for, the downloads of --dataset.
     """
-    settings = resolved(locals())
+    settings = job_settings(prepare, locals())
     if window is not None:
         upstream, downstream = _sides(window, context, upstream, downstream)
         settings |= {"upstream": upstream, "downstream": downstream}

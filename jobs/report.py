@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.cli.config_file import resolved, write_config
+from jobs.cli.config_file import job_settings, write_config
 from jobs.cli.run import console, run
 from promoter import storage
 from promoter.checkpoint import pack_models
@@ -40,7 +40,7 @@ def report(
         assembly: as UCSC or Ensembl names it, such as hg38 or sacCer3, for links to their browsers.
         figures: folder for the figures, each as SVG and PNG.
     """
-    settings = resolved(locals())
+    settings = job_settings(report, locals())
     target_file = storage.resolve(out)
     if target_file.suffix not in (".html", ".htm"):
         raise InputError(f"--out {out}: must be a file that ends in .html")

@@ -33,6 +33,7 @@ from rich.text import Text
 from upath import UPath
 
 from jobs.cli.run import console, terminate
+from jobs.ray_runtime.import_path import without_shadowing
 from promoter import storage
 from promoter.checkpoint import PackedModel, unpack_model
 from promoter.errors import InputError
@@ -205,12 +206,13 @@ def connect() -> Cluster:
         # the dashboard would take seconds to start; without it one of Ray Train's helpers logs warnings,
         # which only --debug shows
         options: dict[str, Any] = {"include_dashboard": is_debug()} if local else {}
-        ray.init(
-            address="local" if local else None,
-            log_to_driver=is_debug(),
-            logging_level=logging.INFO if is_debug() else logging.ERROR,
-            **options,
-        )
+        with without_shadowing():
+            ray.init(
+                address="local" if local else None,
+                log_to_driver=is_debug(),
+                logging_level=logging.INFO if is_debug() else logging.ERROR,
+                **options,
+            )
         if threading.current_thread() is threading.main_thread():
             # Ray's own handlers would end the process with SIGABRT and stack traces
             signal.signal(signal.SIGTERM, terminate)

@@ -267,8 +267,8 @@ def test_bad_input_leaves_no_part_of_a_named_data_set(
         (KeyError("gene 3"), 1, "KeyError: 'gene 3' (--debug shows where)"),
         (ValueError(), 1, "ValueError (--debug shows where)"),
         (MemoryError("x" * 5000), 1, f"MemoryError: {'x' * 387} … (--debug shows where)"),
-        (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on"),
-        (SystemExit(143), 143, "interrupted; run the same command again to go on"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again to resume"),
+        (SystemExit(143), 143, "interrupted; run the same command again to resume"),
         (InputError("g.fa: is wrong; mend it"), 2, "g.fa: is wrong; mend it"),
     ],
 )
@@ -294,7 +294,7 @@ def test_so_does_one_that_is_terminated(capsys: pytest.CaptureFixture[str]) -> N
         assert exit_code(wait) == 143
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert capsys.readouterr().err == "error: interrupted; run the same command again to go on\n"
+    assert capsys.readouterr().err == "error: interrupted; run the same command again to resume\n"
 
 
 @pytest.mark.parametrize(("error", "code"), [(RuntimeError("late"), 1), (InputError("early"), 2)])

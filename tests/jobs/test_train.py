@@ -352,7 +352,7 @@ def test_terminated_run_says_how_to_go_on(train_flags: list[str], tmp_path: Path
     rest, _ = driver.communicate(timeout=60)
     assert driver.returncode == 143
     assert [line for line in rest.splitlines() if "/6 " not in line] == [
-        "error: interrupted; run the same command again to go on"
+        "error: interrupted; run the same command again to resume"
     ]
 
 
