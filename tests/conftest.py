@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from files import Command, Write
+from support.files import Command, Write
 
 ROOT = Path(__file__).parents[1]
 hypothesis.settings.register_profile("untimed", deadline=None)  # a slow machine is no failure

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import ray
-from commands import exit_code
-from files import Command
+from support.commands import exit_code
+from support.files import Command
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.models.cnn import CNNConfig, PromoterCNN

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import pandas as pd
 import pytest
 import yaml
-from commands import exit_code
-from files import Command, Write
+from support.commands import exit_code
+from support.files import Command, Write
 
 from jobs.prepare import prepare
 from promoter.errors import InputError

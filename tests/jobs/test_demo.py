@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import exit_code
+from support.commands import exit_code
 
 from jobs.demo import demo
 

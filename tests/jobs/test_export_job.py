@@ -11,7 +11,7 @@ import pandas as pd
 import pyBigWig
 import pytest
 import yaml
-from commands import ROOT, outcome
+from support.commands import ROOT, outcome
 
 from jobs.export import export
 from jobs.ism import ism

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import pandas as pd
 import pytest
-from files import Command
+from support.files import Command
 
 from jobs.ism import ism
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import ROOT, exit_code, outcome
-from reports import RunFiles, write_run
+from support.commands import ROOT, exit_code, outcome
+from support.reports import RunFiles, write_run
 
 from jobs.report import report
 

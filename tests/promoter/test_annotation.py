@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from files import Write, bgzip
+from support.files import Write, bgzip
 
 from promoter.dataset.annotation import GENE_COLUMNS, read_genes
 from promoter.errors import InputError

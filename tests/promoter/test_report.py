@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reports import EVIL, LENGTH, RunFiles, write_run
+from support.reports import EVIL, LENGTH, RunFiles, write_run
 
 from promoter.errors import InputError
 from promoter.evaluation.predictions import read_predictions, write_predictions

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, chromium, missing
-from reports import EVIL, LENGTH, RunFiles, write_run
+from support.browser import Browser, chromium, missing
+from support.reports import EVIL, LENGTH, RunFiles, write_run
 
 from promoter.palette import BASE_COLOURS
 from promoter.report.build import build_report

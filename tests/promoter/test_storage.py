@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from files import Write
+from support.files import Write
 from upath import UPath
 
 from promoter import storage

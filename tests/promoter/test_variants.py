@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from Bio.bgzf import BgzfBlocks, BgzfWriter
-from files import Write
+from support.files import Write
 
 import promoter.variants
 from promoter.dataset.annotation import read_genes
