@@ -270,7 +270,7 @@ def test_what_is_required_is_named(no_ray: None, capsys: pytest.CaptureFixture[s
         ("ism", "", "", ["--genes", "nobody"], r"--genes nobody: "),
     ],
 )
-def test_the_command_itself_says_so_too(
+def test_a_job_run_as_a_command_refuses_wrong_input_on_one_line(
     inputs: dict[str, Path],
     command: Command,
     job: str,
