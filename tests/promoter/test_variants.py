@@ -311,7 +311,7 @@ def test_a_vcf_without_records_has_none(write: Write):
         (HEADER + line("1", 5, "A", "C") + "1\tx\t.\tA\tC\t.\t.\t.\n", "line 4 is no variant"),
         (HEADER + "1\t5\t.\tA\tC\n", "line 3 is no variant"),
         (HEADER + "1 5 . A C . . .\n", "line 3 is no variant"),
-        (gzip.compress((HEADER + line("1", 5, "A", "C") * 999).encode())[:-20], "damaged"),
+        (gzip.compress((HEADER + line("1", 5, "A", "C") * 999).encode(), mtime=0)[:-20], "damaged"),
         (b"\x1f\x8b\x08\x00\x00", "damaged"),
     ],
 )
