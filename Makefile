@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types clean
+.PHONY: help install demo test test-slow lint types docs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -27,8 +27,11 @@ lint: install  ## check style
 types: install  ## check types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-clean:  ## remove the virtual environment and the demo's results
-	rm -rf $(VENV) demo
+docs: install  ## build the documentation in site/; a broken link or reference is an error
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove the virtual environment, the demo's results and the built documentation
+	rm -rf $(VENV) demo site
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
