@@ -1,24 +1,31 @@
-# Everything from a fresh clone: `make demo`, `make test`. PYTHON chooses the interpreter (3.11 to 3.13).
+# Everything from a fresh clone: `make demo`, `make test-unit`. PYTHON chooses the interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types clean
+.PHONY: help test-unit test test-slow install demo lint types docs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+test-unit: install  ## run the tests of the library: no Ray, one process a core
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" -n auto tests/promoter
+
+test: install  ## run the tests of library and jobs but the slow ones; print the slowest
+	@echo "library, two processes:"
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" -n 2 -rs --durations=20 tests/promoter
+	@echo "jobs, and all the rest, in one process that shares a Ray cluster:"
+	$(PYTEST) -m "not slow" -rs --durations=20 tests/test_*.py tests/jobs
+
+test-slow: install  ## run the slow tests (kill-and-resume, multi-node, submitted jobs, real data)
+	$(PYTEST) -m slow -rs --durations=20
 
 install: $(VENV)/installed  ## make the virtual environment (.venv) and install into it
 
 demo: install  ## train and explain a model on a simulated genome, in demo/
 	$(BIN)/python -m jobs.demo
-
-test: install  ## run the tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
-
-test-slow: install  ## run the slow tests: what is killed and goes on, several nodes, submitted jobs, real data
-	$(BIN)/python -m pytest -m slow
 
 lint: install  ## check style
 	$(BIN)/ruff check .
@@ -27,8 +34,11 @@ lint: install  ## check style
 types: install  ## check types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-clean:  ## remove the virtual environment and the demo's results
-	rm -rf $(VENV) demo
+docs: install  ## build the documentation in site/; a broken link or reference is an error
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove the virtual environment, the demo's results and the built documentation
+	rm -rf $(VENV) demo site
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -20,11 +20,11 @@ import jsonschema
 import pytest
 import ray
 import yaml
-from files import Command
 from packaging.requirements import Requirement
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts
+from support.files import Command
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

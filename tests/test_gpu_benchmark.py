@@ -42,7 +42,7 @@ def run(*words: object, absent: tuple[str, ...], folder: Path) -> subprocess.Com
 
 
 @pytest.mark.slow
-def test_it_prints_and_writes_its_tables_with_pytorch_and_little_else(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_writes_its_tables_with_pytorch_and_little_else(tmp_path: Path) -> None:
     parts = ["machine", "exactness", "ism", "training", "predict"]
     ended = run("--parts", *parts, "--out", "gpu.json", absent=ABSENT, folder=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from files import Command
+from support.files import Command
 
 from promoter import storage
 from promoter.checkpoint import ModelInfo, load_model, save_model

@@ -3,8 +3,8 @@
     PYTHONPATH=.:tests python tests/data/record.py     # with that commit's code: today's would test itself
 
 A data set, a CNN, an ensemble with intervals, a head on a pretrained trunk, scores in two files, a training that
-was killed after some epochs, and an ISM run that lacks one of its two files. `tests/golden.py` reads them, and
-`tests/golden.json` holds what that commit made of them.
+was killed after some epochs, and an ISM run that lacks one of its two files. `tests/support/golden.py` reads them,
+and `tests/golden.json` holds what that commit made of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import signal
 import subprocess
 import sys
 
-from golden import HELD_OUT, ROOT, SMALL, UNFINISHED_TRAINING
-from golden import RECORDED as HERE
+from support.golden import HELD_OUT, ROOT, SMALL, UNFINISHED_TRAINING
+from support.golden import RECORDED as HERE
 
 GENOME = "--genome genome/genome.fa --genes genome/genes.bed --expression genome/expression.tsv"
 FLAGS = {
@@ -42,7 +42,7 @@ def main() -> None:
     shutil.rmtree(HERE, ignore_errors=True)
     HERE.mkdir(parents=True)
     make = (
-        "from promoter.simulate import simulate; import hub; from pathlib import Path;"
+        "from promoter.simulate import simulate; from support import hub; from pathlib import Path;"
         "simulate('genome', chromosomes=4, genes_per_chromosome=15, upstream=60);"
         "simulate('wide_genome', chromosomes=4, genes_per_chromosome=8, upstream=128);"
         "hub.enformer(Path('trunk'))"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
-import s3_server
+from support import s3_server
 
 from jobs.prepare import prepare
 from jobs.ray_runtime import cluster

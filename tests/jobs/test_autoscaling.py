@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
-from ray_head import ROOT, Head
+from support.ray_head import ROOT, Head
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.ism import load_scores, saturation_mutagenesis

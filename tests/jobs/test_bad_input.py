@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import ray
-from commands import exit_code
-from files import Command
+from support.commands import exit_code
+from support.files import Command
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.models.cnn import CNNConfig, PromoterCNN
@@ -270,7 +270,7 @@ def test_what_is_required_is_named(no_ray: None, capsys: pytest.CaptureFixture[s
         ("ism", "", "", ["--genes", "nobody"], r"--genes nobody: "),
     ],
 )
-def test_the_command_itself_says_so_too(
+def test_a_job_run_as_a_command_refuses_wrong_input_on_one_line(
     inputs: dict[str, Path],
     command: Command,
     job: str,

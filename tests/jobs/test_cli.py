@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import pandas as pd
 import pytest
 import yaml
-from commands import exit_code
-from files import Command, Write
+from support.commands import exit_code
+from support.files import Command, Write
 
 from jobs.prepare import prepare
 from promoter.errors import InputError
@@ -102,7 +102,7 @@ def test_a_list_of_text_is_taken_as_people_write_it(words: list[str], expected: 
 
 
 @pytest.mark.parametrize("words", [["8", "16", "32"], ["8,16,32"], ["8, 16, 32"], ["[8, 16, 32]"]])
-def test_so_is_a_list_of_numbers(words: list[str]) -> None:
+def test_a_list_of_numbers_is_taken_as_people_write_it(words: list[str]) -> None:
     assert _called("--network.sizes", *words)["network"] == Network((8, 16, 32))
 
 
@@ -283,7 +283,7 @@ def test_a_failure_ends_with_its_code_and_one_line(
     assert capsys.readouterr().err == f"error: {line}\n"
 
 
-def test_so_does_one_that_is_terminated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sigterm_exits_143_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def wait() -> None:
         """Wait for the signal."""
         os.kill(os.getpid(), signal.SIGTERM)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import exit_code
+from support.commands import exit_code
 
 from jobs.demo import demo
 
@@ -76,7 +76,7 @@ def test_a_demo_of_other_settings_is_left_alone(
 
 
 @pytest.mark.parametrize("name", ["genome", "data", "run", "ism"])
-def test_so_is_what_is_no_demo(
+def test_a_folder_that_holds_no_demo_is_refused(
     tmp_path: Path, no_work: None, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (tmp_path / name).mkdir()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
-from commands import exit_code
-from files import Write
+from support.commands import exit_code
+from support.files import Write
 
 
 @dataclass(frozen=True)

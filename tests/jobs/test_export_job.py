@@ -11,7 +11,7 @@ import pandas as pd
 import pyBigWig
 import pytest
 import yaml
-from commands import ROOT, outcome
+from support.commands import ROOT, outcome
 
 from jobs.export import export
 from jobs.ism import ism
@@ -55,7 +55,7 @@ def test_the_track_shows_what_the_scores_say(
 
 
 @pytest.mark.ray
-def test_its_config_is_written_beside_it_and_other_settings_are_not_mixed_in(
+def test_the_export_job_writes_its_config_and_mixes_in_no_other_settings(
     scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--scores", scored, "--out", tmp_path, "--formats"]
@@ -96,6 +96,6 @@ def test_wrong_input_is_one_line(
     assert (tmp_path / "out").exists() == (not message)
 
 
-def test_it_needs_no_ray() -> None:
+def test_the_export_job_imports_no_ray() -> None:
     code = "import sys, jobs.export; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from commands import exit_code, read_until, start
 from scipy import stats
+from support.commands import exit_code, read_until, start
 
 from jobs.predict import predict
 from jobs.ray_runtime import cluster

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from commands import exit_code
+from support.commands import exit_code
 
 from jobs.ism import ism
 from jobs.ray_runtime import cluster

@@ -7,13 +7,13 @@ from pathlib import Path
 import h5py
 import pandas as pd
 import pytest
-from files import Command
+from support.files import Command
 
 from jobs.ism import ism
 
 
 @pytest.mark.ray
-def test_it_writes_every_file_and_refuses_other_settings(
+def test_the_motifs_job_writes_every_file_and_refuses_other_settings(
     run: Path, data: Path, tmp_path: Path, command: Command
 ) -> None:
     ism(str(run / "model"), str(data), str(tmp_path / "ism"))

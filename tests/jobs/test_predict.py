@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from commands import exit_code
+from support.commands import exit_code
 
 from jobs.predict import predict
 from promoter.checkpoint import load_model

@@ -8,14 +8,14 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import hub
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from commands import exit_code, read_until, start
+from support import hub
+from support.commands import exit_code, read_until, start
 
 pytest.importorskip("enformer_pytorch")
 pytest.importorskip("borzoi_pytorch")

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from commands import ROOT
+from support.commands import ROOT
 
 from jobs.__main__ import job_summaries, main
 from jobs.cli.body import lazy_body

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from golden import GOLDEN, differences, measure
+from support.golden import GOLDEN, differences, measure
 
 
 @pytest.mark.ray

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import ROOT, exit_code, outcome
-from reports import RunFiles, write_run
+from support.commands import ROOT, exit_code, outcome
+from support.reports import RunFiles, write_run
 
 from jobs.report import report
 
@@ -19,7 +19,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
     return write_run(tmp_path_factory.mktemp("made"), genes=80, scored=6)
 
 
-def test_it_writes_the_page_its_config_and_the_figures(
+def test_the_report_job_writes_the_page_its_config_and_the_figures(
     files: RunFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "new" / "report.html"
@@ -84,6 +84,6 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_needs_no_ray() -> None:
+def test_the_report_job_imports_no_ray() -> None:
     code = "import sys, jobs.report; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

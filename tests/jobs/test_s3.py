@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from commands import exit_code
-from s3_server import BUCKET, Server
+from support.commands import exit_code
+from support.s3_server import BUCKET, Server
 from upath import UPath
 
 from jobs.export import export

@@ -19,7 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
-from ray_head import Head
+from support.ray_head import Head
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.ism import load_scores, saturation_mutagenesis

@@ -16,8 +16,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from commands import exit_code, read_until, start
 from scipy import stats
+from support.commands import exit_code, read_until, start
 
 from jobs.predict import predict as predict_job
 from jobs.train import train

@@ -16,8 +16,8 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from commands import exit_code, read_until, start
-from files import Command
+from support.commands import exit_code, read_until, start
+from support.files import Command
 
 from jobs.ism import ism
 from jobs.predict import predict

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import exit_code
+from support.commands import exit_code
 
 from jobs.ism import ism
 from jobs.variants import variants

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from commands import exit_code
-from golden import GOLDEN
+from support.commands import exit_code
+from support.golden import GOLDEN
 
 from jobs.demo import demo
 from jobs.ism import ism

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from files import Write, bgzip
+from support.files import Write, bgzip
 
 from promoter.dataset.annotation import GENE_COLUMNS, read_genes
 from promoter.errors import InputError
@@ -87,7 +87,7 @@ def test_the_gene_id_is_the_attribute_asked_for(
     assert read_genes(write(name, content), attribute)["gene_id"].tolist() == expected
 
 
-def test_another_feature_type(write: Write) -> None:
+def test_genes_are_read_from_the_feature_type_asked_for(write: Write) -> None:
     assert rows(write("a.gtf", GTF), feature="exon") == [["plus", "chr1", 100, 150, "+", 100]]
 
 

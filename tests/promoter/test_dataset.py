@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from files import Write
+from support.files import Write
 
 from promoter.dataset.promoters import Promoters, locate, narrow, near_tss, read_promoters, select, write_promoters
 from promoter.errors import InputError

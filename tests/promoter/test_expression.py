@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from files import Write
+from support.files import Write
 
 from promoter.dataset.expression import Expression, looks_untransformed, read_expression
 from promoter.errors import InputError

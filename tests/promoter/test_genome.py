@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from files import Write, bgzip, oracle
 from hypothesis import given
 from hypothesis import strategies as st
+from support.files import Write, bgzip, oracle
 from upath import UPath
 
 from promoter.dataset.annotation import read_genes

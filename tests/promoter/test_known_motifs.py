@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from files import Write
+from support.files import Write
 
 from promoter.errors import InputError
 from promoter.motifs.known import as_meme, jaspar_motifs, match_motifs, read_motifs

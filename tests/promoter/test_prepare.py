@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from files import Write, oracle
+from support.files import Write, oracle
 
 from promoter.dataset.annotation import read_genes
 from promoter.dataset.expression import read_expression

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hub
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from support import hub
 from torch import Tensor, nn
 
 pytest.importorskip("enformer_pytorch")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reports import EVIL, LENGTH, RunFiles, write_run
+from support.reports import EVIL, LENGTH, RunFiles, write_run
 
 from promoter.errors import InputError
 from promoter.evaluation.predictions import read_predictions, write_predictions
@@ -89,7 +89,7 @@ def test_twelve_genes_of_2_kb_and_a_scatter_of_20_000_are_under_10_mb(html: str)
     assert len(html.encode()) < 10_000_000
 
 
-def test_it_asks_for_nothing_from_elsewhere(html: str) -> None:
+def test_the_report_loads_nothing_from_elsewhere(html: str) -> None:
     page = Page(html)
     for tag, attrs in page.elements:
         assert tag not in ("iframe", "object", "embed", "base"), tag
@@ -136,7 +136,7 @@ def test_motif_hits_lie_on_the_sequence_that_the_genome_has_there(html: str, fil
     assert strands == {"+", "-"}
 
 
-def test_it_says_what_the_files_say(html: str, files: RunFiles) -> None:
+def test_the_report_says_what_the_run_files_say(html: str, files: RunFiles) -> None:
     text = Page(html).text
     for expected in (
         "2,000 bases upstream of the TSS", "whole chromosomes", files.data_sha256, "chr1, chr2",

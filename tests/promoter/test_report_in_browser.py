@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, chromium, missing
-from reports import EVIL, LENGTH, RunFiles, write_run
+from support.browser import Browser, chromium, missing
+from support.reports import EVIL, LENGTH, RunFiles, write_run
 
 from promoter.palette import BASE_COLOURS
 from promoter.report.build import build_report
@@ -189,7 +189,7 @@ def test_the_mouse_drags_and_its_wheel_zooms_once_the_figure_is_clicked(browser:
     assert view(browser)[1] - view(browser)[0] < moved[1] - moved[0]
 
 
-def test_it_begins_where_it_matters_and_says_so(browser: Browser, files: RunFiles) -> None:
+def test_the_gene_view_begins_at_the_strongest_bases_and_says_so(browser: Browser, files: RunFiles) -> None:
     said = browser.until("return document.querySelector('.readout').textContent.includes('strongest') &&"
                          " document.querySelector('.readout').textContent")  # fmt: skip
     assert "pattern_0" in said
@@ -256,7 +256,7 @@ def test_all_can_be_reached_by_keys_and_is_named(browser: Browser) -> None:
     assert all(b - a <= 1 for a, b in pairwise(levels))
 
 
-def test_it_prints_on_light_paper(browser: Browser) -> None:
+def test_the_report_prints_on_light_paper(browser: Browser) -> None:
     look(browser, 1200, "dark")
     printed = browser.devtools("Page.printToPDF", printBackground=True)["data"]
     assert len(printed) > 50_000

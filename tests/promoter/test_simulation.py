@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from files import oracle
+from support.files import oracle
 
 from promoter.dataset.annotation import read_genes
 from promoter.dataset.expression import read_expression

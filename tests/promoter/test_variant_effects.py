@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from variant_cases import GENES, haplotype_window, promoters_of, random_genome
+from support.variant_cases import GENES, haplotype_window, promoters_of, random_genome
 
 from promoter.dataset.annotation import read_genes
 from promoter.dataset.genome import Genome

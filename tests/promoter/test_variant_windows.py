@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from files import Write
-from variant_cases import (
+from support.files import Write
+from support.variant_cases import (
     GENES,
     PAD,
     VCF_HEADER,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from Bio.bgzf import BgzfBlocks, BgzfWriter
-from files import Write
-from variant_cases import VCF_HEADER, vcf_line
+from support.files import Write
+from support.variant_cases import VCF_HEADER, vcf_line
 
 from promoter.errors import InputError
 from promoter.variants.vcf import VcfRecord, read_records
@@ -51,7 +51,7 @@ def test_a_vcf_without_records_has_none(write: Write):
         (VCF_HEADER + vcf_line("1", 5, "A", "C") + "1\tx\t.\tA\tC\t.\t.\t.\n", "line 4 is no variant"),
         (VCF_HEADER + "1\t5\t.\tA\tC\n", "line 3 is no variant"),
         (VCF_HEADER + "1 5 . A C . . .\n", "line 3 is no variant"),
-        (gzip.compress((VCF_HEADER + vcf_line("1", 5, "A", "C") * 999).encode())[:-20], "damaged"),
+        (gzip.compress((VCF_HEADER + vcf_line("1", 5, "A", "C") * 999).encode(), mtime=0)[:-20], "damaged"),
         (b"\x1f\x8b\x08\x00\x00", "damaged"),
     ],
 )

@@ -103,7 +103,7 @@ def test_the_published_network_is_scored_more_exactly_than_by_float32_passes(len
     assert ours < theirs
 
 
-def test_a_trained_network_agrees_too() -> None:
+def test_a_trained_network_is_scored_as_by_forward_passes() -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 4, (128, 80)).astype(np.uint8)
     targets = (tokens[:, 10:30] == 2).sum(axis=1, keepdims=True).astype(np.float32)

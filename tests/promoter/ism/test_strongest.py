@@ -8,7 +8,7 @@ from promoter.ism.top_effects import strongest_substitutions
 from promoter.sequence import decode
 
 
-def test_they_are_those_that_a_plain_loop_finds() -> None:
+def test_the_strongest_changes_are_those_that_a_plain_loop_finds() -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 4, (7, 20), dtype=np.uint8)
     values = rng.normal(size=(7, 2, 4, 20)).astype(np.float32)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.cli.run import run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def exit_code(job: Callable[..., None], *words: object) -> int:

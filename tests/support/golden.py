@@ -1,6 +1,6 @@
 """What commit 8a53926 wrote, read and resumed by today's jobs; `tests/golden.json` holds what it made of it.
 
-`python tests/golden.py FOLDER` prints the numbers, for `tests/data/record.py`.
+`python tests/support/golden.py FOLDER` prints the numbers, for `tests/data/record.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests" / "data" / "recorded"
 GOLDEN = ROOT / "tests" / "golden.json"
 SMALL = (
