@@ -129,8 +129,15 @@ def train_once(
     write_config(out_dir / "config.yaml", settings, inputs)
     if not quiet:
         _show_start(held_out, scaling)
-    finished = _run_workers(out_dir, job, info, held_out, scaling, on_epoch or EpochLogger(job.training.epochs))
-    state, metrics = _publish(out_dir, finished, job, info, held_out)
+    finished = _run_workers(
+        out_dir,
+        job,
+        info=info,
+        held_out=held_out,
+        scaling=scaling,
+        on_epoch=on_epoch or EpochLogger(job.training.epochs),
+    )
+    state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
     if not quiet:
         console.print(f"best epoch {state.best_epoch} of {state.epoch}")
         show_metrics(metrics)
@@ -167,6 +174,7 @@ def _is_finished(out_dir: UPath) -> bool:
 def _run_workers(
     out_dir: UPath,
     job: TrainingJob,
+    *,
     info: ModelInfo,
     held_out: HeldOut,
     scaling: ScalingConfig,
@@ -221,7 +229,11 @@ def _run_workers(
 
 
 class EpochLogger:
-    """Prints a line for each epoch."""
+    """Prints a line for each epoch.
+
+    Args:
+        epochs: maximum number of epochs of the training, for the time left.
+    """
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -298,6 +310,7 @@ def _epoch_line(record: dict[str, float], epochs: int, seconds: float) -> str:
 def _publish(
     out_dir: UPath,
     finished: Checkpoint,
+    *,
     job: TrainingJob,
     info: ModelInfo,
     held_out: HeldOut,

@@ -176,7 +176,7 @@ def test_a_search_goes_on_with_its_trials_and_finds_the_same(
     assert "renew the credentials" in error
     assert "search/best.yaml" not in s3.keys("search/")
     assert exit_code(tune, *remote) == 0
-    assert "going on with the search" in capsys.readouterr().out
+    assert "resuming the search" in capsys.readouterr().out
     assert not [key for key in s3.keys("search/") if key.startswith(("search/search", "search/training"))]
     assert exit_code(tune, *flags, "--data", data, "--out", tmp_path / "search") == 0
     tables = [
