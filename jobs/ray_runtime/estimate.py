@@ -1,4 +1,4 @@
-"""How long forward passes will take, measured where they are going to run, and said before they begin."""
+"""Measure on a worker how long forward passes take, and print the estimate before they begin."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import ray
 import torch
 
 from jobs.cli.run import console, plural
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster, TaskLimits
+from jobs.ray_runtime.model_cache import loaded_model
 from promoter.checkpoint import PackedModel
 from promoter.errors import InputError
 from promoter.models.pretrained import genes_per_pass
 from promoter.training import predict
 
-_MOST_PER_PASS = 32
+_MAX_PER_PASS = 32
 _REPEATS = 3  # the first warms up
 
 
@@ -26,40 +27,40 @@ def announce_time(
     members: list[PackedModel],
     tokens: np.ndarray,
     precision: Literal["fp32", "bf16"],
-    limits: cluster.TaskLimits,
-    place: cluster.Cluster,
+    limits: TaskLimits,
+    cluster: Cluster,
     max_hours: float | None,
 ) -> None:
-    """Say how long so many forward passes will take on the workers.
+    """Print how long the forward passes will take on the workers.
 
     Args:
-        passes: sequences to predict, by each model.
-        what: name of what they are of.
-        members: the models.
-        tokens: a sequence, shape (length,).
-        precision: of the passes.
-        limits: of a task.
-        place: to compute on.
-        max_hours: the most that is wanted; None for no limit.
+        passes: number of sequences that each model predicts.
+        what: plural noun for the sequences, for the message.
+        members: models of the ensemble, serialized.
+        tokens: one sequence to measure with, uint8, shape (length,).
+        precision: precision of the forward passes.
+        limits: resources of each task.
+        cluster: cluster that computes them.
+        max_hours: longest duration that is accepted, in hours; None: any.
 
     Raises:
-        InputError: it will take longer; with the numbers.
+        InputError: the estimate is longer than `max_hours`; gives both.
     """
-    limits.in_flight(place)  # refuses tasks that do not fit
-    measured = limits.apply(_seconds_of_a_pass).remote(members[0], tokens, precision)
+    limits.in_flight(cluster)  # refuses tasks that do not fit
+    measured = limits.apply(_seconds_per_sequence).remote(members[0], tokens, precision)
     seconds = float(ray.get(measured)) * len(members)
-    slots = limits.at_once(place)
+    slots = limits.max_concurrent_tasks(cluster)
     hours = passes * seconds / slots / 3600
-    said = (
+    message = (
         f"{passes:,} forward passes ({what}) of {1000 * seconds:,.3g} ms on "
         f"{plural(slots, 'worker')} will take about {_in_words(hours)}"
     )
     if max_hours is not None and hours > max_hours:
         raise InputError(
-            f"--max_hours {max_hours:g}: {said}; ask for less (--genes, in jobs.ism also --positions) "
+            f"--max_hours {max_hours:g}: {message}; ask for less (--genes, in jobs.ism also --positions) "
             "or give more workers"
         )
-    console.print(said)
+    console.print(message)
 
 
 def _in_words(hours: float) -> str:
@@ -69,16 +70,16 @@ def _in_words(hours: float) -> str:
 
 
 @ray.remote
-def _seconds_of_a_pass(packed: PackedModel, tokens: np.ndarray, precision: Any) -> float:
-    """Measure, in a worker process, a pass of as many sequences as go together; return the seconds of one."""
-    model = cluster.loaded_model(packed)
-    size = genes_per_pass(len(tokens), _MOST_PER_PASS)
-    some = np.repeat(tokens[None], size, axis=0)
-    least = float("inf")
+def _seconds_per_sequence(packed: PackedModel, tokens: np.ndarray, precision: Any) -> float:
+    """Measure, in a worker process, a forward pass of a full batch; return the seconds of one sequence."""
+    model = loaded_model(packed)
+    size = genes_per_pass(len(tokens), _MAX_PER_PASS)
+    batch = np.repeat(tokens[None], size, axis=0)
+    fastest = float("inf")
     for _ in range(_REPEATS):
         began = time.perf_counter()
-        predict(model, some, precision=precision)
+        predict(model, batch, precision=precision)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        least = min(least, time.perf_counter() - began)
-    return least / size
+        fastest = min(fastest, time.perf_counter() - began)
+    return fastest / size

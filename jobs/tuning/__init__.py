@@ -1,1 +1,1 @@
-"""What runs in the processes of a search, and how it is shown."""
+"""The search of jobs.tune: its trials, what draws and stops them, and how they are shown and written."""

@@ -1,11 +1,11 @@
-"""A search as a table: in trials.csv, and on the terminal while it runs."""
+"""Show a search as a table: in trials.csv, and on the terminal while it runs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,16 @@ _SHOWN = 5  # of the best trials, in the table on the terminal
 
 
 def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial | None = None) -> pd.DataFrame:
-    """Return a row a trial, the best first: what was tried, and what came of it.
+    """Return a row for each trial with its settings and scores, the best first.
 
-    Columns: `trial` (1, 2, … in the order of their start), `status` (`finished`; `stopped` early by ASHA; `failed`
-    with a `reason`; `running`), `score`, `fold_1` …, `epochs`, `seconds`, and the settings. `ended` is a trial
-    that has just ended, which Ray enters only later.
+    Args:
+        trials: trials of the search, in any order.
+        larger_is_better: true if the best trial is the one with the largest score.
+        ended: trial that has just ended but that Ray still lists as running; None: there is none.
+
+    Returns:
+        Columns `trial` (1, 2, … in the order of their start), `status` (`finished`; `stopped` early by ASHA;
+        `failed` with a `reason`; `running`), `score`, `fold_1` …, `epochs`, `seconds`, and the settings.
     """
     rows = []
     for trial in trials:
@@ -50,7 +55,9 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
             }
         )
     # object: a whole number stays one beside trials that lack the setting; null is a value
-    configs = [{name: "null" if value is None else value for name, value in one.config.items()} for one in trials]
+    configs = [
+        {name: "null" if value is None else value for name, value in trial.config.items()} for trial in trials
+    ]
     drawn = pd.DataFrame(configs, dtype=object).sort_index(axis=1)
     table = pd.concat([pd.DataFrame(rows), drawn], axis=1)
     order = table.sort_values("score", ascending=not larger_is_better, kind="stable", na_position="last")
@@ -59,7 +66,7 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
 
 
 def number_of(trial: Trial) -> int:
-    """Return its place in the order in which trials were drawn; a restored search lists them otherwise."""
+    """Return the trial's number in the order of the draws; a restored search lists trials in another order."""
     return int(str(trial.experiment_tag).split("_", maxsplit=1)[0])
 
 
@@ -72,11 +79,16 @@ def _error_of(trial: Trial) -> str:
 
 
 class SearchScreen(ray.tune.Callback):
-    """Shows the search: one table that is updated on a terminal, a line a finished trial elsewhere.
+    """Shows a search: one table that is updated on a terminal, a line for each finished trial elsewhere.
 
-    Ray pickles it with the run, so what belongs to the terminal is kept in the class.
+    Ray pickles the object with the run, so what belongs to this process is kept in the class.
+
+    Args:
+        count: number of trials of the search.
+        metric: name of the score, `pearson` or `mse`.
     """
 
+    trials: ClassVar[list[Trial]] = []  # of the last search of this process, once it has ended
     _live: Live | None = None
     _began: float | None = None
     _earlier = 0  # trials finished before this process
@@ -85,10 +97,10 @@ class SearchScreen(ray.tune.Callback):
         self.count, self.metric = count, metric
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Begin to count, and to show."""
+        """Start the clock and the table with the first trial."""
         if SearchScreen._began is None:
             SearchScreen._began = time.monotonic()
-            SearchScreen._earlier = sum(one.is_finished() for one in trials)
+            SearchScreen._earlier = sum(other.is_finished() for other in trials)
             if console.is_terminal:
                 SearchScreen._live = Live(console=console, refresh_per_second=2)
                 SearchScreen._live.start()
@@ -101,21 +113,22 @@ class SearchScreen(ray.tune.Callback):
             SearchScreen._live.update(self._table(trials))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Show what came of it."""
+        """Show the score of a trial that has ended."""
         self._line(trials, trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Show why it failed."""
+        """Show why a trial failed."""
         self._line(trials, trial)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Show all as they ended: when the last trial completes it still counts as running."""
+        """Keep the trials, and show them as they ended: the last one counted as running when it completed."""
+        SearchScreen.trials = list(trials)
         if SearchScreen._live is not None:
             SearchScreen._live.update(self._table(trials))
 
     @staticmethod
     def close() -> None:
-        """Leave the terminal as it is to stay."""
+        """Stop updating the table, which stays on the terminal."""
         if SearchScreen._live is not None:
             SearchScreen._live.stop()
         SearchScreen._live, SearchScreen._began = None, None
@@ -126,7 +139,7 @@ class SearchScreen(ray.tune.Callback):
             return
         table = trials_table(trials, self.metric == "pearson", trial)
         row = table[table["trial"] == number_of(trial)].iloc[0]
-        done = sum(one.is_finished() or one is trial for one in trials)
+        done = sum(other.is_finished() or other is trial for other in trials)
         best = table["score"].dropna()
         failed = not np.isfinite(row["score"])
         shown = f"{self.metric} {'–' if failed else format(row['score'], '.4f')}"
@@ -148,8 +161,8 @@ class SearchScreen(ray.tune.Callback):
     def _table(self, trials: list[Trial]) -> Table:
         states = [trial.status for trial in trials]
         done = sum(trial.is_finished() for trial in trials)
-        found = trials_table(trials, self.metric == "pearson")
-        counts = found["status"].value_counts()
+        rows = trials_table(trials, self.metric == "pearson")
+        counts = rows["status"].value_counts()
         table = Table(
             box=None,
             pad_edge=False,
@@ -166,13 +179,13 @@ class SearchScreen(ray.tune.Callback):
                 name, justify="left" if name in ("status", "settings") else "right", overflow="ellipsis"
             )
         by_number = {number_of(trial): trial for trial in trials}
-        for row in found.head(_SHOWN).itertuples():
+        for row in rows.head(_SHOWN).itertuples():
             drawn = by_number[int(str(row.trial))].config
-            values = ", ".join(f"{name.split('.', 1)[1]} {short(value)}" for name, value in drawn.items())
+            values = ", ".join(f"{name.split('.', 1)[1]} {format_value(value)}" for name, value in drawn.items())
             table.add_row(str(row.trial), f"{row.score:.4f}", str(row.epochs), str(row.status), values)
         return table
 
 
-def short(value: Any) -> str:
-    """Return a value as the terminal shows it."""
+def format_value(value: Any) -> str:
+    """Return the value of a setting as the terminal shows it."""
     return f"{value:.2g}" if isinstance(value, float) else str(value)

@@ -15,7 +15,7 @@ import torch
 from ray.cluster_utils import Cluster
 
 from jobs.ray_runtime import cluster
-from jobs.training.run import at_once, scaling_config
+from jobs.training.resources import scaling_config, trainings_that_fit
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.errors import InputError
 from promoter.ism import load_scores, saturation_mutagenesis
@@ -31,15 +31,15 @@ def test_workers_ask_for_a_gpu_each_where_there_are_gpus() -> None:
     scaling = scaling_config(place, 4)
     assert (scaling.num_workers, scaling.use_gpu) == (4, True)
     assert scaling.resources_per_worker == {"CPU": 1, "GPU": 1}
-    assert at_once(place, scaling) == 2
-    assert at_once(place, scaling_config(place, 1, gpus_per_worker=0.5)) == 16
+    assert trainings_that_fit(place, scaling) == 2
+    assert trainings_that_fit(place, scaling_config(place, 1, gpus_per_worker=0.5)) == 16
     without = scaling_config(place, 2, gpus_per_worker=0)
     assert not without.use_gpu
     assert without.resources_per_worker == {"CPU": 10}
 
 
 def test_elastic_workers_ask_for_a_range() -> None:
-    place = cluster.Cluster((GPU_NODE,), local=False, most=(GPU_NODE, GPU_NODE))
+    place = cluster.Cluster((GPU_NODE,), local=False, max_nodes=(GPU_NODE, GPU_NODE))
     assert scaling_config(place, 8, min_workers=2).num_workers == (2, 8)
     assert scaling_config(place, 8, min_workers=8).num_workers == 8
     with pytest.raises(InputError, match="can never give"):
@@ -77,7 +77,7 @@ SHARING = """
     limits = cluster.TaskLimits(None, 1, 0.5)
     task, began = limits.apply(work), time.time()
     found = cluster.fan_out(lambda item, attempt: task.remote(began), range(4), limits.in_flight(place))
-    print(json.dumps([place.gpus, limits.at_once(place), [result for _, result in found]]))
+    print(json.dumps([place.gpus, limits.max_concurrent_tasks(place), [result for _, result in found]]))
 """
 
 

@@ -16,6 +16,7 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import autoscaler_max_nodes
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
@@ -27,23 +28,25 @@ HEAD = cluster.Node(4, 0)
 
 
 def test_what_fits_is_counted_node_by_node() -> None:
-    assert cluster.Node(4, 1).fitting(1, 0) == 4
-    assert cluster.Node(4, 1).fitting(1, 0.5) == 2
-    assert cluster.Node(1, 1).fitting(1, 0.25) == 1
-    assert [cluster.Node(64, 1).fitting(1, gpus) for gpus in (0.1, 0.2, 0.3, 0.5)] == [10, 5, 3, 2]
-    assert cluster.Node(4, 0).fitting(1, 1) == 0
-    assert cluster.Node(4, 1).fitting(0, 0) == 4  # tasks that want nothing: one a CPU
+    assert cluster.Node(4, 1).tasks_that_fit(1, 0) == 4
+    assert cluster.Node(4, 1).tasks_that_fit(1, 0.5) == 2
+    assert cluster.Node(1, 1).tasks_that_fit(1, 0.25) == 1
+    assert [cluster.Node(64, 1).tasks_that_fit(1, gpus) for gpus in (0.1, 0.2, 0.3, 0.5)] == [10, 5, 3, 2]
+    assert cluster.Node(4, 0).tasks_that_fit(1, 1) == 0
+    assert cluster.Node(4, 1).tasks_that_fit(0, 0) == 4  # tasks that want nothing: one a CPU
     place = cluster.Cluster((HEAD, GPU_NODE, GPU_NODE), local=False)
-    assert cluster.TaskLimits(None, 1, 1).at_once(place) == 2
-    growing = cluster.Cluster((HEAD,), local=False, most=(HEAD, *[GPU_NODE] * 8))
-    assert cluster.TaskLimits(None, 1, 0.5).at_once(growing) == 16  # so that parts are small enough for all
+    assert cluster.TaskLimits(None, 1, 1).max_concurrent_tasks(place) == 2
+    growing = cluster.Cluster((HEAD,), local=False, max_nodes=(HEAD, *[GPU_NODE] * 8))
+    assert (
+        cluster.TaskLimits(None, 1, 0.5).max_concurrent_tasks(growing) == 16
+    )  # so that parts are small enough for all
     # two GPUs in all, but no node has two
-    assert cluster.TaskLimits(None, 1, 2).at_once(cluster.Cluster((GPU_NODE,) * 2, local=False)) == 1
+    assert cluster.TaskLimits(None, 1, 2).max_concurrent_tasks(cluster.Cluster((GPU_NODE,) * 2, local=False)) == 1
 
 
 def test_more_than_the_autoscaler_may_start_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    place = cluster.Cluster((HEAD,), local=False, most=(HEAD, GPU_NODE, GPU_NODE))
-    place.require_room(2, 1, 1, "--workers")  # not there yet: waited for
+    place = cluster.Cluster((HEAD,), local=False, max_nodes=(HEAD, GPU_NODE, GPU_NODE))
+    place.check_capacity(2, 1, 1, "--workers")  # not there yet: waited for
     assert (
         "they want 2 CPUs and 2 GPUs, the cluster has 1 nodes with 4 CPUs and 0 GPUs so far"
         in capsys.readouterr().out
@@ -51,25 +54,25 @@ def test_more_than_the_autoscaler_may_start_is_refused(capsys: pytest.CaptureFix
     with pytest.raises(
         InputError, match=r"--workers 3: they want 3 CPUs and 3 GPUs.*stops at 3 nodes with 12 CPUs and 2"
     ):
-        place.require_room(3, 1, 1, "--workers")
+        place.check_capacity(3, 1, 1, "--workers")
     with pytest.raises(InputError, match="a worker wants 1 CPUs and 2 GPUs"):
         cluster.TaskLimits(None, 1, 2).in_flight(place)
 
 
 def test_where_nothing_tells_the_maximum_it_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    cluster.Cluster((HEAD,), local=False).require_room(100, 1, 1, "--workers")
+    cluster.Cluster((HEAD,), local=False).check_capacity(100, 1, 1, "--workers")
     assert "waiting for more" in capsys.readouterr().out
 
 
 def test_the_maximum_is_read_where_ray_up_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cluster._most_nodes() is None
+    assert autoscaler_max_nodes() is None
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
     # eight workers in all, whatever their kind
-    assert cluster._most_nodes() == (HEAD, *[GPU_NODE] * 8)
+    assert autoscaler_max_nodes() == (HEAD, *[GPU_NODE] * 8)
     (tmp_path / "ray_bootstrap_config.yaml").write_text("available_node_types: 3\n")
-    assert cluster._most_nodes() is None
+    assert autoscaler_max_nodes() is None
 
 
 # --- real nodes --------------------------------------------------------------------------------------------------
@@ -88,9 +91,9 @@ GROWING = """
     import sys, time
     from pathlib import Path
     import ray
-    from jobs.ray_runtime import cluster
+    from jobs.ray_runtime import capacity, cluster, fan_out
 
-    cluster._BETWEEN_SIZES = 0.2
+    capacity._REFRESH_SECONDS = fan_out._POLL_SECONDS = 0.2
 
     @ray.remote
     def work():
@@ -185,7 +188,7 @@ def test_an_elastic_training_goes_on_with_fewer_workers(nodes: Cluster, data: Pa
             nodes.remove_node(lost, allow_graceful=False)
     assert driver.wait() == 0, "".join(printed)
     assert "1 to 2 workers with 1 CPU each" in "".join(printed)
-    assert "going on after epoch" in "".join(printed)
+    assert "resuming after epoch" in "".join(printed)
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history["epoch"].tolist() == list(range(1, 41))
     assert history["learning_rate"].iloc[-1] < 1e-6  # the cycle ended where it should: as many steps as planned

@@ -328,7 +328,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     for name in ("stopped", "whole"):
         train(str(data), str(tmp_path / name), SPLIT, config, recipe, baselines=False)
     printed = capsys.readouterr().out
-    assert re.search(r"going on after epoch [1-9]\d?\n", printed), printed
+    assert re.search(r"resuming after epoch [1-9]\d?\n", printed), printed
     tables = (pd.read_parquet(tmp_path / name / "predictions.parquet") for name in ("stopped", "whole"))
     stopped, whole = (table["expression_predicted"] for table in tables)
     np.testing.assert_allclose(stopped, whole, rtol=1e-4, atol=1e-4)

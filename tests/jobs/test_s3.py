@@ -93,7 +93,7 @@ def test_training_goes_on_from_its_checkpoint_in_the_bucket_once_credentials_are
     assert not [key for key in s3.keys("run/") if "checkpoints" not in key and key != "run/config.yaml"]
     assert exit_code(train, *flags) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"going on after epoch [1-3]\n", printed), printed
+    assert re.search(r"resuming after epoch [1-3]\n", printed), printed
     assert not re.search(r"  1/6 ", printed)
     assert s3.read("run/model/model.safetensors") == (run / "model" / "model.safetensors").read_bytes()
     assert json.loads(s3.read("run/metrics.json")) == json.loads((run / "metrics.json").read_text())
@@ -176,7 +176,7 @@ def test_a_search_goes_on_with_its_trials_and_finds_the_same(
     assert "renew the credentials" in error
     assert "search/best.yaml" not in s3.keys("search/")
     assert exit_code(tune, *remote) == 0
-    assert "going on with the search" in capsys.readouterr().out
+    assert "resuming the search" in capsys.readouterr().out
     assert not [key for key in s3.keys("search/") if key.startswith(("search/search", "search/training"))]
     assert exit_code(tune, *flags, "--data", data, "--out", tmp_path / "search") == 0
     tables = [

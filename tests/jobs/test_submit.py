@@ -230,7 +230,7 @@ def test_a_stopped_training_goes_on_after_its_last_epoch(head: Head, files: Path
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert not (tmp_path / "run" / "model").exists()
     printed = done(head.submit("train", *flags))
-    assert "going on after epoch" in printed
+    assert "resuming after epoch" in printed
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 60
 
 

@@ -340,7 +340,7 @@ def test_killed_driver_resumes_to_the_same_result(run: Path, train_flags: list[s
     lines = read_until(again, "model, predictions and metrics")
     assert again.wait() == 0
     assert not any("  1/6" in line for line in lines), "trained from the start again"
-    assert any(re.fullmatch(r"going on after epoch [2-6]\n", line) for line in lines)
+    assert any(re.fullmatch(r"resuming after epoch [2-6]\n", line) for line in lines)
     _same_results(tmp_path, run)
 
 
@@ -384,6 +384,6 @@ def test_output_of_a_run_is_clean(train_flags: list[str], tmp_path: Path):
     assert done.stderr == ""
     assert "pid=" not in done.stdout
     assert "2 workers with 1 CPU each\n" in done.stdout or (os.cpu_count() or 0) > 3  # more has each more
-    assert "going on" not in done.stdout
+    assert "resuming" not in done.stdout
     epochs = [line for line in done.stdout.splitlines() if "/6 " in line]
     assert len(epochs) == 6

@@ -182,6 +182,8 @@ def test_a_finished_search_is_not_run_again(
         (["--split.test", "chr9"], "chr9: no gene lies on it"),
         (["--training.batch_size", "1"], "batch_size 1 must be at least 2"),
         (["--workers", "1", "--cpus_per_worker", "999"], "this machine has"),
+        (["--workers", "0"], "--workers 0: must be at least 1"),
+        (["--workers", "2"], "--workers 2: a trial is one process, and a search scales by trials; use --at_once"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(
@@ -230,11 +232,11 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(
 
 
 @pytest.mark.slow
-def test_trials_on_two_workers_with_two_seeds(
+def test_two_seeds_keep_a_network_of_each_fold_and_seed(
     ray_cluster: object, data: Path, tmp_path: Path, command: Command
 ) -> None:
     space = "{training.learning_rate: {choices: [3.0e-3, 1.0e-5, 1.0e-6]}}"  # the second and third are stopped
-    more = ("--algorithm", "grid", "--workers", "2", "--seeds", "2", "--keep_folds", "true")
+    more = ("--algorithm", "grid", "--seeds", "2", "--keep_folds", "true")
     small = ("--model.channels", "4", "--model.kernel_sizes", "5", "--model.pool_sizes", "[]")
     out = tmp_path / "out"
     done = command("tune", *flags(data, out, Path(space), *more, *small))
@@ -261,7 +263,10 @@ def test_a_killed_search_goes_on_with_its_finished_trials(
     before = read_until(driver, "   3/6 trial 3 ")
     time.sleep(1.5)  # the searcher's memory may lag by a second
     # the workers of Ray; its two agents, which write nothing, take some minutes to notice
-    names = {child: " ".join(child.cmdline()) for child in family.children(recursive=True)}
+    names = {}
+    for child in family.children(recursive=True):
+        with suppress(psutil.Error):  # some end while we look
+            names[child] = " ".join(child.cmdline())
     children = [child for child, name in names.items() if name.startswith("ray::") and "Agent" not in name]
     assert children
     os.kill(driver.pid, signal.SIGKILL)
@@ -272,7 +277,7 @@ def test_a_killed_search_goes_on_with_its_finished_trials(
     again = start("tune", arguments)
     lines = read_until(again, "trials, figures, model and metrics in")
     assert again.wait() == 0
-    assert "going on with the search that was interrupted\n" in lines
+    assert "resuming the search that was interrupted\n" in lines
     numbers = [re.search(r"/6 trial (\d) ", line) for line in (*before, *lines)]
     shown = [found[1] for found in numbers if found]
     assert shown[:3] == ["1", "2", "3"]
@@ -284,12 +289,12 @@ def test_a_killed_search_goes_on_with_its_finished_trials(
     pd.testing.assert_frame_equal(first.sort_values(**sort), second.sort_values(**sort))
 
 
-def a_trial(out: Path, data: Path, workers: int) -> list[str]:
+def a_trial(out: Path, data: Path) -> list[str]:
     """The command line of a search of one trial, long enough to be disturbed."""
     space = "{training.learning_rate: {choices: [3.0e-3]}}"
     small = ("--model.channels", "8", "--model.kernel_sizes", "5", "--model.pool_sizes", "[]")
     long = ("--training.epochs", str(EPOCHS), "--training.early_stopping", "null")
-    more = ("--algorithm", "grid", "--asha", "false", "--workers", str(workers))
+    more = ("--algorithm", "grid", "--asha", "false")
     return flags(data, out, Path(space), *small, *long, *more)
 
 
@@ -313,20 +318,11 @@ def kill_one(driver: subprocess.Popen[str], name: str, out: Path, epoch: int) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("workers", "kills"),
-    [
-        (1, {"ResourceTrainable": 3}),
-        # beside the session's cluster, where Ray Train's own guard of abandoned workers fails
-        (2, {"RayTrainWorker": 3, "ResourceTrainable": 6}),
-    ],
-)
-def test_a_trial_goes_on_from_its_checkpoint_when_its_processes_are_killed(
-    ray_cluster: object, data: Path, tmp_path: Path, workers: int, kills: dict[str, int]
+def test_a_trial_resumes_from_its_checkpoint_when_its_process_is_killed(
+    ray_cluster: object, data: Path, tmp_path: Path
 ) -> None:
-    driver = start("tune", a_trial(tmp_path, data, workers))
-    for name, epoch in kills.items():
-        kill_one(driver, name, tmp_path, epoch)
+    driver = start("tune", a_trial(tmp_path, data))
+    kill_one(driver, "ResourceTrainable", tmp_path, epoch=3)
     deadline = time.monotonic() + 300  # only so that a search that waits for ever ends the test
     # not how many: an epoch may have been saved, but not told, when its processes were killed
     while max(before := epochs_reported(tmp_path), default=0) < EPOCHS:

@@ -1,0 +1,221 @@
+"""How many tasks and workers fit on the nodes of a cluster, now and once its autoscaler has done what it may."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+
+from jobs.cli.run import console
+from promoter import storage
+from promoter.errors import InputError
+
+_REFRESH_SECONDS = 2.0  # age up to which a count of nodes is believed: asking costs a call to the head
+_PREFETCH_FACTOR = 2  # tasks submitted for each that runs, so that a worker never waits for the driver
+
+
+class Node(NamedTuple):
+    """CPUs and GPUs that a node offers to tasks."""
+
+    cpus: float
+    gpus: float
+
+    def tasks_that_fit(self, cpus: float, gpus: float) -> int:
+        """Return how many tasks fit on the node at the same time.
+
+        Args:
+            cpus: number of CPUs that each task reserves; 0: one task a CPU.
+            gpus: number of GPUs, or fraction of one, that each task reserves.
+        """
+        fit = self.cpus / cpus if cpus else self.cpus
+        # // would make four of 1 // 0.2
+        return int(1e-6 + (min(fit, self.gpus / gpus) if gpus else fit))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes of a Ray cluster.
+
+    Attributes:
+        nodes: nodes that are alive.
+        local: true if this process started the cluster, on this machine.
+        max_nodes: all nodes that an autoscaler may bring it to; None if that is not known.
+    """
+
+    nodes: tuple[Node, ...]
+    local: bool
+    max_nodes: tuple[Node, ...] | None = None
+
+    @property
+    def cpus(self) -> int:
+        """CPUs of all nodes."""
+        return int(sum(node.cpus for node in self.nodes))
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes."""
+        return int(sum(node.gpus for node in self.nodes))
+
+    def check_capacity(self, count: int, cpus: float, gpus: float, flags: str) -> None:
+        """Raise InputError if the request can never be met; otherwise print what the job is waiting for.
+
+        Args:
+            count: number of tasks or workers, which must all run at the same time.
+            cpus: number of CPUs that each reserves.
+            gpus: number of GPUs, or fraction of one, that each reserves.
+            flags: names of the flags to lower, for the message.
+
+        Raises:
+            InputError: they do not fit on this machine, or on all nodes that the autoscaler may start.
+        """
+        if _tasks_that_fit(self.nodes, cpus, gpus) >= count:
+            return
+        wants = f"{count * cpus:g} CPUs and {count * gpus:g} GPUs"
+        present = f"{len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs"
+        request = f"--workers {count}: they want {wants}" if count > 1 else f"a worker wants {wants}"
+        if self.local:
+            raise InputError(f"{request}, this machine has {self.cpus} and {self.gpus}; lower {flags}")
+        if self.max_nodes is None:
+            console.print(f"{request}, the cluster has {present} so far: waiting for more", style="dim")
+            return
+        if _tasks_that_fit(self.max_nodes, cpus, gpus) < count:
+            largest = Cluster(self.max_nodes, local=False)
+            raise InputError(
+                f"{request}, which this cluster can never give: its autoscaler stops at "
+                f"{len(self.max_nodes)} nodes with {largest.cpus} CPUs and {largest.gpus} GPUs; lower {flags}, "
+                "or raise max_workers of the cluster"
+            )
+        console.print(f"{request}, the cluster has {present} so far: waiting for its autoscaler", style="dim")
+
+
+@dataclass(frozen=True)
+class TaskLimits:
+    """What each task reserves, and how many tasks may run at the same time.
+
+    Args:
+        workers: maximum number of tasks at the same time; None: as many as fit.
+        cpus: number of CPUs that each task reserves.
+        gpus: number of GPUs, or fraction of one, that each task reserves.
+
+    Raises:
+        InputError: a number that nothing can run with; names its flag.
+    """
+
+    workers: int | None
+    cpus: int
+    gpus: float
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that nothing can run with."""
+        require_resources(self.workers, self.cpus, self.gpus)
+
+    def apply(self, task: Any) -> Any:
+        """Return the task with its resources; `fan_out` runs it again when its worker or node is lost."""
+        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)
+
+    def max_concurrent_tasks(self, cluster: Cluster) -> int:
+        """Return how many tasks can run at the same time on the cluster at its largest: at least 1."""
+        return max(1, self.workers or self._tasks_that_fit(cluster.max_nodes or cluster.nodes))
+
+    at_once = max_concurrent_tasks  # its old name
+
+    def in_flight(self, cluster: Cluster) -> Callable[[], int]:
+        """Return a callable that gives the current limit on submitted tasks, which tracks the cluster's size.
+
+        Raises:
+            InputError: not even one task fits, nor ever will.
+        """
+        cluster.check_capacity(1, self.cpus, self.gpus, "--cpus_per_worker or --gpus_per_worker")
+        if self.workers:
+            workers = self.workers
+            return lambda: workers
+        # one is always asked for, and twice what runs: so an autoscaling cluster grows as long as there is work
+        limit = CachedNumber(
+            lambda: max(1, self._tasks_that_fit(alive_nodes())) * _PREFETCH_FACTOR, _REFRESH_SECONDS
+        )
+        return limit.value
+
+    def _tasks_that_fit(self, nodes: Iterable[Node]) -> int:
+        return _tasks_that_fit(nodes, self.cpus, self.gpus)
+
+
+class CachedNumber:
+    """A number that is expensive to compute, recomputed only when the last value is too old.
+
+    Args:
+        compute: function that returns the number.
+        seconds: age in seconds after which the number is computed anew.
+    """
+
+    def __init__(self, compute: Callable[[], int], seconds: float) -> None:
+        self._compute, self._seconds = compute, seconds
+        self._value, self._computed_at = 0, -math.inf
+
+    def value(self) -> int:
+        """Return the number, at most `seconds` old."""
+        if time.monotonic() - self._computed_at >= self._seconds:
+            self._value, self._computed_at = self._compute(), time.monotonic()
+        return self._value
+
+
+def require_resources(workers: int | None, cpus: int | None, gpus: float | None) -> None:
+    """Raise InputError for numbers of workers, CPUs or GPUs that nothing can run with.
+
+    Args:
+        workers: number of workers; None: left to the job.
+        cpus: number of CPUs for each worker; None: left to the job.
+        gpus: number of GPUs, or fraction of one, for each worker; None: left to the job.
+
+    Raises:
+        InputError: names the flag.
+    """
+    for flag, value, minimum in (
+        ("workers", workers, 1),
+        ("cpus_per_worker", cpus, 0),
+        ("gpus_per_worker", gpus, 0),
+    ):
+        if value is not None and value < minimum:
+            raise InputError(f"--{flag} {value:g}: must be at least {minimum}")
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise InputError(f"--gpus_per_worker {gpus:g}: must be a whole number, or a fraction below 1")
+
+
+def alive_nodes() -> tuple[Node, ...]:
+    """Return the nodes that are alive now."""
+    return tuple(_node(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def autoscaler_max_nodes() -> tuple[Node, ...] | None:
+    """Return the nodes of a cluster of `ray up` at its largest, if this is its head; None if nothing tells.
+
+    Ray 2.60 has no call for it: its own `get_max_resources_from_cluster_config` is filled by Anyscale's autoscaler
+    alone. But `ray up` leaves the file that it started from on the head, where drivers of submitted jobs run.
+    """
+    bootstrap = Path("~/ray_bootstrap_config.yaml").expanduser()
+    try:
+        config = storage.read_yaml(bootstrap) if bootstrap.is_file() else {}
+        kinds = dict(config["available_node_types"])
+        head = _node(kinds.pop(config["head_node_type"])["resources"])
+        limit = config["max_workers"]
+        workers = [
+            _node(kind["resources"])
+            for kind in kinds.values()
+            for _ in range(min(limit, kind.get("max_workers", limit)))
+        ]
+    except (InputError, LookupError, TypeError, ValueError, AttributeError):  # not of `ray up`, or of another Ray
+        return None
+    # the largest first: what these cannot give no choice of nodes can
+    return (head, *sorted(workers, key=lambda node: (node.gpus, node.cpus), reverse=True)[:limit])
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(resources.get("CPU", 0), resources.get("GPU", 0))
+
+
+def _tasks_that_fit(nodes: Iterable[Node], cpus: float, gpus: float) -> int:
+    return sum(node.tasks_that_fit(cpus, gpus) for node in nodes)

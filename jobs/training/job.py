@@ -1,0 +1,139 @@
+"""One training: its data, its settings, and what its model records about them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+from upath import UPath
+
+from jobs.cli.config_file import resolved
+from jobs.cli.run import plural
+from jobs.ray_runtime.capacity import Cluster, TaskLimits
+from jobs.training.embeddings import embed_genes
+from jobs.training.resources import scaling_config
+from promoter import checkpoint, storage
+from promoter.checkpoint import ModelInfo
+from promoter.dataset.promoters import Promoters
+from promoter.errors import InputError
+from promoter.models.build import NetworkConfig
+from promoter.models.pretrained import PackedTrunk, PretrainedConfig, fetch_trunk
+from promoter.splits.assign import HeldOut
+from promoter.splits.split import SplitConfig
+from promoter.training import TrainingConfig, standardisation
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The weights that a pretrained network starts from.
+
+    Attributes:
+        trunk: the network below the head.
+        embedded: embeddings of the genes by a frozen trunk, float32, shape (genes, 1 or 2, dim); None for a trunk
+            that is trained too.
+    """
+
+    trunk: PackedTrunk
+    embedded: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """The settings and data of one training.
+
+    Attributes:
+        data: folder that jobs.prepare wrote.
+        promoters: the data set in it.
+        split: genes held out for validation and test.
+        model: the network, with as many outputs as the data has targets.
+        training: the recipe.
+        workers: number of processes that share each batch by DDP.
+        baselines: true to fit the baselines on the same genes.
+        gpus_per_worker: number of GPUs for each worker; None: see `scaling_config`.
+        cpus_per_worker: number of CPUs for each worker; None: see `scaling_config`.
+        min_workers: minimum number of workers to continue with; None: `workers`.
+        embeddings: folder that keeps embeddings for several runs; None: a folder of the run.
+        pretrained: weights that a pretrained network starts from; None: not loaded yet, or no such network.
+    """
+
+    data: str
+    promoters: Promoters
+    split: SplitConfig
+    model: NetworkConfig
+    training: TrainingConfig
+    workers: int
+    baselines: bool
+    gpus_per_worker: float | None
+    cpus_per_worker: int | None
+    min_workers: int | None = None
+    embeddings: str | None = None
+    pretrained: Pretrained | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `jobs.train --config` takes to do the same."""
+        left_out = {"promoters", "pretrained"} | ({"embeddings"} if self.embeddings is None else set())
+        return resolved({name: value for name, value in vars(self).items() if name not in left_out})
+
+
+def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> TrainingJob:
+    """Return the job with the weights of a pretrained network, and for a frozen trunk the genes' embeddings.
+
+    Args:
+        job: the training, or one of several that differ in seed and fold.
+        out_dir: folder of the run.
+        cluster: cluster that computes the embeddings.
+
+    Raises:
+        InputError: the weights are missing, or do not fit the network.
+    """
+    if not isinstance(job.model, PretrainedConfig) or job.pretrained is not None:
+        return job
+    trunk = fetch_trunk(job.model)
+    if job.model.adapt != "head":
+        return replace(job, pretrained=Pretrained(trunk, None))
+    scaling: Any = scaling_config(cluster, 1, job.gpus_per_worker, job.cpus_per_worker or 1).resources_per_worker
+    limits = TaskLimits(None, int(scaling.get("CPU", 1)), scaling.get("GPU", 0))
+    folder = storage.require_writable(job.embeddings) if job.embeddings else out_dir / "embeddings"
+    both_strands = job.training.reverse_complement > 0
+    embedded = embed_genes(
+        job.model, trunk, job.promoters, folder, job.training.precision, both_strands, limits, cluster
+    )
+    return replace(job, pretrained=Pretrained(trunk, embedded))
+
+
+def with_targets(model: NetworkConfig, targets: list[str]) -> NetworkConfig:
+    """Return the network with one output for each target; `n_targets` 1, the default, counts as not given.
+
+    Raises:
+        InputError: `n_targets` is another number than that of the targets.
+    """
+    if model.n_targets not in (1, len(targets)):
+        raise InputError(
+            f"--model.n_targets {model.n_targets}: the data has {plural(len(targets), 'target')} "
+            f"({', '.join(targets[:3])}{', …' * (len(targets) > 3)}); leave it out, the data tells it"
+        )
+    return replace(model, n_targets=len(targets))
+
+
+def describe(promoters: Promoters, held_out: HeldOut, training: TrainingConfig) -> ModelInfo:
+    """Return what `model.yaml` records about a model trained on this data with this split and recipe."""
+    scale = standardisation(promoters.targets[held_out.rows("train")])
+    window = promoters.metadata["window"]
+    return ModelInfo(
+        targets=promoters.target_names,
+        window={
+            "upstream": window["upstream"],
+            "downstream": window["downstream"],
+            "length": promoters.length,
+        },
+        standardisation={"mean": scale.mean.tolist(), "sd": scale.sd.tolist()},
+        transform=promoters.metadata.get("transform"),
+        split=held_out.chroms,
+        split_of_gene=held_out.split_of_gene,
+        data={"sha256": promoters.checksum, "genes": len(promoters)},
+        training=asdict(training),
+        versions=checkpoint.versions() | {"ray": ray.__version__},
+    )

@@ -1,0 +1,150 @@
+"""Write what a search found: tables, figures, logs, the networks of the folds, and the best configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ray.tune.experiment import Trial
+from rich.table import Table
+from upath import UPath
+
+from jobs.cli.config_file import resolved
+from jobs.cli.run import PROVENANCE, console
+from jobs.training.job import Pretrained, describe
+from jobs.tuning.live_table import format_value, number_of, trials_table
+from jobs.tuning.search import trial_folder
+from jobs.tuning.trials import TrialJob, last_states
+from promoter import checkpoint, plots, storage
+from promoter.dataset.promoters import Promoters
+from promoter.models.build import whole_network
+from promoter.splits.assign import of_chromosomes
+from promoter.splits.folds import ChromosomeFolds
+from promoter.training.search_space import importance
+
+BEST = "best.yaml"
+TRIALS = "trials.csv"
+OUTPUTS = (TRIALS, BEST, "importance.csv", "folds", "figures", "tensorboard")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search, and the data that it ran on.
+
+    Attributes:
+        trials: all trials, as Ray Tune left them.
+        job: data and settings that the trials shared.
+        promoters: all genes, those of the test set too.
+        folds: chromosomes of each fold and of the test set.
+        pretrained: weights that a pretrained network started from; None for any other.
+    """
+
+    trials: list[Trial]
+    job: TrialJob
+    promoters: Promoters
+    folds: ChromosomeFolds
+    pretrained: Pretrained | None
+
+
+def write_results(out_dir: UPath, result: SearchResult, given: dict[str, Any], keep_folds: bool) -> None:
+    """Write what a search found; best.yaml comes last, so that it stands for a finished search.
+
+    Args:
+        out_dir: output folder of the command.
+        result: the finished search.
+        given: entries of best.yaml that the search did not choose: data and resources.
+        keep_folds: true to save the networks of the best trial, one for each fold and seed, in folds/.
+
+    Raises:
+        RuntimeError: all trials failed.
+    """
+    job = result.job
+    table = trials_table(result.trials, job.larger_is_better)
+    storage.write_text(out_dir / TRIALS, table.to_csv(index=False))
+    scored = table[table["status"] != "failed"]
+    if scored.empty:
+        raise RuntimeError(
+            f"all {len(table)} trials failed; the first: {table['reason'].iloc[0]}; see {out_dir / TRIALS}"
+        )
+    by_number = {number_of(trial): trial for trial in result.trials}
+    best = by_number[int(scored["trial"].iloc[0])]
+    drawn = [by_number[int(number)].config for number in scored["trial"]]
+    importances = importance(job.space, drawn, scored["score"].tolist())
+    storage.write_text(out_dir / "importance.csv", importances.to_csv(index=False))
+    _write_figures(out_dir / "figures", job, table, importances)
+    if keep_folds:
+        _write_folds(out_dir / "folds", best, result)
+    _keep_logs(out_dir, result)
+    _show_results(scored, importances, best.config)
+    _write_best(out_dir / BEST, best, result, given)
+    storage.remove_folder(storage.resolve(job.folder))
+
+
+def _write_figures(folder: UPath, job: TrialJob, table: pd.DataFrame, importances: pd.DataFrame) -> None:
+    label = "Pearson r" if job.metric == "pearson" else "MSE"
+    label += ", validation"
+    is_log = {name: bool(domain.get("log")) for name, domain in job.space.space.items() if "low" in domain}
+    plots.write_figure(folder, "search_progress", plots.search_progress(table, label, job.larger_is_better))
+    settings = importances["setting"].tolist()
+    plots.write_figure(folder, "score_by_setting", plots.score_by_setting(table, settings, is_log, label))
+
+
+def _write_folds(folder: UPath, best: Trial, result: SearchResult) -> None:
+    """Save the best trial's networks, one for each fold and seed."""
+    job, promoters = result.job, result.promoters
+    training = last_states(best, job)
+    recipe = training.training
+    for index, network in enumerate(training.best_networks()):
+        fold, seed = divmod(index, job.seeds)
+        assignment = of_chromosomes(promoters.genes, result.folds.split_of_chrom(fold))
+        info = describe(promoters, assignment, replace(recipe, seed=recipe.seed + seed))
+        info = replace(info, training={**info.training, "best_epoch": training.states[index].best_epoch})
+        name = f"fold_{fold + 1}" + (f"_seed_{seed + 1}" if job.seeds > 1 else "")
+        complete = whole_network(network, promoters.length, result.pretrained and result.pretrained.trunk)
+        checkpoint.save_model(folder / name, complete, info)
+
+
+def _keep_logs(out_dir: UPath, result: SearchResult) -> None:
+    """Keep the logs that TensorBoard reads."""
+    for trial in result.trials:
+        logs = storage.resolve(result.job.folder) / trial_folder(trial)
+        if not logs.is_dir():
+            continue
+        for path in logs.iterdir():
+            if path.name.startswith("events.out."):
+                storage.copy_file(path, out_dir / "tensorboard" / f"trial_{number_of(trial)}" / path.name)
+
+
+def _show_results(scored: pd.DataFrame, importances: pd.DataFrame, best: Mapping[str, Any]) -> None:
+    row = scored.iloc[0]
+    folds = ", ".join(f"{row[str(name)]:.4f}" for name in scored.columns if str(name).startswith("fold_"))
+    console.print(f"best: trial {row['trial']}, {row['score']:.4f} (by fold {folds}) after {row['epochs']} epochs")
+    shares = dict(zip(importances["setting"], importances["importance"], strict=True))
+    table = Table(box=None, pad_edge=False)
+    for name in ("setting", "best value", "importance"):
+        table.add_column(name, justify="right" if name == "importance" else "left")
+    for name in importances["setting"]:
+        if name in best:
+            share = shares[name]
+            table.add_row(name, format_value(best[name]), f"{share:.2f}" if np.isfinite(share) else "–")
+    console.print(table)
+
+
+def _write_best(path: UPath, best: Trial, result: SearchResult, given: dict[str, Any]) -> None:
+    """Write the configuration as `jobs.train --config` takes it: on the split of the first fold."""
+    settings = result.job.space.settings(best.config)
+    last: dict[str, Any] = best.last_result
+    storage.write_yaml(
+        path,
+        {
+            "data": given["data"],
+            "split": {"val": result.folds.folds[0], "test": result.folds.test},
+            "model": resolved(asdict(settings.model)),
+            "training": resolved(asdict(replace(settings.training, epochs=int(last["epoch"])))),
+            **{name: given[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
+            PROVENANCE: {"trial": number_of(best), "metric": result.job.metric, "score": last["score"]},
+        },
+    )

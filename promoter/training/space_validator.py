@@ -1,0 +1,33 @@
+"""Refuse configurations of a search space that do not suit the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from promoter.models.build import NetworkConfig, require_length
+from promoter.models.cnn import CNNConfig
+from promoter.training import TrainingConfig, require_enough_genes, require_orientation
+
+
+@dataclass(frozen=True)
+class SpaceValidator:
+    """Checks a configuration against the window and the number of genes.
+
+    Attributes:
+        length: length of the window in bases.
+        genes: number of genes in all folds.
+        genes_of_fold: number of genes that each fold validates on.
+    """
+
+    length: int
+    genes: int
+    genes_of_fold: list[int]
+
+    def __call__(self, model: NetworkConfig, training: TrainingConfig) -> None:
+        """Raise InputError if the network or the recipe does not suit the data."""
+        if isinstance(model, CNNConfig):
+            model = replace(model, channels=(1,) * len(model.channels))  # small: only to check it
+        require_length(model, self.length)
+        require_orientation(model, training)
+        for validated in self.genes_of_fold:
+            require_enough_genes(self.genes - validated, validated, training, workers=1)
