@@ -32,7 +32,7 @@ def main() -> None:
 
 def audit(name: str, n: int, length: int) -> tuple[float, tuple[int, str]]:
     """Audit made-up windows; return seconds, pairs, and what was found of what was planted."""
-    from promoter.splits.homology import families, similar_pairs  # noqa: PLC0415 # imports are not what is measured
+    from promoter.splits.homology import homology_groups, similar_pairs  # noqa: PLC0415 # imports are not what is measured
 
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 4, (n, length), dtype=np.uint8)
@@ -47,7 +47,7 @@ def audit(name: str, n: int, length: int) -> tuple[float, tuple[int, str]]:
         plant_element(tokens, np.arange(n), 0.1, rng)
     began = time.perf_counter()
     pairs = similar_pairs(tokens)
-    found = families(pairs, n)
+    found = homology_groups(pairs, n)
     seconds = time.perf_counter() - began
     planted = np.unique(family[family >= 0])
     joined = sum(len(np.unique(found[family == one])) == 1 for one in planted)

@@ -20,7 +20,15 @@ from jobs.ray_runtime import cluster
 from jobs.ray_runtime.estimate import announce_time
 from promoter import storage
 from promoter.checkpoint import ModelInfo, PackedModel, pack_models, unpack_ensemble
-from promoter.dataset.promoters import Promoters, locate, narrow, read_promoters, select
+from promoter.dataset.promoters import (
+    Promoters,
+    locate,
+    narrow,
+    read_promoters,
+    region_around_tss,
+    select,
+    window_of_region,
+)
 from promoter.errors import InputError
 from promoter.evaluation.predictions import require_fitting
 from promoter.ism import Scores, saturation_mutagenesis
@@ -118,7 +126,7 @@ def ism(
     promoters = read_promoters(data)
     require_fitting(promoters, info)
     rows = select(promoters, genes, info.split_of(promoters.genes), split)
-    stretch = None if positions is None else _stretch(positions, promoters)
+    stretch = None if positions is None else region_around_tss(promoters, positions)
     where = storage.require_writable(out)
     identity = _identity(members, promoters, rows, dtype, positions, precision)
     earlier = _earlier_run(where, identity, genes_per_task)
@@ -139,7 +147,7 @@ def ism(
     if begun := _earlier_run(where, identity, genes_per_task):  # meanwhile: then its parts are the ones to fill
         size = int(begun["genes_per_part"])
     identity["genes_per_part"] = size
-    identity["window"] = _window(promoters, stretch)  # says where in the sequences the TSS is
+    identity["window"] = window_of_region(promoters, stretch)  # says where in the sequences the TSS is
     storage.write_json(where / MANIFEST, {**identity, "complete": False})
     sources = {packed.source: packed.checksum for packed in members}
     write_config(where / "config.yaml", settings, {**sources, str(locate(data)): promoters.checksum})
@@ -190,29 +198,6 @@ def _show(strongest: list[Substitution], window: dict[str, int] | None, partly: 
         table.add_row(one.gene_id, at, f"{one.reference}>{one.alternative}", f"{one.effect:+.3g}", one.target)
     console.print(f"strongest changes{' of the genes scored now' if partly else ''}, one a gene", style="dim")
     console.print(table)
-
-
-def _stretch(positions: list[int], promoters: Promoters) -> tuple[int, int]:
-    """Return which of the window's bases to change, half-open, counted from its first."""
-    window = promoters.metadata.get("window") or {}
-    upstream = window.get("upstream")
-    given = f"--positions {','.join(map(str, positions))}"
-    if upstream is None:
-        raise InputError(f"{given}: the data does not say where the TSS is; prepare it with jobs.prepare")
-    if len(positions) != 2 or not -upstream <= positions[0] < positions[1] <= window["downstream"]:
-        raise InputError(
-            f"{given}: must be first and last, the last not included, from {-upstream} to {window['downstream']}, "
-            "which the window has around the TSS"
-        )
-    return upstream + positions[0], upstream + positions[1]
-
-
-def _window(promoters: Promoters, stretch: tuple[int, int] | None) -> dict[str, int] | None:
-    """Return where the TSS is in what is scored."""
-    window = promoters.metadata.get("window")
-    if stretch is None or window is None:
-        return window
-    return {"upstream": window["upstream"] - stretch[0], "downstream": stretch[1] - window["upstream"]}
 
 
 def _identity(

@@ -14,7 +14,7 @@ from promoter.dataset.annotation import read_genes
 from promoter.dataset.expression import Missing, Transform, looks_untransformed, read_expression
 from promoter.dataset.genome import Genome
 from promoter.dataset.named import fetch_yeast
-from promoter.dataset.prepare import Summary, require_window
+from promoter.dataset.prepare import Summary, centred_window, require_window
 from promoter.dataset.prepare import prepare as cut_promoters
 from promoter.dataset.promoters import write_promoters
 from promoter.errors import InputError
@@ -69,7 +69,9 @@ def prepare(
     """
     settings = job_settings(prepare, locals())
     if window is not None:
-        upstream, downstream = _sides(window, context, upstream, downstream)
+        if (upstream, downstream) != (2000, 0):
+            raise InputError(f"--window {window}: takes the place of --upstream and --downstream; leave these out")
+        upstream, downstream = centred_window(window, context, ARCHITECTURES)
         settings |= {"upstream": upstream, "downstream": downstream}
     elif context is not None:
         raise InputError(f"--context {context}: goes with --window enformer or borzoi; else give --upstream")
@@ -110,27 +112,6 @@ def prepare(
             "(or cpm_log2p1 for raw counts)"
         )
     console.print(f"{summary.genes_kept:,} promoters of {promoters.length:,} bases in {path}")
-
-
-def _sides(window: str, context: int | None, upstream: int, downstream: int) -> tuple[int, int]:
-    """Return the bases before the TSS and from it on, of a window that is named or given by its length."""
-    if (upstream, downstream) != (2000, 0):
-        raise InputError(f"--window {window}: takes the place of --upstream and --downstream; leave these out")
-    known = ARCHITECTURES.get(window)
-    if known is None:
-        if not window.isdecimal() or int(window) % 2 or int(window) < 2 or context is not None:
-            raise InputError(
-                f"--window {window}: must be {', '.join(ARCHITECTURES)} or an even number of bases; "
-                "--context goes with the names"
-            )
-        return int(window) // 2, int(window) // 2
-    length = known.context if context is None else context
-    if length % known.step or not 0 < length <= known.context:
-        raise InputError(
-            f"--context {length}: {window} takes up to {known.context:,} bases, in steps of {known.step}; "
-            f"give {min(known.context, max(known.step, round(length / known.step) * known.step))}"
-        )
-    return length // 2, length // 2
 
 
 def _show(summary: Summary, length: int) -> None:

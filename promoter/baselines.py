@@ -1,13 +1,14 @@
-"""Plain models on the same genes and the same split, beside which the network is to be judged.
+"""Fit baselines on the same genes and the same split as the network, to compare it with.
 
-Each is fitted on the training genes alone; what it is free to choose, it chooses by leaving out training
-chromosomes in turn.
+Each baseline is fitted on the training genes alone, and chooses its penalty by leaving out training chromosomes in
+turn. To add one, write a function of `BaselineInputs` and a line in `BASELINES`; tables and reports then show it.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,61 +17,122 @@ import torch
 from promoter.sequence import BASES, N_TOKEN, reverse_complement
 from promoter.splits.split import chromosome_folds
 
-BASELINES = ("mean", "composition", "kmers", "kmers_by_distance", "embeddings")
-K = 6  # of the k-mers: 2,080 canonical ones, about as many as a small genome has genes
+K = 6  # bases of a k-mer: 2,080 canonical ones, about as many as a small genome has genes
 _FOLDS = 3
-_GENES_AT_ONCE = 500  # bounds the memory of counting
+_GENES_PER_COUNT = 500  # bounds the memory of counting
 _COARSE = (-2.0, -1.0, 0.0, 1.0)  # penalties tried, log10 in units of the Gram matrix's mean diagonal
-_FINE = (-0.5, 0.5)  # steps from the best of those
+_FINE = (-0.5, 0.5)  # steps from the best coarse penalty
+
+
+@dataclass(frozen=True)
+class BaselineInputs:
+    """Hold what a baseline may be fitted on.
+
+    Attributes:
+        tokens: uint8, shape (genes, length).
+        in_training: bool, shape (genes,): the training genes.
+        targets: values of the training genes: float64, shape (training genes, targets), without NaN.
+        fold_of_gene: fold of each training gene, for the choice of a penalty: int, shape (training genes,).
+        embedded: embeddings by a pretrained network: float32, shape (genes, strands, dim); None if there are none.
+    """
+
+    tokens: np.ndarray
+    in_training: np.ndarray
+    targets: np.ndarray
+    fold_of_gene: np.ndarray
+    embedded: np.ndarray | None = None
 
 
 def fit_baselines(
     tokens: np.ndarray,
     targets: np.ndarray,
     chroms: pd.Series,
-    learned: np.ndarray,
+    in_training: np.ndarray,
     embedded: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fit each baseline on the training genes, and predict all genes.
-
-    `mean`: the mean of the training genes. `composition`: least squares on GC content, CpG observed over expected
-    and the share of N. `kmers`: ridge regression on log(1 + count) of the canonical 6-mers. `kmers_by_distance`:
-    the same, counted apart in the far half of the window, the next quarter and the last. `embeddings`: ridge
-    regression on what a pretrained network makes of the sequences, each entry standardised.
+    """Fit every baseline in `BASELINES` on the training genes, and predict all genes.
 
     Args:
         tokens: uint8, shape (genes, length).
         targets: float32, shape (genes, targets), without NaN among the training genes.
-        chroms: the chromosome of each gene.
-        learned: bool, shape (genes,): the training genes.
-        embedded: float32, shape (genes, strands, dim), where there are embeddings; of the first strand.
+        chroms: chromosome of each gene.
+        in_training: bool, shape (genes,): the training genes.
+        embedded: embeddings by a pretrained network: float32, shape (genes, strands, dim), of which the first
+            strand is used; None (default) leaves out the baseline `embeddings`.
 
     Returns:
-        Name -> float32, shape (genes, targets).
+        Name -> predictions: float32, shape (genes, targets), in the order of `BASELINES`. A baseline that does not
+        apply to these data is left out.
     """
     chroms = chroms.reset_index(drop=True)
-    features: dict[str, Callable[[np.ndarray], np.ndarray]] = {"kmers": kmer_counts}
-    length = tokens.shape[1]
-    if length >= 4 * K:  # else a quarter holds no k-mer
-        features["kmers_by_distance"] = functools.partial(kmer_counts, starts=(0, length // 2, length * 3 // 4))
-    known = targets[learned].astype(np.float64)
-    mean = known.mean(axis=0)
-    predicted = {
-        "mean": np.tile(mean, (len(tokens), 1)),
-        "composition": _least_squares(composition(tokens), known, learned),
-    }
-    folds = _fold_of_gene(chroms[learned])
-    for name, count in features.items():
-        predicted[name] = ridge(np.log1p(count(tokens)), known, learned, folds)
-    if embedded is not None:
-        forward = embedded[:, 0].astype(np.float64)
-        forward /= forward[learned].std(axis=0) + 1e-12
-        predicted["embeddings"] = ridge(forward, known, learned, folds)
-    return {name: values.astype(np.float32) for name, values in predicted.items()}
+    inputs = BaselineInputs(
+        tokens,
+        in_training,
+        targets[in_training].astype(np.float64),
+        _fold_of_gene(chroms[in_training]),
+        embedded,
+    )
+    predicted = {name: fit(inputs) for name, fit in BASELINES.items()}
+    return {name: values.astype(np.float32) for name, values in predicted.items() if values is not None}
+
+
+def fit_mean(inputs: BaselineInputs) -> np.ndarray:
+    """Predict the mean of the training genes."""
+    return np.tile(inputs.targets.mean(axis=0), (len(inputs.tokens), 1))
+
+
+def fit_composition(inputs: BaselineInputs) -> np.ndarray:
+    """Predict by least squares on GC content, CpG observed over expected, and the share of N."""
+    return _least_squares(composition(inputs.tokens), inputs.targets, inputs.in_training)
+
+
+def fit_kmers(inputs: BaselineInputs, starts: tuple[int, ...] = (0,)) -> np.ndarray:
+    """Predict by ridge regression on log(1 + count) of the canonical 6-mers.
+
+    Args:
+        inputs: the data to fit.
+        starts: first index of each bin of the window in which 6-mers are counted separately (default: one bin).
+    """
+    counts = np.log1p(kmer_counts(inputs.tokens, starts=starts))
+    return ridge(counts, inputs.targets, inputs.in_training, inputs.fold_of_gene)
+
+
+def fit_kmers_by_distance(inputs: BaselineInputs) -> np.ndarray | None:
+    """Predict as `fit_kmers`, with separate counts in the window's first half and in each further quarter."""
+    length = inputs.tokens.shape[1]
+    if length < 4 * K:  # a quarter holds no k-mer
+        return None
+    return fit_kmers(inputs, (0, length // 2, length * 3 // 4))
+
+
+def fit_embeddings(inputs: BaselineInputs) -> np.ndarray | None:
+    """Predict by ridge regression on a pretrained network's embeddings, each entry standardised."""
+    if inputs.embedded is None:
+        return None
+    forward = inputs.embedded[:, 0].astype(np.float64)
+    forward /= forward[inputs.in_training].std(axis=0) + 1e-12
+    return ridge(forward, inputs.targets, inputs.in_training, inputs.fold_of_gene)
+
+
+# the registry: a function returns predictions for all genes, shape (genes, targets), or None if it does not apply
+BASELINES: dict[str, Callable[[BaselineInputs], np.ndarray | None]] = {
+    "mean": fit_mean,
+    "composition": fit_composition,
+    "kmers": fit_kmers,
+    "kmers_by_distance": fit_kmers_by_distance,
+    "embeddings": fit_embeddings,
+}
 
 
 def composition(tokens: np.ndarray) -> np.ndarray:
-    """Return GC content, CpG observed over expected (Gardiner-Garden & Frommer 1987), share of N: (genes, 3)."""
+    """Compute GC content, CpG observed over expected (Gardiner-Garden & Frommer 1987), and the share of N.
+
+    Args:
+        tokens: uint8, shape (genes, length).
+
+    Returns:
+        float64, shape (genes, 3).
+    """
     unknown = (tokens >= N_TOKEN).mean(axis=1)
     known = np.maximum((tokens < N_TOKEN).sum(axis=1), 1)
     c, g = (tokens == 1).sum(axis=1), (tokens == 2).sum(axis=1)
@@ -80,49 +142,54 @@ def composition(tokens: np.ndarray) -> np.ndarray:
 
 
 def kmer_counts(tokens: np.ndarray, k: int = K, starts: tuple[int, ...] = (0,)) -> np.ndarray:
-    """Count canonical k-mers: a word and its reverse complement are one; words with N count for none.
+    """Count canonical k-mers: a k-mer and its reverse complement count as one, k-mers with N do not count.
 
     Args:
         tokens: uint8, shape (genes, length).
-        k: bases a word, up to 8.
-        starts: of the bins in which to count apart, ascending from 0; a word belongs to the bin of its first base.
+        k: number of bases of a k-mer, up to 8 (default 6).
+        starts: first index of each bin in which to count separately, ascending from 0; a k-mer belongs to the bin
+            of its first base (default: one bin).
 
     Returns:
         float32, shape (genes, bins * canonical k-mers), bin by bin; the k-mers in the order of `canonical_kmers`.
     """
     canonical = _canonical(k)
     size = int(canonical.max()) + 1
-    words = tokens.shape[1] - k + 1
-    if words < 1:
+    n_kmers = tokens.shape[1] - k + 1
+    if n_kmers < 1:
         return np.zeros((len(tokens), len(starts) * size), np.float32)
-    bin_of_word = np.searchsorted(starts, np.arange(words), side="right") - 1
+    bin_of_kmer = np.searchsorted(starts, np.arange(n_kmers), side="right") - 1
     columns = len(starts) * size
     counts = np.empty((len(tokens), columns), np.float32)
-    for first in range(0, len(tokens), _GENES_AT_ONCE):
-        some = tokens[first : first + _GENES_AT_ONCE]
-        codes = np.zeros((len(some), words), np.int64)
-        whole = np.ones((len(some), words), bool)
+    for first in range(0, len(tokens), _GENES_PER_COUNT):
+        batch = tokens[first : first + _GENES_PER_COUNT]
+        codes = np.zeros((len(batch), n_kmers), np.int64)
+        valid = np.ones((len(batch), n_kmers), bool)
         for offset in range(k):
-            base = some[:, offset : offset + words]
+            base = batch[:, offset : offset + n_kmers]
             codes = codes * len(BASES) + base
-            whole &= base < N_TOKEN
-        place = canonical[np.where(whole, codes, 0)] + bin_of_word * size
-        place += np.arange(len(some))[:, None] * columns
-        found = np.bincount(place[whole], minlength=len(some) * columns)
-        counts[first : first + len(some)] = found.reshape(len(some), columns)
+            valid &= base < N_TOKEN
+        column = canonical[np.where(valid, codes, 0)] + bin_of_kmer * size
+        column += np.arange(len(batch))[:, None] * columns
+        counted = np.bincount(column[valid], minlength=len(batch) * columns)
+        counts[first : first + len(batch)] = counted.reshape(len(batch), columns)
     return counts
 
 
 def canonical_kmers(k: int = K) -> list[str]:
-    """Return the canonical k-mers, each the lesser of a word and its reverse complement, in alphabetical order."""
+    """List the canonical k-mers, the first of each k-mer and its reverse complement, in alphabetical order.
+
+    Args:
+        k: number of bases (default 6).
+    """
     first = pd.Series(range(len(BASES) ** k)).groupby(_canonical(k)).min()
-    places = [len(BASES) ** place for place in reversed(range(k))]
-    return ["".join(BASES[code // place % len(BASES)] for place in places) for code in first]
+    powers = [len(BASES) ** exponent for exponent in reversed(range(k))]
+    return ["".join(BASES[code // power % len(BASES)] for power in powers) for code in first]
 
 
 @functools.lru_cache(maxsize=4)
 def _canonical(k: int) -> np.ndarray:
-    """Return for each word, as a number in base 4, the index of its canonical form."""
+    """Return the index of the canonical form of each k-mer, in the order of k-mers as numbers in base 4."""
     codes = np.arange(len(BASES) ** k)
     powers = len(BASES) ** np.arange(k)[::-1]
     digits = (codes[:, None] // powers % len(BASES)).astype(np.uint8)
@@ -130,23 +197,26 @@ def _canonical(k: int) -> np.ndarray:
     return np.unique(np.minimum(codes, other), return_inverse=True)[1]
 
 
-def ridge(features: np.ndarray, known: np.ndarray, learned: np.ndarray, fold_of_gene: np.ndarray) -> np.ndarray:
-    """Predict all genes by ridge regression, its penalty chosen by leaving out the training genes' folds in turn.
+def ridge(
+    features: np.ndarray, targets: np.ndarray, in_training: np.ndarray, fold_of_gene: np.ndarray
+) -> np.ndarray:
+    """Predict all genes by ridge regression, choosing the penalty by cross-validation on the training genes.
 
-    The products of the features (or of the genes, where these are fewer) are formed once for all penalties and
-    folds, which scikit-learn's estimators cannot; with thousands of features they are what takes the time.
+    The products of the features (or of the genes, if these are fewer) are formed once for all penalties and folds,
+    which scikit-learn's estimators cannot do; with thousands of features they take most of the time.
 
     Args:
-        features: shape (genes, features); not scaled, so that rare ones weigh little.
-        known: shape (training genes, targets).
-        learned: bool, shape (genes,): the training genes.
-        fold_of_gene: int, shape (training genes,); all of one fold: the penalty is not chosen.
+        features: shape (genes, features); not scaled, so that rare ones get little weight.
+        targets: values of the training genes: shape (training genes, targets).
+        in_training: bool, shape (genes,): the training genes.
+        fold_of_gene: fold of each training gene: int, shape (training genes,); with a single fold the penalty is
+            the smallest possible, and not chosen.
 
     Returns:
-        float64, shape (genes, targets).
+        The predictions: float64, shape (genes, targets).
     """
-    x = (features - features[learned].mean(axis=0)).astype(np.float32)
-    train, y = x[learned], known.astype(np.float32)
+    x = (features - features[in_training].mean(axis=0)).astype(np.float32)
+    train, y = x[in_training], targets.astype(np.float32)
     parts = [fold_of_gene == fold for fold in np.unique(fold_of_gene)]
     fit = (_Dual if len(train) <= x.shape[1] else _Primal)(train, y, parts)
     unit = float(np.square(train, dtype=np.float64).sum()) / x.shape[1] + 1e-6
@@ -157,9 +227,9 @@ def ridge(features: np.ndarray, known: np.ndarray, learned: np.ndarray, fold_of_
 
         @functools.cache
         def error(exponent: float) -> float:
-            """Squared error on what is left out, in units of each target's variance."""
-            found = ((predict(unit * 10**exponent), observed) for predict, observed in left_out)
-            return sum(float((np.square(predicted - observed) / variance).sum()) for predicted, observed in found)
+            """Sum the squared errors on the folds left out, in units of each target's variance."""
+            pairs = ((predict(unit * 10**exponent), observed) for predict, observed in left_out)
+            return sum(float((np.square(predicted - observed) / variance).sum()) for predicted, observed in pairs)
 
         best = min(_COARSE, key=error)
         best = min((best, *(best + step for step in _FINE)), key=error)
@@ -167,33 +237,33 @@ def ridge(features: np.ndarray, known: np.ndarray, learned: np.ndarray, fold_of_
 
 
 class _Primal:
-    """Ridge regression by the products of the features."""
+    """Solve ridge regression by the products of the features."""
 
     def __init__(self, train: np.ndarray, y: np.ndarray, parts: list[np.ndarray]) -> None:
         self.train, self.y, self.parts = train, y, parts
         self.grams = [train[part].T @ train[part] for part in parts]
 
     def predictor(self, x: np.ndarray, without: int | None = None) -> Callable[[float], np.ndarray]:
-        """Return what predicts `x` from the training genes, all or without a part, given the penalty."""
+        """Return a function that predicts `x` for a penalty, fitted on all training genes but those of a part."""
         used = _all_but(self.parts, without)
         mean, y = self.train[used].mean(axis=0), self.y[used]
         gram = -int(used.sum()) * np.outer(mean, mean)
-        for number, one in enumerate(self.grams):
+        for number, gram_of_part in enumerate(self.grams):
             if number != without:
-                gram += one
+                gram += gram_of_part
         moment = self.train[used].T @ (y - y.mean(axis=0))
         return lambda penalty: (x - mean) @ _solve(gram, moment, penalty) + y.mean(axis=0)
 
 
 class _Dual:
-    """Ridge regression by the products of the genes."""
+    """Solve ridge regression by the products of the genes."""
 
     def __init__(self, train: np.ndarray, y: np.ndarray, parts: list[np.ndarray]) -> None:
         self.train, self.y, self.parts = train, y, parts
         self.kernel = train @ train.T
 
     def predictor(self, x: np.ndarray, without: int | None = None) -> Callable[[float], np.ndarray]:
-        """Return what predicts `x` from the training genes, all or without a part, given the penalty."""
+        """Return a function that predicts `x` for a penalty, fitted on all training genes but those of a part."""
         used = _all_but(self.parts, without)
         kernel, y = self.kernel[np.ix_(used, used)], self.y[used]
         row, new = kernel.mean(axis=0), x @ self.train[used].T
@@ -208,19 +278,19 @@ def _all_but(parts: list[np.ndarray], without: int | None) -> np.ndarray:
 
 
 def _solve(products: np.ndarray, moment: np.ndarray, penalty: float) -> np.ndarray:
-    penalised = torch.from_numpy(products).clone()  # of all penalties the same
+    penalised = torch.from_numpy(products).clone()  # the same products serve all penalties
     penalised.diagonal().add_(penalty)
-    # PyTorch's takes a quarter of the time of SciPy's, and there are twenty of up to 6,240 x 6,240
+    # PyTorch's Cholesky takes a quarter of SciPy's time, and there are twenty of up to 6,240 x 6,240
     return torch.cholesky_solve(torch.from_numpy(moment), torch.linalg.cholesky(penalised)).numpy()
 
 
-def _least_squares(features: np.ndarray, known: np.ndarray, learned: np.ndarray) -> np.ndarray:
+def _least_squares(features: np.ndarray, targets: np.ndarray, in_training: np.ndarray) -> np.ndarray:
     x = np.concatenate([features, np.ones((len(features), 1))], axis=1)
-    return x @ np.linalg.lstsq(x[learned], known, rcond=None)[0]
+    return x @ np.linalg.lstsq(x[in_training], targets, rcond=None)[0]
 
 
 def _fold_of_gene(chroms: pd.Series) -> np.ndarray:
-    """Deal training chromosomes to folds; the genes of a lone chromosome in stretches."""
+    """Distribute training chromosomes over folds; the genes of a single chromosome in consecutive blocks."""
     count = min(_FOLDS, chroms.nunique())
     if count < 2:
         return np.arange(len(chroms)) * _FOLDS // max(len(chroms), 1)

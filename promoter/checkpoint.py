@@ -1,6 +1,6 @@
-"""Model directories: `model.safetensors` (weights) and `model.yaml` (everything else). Never pickle.
+"""Save and load model directories: `model.safetensors` (weights) and `model.yaml` (everything else). Never pickle.
 
-Where what was held out does not follow from the chromosomes, `split.tsv` names it gene by gene.
+If the split does not follow from the chromosomes, `split.tsv` lists it gene by gene.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from promoter.errors import InputError
 from promoter.models.build import Network
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.models.pretrained import ARCHITECTURES, PretrainedConfig, PretrainedModel, empty_model
-from promoter.splits.split import SPLITS, assign
+from promoter.splits.config import SPLITS
+from promoter.splits.split import assign
 from promoter.storage import AnyPath
 
 FORMAT = 1
@@ -38,19 +39,20 @@ _ARCHITECTURE = "promoter_cnn"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What `model.yaml` says besides the architecture.
+    """Describe a model: what `model.yaml` holds besides the architecture.
 
     Attributes:
-        targets: names, in the order of the model's outputs.
-        window: `upstream`, `downstream` and `length` in bases; the first two are None when unknown.
-        standardisation: per target the training split's `mean` and `sd`; the saved weights already
-            return original units.
-        transform: of the expression values, by its name in `jobs.prepare`.
-        split: `train`, `val`, `test` -> chromosomes, so that what was held out can be told from the model.
-        split_of_gene: genes of which that is not so -> chromosome and split, None for a gene that was left out.
-        data: `sha256` of the data set trained on.
+        targets: names of the targets, in the order of the model's outputs.
+        window: `upstream`, `downstream` and `length` in bases; the first two are None if unknown.
+        standardisation: per target the `mean` and `sd` of the training set; the saved weights already return
+            original units.
+        transform: name of the transform of the expression values, as in `jobs.prepare`.
+        split: `train`, `val`, `test` -> chromosomes, so that the model tells which genes were held out.
+        split_of_gene: gene id -> (chromosome, split), for genes that are not in the split of their chromosome; the
+            split is None for a gene that was left out.
+        data: `sha256` of the training data.
         training: the training configuration and `best_epoch`.
-        versions: of the software that trained it.
+        versions: software name -> version that trained the model.
     """
 
     targets: list[str]
@@ -65,14 +67,14 @@ class ModelInfo:
 
     @property
     def split_of_chrom(self) -> dict[str, str]:
-        """Chromosome -> split."""
+        """Map chromosomes to splits."""
         return {chrom: name for name, chroms in self.split.items() for chrom in chroms}
 
     def split_of(self, genes: pd.DataFrame) -> pd.Series:
-        """Return what each gene was to the model: its split, None for one that it never met.
+        """Look up the split that each gene was in when the model was trained; None for a gene in no split.
 
         Args:
-            genes: columns `gene_id` and `chrom`, of any data set.
+            genes: genes of any data set: columns `gene_id` and `chrom`.
         """
         split = assign(genes["chrom"], self.split_of_chrom).astype("object")
         if self.split_of_gene:
@@ -84,13 +86,13 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class PackedModel:
-    """A model directory as byte strings, to be sent to another process.
+    """Hold a model directory as byte strings, which can be sent to another process.
 
     Attributes:
         description: content of `model.yaml`.
         weights: content of `model.safetensors`.
-        source: where it was read, for messages.
-        genes: content of `split.tsv`; empty where there is none.
+        source: path of the directory, for messages.
+        genes: content of `split.tsv`; empty if there is no such file.
     """
 
     description: bytes
@@ -100,12 +102,12 @@ class PackedModel:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of description (which holds that of `split.tsv`) and weights."""
+        """Compute the SHA-256 of the description (which holds that of `split.tsv`) and the weights."""
         return hashlib.sha256(hashlib.sha256(self.description).digest() + self.weights).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package and of what its numbers depend on."""
+    """Return the versions of this package and of the libraries that its numbers depend on."""
     return {
         "promoter": promoter.__version__,
         "python": platform.python_version(),
@@ -118,19 +120,19 @@ def versions() -> dict[str, str]:
 def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
     """Write a model directory.
 
-    The description is written last and holds the checksum of the weights: a directory left by a
-    crash in between does not load.
+    The description is written last and holds the checksum of the weights: a directory left by a crash in between
+    does not load.
 
     Args:
-        folder: made if needed; local or remote.
-        model: its outputs in original units.
-        info: `targets` must name each output.
+        folder: path of the directory, local or remote; created if needed.
+        model: network that returns original units.
+        info: description of the model; `targets` must name each output.
     """
     if len(info.targets) != model.config.n_targets:
         raise ValueError(f"{len(info.targets)} target names for {model.config.n_targets} outputs: {info.targets}")
     where = storage.resolve(folder)
     if isinstance(model, PretrainedModel):
-        model.end_adapting()  # what is saved is plain weights
+        model.end_adapting()  # merges adapters into the weights
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(state)
     genes = _genes_to_bytes(info.split_of_gene)
@@ -155,12 +157,20 @@ def _describe(model: Network) -> dict[str, Any]:
 
 
 def copy_model(source: AnyPath, target: AnyPath) -> None:
-    """Copy a model directory, from or to remote storage too."""
+    """Copy a model directory; both may be remote.
+
+    Args:
+        source: path of the model directory.
+        target: path of the copy.
+    """
     _write(storage.resolve(target), pack_model(source))
 
 
 def pack_model(folder: AnyPath) -> PackedModel:
-    """Read a model directory as it is.
+    """Read a model directory into byte strings, without building the model.
+
+    Args:
+        folder: path of the model directory.
 
     Raises:
         InputError: the directory or one of its files is missing.
@@ -180,11 +190,11 @@ def pack_models(folders: Sequence[AnyPath]) -> list[PackedModel]:
     """Read the models of an ensemble.
 
     Args:
-        folders: model directories, or folders of several: those that hold a model directory, or a `model` in which
-            there is one, such as the `folds` of jobs.train and jobs.tune, or what holds it.
+        folders: paths of model directories, or of folders that hold several: runs, each with its `model`, or a run
+            with `folds`, as jobs.train and jobs.tune write them.
 
     Raises:
-        InputError: no model in one of them.
+        InputError: a folder holds no model.
     """
     return [pack_model(where) for folder in folders for where in _model_folders(storage.resolve(folder))]
 
@@ -193,30 +203,36 @@ def _model_folders(where: UPath) -> list[UPath]:
     if (where / DESCRIPTION).exists() or not where.is_dir():
         return [where]
     folds = where / "folds" if (where / "folds").is_dir() else where
-    inside = [one / "model" if (one / "model").is_dir() else one for one in sorted(folds.iterdir(), key=str)]
-    return [one for one in inside if (one / DESCRIPTION).exists()] or [where]
+    inside = [path / "model" if (path / "model").is_dir() else path for path in sorted(folds.iterdir(), key=str)]
+    return [path for path in inside if (path / DESCRIPTION).exists()] or [where]
 
 
 def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tuple[Network, ModelInfo]:
-    """Build the model, in evaluation mode on `device`, and its description.
+    """Build a model and its description.
+
+    Args:
+        packed: the model directory as byte strings.
+        device: device to put the model on (default `cpu`).
+
+    Returns:
+        The model in evaluation mode, and its description.
 
     Raises:
-        InputError: another format version, or files that do not belong together.
+        InputError: the format has another version, or the files do not belong together.
     """
     description = _read_description(packed)
-    for name, content, wanted in (
+    for name, content, expected in (
         (WEIGHTS, packed.weights, description.get("weights_sha256")),
         (GENES, packed.genes, description.get("genes_sha256", _SHA256_OF_NOTHING)),
     ):
-        if hashlib.sha256(content).hexdigest() != wanted:
+        if hashlib.sha256(content).hexdigest() != expected:
             raise InputError(
                 f"{packed.source}: {name} is not the file that {DESCRIPTION} describes (SHA-256 differs); "
                 "copy the whole directory again"
             )
     try:
-        known = {one.name for one in fields(ModelInfo)}
-        known.remove("split_of_gene")
-        info = ModelInfo(**{key: value for key, value in description.items() if key in known})
+        names = {entry.name for entry in fields(ModelInfo)} - {"split_of_gene"}
+        info = ModelInfo(**{key: value for key, value in description.items() if key in names})
         info = replace(info, split_of_gene=_genes_from_bytes(packed.genes))
         architecture: dict[str, Any] = dict(description["architecture"])
         name = architecture.pop("name")
@@ -248,37 +264,43 @@ def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tup
 
 
 def unpack_ensemble(members: Sequence[PackedModel]) -> tuple[Network, ModelInfo]:
-    """Build the first of some models, and the description that holds for all of them together.
+    """Build the first model of an ensemble, and the description of the ensemble.
 
-    Its split says what the ensemble knows of a chromosome: `train` where any member learned from it, else `val`
-    where any chose its epoch by it.
+    The description's split of a chromosome or gene is `train` if any member had it in its training set, else `val`
+    if any member chose its epoch by it.
+
+    Args:
+        members: the model directories as byte strings.
+
+    Returns:
+        The first model in evaluation mode, and the description.
 
     Raises:
         InputError: as for `unpack_model`, or the models differ in targets or window.
     """
     model, info = unpack_model(members[0])
-    everyone = [info]
+    infos = [info]
     for other in members[1:]:
-        _, theirs = unpack_model(other)
-        everyone.append(theirs)
+        _, other_info = unpack_model(other)
+        infos.append(other_info)
         for name in ("targets", "window"):
-            if getattr(theirs, name) != getattr(info, name):
+            if getattr(other_info, name) != getattr(info, name):
                 raise InputError(
-                    f"--ensemble {other.source}: has {name} {getattr(theirs, name)}, {members[0].source} has "
+                    f"--ensemble {other.source}: has {name} {getattr(other_info, name)}, {members[0].source} has "
                     f"{getattr(info, name)}; give models that were trained on the same data"
                 )
     of_chrom: dict[str, str] = {}
-    for one in everyone:
-        for chrom, name in one.split_of_chrom.items():
+    for member in infos:
+        for chrom, name in member.split_of_chrom.items():
             of_chrom[chrom] = min(name, of_chrom.get(chrom, name), key=SPLITS.index)
-    listed = {gene: chrom for one in everyone for gene, (chrom, _) in one.split_of_gene.items()}
-    asked = pd.DataFrame({"gene_id": list(listed), "chrom": list(listed.values())}, dtype="object")
-    known = zip(*(one.split_of(asked) for one in everyone), strict=True)
+    listed = {gene: chrom for member in infos for gene, (chrom, _) in member.split_of_gene.items()}
+    genes = pd.DataFrame({"gene_id": list(listed), "chrom": list(listed.values())}, dtype="object")
+    splits = zip(*(member.split_of(genes) for member in infos), strict=True)
     of_gene = {
         gene: (chrom, min((name for name in names if name is not None), key=SPLITS.index, default=None))
-        for (gene, chrom), names in zip(listed.items(), known, strict=True)
+        for (gene, chrom), names in zip(listed.items(), splits, strict=True)
     }
-    split = {name: [chrom for chrom, found in of_chrom.items() if found == name] for name in info.split}
+    split = {name: [chrom for chrom, assigned in of_chrom.items() if assigned == name] for name in info.split}
     return model, replace(info, split=split, split_of_gene=of_gene)
 
 
@@ -286,15 +308,14 @@ def load_model(folder: AnyPath, device: str | torch.device = "cpu") -> Network:
     """Load a model that `save_model` wrote.
 
     Args:
-        folder: the model directory, local or remote.
-        device: to put it on.
+        folder: path of the model directory, local or remote.
+        device: device to put the model on (default `cpu`).
 
     Returns:
-        The model in evaluation mode: one-hot (batch, 4, length) -> predictions (batch, targets) in
-        original units.
+        The model in evaluation mode: one-hot (batch, 4, length) -> predictions (batch, targets) in original units.
 
     Raises:
-        InputError: missing, damaged, or of another format version.
+        InputError: the directory is missing, damaged, or of another format version.
     """
     return unpack_model(pack_model(folder), device)[0]
 
@@ -334,19 +355,19 @@ def _read_description(packed: PackedModel) -> dict[str, Any]:
         description = yaml.safe_load(packed.description)
     except yaml.YAMLError as error:
         raise InputError(f"{packed.source}: {DESCRIPTION} is not YAML; copy the directory again") from error
-    found = description.get("format") if isinstance(description, dict) else None
-    if found != FORMAT:
+    version = description.get("format") if isinstance(description, dict) else None
+    if version != FORMAT:
         raise InputError(
-            f"{packed.source}: has model format {found}, promoter {promoter.__version__} reads {FORMAT}; "
+            f"{packed.source}: has model format {version}, promoter {promoter.__version__} reads {FORMAT}; "
             "use the version of promoter that wrote it, or train again"
         )
     return description
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` with tuples as lists, which is all that safe YAML knows."""
+    """Convert tuples to lists, since safe YAML has no tuples."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return value

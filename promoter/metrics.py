@@ -1,4 +1,4 @@
-"""How good predictions are: MSE, Pearson and Spearman over all genes, per target, with intervals."""
+"""Compute MSE, Pearson's r and Spearman's rho of predictions over genes, per target, with intervals."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from scipy import stats
 
 METRICS = ("mse", "pearson", "spearman")
 OF_NO_GENES = {"n": 0} | {key: None for name in METRICS for key in (name, f"{name}_ci95")}
-_RESAMPLES_AT_ONCE = 100  # bounds memory: 100 × 20,000 genes of float64 are 16 MB
+_RESAMPLES_PER_BATCH = 100  # bounds memory: 100 × 20,000 genes of float64 are 16 MB
 
 
 def mse(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the mean squared error of each column: (genes, targets) twice -> (targets,)."""
+    """Compute the mean squared error of each column: (genes, targets) twice -> (targets,)."""
     return ((_float64(predicted) - _float64(observed)) ** 2).mean(axis=0)
 
 
 def pearson(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return Pearson's r of each column: (genes, targets) twice -> (targets,).
+    """Compute Pearson's r of each column: (genes, targets) twice -> (targets,).
 
-    NaN where a column is constant or has fewer than two genes.
+    It is NaN if a column is constant or has fewer than two genes.
     """
     x, y = _float64(observed), _float64(predicted)
     if len(x) < 2:
@@ -35,7 +35,7 @@ def pearson(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def spearman(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return Spearman's rank correlation of each column, ties sharing their mean rank."""
+    """Compute Spearman's rank correlation of each column; ties share their mean rank."""
     return pearson(_ranks(observed), _ranks(predicted))
 
 
@@ -45,14 +45,14 @@ def evaluate_predictions(
     """Summarise a table of predictions by split and target.
 
     Args:
-        predictions: columns `split`, and per target `TARGET` and `TARGET_predicted`.
-        target_names: the targets.
-        seed: of the bootstrap.
-        resamples: of the genes, with replacement.
+        predictions: table with the columns `split`, and per target `TARGET` and `TARGET_predicted`.
+        target_names: names of the targets.
+        seed: random seed of the bootstrap (default 0).
+        resamples: number of bootstrap samples of the genes (default 1,000).
 
     Returns:
         split -> target -> `n`, and each of `mse`, `pearson`, `spearman` with its 95% percentile bootstrap
-        interval under `METRIC_ci95`; None where undefined. Genes without an observed value are left out.
+        interval under `METRIC_ci95`; None if undefined. Genes without an observed value are left out.
     """
     result: dict[str, dict[str, dict[str, Any]]] = {}
     for split, rows in predictions.groupby("split", sort=False):
@@ -73,18 +73,19 @@ def compare_predictions(
     splits: Sequence[str] = ("val", "test"),
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """Set predictions beside those of other models, of the same genes.
+    """Compare predictions with those of other models on the same genes.
 
     Args:
-        predictions: columns `split`, and per target `TARGET` and `TARGET_predicted`.
-        others: name -> predictions, shape (genes, targets), in the order of the table.
-        target_names: the targets.
-        splits: to compare on.
-        seed: of the bootstrap.
+        predictions: table with the columns `split`, and per target `TARGET` and `TARGET_predicted`.
+        others: name -> predictions of another model: shape (genes, targets), in the order of the table.
+        target_names: names of the targets.
+        splits: splits to compare on (default `val` and `test`).
+        seed: random seed of the bootstrap (default 0).
 
     Returns:
-        split -> target -> name -> `mse` and `pearson` of the other model, `pearson_difference`, by which the
-        predictions' r exceeds that, and `pearson_difference_ci95`, paired; None where undefined.
+        split -> target -> name -> `mse` and `pearson` of the other model, `pearson_difference` (r of the
+        predictions minus r of the other model), and its paired interval `pearson_difference_ci95`; None if
+        undefined.
     """
     result: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for split in splits:
@@ -95,7 +96,9 @@ def compare_predictions(
             known = np.isfinite(observed)
             observed, ours = observed[known], predictions[f"{target}_predicted"].to_numpy()[rows][known]
             theirs = {name: values[rows, index][known] for name, values in others.items()}
-            result[split][target] = {name: _compared(observed, ours, one, seed) for name, one in theirs.items()}
+            result[split][target] = {
+                name: _compared(observed, ours, values, seed) for name, values in theirs.items()
+            }
     return result
 
 
@@ -119,19 +122,19 @@ def _or_none(value: float) -> float | None:
 def pearson_difference(
     observed: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int = 1000
 ) -> tuple[float, tuple[float, float]]:
-    """Return by how much the first prediction's r exceeds the second's, with a paired 95% bootstrap interval.
+    """Compute the first prediction's r minus the second's, with a paired 95% bootstrap interval.
 
-    Both are evaluated on the same resampled genes, so that what makes a sample easy or hard for both cancels.
+    Both are evaluated on the same resampled genes, so that the difficulty of a sample cancels.
 
     Args:
-        observed: shape (genes,); genes where it is NaN are left out.
-        first: predictions of the same genes.
-        second: those of the model to compare with.
-        seed: of the bootstrap.
-        resamples: of the genes, with replacement.
+        observed: observed values, shape (genes,); genes with NaN are left out.
+        first: predictions of a model, same shape.
+        second: predictions of the model to compare with, same shape.
+        seed: random seed of the bootstrap (default 0).
+        resamples: number of bootstrap samples of the genes (default 1,000).
 
     Returns:
-        The difference, and the bounds of its percentile interval; NaN where an r is undefined.
+        The difference, and the bounds of its percentile interval; NaN if an r is undefined.
     """
     known = np.isfinite(observed)
     y, a, b = (_float64(values[known]) for values in (observed, first, second))
@@ -163,10 +166,10 @@ def _with_intervals(observed: np.ndarray, predicted: np.ndarray, seed: int, resa
 
 
 def _bootstrap(x: np.ndarray, y: np.ndarray, seed: int, resamples: int) -> dict[str, np.ndarray]:
-    """Return 95% percentile intervals of the three metrics.
+    """Compute 95% percentile intervals of the three metrics.
 
-    A resample is a multinomial count for each gene, so that all metrics of all resamples are one
-    matrix product of counts and moments. Ranks are those of the full sample.
+    A resample is a multinomial count for each gene, so that all metrics of all resamples are one matrix product of
+    counts and moments. Ranks are those of the full sample.
     """
     rank_x, rank_y = _ranks(x[:, None])[:, 0], _ranks(y[:, None])[:, 0]
     off = _float64(y - x)[:, None] ** 2
@@ -180,7 +183,7 @@ def _bootstrap(x: np.ndarray, y: np.ndarray, seed: int, resamples: int) -> dict[
 
 
 def _moments(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return what the correlation of each pair is made of: a, b, a², b², ab of each gene, (genes, 5 * pairs)."""
+    """Compute the moments a, b, a², b², ab of each gene for each pair, shape (genes, 5 * pairs)."""
     columns = []
     for first, second in pairs:
         a, b = _float64(first) - np.mean(first), _float64(second) - np.mean(second)
@@ -189,21 +192,21 @@ def _moments(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 
 def _resampled_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """Return the means of the columns over genes drawn with replacement: (resamples, columns)."""
+    """Compute the means of the columns over genes drawn with replacement: (resamples, columns)."""
     rng = np.random.default_rng(seed)
     n = len(values)
     means = []
-    for done in range(0, resamples, _RESAMPLES_AT_ONCE):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(_RESAMPLES_AT_ONCE, resamples - done))
+    for done in range(0, resamples, _RESAMPLES_PER_BATCH):
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(_RESAMPLES_PER_BATCH, resamples - done))
         means.append(counts @ values / n)
     return np.concatenate(means)
 
 
 def _correlation(m: np.ndarray) -> np.ndarray:
-    """Return r from the means of (a, b, a², b², ab), each of shape (resamples,)."""
+    """Compute r from the means of (a, b, a², b², ab), each of shape (resamples,)."""
     a, b, aa, bb, ab = m.T
     variance_a, variance_b = aa - a * a, bb - b * b
-    # of a constant resample rounding leaves some 1e-16 of the mean square
+    # in a constant resample, rounding leaves some 1e-16 of the mean square
     varies = (variance_a > 1e-12 * aa) & (variance_b > 1e-12 * bb)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(varies, (ab - a * b) / np.sqrt(variance_a * variance_b), np.nan)

@@ -1,4 +1,4 @@
-"""Figures: functions that take tables or arrays and return figures or axes, for notebooks and for the jobs."""
+"""Draw figures: functions that take tables or arrays and return figures or axes, for notebooks and the jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # warns that its first run takes a moment
-_MOST_LETTERS = 300  # more are too narrow to read, and logomaker takes some 4 ms for each
+_MAX_LETTERS = 300  # more are too narrow to read, and logomaker takes some 4 ms for each
 _PANEL_WIDTH, _PANEL_HEIGHT, _COLUMNS = 3.2, 2.6, 4
 
 
@@ -29,9 +29,9 @@ def search_progress(trials: pd.DataFrame, label: str, larger_is_better: bool) ->
     """Draw each trial's score in the order of trials, and the best so far.
 
     Args:
-        trials: `trial`, `status` (`finished`, `stopped`, …) and `score`, a row a trial.
-        label: of the score.
-        larger_is_better: else smaller.
+        trials: one row per trial, columns `trial`, `status` (`finished`, `stopped`, …) and `score`.
+        label: name of the score, for the axis.
+        larger_is_better: whether a larger score is better.
     """
     shown = trials[np.isfinite(trials["score"].astype(float))].sort_values("trial")
     figure = _figure(6.4, 3.6)
@@ -50,10 +50,11 @@ def score_by_setting(trials: pd.DataFrame, settings: list[str], ranges: dict[str
     """Draw the score against each setting, a panel each.
 
     Args:
-        trials: `status`, `score` and a column a setting; a trial without a setting is left out of its panel.
+        trials: columns `status`, `score` and one per setting; a trial without a setting is left out of its panel.
         settings: names of the columns, in the order of the panels.
-        ranges: settings that take any number in a range -> whether on a logarithmic scale; others take few values.
-        label: of the score.
+        ranges: setting that takes any number in a range -> whether its scale is logarithmic; other settings take a
+            few values.
+        label: name of the score, for the axis.
     """
     rows = -(-len(settings) // _COLUMNS)
     columns = min(len(settings), _COLUMNS)
@@ -100,18 +101,20 @@ def logo(
     chrom: str | None = None,
     axes: Axes | None = None,
 ) -> Axes:
-    """Draw a stretch's actual contributions as letters: up what raises the prediction, down what lowers it.
+    """Draw a region's actual contributions as letters: upwards if they raise the prediction, else downwards.
 
     Above 300 bases each letter becomes a bar of its base's colour, since letters would be too narrow to read.
 
     Args:
         contributions: actual ones (`promoter.ism.actual_contributions` of a gene and target, or some columns of
             it), shape (4, length), ACGT, 5'→3' along the gene; an N is four zeros.
-        start: of the stretch on the chromosome: it is `[start, start + length)`, on either strand.
-        strand: of the gene; on `-` the genomic coordinates on the upper axis descend.
-        tss: position of the TSS; the lower axis then shows the distance to it, else the position in the stretch.
-        chrom: name, for the upper axis.
-        axes: to draw into; those of a new pyplot figure when None.
+        start: start of the region on the chromosome, `[start, start + length)` on either strand; None (default)
+            draws no genomic axis.
+        strand: strand of the gene (default `+`); on `-` the genomic coordinates on the upper axis descend.
+        tss: position of the TSS; the lower axis then shows the distance to it, else (None, the default) the
+            position in the region.
+        chrom: name of the chromosome, for the upper axis.
+        axes: axes to draw into; None (default) makes a new pyplot figure.
 
     Returns:
         The axes; the letter at distance d is at x = d, one wide.
@@ -126,7 +129,7 @@ def logo(
         )
     axes = axes if axes is not None else _new_axes(length, 2.4)
     x = _label_positions(axes, length, start, strand, tss, chrom)
-    if length <= _MOST_LETTERS and contributions.any():
+    if length <= _MAX_LETTERS and contributions.any():
         table = pd.DataFrame(contributions.T, index=x, columns=list(BASES))
         logomaker.Logo(table, ax=axes, color_scheme=BASE_COLOURS, baseline_width=0, font_weight="bold")
     elif contributions.any():
@@ -152,17 +155,17 @@ def mutation_map(
     chrom: str | None = None,
     axes: Axes | None = None,
 ) -> Axes:
-    """Draw what each single-base change does to the prediction: a row a base, red up, blue down, white nothing.
+    """Draw the effect of each substitution on the prediction: one row per base, red up, blue down, white none.
 
     Args:
         scores: differences of predictions (ISM scores of a gene and target), shape (4, length), ACGT.
-        sequence: the letters that are there, 5'→3' along the gene; each is marked by a dot, an N by none. Above
-            300 bases there is no room for dots; what is there is white, as its score is 0.
-        start: as for `logo`, and so on.
-        strand: of the gene.
-        tss: position of the TSS.
-        chrom: name.
-        axes: to draw into; those of a new pyplot figure when None.
+        sequence: the reference sequence, 5'→3' along the gene; each base is marked by a dot, an N by none. Above
+            300 bases there is no room for dots.
+        start: start of the region on the chromosome; None (default) draws no genomic axis.
+        strand: strand of the gene (default `+`).
+        tss: position of the TSS; the lower axis then shows the distance to it.
+        chrom: name of the chromosome, for the upper axis.
+        axes: axes to draw into; None (default) makes a new pyplot figure.
 
     Raises:
         ValueError: another shape, a sequence of another length, or tss without start.
@@ -182,7 +185,7 @@ def mutation_map(
         interpolation="nearest",
         extent=(x[0] - 0.5, x[-1] + 0.5, len(BASES) - 0.5, -0.5),
     )
-    if length <= _MOST_LETTERS:
+    if length <= _MAX_LETTERS:
         tokens = encode(sequence)
         known = tokens < len(BASES)
         axes.scatter(x[known], tokens[known], s=9 if length <= 150 else 3, color="black", linewidths=0)
@@ -198,10 +201,10 @@ def motif_logo(folder: AnyPath, name: str, frequencies_AL: np.ndarray, contribut
     """Draw a motif by its mean contributions and by the information of its bases, as NAME.svg and NAME.png.
 
     Args:
-        folder: local or remote.
-        name: of the files.
-        frequencies_AL: of the bases, shape (4, width), columns sum to 1.
-        contributions_AL: mean actual contributions, likewise, target units.
+        folder: output folder, local or remote.
+        name: name of the files, without suffix.
+        frequencies_AL: frequencies of the bases, shape (4, width); columns sum to 1.
+        contributions_AL: mean actual contributions in target units, same shape.
     """
     width = _require_bases(frequencies_AL, "frequencies")
     figure = _figure(max(width * 0.3, 3), 3.6)

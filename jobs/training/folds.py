@@ -25,13 +25,12 @@ from jobs.training.run import (
     with_pretrained,
 )
 from promoter import storage
-from promoter.baselines import BASELINES
 from promoter.checkpoint import pack_model
 from promoter.dataset.promoters import locate
 from promoter.errors import InputError
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.intervals import add_intervals, calibrate, coverage, write_calibration
-from promoter.evaluation.predictions import baseline_column, read_predictions, write_predictions
+from promoter.evaluation.predictions import read_predictions, separate_baselines, write_predictions
 from promoter.models.build import require_length
 from promoter.splits import homology as leakage
 from promoter.splits.split import SplitConfig, chromosome_folds
@@ -173,12 +172,7 @@ def _publish(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
     order = {gene: row for row, gene in enumerate(job.promoters.genes["gene_id"])}
     table = pd.concat(parts, ignore_index=True)
     table = table.sort_values("gene_id", key=lambda ids: ids.map(order)).reset_index(drop=True)
-    others = {
-        name: table[[baseline_column(target, name) for target in targets]].to_numpy()
-        for name in BASELINES
-        if baseline_column(targets[0], name) in table
-    }
-    table = table[[name for name in table.columns if "_predicted_by_" not in name]]
+    table, others = separate_baselines(table, targets)
     leaked = pd.concat(leaks, ignore_index=True)
     # of several folds the table holds each gene as a test gene, so only leaks of such count
     concerned = leaked[leaked["split"] == "test"] if folds > 1 else leaked

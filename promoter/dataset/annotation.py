@@ -1,7 +1,7 @@
-"""Genes and their transcription start sites from BED, GTF or GFF3.
+"""Read genes and their transcription start sites (TSS) from BED, GTF or GFF3.
 
-Coordinates are 0-based and half-open. `tss` is the position of the first transcribed base: the
-start on `+`, the end minus one on `-`.
+Coordinates are 0-based and half-open. `tss` is the position of the first transcribed base: the start on `+`, the
+end minus one on `-`.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _GTF_ATTRIBUTE = re.compile(r'\s*([^\s;]+)\s+(?:"([^"]*)"|([^;]*))[^;]*(?:;|$)')
 def read_genes(path: AnyPath, attribute: str | None = None, feature: str = "gene") -> pd.DataFrame:
     """Read the genes of an annotation, in file order.
 
-    The format follows the name (`.bed`, `.gtf`, `.gff`, `.gff3`, each also with `.gz` or `.bgz`), and
-    the content where the name tells nothing. BED may have 3 to 12 columns by its definition, but a
-    promoter lies on one side, so the strand (column 6) is required; the gene id is column 4.
+    The format is taken from the name (`.bed`, `.gtf`, `.gff`, `.gff3`, each also with `.gz` or `.bgz`), or from
+    the content if the name has no such suffix. BED needs its first six columns: a promoter lies on one side of its
+    gene, so the strand (column 6) is required, and the gene id is column 4.
 
     Args:
         path: the annotation, plain, gzip or bgzip, local or remote.
-        attribute: GTF/GFF3 attribute that names the gene; by default `gene_id`, then for GFF3 `ID`
+        attribute: GTF/GFF3 attribute that holds the gene id; None (default) means `gene_id`, then for GFF3 `ID`
             (without a leading `gene:`) and `Name`.
-        feature: GTF/GFF3 feature type to read.
+        feature: GTF/GFF3 feature type to read (default `gene`).
 
     Returns:
         Columns `gene_id`, `chrom`, `start`, `end`, `strand`, `tss`; a gene id may occur twice.
 
     Raises:
-        InputError: the file is missing, of no such format, or a line is malformed (with its number).
+        InputError: the file is missing, in none of these formats, or has a malformed line (named in the message).
     """
     where = storage.require_file(path, "gene annotation")
     file_format = _format_of(where)
@@ -71,8 +71,8 @@ def read_genes(path: AnyPath, attribute: str | None = None, feature: str = "gene
                 + (" in column 6; a promoter needs one: add the strand" if file_format == "bed" else "")
             )
         if gene_id in ("", "."):
-            place = "column 4" if file_format == "bed" else "its attributes"
-            raise InputError(f"{where}: line {number} has no gene id in {place}; add one")
+            source = "column 4" if file_format == "bed" else "its attributes"
+            raise InputError(f"{where}: line {number} has no gene id in {source}; add one")
         rows.append((gene_id, interval.chrom, interval.start, interval.end, interval.strand))
     if not rows:
         wanted = "lines" if file_format == "bed" else f"lines of feature type '{feature}'"
@@ -100,7 +100,7 @@ def _format_of(where: UPath) -> Format:
 
 
 def _data_lines(where: UPath) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line) without comments, headers and blank lines."""
+    """Yield (line number from 1, line), without comments, headers and blank lines."""
     with storage.open_text(where) as file:
         for number, raw in enumerate(file, start=1):
             line = raw.rstrip("\r\n")
@@ -123,11 +123,11 @@ def _interval(where: UPath, number: int, fields: list[str]) -> pybedtools.Interv
         interval = pybedtools.create_interval_from_list(fields)
     except (ValueError, IndexError, OverflowError, pybedtools.cbedtools.MalformedBedLineError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{where}: line {number} is malformed ({reason}): {fields[:6]}; mend the line") from error
+        raise InputError(f"{where}: line {number} is malformed ({reason}): {fields[:6]}; fix the line") from error
     if interval.end <= interval.start:
         raise InputError(
             f"{where}: line {number} ends at {interval.end}, not after its start {interval.start} "
-            "(0-based, half-open); mend the line"
+            "(0-based, half-open); fix the line"
         )
     return interval
 
@@ -154,8 +154,8 @@ def _gene_id(
 
 
 def _attributes(text: str, file_format: Format) -> dict[str, str]:
-    """Return the attributes of column 9 (pybedtools stops at a ';' within quotes, and at a lone '.')."""
+    """Parse the attributes of column 9; pybedtools stops at a ';' within quotes, and at a lone '.'."""
     if file_format == "gtf":
         return {key: quoted or bare.strip() for key, quoted, bare in _GTF_ATTRIBUTE.findall(text)}
-    pairs = (one.partition("=") for one in text.split(";"))
+    pairs = (item.partition("=") for item in text.split(";"))
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}

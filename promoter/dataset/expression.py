@@ -1,4 +1,4 @@
-"""Expression tables to log-normalised targets."""
+"""Read expression tables and transform their values into targets."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _NO_VALUE = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression table that has been checked and transformed.
+    """Hold an expression table that has been checked and transformed.
 
     Attributes:
-        values: one float32 column a target, indexed by gene id in file order; ids are unique.
-        ignored_columns: columns without a single number (descriptions), which are no targets.
-        n_missing: genes dropped because a value was missing (`missing="drop"`).
-        n_duplicates: rows dropped because their gene id had occurred before.
+        values: one float32 column per target, indexed by gene id in file order; ids are unique.
+        ignored_columns: columns without a single number (descriptions), which cannot be targets.
+        n_missing: number of genes dropped because a value was missing (`missing="drop"`).
+        n_duplicates: number of rows dropped because their gene id had occurred before.
     """
 
     values: pd.DataFrame
@@ -43,18 +43,18 @@ def read_expression(
     gene_column: str | None = None,
     missing: Missing = "error",
 ) -> Expression:
-    """Read a table with a row a gene and a numeric column a target, and transform its values.
+    """Read a table with one row per gene and one numeric column per target, and transform its values.
 
     Args:
         path: `.csv`, `.parquet`, or tab-separated under any other name; text may be gzip.
-        targets: columns to take; by default every column that holds numbers.
-        transform: `none`; `log1p` = ln(x + 1); `log2p1` = log2(x + 1); `cpm_log2p1` for raw counts:
-            log2(counts per million + 1), a million being the column's sum over the whole table.
-        gene_column: column with the gene ids; by default the first.
-        missing: what to do with an empty, NaN or infinite value: `error`, or `drop` the gene.
+        targets: columns to take; None (default) takes every column that holds numbers.
+        transform: `none` (default); `log1p` = ln(x + 1); `log2p1` = log2(x + 1); `cpm_log2p1` for raw counts:
+            log2(counts per million + 1), counted over all rows of the column.
+        gene_column: column with the gene ids; None (default) takes the first.
+        missing: what to do with an empty, NaN or infinite value: `error` (default), or `drop` the gene.
 
     Raises:
-        InputError: the message names the row and the column.
+        InputError: the table cannot be used; the message names the row and the column.
     """
     if transform not in get_args(Transform):
         raise InputError(f"--transform {transform}: unknown; choose one of {', '.join(get_args(Transform))}")
@@ -67,15 +67,15 @@ def read_expression(
     if bad.any() and missing == "error":
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise InputError(
-            f"{where}: {_place(genes, row)}, column '{values.columns[column]}': the value is missing, NaN or "
-            f"infinite ({int(bad.any(axis=1).sum())} such rows); mend it, or drop such genes with --missing drop"
+            f"{where}: {_row_name(genes, row)}, column '{values.columns[column]}': the value is missing, NaN or "
+            f"infinite ({int(bad.any(axis=1).sum())} such rows); fix it, or drop such genes with --missing drop"
         )
-    whole: np.ndarray = ~np.any(bad, axis=1)
-    if not whole.any():
+    complete: np.ndarray = ~np.any(bad, axis=1)
+    if not complete.any():
         raise InputError(f"{where}: no row has a value in every target; choose other --targets")
-    # before rows are dropped, since a column's sum counts all its values
-    transformed = _transform(where, genes, values.mask(bad), transform)[whole]
-    genes, duplicated = genes[whole], duplicated[whole]
+    # before rows are dropped, since counts per million are of all values of a column
+    transformed = _transform(where, genes, values.mask(bad), transform)[complete]
+    genes, duplicated = genes[complete], duplicated[complete]
     with np.errstate(over="ignore"):
         kept = transformed[~duplicated.to_numpy()].astype("float32")
     if np.isinf(kept.to_numpy()).any():
@@ -83,11 +83,11 @@ def read_expression(
             f"{where}: values above {np.finfo('float32').max:.1e} do not fit; choose a log --transform"
         )
     kept.index = pd.Index(genes[~duplicated], name="gene_id")
-    return Expression(kept, ignored, int((~whole).sum()), int(duplicated.sum()))
+    return Expression(kept, ignored, int((~complete).sum()), int(duplicated.sum()))
 
 
 def looks_untransformed(values: pd.DataFrame) -> bool:
-    """Tell whether values look like TPM or counts: none negative, and some far above any logarithm."""
+    """Return whether values look like TPM or counts: none is negative, and some exceed 50, unlike logarithms."""
     array = values.to_numpy()
     return bool(array.size and array.min() >= 0 and array.max() > 50)
 
@@ -108,14 +108,14 @@ def _read_table(where: UPath) -> pd.DataFrame:
             header = pd.read_csv(file, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
             _require_distinct(where, [str(column) for column in header.iloc[0]])  # read_csv renames equal ones
             file.seek(0)
-            # every cell as it stands, since "007" and "nan" are gene ids
+            # every cell as text, since "007" and "nan" are gene ids
             table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
             if table.index.nlevels > 1:
-                raise InputError(f"{where}: its rows have more columns than its header; mend the header")
-            # R's write.table names no column for the row names, which makes them the index
+                raise InputError(f"{where}: its rows have more columns than its header; fix the header")
+            # R's write.table writes no header for the row names, so pandas reads them as the index
             return table if isinstance(table.index, pd.RangeIndex) else table.reset_index(names="gene_id")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{where}: is not a table ({' '.join(str(error).split())}); mend it") from error
+        raise InputError(f"{where}: is not a table ({' '.join(str(error).split())}); fix it") from error
 
 
 def _split_gene_column(
@@ -146,7 +146,7 @@ def _require_distinct(where: UPath, names: Sequence[str]) -> None:
 def _numeric_columns(
     where: UPath, genes: pd.Series, columns: pd.DataFrame, targets: Sequence[str] | None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the targets as float64 (NaN where empty) and the names of columns passed over."""
+    """Return the targets as float64 (NaN where empty) and the names of the columns ignored."""
     if targets is not None:
         unknown = [name for name in targets if name not in columns.columns]
         if unknown or not targets:
@@ -163,15 +163,15 @@ def _numeric_columns(
         elif text.any():
             row = int(np.flatnonzero(text)[0])
             raise InputError(
-                f"{where}: {_place(genes, row)}, column '{name}': '{column.iloc[row]}' is no number; "
-                "mend it, or choose columns with --targets"
+                f"{where}: {_row_name(genes, row)}, column '{name}': '{column.iloc[row]}' is no number; "
+                "fix it, or choose columns with --targets"
             )
         else:
             numeric[str(name)] = numbers.to_numpy(dtype="float64")
     if not numeric:
-        found = ", ".join(map(str, columns.columns[:10])) or "none"
+        others = ", ".join(map(str, columns.columns[:10])) or "none"
         raise InputError(
-            f"{where}: no column of numbers beside the gene ids (other columns: {found}); "
+            f"{where}: no column of numbers beside the gene ids (other columns: {others}); "
             "is it separated by tabs, or by commas and named .csv?"
         )
     return pd.DataFrame(numeric), ignored
@@ -184,7 +184,7 @@ def _transform(where: UPath, genes: pd.Series, values: pd.DataFrame, transform: 
     if (array < 0).any():
         row, column = (int(i) for i in np.argwhere(array < 0)[0])
         raise InputError(
-            f"{where}: {_place(genes, row)}, column '{values.columns[column]}': {array[row, column]:g} is "
+            f"{where}: {_row_name(genes, row)}, column '{values.columns[column]}': {array[row, column]:g} is "
             f"negative, which --transform {transform} cannot take; use --transform none if it is a log already"
         )
     if transform == "cpm_log2p1":
@@ -197,6 +197,6 @@ def _transform(where: UPath, genes: pd.Series, values: pd.DataFrame, transform: 
     return pd.DataFrame(array, columns=values.columns, index=values.index)
 
 
-def _place(genes: pd.Series, position: int) -> str:
-    """Name a row as a person finds it: its gene, and its line counting the header as line 1."""
+def _row_name(genes: pd.Series, position: int) -> str:
+    """Name a row by its line, the header being line 1, and its gene."""
     return f"row {int(genes.index[position]) + 2} ({genes.iloc[position]})"

@@ -1,4 +1,4 @@
-"""Strand-aware, N-padded windows around transcription start sites, from an indexed FASTA.
+"""Read strand-aware, N-padded windows around transcription start sites from an indexed FASTA.
 
 Coordinates are 0-based and half-open. A window on `+` is `[tss - upstream, tss + downstream)`; on
 `-` it is `[tss + 1 - downstream, tss + 1 + upstream)`, reverse-complemented, so that each sequence
@@ -12,7 +12,6 @@ import hashlib
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, cast
 
@@ -22,24 +21,29 @@ import pyfaidx
 from upath import UPath
 
 from promoter import storage
+from promoter.dataset.chromosomes import chromosome_sizes, match_chromosomes, renamed
 from promoter.errors import InputError
 from promoter.sequence import decode, encode, reverse_complement
 from promoter.storage import AnyPath
 
-_MITOCHONDRION = {"m", "mt", "mito", "mitochondrion"}
+__all__ = ["Genome", "chromosome_sizes", "first_bytes", "match_chromosomes", "renamed", "window"]
 _FASTA_LETTERS = re.compile(rb"[A-Za-z*\-\s]*")
 
 
 class Genome:
-    """A FASTA opened for random access.
+    """Open a FASTA for random access.
 
     Args:
-        path: FASTA, plain or bgzip. The index (`.fai`, and `.gzi` for bgzip) is read beside it, else
-            made there, else, where that folder cannot be written, in a cache folder. A remote FASTA
-            is copied to the cache once.
+        path: FASTA, plain or bgzip, local or remote. Its index (`.fai`, and `.gzi` for bgzip) is read from the
+            same folder, or made there, or made in the cache folder if that folder cannot be written. A remote
+            FASTA is copied to the cache once.
+
+    Attributes:
+        path: the FASTA as given.
+        lengths: chromosome name -> number of bases, in the order of the file.
 
     Raises:
-        InputError: no such file, not FASTA, or plain gzip.
+        InputError: the file is missing, not FASTA, or plain gzip.
     """
 
     def __init__(self, path: AnyPath) -> None:
@@ -56,7 +60,7 @@ class Genome:
         inside = ""
         if inner_start < inner_end:
             inside = str(self._fasta.faidx.fetch(chrom, inner_start + 1, inner_end)).upper()
-            if len(inside) != inner_end - inner_start:  # pyfaidx returns short reads without a word
+            if len(inside) != inner_end - inner_start:  # pyfaidx returns short reads silently
                 raise InputError(
                     f"{self.path}: {chrom}:{inner_start}-{inner_end} gave {len(inside)} bases; "
                     "the index does not fit the FASTA: delete its .fai (and .gzi) and run again"
@@ -65,7 +69,7 @@ class Genome:
         return "N" * left + inside + "N" * (end - start - left - len(inside))
 
     def promoter(self, chrom: str, tss: int, strand: str, upstream: int, downstream: int) -> str:
-        """Return the promoter, 5'→3' along the gene, exactly `upstream + downstream` bases."""
+        """Return a promoter, 5'→3' along the gene, exactly `upstream + downstream` bases long."""
         start, end = window(tss, strand, upstream, downstream)
         forward = self.fetch(chrom, start, end)
         if strand == "+":
@@ -79,71 +83,21 @@ class Genome:
 
 
 def window(tss: int, strand: str, upstream: int, downstream: int) -> tuple[int, int]:
-    """Return the window `[start, end)` on the chromosome; it may pass the chromosome's ends."""
+    """Compute a promoter's window `[start, end)` on the chromosome; it may pass the chromosome's ends.
+
+    Args:
+        tss: position of the first transcribed base, 0-based.
+        strand: `+` or `-`.
+        upstream: number of bases before the TSS.
+        downstream: number of bases from the TSS on.
+    """
     if strand == "+":
         return tss - upstream, tss + downstream
     return tss + 1 - downstream, tss + 1 + upstream
 
 
-def chromosome_sizes(path: AnyPath) -> dict[str, int]:
-    """Read the lengths of chromosomes from a FASTA, its index (.fai), or a table of name and length (chrom.sizes).
-
-    Raises:
-        InputError: missing, or none of these.
-    """
-    where = storage.require_file(path, "genome")
-    if storage.is_gzip(where) or _head(where).startswith(b">"):
-        fasta = Genome(where)
-        fasta.close()
-        return fasta.lengths
-    sizes = {}
-    with storage.open_text(where) as file:
-        for number, line in enumerate(file, start=1):
-            cells = line.split("\t")
-            if len(cells) < 2 or not cells[1].strip().isdecimal():
-                raise InputError(
-                    f"{where}: line {number} has no chromosome and length ({line.strip()[:40]!r}); "
-                    "give the FASTA, its .fai, or a chrom.sizes file"
-                )
-            sizes[cells[0]] = int(cells[1])
-    return sizes
-
-
-def match_chromosomes(wanted: Iterable[str], available: Iterable[str]) -> dict[str, str]:
-    """Match chromosome names that differ in spelling only: `chr1` and `1`, `chrM` and `MT` or `Mito`.
-
-    Args:
-        wanted: names to look up.
-        available: names to find them among.
-
-    Returns:
-        For each wanted name that was found, the available name; an equal name wins over another spelling.
-    """
-    available = list(available)
-    exact, folded = set(available), {}
-    for name in available:
-        folded.setdefault(_fold(name), name)
-    matched = {}
-    for name in wanted:
-        if name in exact:
-            matched[name] = name
-        elif _fold(name) in folded:
-            matched[name] = folded[_fold(name)]
-    return matched
-
-
-def renamed(matched: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of a match in which the spelling differs."""
-    return {name: other for name, other in matched.items() if name != other}
-
-
-def _fold(name: str) -> str:
-    bare = name[3:] if name[:3].lower() == "chr" and len(name) > 3 else name
-    return "m" if bare.lower() in _MITOCHONDRION else bare
-
-
 def _require_fasta(path: UPath) -> None:
-    """Refuse what pyfaidx would index without complaint: HTML, plain gzip, some other text."""
+    """Raise InputError for what pyfaidx would index without complaint: HTML, plain gzip, any other text."""
     if storage.is_gzip(path):
         if not storage.is_bgzip(path):
             raise InputError(
@@ -153,18 +107,23 @@ def _require_fasta(path: UPath) -> None:
         if not path.name.lower().endswith((".gz", ".bgz")):
             raise InputError(f"{path}: is bgzip but not named so; rename it to end in .gz")
         storage.require_end_of_bgzip(path)
-    head = _head(path)
+    head = first_bytes(path)
     lines = head.splitlines()
     if not head.startswith(b">"):
         what = "HTML" if head.lstrip()[:1] == b"<" else "no FASTA"
         raise InputError(f"{path}: is {what} (it must begin with '>'); download it again")
-    whole_lines = lines[1:-1] if len(lines) > 2 else lines[1:]
-    for number, line in enumerate(whole_lines, start=2):
+    complete_lines = lines[1:-1] if len(lines) > 2 else lines[1:]
+    for number, line in enumerate(complete_lines, start=2):
         if not line.startswith(b">") and not _FASTA_LETTERS.fullmatch(line):
             raise InputError(f"{path}: line {number} is no sequence ({line[:40]!r}); is it the right file?")
 
 
-def _head(path: UPath) -> bytes:
+def first_bytes(path: UPath) -> bytes:
+    """Return the first 4,096 bytes of a file, decompressed if it is gzip.
+
+    Raises:
+        InputError: the gzip data is damaged.
+    """
     packed = storage.is_gzip(path)
     with cast("IO[bytes]", path.open("rb")) as file:
         try:
@@ -211,7 +170,7 @@ def _open_fasta(path: Path) -> pyfaidx.Fasta:
             return opened(_cache_folder() / f"{key}-{path.name}")
     except (pyfaidx.FastaIndexingError, pyfaidx.FastaNotFoundError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be indexed ({reason}); mend the FASTA") from error
+        raise InputError(f"{path}: cannot be indexed ({reason}); fix the FASTA") from error
     except OSError as error:
         raise InputError(
             f"{path}: its index can be written neither beside it nor in the cache ({error.strerror or error}); "
@@ -222,10 +181,10 @@ def _open_fasta(path: Path) -> pyfaidx.Fasta:
 
 
 class _Block(pyfaidx.BgzfBlock):
-    """A block that holds its own first byte.
+    """Make a bgzip block contain its own first byte.
 
-    pyfaidx looks that byte up past the end of the block before, an offset that does not exist when
-    that block is full (65,536 bytes), as Biopython's are.
+    pyfaidx looks that byte up past the end of the previous block, an offset that does not exist if the previous
+    block is full (65,536 bytes), as the blocks that Biopython writes are.
     """
 
     def __lt__(self, other: object) -> bool:
@@ -234,9 +193,10 @@ class _Block(pyfaidx.BgzfBlock):
 
 
 def _require_fitting_index(faidx: pyfaidx.Faidx, path: UPath) -> None:
-    """Refuse an index newer than the FASTA but made of another one (pyfaidx renews older ones).
+    """Raise InputError for an index that is newer than the FASTA but was made from another one.
 
-    The last record must end where the file does. Of bgzip only short reads show it.
+    pyfaidx itself renews an index older than the FASTA. Here the last record must end where the file ends; for
+    bgzip this is not checked, and only a short read shows it.
     """
     last = max(faidx.index.values(), key=lambda record: record.offset)
     if faidx._bgzf or last.rlen == 0:
@@ -245,7 +205,7 @@ def _require_fitting_index(faidx: pyfaidx.Faidx, path: UPath) -> None:
     with Path(faidx.filename).open("rb") as file:
         file.seek(last.offset + lines * last.lenb + rest)
         tail = file.read(4096)
-    if not tail[:1].strip() or tail[1:].strip():  # the last base, and nothing but a line's end behind it
+    if not tail[:1].strip() or tail[1:].strip():  # must be the last base, and only a line end after it
         raise InputError(
             f"{path}: its index {faidx.indexname} was made of another FASTA; delete the index and run again"
         )

@@ -1,4 +1,4 @@
-"""The yeast data set: public files, checked, and what is derived from them.
+"""Download the public yeast data set, check its files, and derive the inputs of `prepare` from them.
 
 Genome and genes: Ensembl R64-1-1, release 109. Expression: RNA-seq in glucose and lactate
 (github.com/drozdovapb/S_cerevisiae_lactate_transcriptome) and before and after 15 minutes of 0.4 M
@@ -32,7 +32,7 @@ _OSMO = f"{_RAW}/CellSignaling/OsmoAtlas_StressFeatures_2021/d16baf2d9f4c676e801
 
 
 class _Source(NamedTuple):
-    """A file as its address serves it; a copy on disk may have been gzipped since."""
+    """Describe a file as its address serves it; a copy on disk may be gzipped."""
 
     name: str
     url: str
@@ -75,7 +75,7 @@ _OSMO_SAMPLES = _Source(
 
 @dataclass(frozen=True)
 class YeastFiles:
-    """Where the derived files are: inputs of `jobs.prepare` like any other."""
+    """Hold the paths of the derived files, the inputs of `prepare`."""
 
     genome: UPath
     genes: UPath
@@ -86,7 +86,7 @@ class YeastFiles:
 def fetch_yeast(
     folder: AnyPath, cache: AnyPath | None = None, on_download: Callable[[str], None] = lambda _: None
 ) -> YeastFiles:
-    """Download the originals unless they are there, check them, and derive the inputs into `folder`.
+    """Download the original files unless they are cached, check them, and derive the inputs into `folder`.
 
     `genome.fa` and `genes.bed` (protein-coding genes; start codon to stop codon, since the annotation
     has no untranslated regions) use UCSC chromosome names. `expression.tsv` holds TPM, averaged over
@@ -94,9 +94,9 @@ def fetch_yeast(
     log2(TPM in salt + 1) - log2(TPM before + 1) of nuclear genes with at least 1 TPM in both.
 
     Args:
-        folder: for the derived files.
-        cache: folder with the originals, or for them; by default the user's cache folder.
-        on_download: called with the name of each original before it is downloaded.
+        folder: output folder for the derived files.
+        cache: folder that holds the originals or receives them; None (default) means the user's cache folder.
+        on_download: function called with the name of each original before its download (default: does nothing).
 
     Raises:
         InputError: an original cannot be downloaded, or its SHA-256 is not the expected one.
@@ -125,25 +125,25 @@ def fetch_yeast(
 
 
 def _fetch(source: _Source, folder: Path, on_download: Callable[[str], None]) -> Path:
-    """Return the path of a checked original, which may have been gzipped by whoever keeps the folder."""
-    packed = folder / f"{source.name}.gz"
-    if packed.exists():
+    """Return the path of a checked original; whoever keeps the folder may have gzipped it."""
+    gzipped = folder / f"{source.name}.gz"
+    if gzipped.exists():
         try:
-            content = gzip.decompress(packed.read_bytes())
+            content = gzip.decompress(gzipped.read_bytes())
         except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{packed}: the gzip data is damaged ({error}); delete it and run again") from error
+            raise InputError(f"{gzipped}: the gzip data is damaged ({error}); delete it and run again") from error
         if hashlib.sha256(content).hexdigest() != source.sha256:
-            raise InputError(f"{packed}: its content is not the expected one (SHA-256); delete it and run again")
-        return packed
+            raise InputError(f"{gzipped}: its content is not the expected one (SHA-256); delete it and run again")
+        return gzipped
 
     def download(url: str, target: str, manager: Any) -> None:
         on_download(source.name)
         pooch.HTTPDownloader()(url, target, manager)
 
-    pooch.get_logger().setLevel(logging.WARNING)  # it would tell of each download in its own way
+    pooch.get_logger().setLevel(logging.WARNING)  # on_download reports the downloads
     try:
-        known = f"sha256:{source.sha256}"
-        return Path(pooch.retrieve(source.url, known, source.name, folder, downloader=download))  # type: ignore[arg-type] # called by position
+        expected = f"sha256:{source.sha256}"
+        return Path(pooch.retrieve(source.url, expected, source.name, folder, downloader=download))  # type: ignore[arg-type] # called by position
     except Exception as error:  # whatever the network stack raises
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -172,12 +172,12 @@ def _coding_genes(annotation: Path) -> pd.DataFrame:
     genes["chrom"] = genes["chrom"].map(_ucsc)
     roman = "I II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI".split()  # noqa: SIM905 # reads better
     order = {f"chr{name}": number for number, name in enumerate(roman)} | {"chrM": len(roman)}
-    by_place: Callable[[pd.Series], pd.Series] = lambda c: c.map(order) if c.name == "chrom" else c  # noqa: E731 # a key
-    return genes.sort_values(["chrom", "start", "end"], key=by_place, kind="stable")
+    by_position: Callable[[pd.Series], pd.Series] = lambda c: c.map(order) if c.name == "chrom" else c  # noqa: E731 # a key
+    return genes.sort_values(["chrom", "start", "end"], key=by_position, kind="stable")
 
 
 def _levels(paths: dict[_Source, Path]) -> pd.DataFrame:
-    """Return TPM by gene and condition, the mean over replicates."""
+    """Compute TPM by gene and condition, averaged over replicates."""
     lactate = pd.read_csv(paths[_LACTATE_COUNTS], sep="\t", comment="#", index_col="Geneid")
     samples = pd.read_csv(paths[_LACTATE_SAMPLES], sep="\t", index_col="sample")["condition"]
     osmo = pd.read_csv(paths[_OSMO_COUNTS], sep="\t", index_col=0)

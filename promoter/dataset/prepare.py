@@ -1,17 +1,18 @@
-"""Join a genome, genes and expression into a data set, and account for every gene that is left out."""
+"""Join a genome, genes and expression into a data set, and count every gene that is left out."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
+from promoter.dataset.chromosomes import match_chromosomes, renamed
 from promoter.dataset.expression import Expression
-from promoter.dataset.genome import Genome, match_chromosomes, renamed, window
+from promoter.dataset.genome import Genome, window
 from promoter.dataset.promoters import GENE_SCHEMA, RESERVED_NAMES, Promoters
 from promoter.errors import InputError
 
@@ -20,14 +21,14 @@ _VERSION = re.compile(r"\.\d+$")
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the genes.
+    """Count the genes kept and, by reason, those left out.
 
     Attributes:
         genes_kept: rows of the data set.
-        dropped: reason -> number of annotated genes, or of rows of the expression table.
-        padded: windows that pass a chromosome end and hold `N` there.
-        renamed_chromosomes: annotation's spelling -> FASTA's, where they differ.
-        examples: reason -> up to three ids.
+        dropped: reason -> number of annotated genes, or of rows of the expression table, left out for it.
+        padded: number of windows that pass a chromosome end and are filled with `N` there.
+        renamed_chromosomes: the annotation's spelling -> the FASTA's, for the names that differ.
+        examples: reason -> up to three gene ids.
         ignored_columns: columns of the expression table without numbers.
     """
 
@@ -49,23 +50,26 @@ def prepare(
     exclude_chroms: Sequence[str] | None = None,
     ignore_version: bool = False,
 ) -> tuple[Promoters, Summary]:
-    """Cut the promoter of every gene that has a chromosome and expression.
+    """Extract the promoter of every gene that has a known chromosome and expression values.
 
-    Of genes whose id occurs twice the first is kept, of those on chromosomes to keep. The data set is
-    in the order of the annotation, with the FASTA's spelling of the chromosomes.
+    If a gene id occurs twice, the first one on a chromosome to keep is taken. The data set is in the order of the
+    annotation and uses the FASTA's chromosome names.
 
     Args:
-        genome: opened FASTA.
-        genes: as `annotation.read_genes` returns them.
-        expression: as `expression.read_expression` returns it.
-        upstream: bases before the TSS.
-        downstream: bases from the TSS on.
-        chroms: chromosomes to keep, in any spelling; all when None.
-        exclude_chroms: chromosomes to leave out.
-        ignore_version: take `ENSG01.5` and `ENSG01` for the same gene.
+        genome: the opened FASTA.
+        genes: table of genes, as `annotation.read_genes` returns it.
+        expression: expression values, as `expression.read_expression` returns them.
+        upstream: number of bases before the TSS (default 2,000).
+        downstream: number of bases from the TSS on (default 0).
+        chroms: chromosomes to keep, in any spelling; None (default) keeps all.
+        exclude_chroms: chromosomes to leave out, in any spelling; None (default) leaves out none.
+        ignore_version: whether `ENSG01.5` and `ENSG01` are the same gene (default False).
+
+    Returns:
+        The data set, and what was kept and left out.
 
     Raises:
-        InputError: an impossible window, an unknown chromosome, or nothing left.
+        InputError: the window is impossible, a chromosome is unknown, or no gene is left.
     """
     require_window(upstream, downstream)
     _require_target_names(expression)
@@ -95,16 +99,67 @@ def prepare(
 
 
 def require_window(upstream: int, downstream: int) -> None:
-    """Refuse an empty or negative window.
+    """Check that a window holds at least one base.
+
+    Args:
+        upstream: number of bases before the TSS.
+        downstream: number of bases from the TSS on.
 
     Raises:
-        InputError: says what to give instead.
+        InputError: one of them is negative, or both are 0.
     """
     if upstream < 0 or downstream < 0 or upstream + downstream == 0:
         raise InputError(
             f"--upstream {upstream} --downstream {downstream}: the window holds no bases; "
             "neither may be negative, and one must be above 0"
         )
+
+
+class NetworkInput(Protocol):
+    """Describe the windows that a pretrained network reads.
+
+    Attributes:
+        context: number of bases that the network was trained on.
+        step: number of bases; a window's length must be a multiple of it.
+    """
+
+    @property
+    def context(self) -> int: ...  # noqa: D102 # see the class
+
+    @property
+    def step(self) -> int: ...  # noqa: D102 # see the class
+
+
+def centred_window(window: str, context: int | None, networks: Mapping[str, NetworkInput]) -> tuple[int, int]:
+    """Compute the bases before and after the TSS of a window with the TSS in its middle.
+
+    Args:
+        window: name of a pretrained network, or an even number of bases.
+        context: length of the window in bases, only with a network's name; None takes the length that the network
+            was trained on.
+        networks: the pretrained networks by name.
+
+    Returns:
+        `upstream` and `downstream`, in bases.
+
+    Raises:
+        InputError: the name is unknown, or the length is odd or impossible for the network.
+    """
+    network = networks.get(window)
+    if network is None:
+        if not window.isdecimal() or int(window) % 2 or int(window) < 2 or context is not None:
+            raise InputError(
+                f"--window {window}: must be {', '.join(networks)} or an even number of bases; "
+                "--context goes with the names"
+            )
+        return int(window) // 2, int(window) // 2
+    length = network.context if context is None else context
+    if length % network.step or not 0 < length <= network.context:
+        raise InputError(
+            f"--context {length}: {window} takes up to {network.context:,} bases, in steps of {network.step}; "
+            f"give {min(network.context, max(network.step, round(length / network.step) * network.step))}"
+        )
+    return length // 2, length // 2
 
 
 def _require_target_names(expression: Expression) -> None:
@@ -124,7 +179,7 @@ def _reasons(
     chroms: Sequence[str] | None,
     exclude_chroms: Sequence[str] | None,
 ) -> pd.Series:
-    """Return why each annotated gene is left out, None for those kept; the first reason that holds counts."""
+    """Return the first reason to leave out each annotated gene, None for a gene that is kept."""
     reasons = pd.Series([None] * len(genes), index=genes.index, dtype="object")
 
     def drop(which: pd.Series, reason: str) -> None:
@@ -138,20 +193,20 @@ def _reasons(
         drop(on_fasta.isin(_chosen("--exclude_chroms", exclude_chroms, genome, genes)), "chromosome excluded")
     outside = on_fasta.notna() & (genes["tss"] >= on_fasta.map(genome.lengths))
     drop(outside, "TSS past the end of its chromosome")
-    placed = genes["gene_id"].where(reasons.isna())  # one left out already hides no other
-    drop(placed.duplicated(), "gene id occurred before in the annotation")
+    candidates = genes["gene_id"].where(reasons.isna())  # a gene left out already hides no other
+    drop(candidates.duplicated(), "gene id occurred before in the annotation")
     drop(~genes["gene_id"].isin(values.index), "no expression")
     return reasons
 
 
 def _chosen(flag: str, names: Sequence[str], genome: Genome, genes: pd.DataFrame) -> set[str]:
-    """Return the FASTA's names for those a user gave; names that only the annotation knows are harmless."""
+    """Translate a user's chromosome names into the FASTA's; names known only to the annotation are ignored."""
     matched = match_chromosomes(names, genome.lengths)
     elsewhere = match_chromosomes(names, genes["chrom"].unique())
     unknown = [name for name in names if name not in matched and name not in elsewhere]
     if unknown:
-        some = ", ".join(list(genome.lengths)[:20])
-        raise InputError(f"{flag} {', '.join(unknown)}: not in {genome.path}, which has {some}")
+        available = ", ".join(list(genome.lengths)[:20])
+        raise InputError(f"{flag} {', '.join(unknown)}: not in {genome.path}, which has {available}")
     return set(matched.values())
 
 
@@ -178,7 +233,7 @@ def _cut(genome: Genome, genes: pd.DataFrame, upstream: int, downstream: int) ->
         for tss, strand in zip(genes["tss"], genes["strand"], strict=True)
     ]
     genes["start"], genes["end"] = (np.array(side, dtype=np.int64) for side in zip(*windows, strict=True))
-    # in the order of the file, so that each block of a bgzip FASTA is unpacked once
+    # in file order, so that each block of a bgzip FASTA is decompressed once
     ordered = genes.sort_values(["chrom", "start"])
     sequences = [
         genome.promoter(chrom, tss, strand, upstream, downstream)

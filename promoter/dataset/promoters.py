@@ -1,4 +1,4 @@
-"""The prepared data set: `promoters.parquet`, a row a gene with its promoter and targets."""
+"""Read and write the prepared data set: `promoters.parquet`, one row per gene with its promoter and targets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from promoter.storage import AnyPath
 
 FILE_NAME = "promoters.parquet"
 FORMAT = 1
-_BYTES_PER_CHUNK = 1 << 30
-_WIDE, _NEAR = 1 << 14, 2000  # bases
+_BYTES_PER_CHUNK = 1 << 30  # half of what an Arrow array of text can hold
+_MAX_CNN_WINDOW = 1 << 14  # bases; longer windows are made for pretrained networks
+_NEAR_TSS = 2000  # bases before the TSS, the default window
 GENE_SCHEMA = pa.schema(
     [
         ("gene_id", pa.string()),
@@ -37,14 +38,14 @@ RESERVED_NAMES = frozenset(GENE_SCHEMA.names) | {"split"}
 
 @dataclass(frozen=True)
 class Promoters:
-    """Promoters with their targets, in memory.
+    """Hold promoters and their targets in memory.
 
     Attributes:
-        genes: a row a gene: `gene_id`, `chrom`, `tss`, `strand`, `start`, `end`, `sequence`.
+        genes: one row per gene: `gene_id`, `chrom`, `tss`, `strand`, `start`, `end`, `sequence`.
         targets: float32, shape (genes, targets), NaN where unknown.
-        target_names: one a target.
+        target_names: name of each target.
         metadata: window, transform and checksums of the sources.
-        checksum: SHA-256 of the file it came from.
+        checksum: SHA-256 of the file the data set was read from; empty if it was not read from a file.
     """
 
     genes: pd.DataFrame
@@ -59,17 +60,25 @@ class Promoters:
 
     @cached_property
     def tokens(self) -> np.ndarray:
-        """The sequences as tokens: uint8, shape (genes, length)."""
+        """Encode the sequences as tokens: uint8, shape (genes, length)."""
         return encode(self.genes["sequence"].tolist())
 
     @property
     def length(self) -> int:
-        """Bases in a window; 0 when there are no genes."""
+        """Return the number of bases in a window; 0 if there are no genes."""
         return len(self.genes["sequence"].iloc[0]) if len(self.genes) else 0
 
 
 def write_promoters(folder: AnyPath, promoters: Promoters) -> UPath:
-    """Write `promoters.parquet` into `folder`, whole or not at all, and return its path."""
+    """Write `promoters.parquet` atomically.
+
+    Args:
+        folder: output folder, local or remote.
+        promoters: the data set.
+
+    Returns:
+        The path of the file written.
+    """
     columns: list[pa.Array | pa.ChunkedArray] = [
         _column(promoters.genes[name], kind, promoters.length)
         for name, kind in zip(GENE_SCHEMA.names, GENE_SCHEMA.types, strict=True)
@@ -85,19 +94,25 @@ def write_promoters(folder: AnyPath, promoters: Promoters) -> UPath:
 
 
 def _column(values: pd.Series, kind: pa.DataType, length: int) -> pa.ChunkedArray:
-    """Return a column in chunks: an Arrow array of text ends at 2 GB, 11,000 windows of 200 kb."""
-    at_a_time = max(1, _BYTES_PER_CHUNK // max(length, 1))
-    # as objects: pandas' own text keeps the whole column with each slice
+    """Convert a column in chunks, since an Arrow array of text holds at most 2 GB: 11,000 windows of 200 kb."""
+    rows_per_chunk = max(1, _BYTES_PER_CHUNK // max(length, 1))
+    # as objects, because a slice of pandas' own text column keeps the complete column in memory
     plain = values.astype(object) if kind == pa.string() else values
     chunks = [
-        pa.array(plain.iloc[i : i + at_a_time], type=kind, from_pandas=True)
-        for i in range(0, max(len(values), 1), at_a_time)
+        pa.array(plain.iloc[i : i + rows_per_chunk], type=kind, from_pandas=True)
+        for i in range(0, max(len(values), 1), rows_per_chunk)
     ]
     return pa.chunked_array(chunks)
 
 
 def locate(data: AnyPath) -> UPath:
-    """Return the file that `--data` means: `promoters.parquet` of a folder, or a FASTA of sequences.
+    """Find the file of a data set.
+
+    Args:
+        data: folder that holds `promoters.parquet`, or a FASTA of sequences.
+
+    Returns:
+        The path of `promoters.parquet`, or of the FASTA.
 
     Raises:
         InputError: there is neither.
@@ -115,8 +130,11 @@ def read_promoters(data: AnyPath) -> Promoters:
 
     A FASTA has no coordinates and no targets: those columns are empty.
 
+    Args:
+        data: folder that holds `promoters.parquet`, or a FASTA.
+
     Raises:
-        InputError: missing, truncated, of another format version, or with sequences of several lengths.
+        InputError: the file is missing, truncated, of another format version, or its sequences differ in length.
     """
     path = locate(data)
     if path.suffix == ".parquet":
@@ -130,16 +148,19 @@ def select(
     splits: pd.Series | None = None,
     split: str | None = None,
 ) -> np.ndarray:
-    """Return the row numbers of chosen genes, in the data set's order.
+    """Select genes by id and by split.
 
     Args:
-        promoters: to choose from.
-        gene_ids: genes to take; all when None.
-        splits: the split of each gene, needed when `split` is given.
-        split: take the genes of this split only.
+        promoters: the data set.
+        gene_ids: ids of the genes to take; None (default) takes all.
+        splits: split of each gene; needed if `split` is given.
+        split: the only split to take genes from; None (default) takes all.
+
+    Returns:
+        Row numbers of the selected genes, in the data set's order.
 
     Raises:
-        InputError: a gene that is not there, or nothing chosen.
+        InputError: a gene id is unknown, or no gene is selected.
     """
     chosen = np.ones(len(promoters), dtype=bool)
     if gene_ids is not None:
@@ -158,12 +179,15 @@ def select(
 
 
 def narrow(genes: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
-    """Return genes with the `sequence`, `start` and `end` of a stretch of their windows.
+    """Crop the windows of genes to the region `[first, last)`: `sequence`, `start` and `end`.
 
     Args:
-        genes: columns `sequence`, `start`, `end`, `strand`; sequences of one length.
-        first: base of the window, 5'→3' along the gene, where the stretch begins.
-        last: base before which it ends.
+        genes: columns `sequence`, `start`, `end`, `strand`; sequences of equal length.
+        first: index of the region's first base in the window, 5'→3' along the gene, 0-based.
+        last: index after the region's last base.
+
+    Returns:
+        The table with the three columns replaced.
     """
     minus = genes["strand"] == "-"
     start = (genes["start"] + first).where(~minus, genes["end"] - last)
@@ -171,17 +195,66 @@ def narrow(genes: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
 
 
 def near_tss(promoters: Promoters) -> Promoters:
-    """Return the 2,000 bases before each TSS where the windows are far wider, as for pretrained networks.
+    """Crop windows longer than 16,384 bases to the 2,000 bases before each TSS.
 
-    What compares promoters, and plain models of them, has to do with these: in windows of 200 kb neighbours share
-    most, and repeats relate every gene to every other.
+    Homology and baselines are computed on these: windows that long are made for pretrained networks, neighbouring
+    genes share most of theirs, and repeats make every gene similar to every other.
+
+    Args:
+        promoters: the data set.
+
+    Returns:
+        The cropped data set, or the same one if its windows are shorter or lack 2,000 bases before the TSS.
     """
     window = promoters.metadata.get("window") or {}
     upstream = window.get("upstream")
-    if promoters.length <= _WIDE or upstream is None or upstream < _NEAR:
+    if promoters.length <= _MAX_CNN_WINDOW or upstream is None or upstream < _NEAR_TSS:
         return promoters
-    metadata = promoters.metadata | {"window": {"upstream": _NEAR, "downstream": 0}}
-    return replace(promoters, genes=narrow(promoters.genes, upstream - _NEAR, upstream), metadata=metadata)
+    metadata = promoters.metadata | {"window": {"upstream": _NEAR_TSS, "downstream": 0}}
+    return replace(promoters, genes=narrow(promoters.genes, upstream - _NEAR_TSS, upstream), metadata=metadata)
+
+
+def region_around_tss(promoters: Promoters, positions: Sequence[int]) -> tuple[int, int]:
+    """Translate positions relative to the TSS into indices of the window.
+
+    Args:
+        promoters: the data set; its metadata says where the TSS is.
+        positions: first and last position relative to the TSS, the last not included: -500 and 100, say.
+
+    Returns:
+        The region `[first, last)` as indices of the window, 0-based, 5'→3' along the gene.
+
+    Raises:
+        InputError: the data set does not say where the TSS is, or the positions are not in its window.
+    """
+    window = promoters.metadata.get("window") or {}
+    upstream = window.get("upstream")
+    given = f"--positions {','.join(map(str, positions))}"
+    if upstream is None:
+        raise InputError(f"{given}: the data does not say where the TSS is; prepare it with jobs.prepare")
+    if len(positions) != 2 or not -upstream <= positions[0] < positions[1] <= window["downstream"]:
+        raise InputError(
+            f"{given}: must be first and last, the last not included, from {-upstream} to {window['downstream']}, "
+            "which the window has around the TSS"
+        )
+    return upstream + positions[0], upstream + positions[1]
+
+
+def window_of_region(promoters: Promoters, region: tuple[int, int] | None) -> dict[str, int] | None:
+    """Return the bases before and after the TSS in a region of the window.
+
+    Args:
+        promoters: the data set.
+        region: `[first, last)` as indices of the window; None means the complete window.
+
+    Returns:
+        `upstream` and `downstream` in bases, one of them negative if the region lies on one side of the TSS; None
+        if the data set does not say where the TSS is.
+    """
+    window = promoters.metadata.get("window")
+    if region is None or window is None:
+        return window
+    return {"upstream": window["upstream"] - region[0], "downstream": region[1] - window["upstream"]}
 
 
 def _read_parquet(path: UPath) -> Promoters:
@@ -208,7 +281,7 @@ def _read_fasta(path: UPath) -> Promoters:
     names, sequences = [], []
     for name, sequence in _fasta_records(path):
         if not sequence:
-            raise InputError(f"{path}: record '{name}' has no sequence; mend or delete it")
+            raise InputError(f"{path}: record '{name}' has no sequence; fix or delete it")
         if sequences and len(sequence) != len(sequences[0]):
             raise InputError(
                 f"{path}: '{name}' has {len(sequence)} bases, '{names[0]}' has {len(sequences[0])}; "

@@ -1,1 +1,1 @@
-"""What a run is worth: metrics, predictions, intervals."""
+"""Evaluate a run: metrics, tables of predictions, prediction intervals."""

@@ -1,4 +1,4 @@
-"""What a run is worth: its metrics, beside plain models, and without the genes that homology gives away."""
+"""Evaluate a run: its metrics, beside those of baselines, and without genes that have homologs in training."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ def evaluate(
     baselines: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Judge the predictions of a model by split and target.
+    """Compute the metrics of a model's predictions by split and target.
 
     Args:
-        predictions: as `promoter.predictions.predictions_table` returns them.
-        targets: names.
-        leaking: bool, shape (genes,): held-out genes that share sequence with genes of another split.
-        baselines: name -> predictions of other models, shape (genes, targets), to compare with.
-        seed: of the bootstrap.
+        predictions: table of predictions, as `promoter.evaluation.predictions.predictions_table` returns it.
+        targets: names of the targets.
+        leaking: bool, shape (genes,): held-out genes that share sequence with training genes.
+        baselines: name -> predictions of a baseline: shape (genes, targets); None (default) compares with none.
+        seed: random seed of the bootstrap (default 0).
 
     Returns:
-        What `promoter.metrics.evaluate_predictions` returns. For `val` and `test` also `baselines`, as
-        `promoter.metrics.compare_predictions` returns them, and, where genes leak, the metrics
-        `without_homologs`.
+        The metrics, as `promoter.metrics.evaluate_predictions` returns them. For `val` and `test` also
+        `baselines`, as `promoter.metrics.compare_predictions` returns them, and if genes leak `without_homologs`.
     """
     metrics = evaluate_predictions(predictions, targets, seed)
     held_out = [name for name in HELD_OUT if name in metrics]
@@ -41,8 +40,8 @@ def evaluate(
         for split in held_out:
             if (leaking & (predictions["split"] == split).to_numpy()).any():
                 for target in targets:
-                    found = clean.get(split, {}).get(target)
-                    metrics[split][target]["without_homologs"] = found or dict(OF_NO_GENES)
+                    of_clean = clean.get(split, {}).get(target)
+                    metrics[split][target]["without_homologs"] = of_clean or dict(OF_NO_GENES)
     if baselines:
         compared = compare_predictions(predictions, baselines, targets, held_out, seed)
         for split in held_out:

@@ -1,13 +1,13 @@
-"""How far off a prediction may be, gene by gene: conformal intervals from genes that were held out.
+"""Compute conformal prediction intervals, gene by gene, from held-out genes.
 
 The half-width of a gene's interval is q * sqrt(a + b * s²): s is the spread of an ensemble's members, a and b
-turn it into the error that such a spread has had, and q is the quantile of |error| / sqrt(a + b * s²) that covers
-what is wanted. All three are taken from other held-out genes than those that get the interval (Vovk 2015,
-doi:10.1007/s10472-013-9368-4: cross-conformal predictors; Lei et al. 2018, doi:10.1080/01621459.2017.1307116:
-locally weighted).
+translate it into the error that genes with such a spread have had, and q is the quantile of
+|error| / sqrt(a + b * s²) at the wanted level. All three are computed on other held-out genes than those that get
+the interval (Vovk 2015, doi:10.1007/s10472-013-9368-4: cross-conformal predictors; Lei et al. 2018,
+doi:10.1080/01621459.2017.1307116: locally weighted).
 
-`Calibration` keeps what a run has learned so for its ensemble, for genes that come later. With several folds, the
-errors are those of each fold's networks alone, which see less than the mean over all folds does: the intervals of
+`Calibration` stores these numbers with an ensemble, for the intervals of new genes. With several folds, the errors
+are those of each fold's networks alone, which are larger than those of the mean over all folds: the intervals of
 new genes are then rather too wide than too narrow (Barber et al. 2021, doi:10.1214/20-AOS1965: CV+).
 """
 
@@ -25,31 +25,31 @@ from promoter import storage
 from promoter.storage import AnyPath
 
 LEVEL = 0.95
-INTERVALS = "intervals.json"  # of an ensemble, in the folder that holds its models
+INTERVALS = "intervals.json"  # in the folder that holds an ensemble's models
 
 
 class Scale(NamedTuple):
-    """Turns the spread of an ensemble into the half-width of an interval; see the module."""
+    """Translate the spread of an ensemble into the half-width of an interval, q * sqrt(a + b * spread²)."""
 
     a: float
     b: float
     q: float
 
     def half_width(self, spread: np.ndarray) -> np.ndarray:
-        """Return the half-width for each spread, same shape."""
+        """Compute the half-width for each spread, same shape."""
         return self.q * np.sqrt(self.a + self.b * spread**2)
 
 
 def fit_scale(error: np.ndarray, spread: np.ndarray, level: float = LEVEL) -> Scale:
-    """Learn the half-width of intervals from genes that the ensemble has not learned from.
+    """Fit the half-width of intervals to the errors of held-out genes.
 
     Args:
-        error: observed - predicted, shape (genes,).
-        spread: standard deviation over the ensemble's members, same shape; zeros where there is one member.
-        level: share of genes that the intervals are to hold.
+        error: observed minus predicted, shape (genes,).
+        spread: standard deviation over the ensemble's members, same shape; zeros for one member.
+        level: share of genes whose observed value lies within its interval (default 0.95).
 
     Returns:
-        The scale. With fewer genes than the level needs, 19 for 95%, its q is infinite.
+        The scale. Its q is infinite with fewer genes than the level needs, 19 for 95%.
     """
     spread = np.asarray(spread, np.float64)
     size = np.abs(error, dtype=np.float64)
@@ -57,26 +57,26 @@ def fit_scale(error: np.ndarray, spread: np.ndarray, level: float = LEVEL) -> Sc
     relative = spread**2 / (float(np.mean(spread**2)) or 1.0)
 
     def misfit(logs: np.ndarray) -> float:
-        """Negative log likelihood of errors with Laplace's tails, so that a few large ones do not rule."""
+        """Compute the negative log likelihood under a Laplace distribution, robust to a few large errors."""
         scale = np.sqrt(unit * (np.exp(logs[0]) + np.exp(logs[1]) * relative))
         return float(np.mean(np.log(scale) + np.sqrt(2) * size / scale))
 
     logs = minimize(misfit, np.log([0.5, 0.5]), bounds=[(-9, 3), (-9, 3)], method="L-BFGS-B").x
     a, b = unit * np.exp(logs) / (1.0, float(np.mean(spread**2)) or 1.0)
     ratios = np.sort(size / np.sqrt(a + b * spread**2))
-    rank = int(np.ceil((len(error) + 1) * level))  # of the conformal quantile, from 1
+    rank = int(np.ceil((len(error) + 1) * level))  # rank of the conformal quantile, from 1
     return Scale(float(a), float(b), float(ratios[rank - 1]) if rank <= len(error) else np.inf)
 
 
 def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> pd.DataFrame:
-    """Add to each prediction the bounds within which 95% of the genes are to lie.
+    """Add to each prediction the bounds of its 95% interval.
 
     Args:
-        predictions: `fold`, `split`, and per target `TARGET`, `TARGET_predicted`, with an ensemble
+        predictions: columns `fold`, `split`, and per target `TARGET`, `TARGET_predicted`, and for an ensemble
             `TARGET_predicted_sd`.
-        targets: names.
-        folds: with several, all genes are held out, and those of a fold get the scale of the others; with one the
-            scale is that of the genes of the split `val`.
+        targets: names of the targets.
+        folds: number of folds. With several, each gene was held out once, and the genes of a fold get the scale
+            fitted to the other folds; with one, all genes get the scale fitted to the validation set.
 
     Returns:
         The table with `TARGET_low` and `TARGET_high`.
@@ -86,10 +86,10 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
     for target in targets:
         error, spread, usable = _errors(table, target, folds)
         half = np.full(len(table), np.nan)
-        for one in np.unique(fold):
-            mine = fold == one
-            learned = usable & (~mine if folds > 1 else True)
-            half[mine] = fit_scale(error[learned], spread[learned]).half_width(spread[mine])
+        for number in np.unique(fold):
+            in_fold = fold == number
+            calibrating = usable & (~in_fold if folds > 1 else True)
+            half[in_fold] = fit_scale(error[calibrating], spread[calibrating]).half_width(spread[in_fold])
         table[f"{target}_low"] = table[f"{target}_predicted"] - half
         table[f"{target}_high"] = table[f"{target}_predicted"] + half
     return table
@@ -97,48 +97,50 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What makes intervals of an ensemble's predictions.
+    """Hold the numbers that turn an ensemble's predictions into intervals.
 
     Attributes:
-        folds: the ensemble's models by their checksums, those of a fold together.
-        scales: by target.
+        folds: checksums of the ensemble's models, one list per fold.
+        scales: target -> scale.
     """
 
     folds: Sequence[Sequence[str]]
     scales: Mapping[str, Scale]
 
     def is_of(self, checksums: Sequence[str]) -> bool:
-        """Tell whether the models with these checksums are the ensemble."""
-        return sorted(checksums) == sorted(one for fold in self.folds for one in fold)
+        """Return whether the models with these checksums are the ensemble."""
+        return sorted(checksums) == sorted(checksum for fold in self.folds for checksum in fold)
 
     def half_width(
         self, predicted_MNT: np.ndarray, checksums: Sequence[str], targets: Sequence[str]
     ) -> np.ndarray:
-        """Return half-widths of the intervals around the ensemble's means.
+        """Compute the half-widths of the intervals around the ensemble's mean predictions.
 
         Args:
-            predicted_MNT: of each model, shape (models, genes, targets).
-            checksums: of the models, in their order.
-            targets: names, in their order.
+            predicted_MNT: predictions of each model, shape (models, genes, targets).
+            checksums: checksum of each model, in the same order.
+            targets: name of each target, in the same order.
 
         Returns:
-            Shape (genes, targets); infinite where too few genes were there to learn from.
+            Half-widths, shape (genes, targets); infinite if too few genes were held out to fit the scale.
         """
         row = {checksum: index for index, checksum in enumerate(checksums)}
-        members = [predicted_MNT[[row[one] for one in fold]] for fold in self.folds]
-        # as it was learned: the spread of one fold's networks
-        variance_NT = np.mean([one.var(axis=0, ddof=1) if len(one) > 1 else 0 * one[0] for one in members], axis=0)
-        widths = [self.scales[one].half_width(np.sqrt(variance_NT[:, i])) for i, one in enumerate(targets)]
+        members = [predicted_MNT[[row[checksum] for checksum in fold]] for fold in self.folds]
+        # the spread of one fold's networks, as the scale was fitted
+        variance_NT = np.mean(
+            [of_fold.var(axis=0, ddof=1) if len(of_fold) > 1 else 0 * of_fold[0] for of_fold in members], axis=0
+        )
+        widths = [self.scales[name].half_width(np.sqrt(variance_NT[:, i])) for i, name in enumerate(targets)]
         return np.stack(widths, axis=1)
 
 
 def calibrate(predictions: pd.DataFrame, targets: Sequence[str], folds: Sequence[Sequence[str]]) -> Calibration:
-    """Learn the intervals of genes that come later.
+    """Fit the scales for intervals of new genes.
 
     Args:
-        predictions: as for `add_intervals`.
-        targets: names.
-        folds: checksums of the models, those of a fold together.
+        predictions: table of predictions, as `add_intervals` takes it.
+        targets: names of the targets.
+        folds: checksums of the models, one list per fold.
     """
     scales = {}
     for target in targets:
@@ -153,30 +155,34 @@ def write_calibration(folder: AnyPath, calibration: Calibration) -> None:
         target: {name: value if np.isfinite(value) else None for name, value in scale._asdict().items()}
         for target, scale in calibration.scales.items()
     }
-    written: dict[str, Any] = {"level": LEVEL, "scales": scales, "folds": [list(one) for one in calibration.folds]}
+    written: dict[str, Any] = {
+        "level": LEVEL,
+        "scales": scales,
+        "folds": [list(fold) for fold in calibration.folds],
+    }
     storage.write_json(storage.resolve(folder) / INTERVALS, written)
 
 
 def read_calibration(folder: AnyPath) -> Calibration | None:
-    """Read what `write_calibration` wrote; None where there is nothing.
+    """Read what `write_calibration` wrote; None if there is no such file.
 
     Args:
-        folder: that of the models, or one whose `folds` it is.
+        folder: folder that holds the ensemble's models, or the folder of a run that holds it as `folds`.
     """
     where = storage.resolve(folder)
     for path in (where / INTERVALS, where / "folds" / INTERVALS):
         if path.exists():
-            found = storage.read_json(path)
+            content = storage.read_json(path)
             scales = {
-                target: Scale(**{name: np.inf if value is None else value for name, value in one.items()})
-                for target, one in found["scales"].items()
+                target: Scale(**{name: np.inf if value is None else value for name, value in scale.items()})
+                for target, scale in content["scales"].items()
             }
-            return Calibration(found["folds"], scales)
+            return Calibration(content["folds"], scales)
     return None
 
 
 def coverage(predictions: pd.DataFrame, target: str) -> float | None:
-    """Return the share of genes whose observed value lies within its interval; None without observed values."""
+    """Compute the share of genes whose observed value lies in its interval; None without observed values."""
     known = predictions[predictions[target].notna()]
     if known.empty:
         return None
@@ -184,7 +190,7 @@ def coverage(predictions: pd.DataFrame, target: str) -> float | None:
 
 
 def _errors(table: pd.DataFrame, target: str, folds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each gene's error, its ensemble's spread, and whether a scale may be learned from it."""
+    """Return each gene's error, its ensemble's spread, and whether a scale may be fitted to it."""
     error = (table[target] - table[f"{target}_predicted"]).to_numpy(np.float64)
     spread = table.get(f"{target}_predicted_sd", pd.Series(0.0, table.index)).to_numpy(np.float64)
     return error, spread, np.isfinite(error) & ((table["split"] == "val").to_numpy() if folds == 1 else True)

@@ -1,4 +1,4 @@
-"""The predictions table: a row a gene with its split, and per target observed and predicted values."""
+"""Make, write and read tables of predictions: one row per gene, observed and predicted values per target."""
 
 from __future__ import annotations
 
@@ -16,23 +16,31 @@ from promoter.storage import AnyPath
 
 
 def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
-    """Refuse sequences that the model was not made for.
+    """Check that a data set has the windows that a model was trained on.
+
+    Args:
+        promoters: the data set.
+        info: description of the model.
 
     Raises:
-        InputError: another length, or the same length around the TSS cut differently.
+        InputError: the windows have another length, or another position relative to the TSS.
     """
-    ours, theirs = info.window, promoters.metadata.get("window") or {}
-    if promoters.length != ours["length"]:
+    expected, window = info.window, promoters.metadata.get("window") or {}
+    if promoters.length != expected["length"]:
         raise InputError(
-            f"the data has windows of {promoters.length} bases, the model was trained on {ours['length']}; "
+            f"the data has windows of {promoters.length} bases, the model was trained on {expected['length']}; "
             "prepare the data with the model's --upstream and --downstream"
-            + (f" ({ours['upstream']} and {ours['downstream']})" if ours["upstream"] is not None else "")
+            + (
+                f" ({expected['upstream']} and {expected['downstream']})"
+                if expected["upstream"] is not None
+                else ""
+            )
         )
     for side in ("upstream", "downstream"):
-        if theirs and ours[side] is not None and theirs[side] != ours[side]:
+        if window and expected[side] is not None and window[side] != expected[side]:
             raise InputError(
-                f"the data has {theirs[side]} bases {side} of the TSS, the model was trained on {ours[side]}; "
-                f"prepare the data with --{side} {ours[side]}"
+                f"the data has {window[side]} bases {side} of the TSS, the model was trained on {expected[side]}; "
+                f"prepare the data with --{side} {expected[side]}"
             )
 
 
@@ -43,19 +51,19 @@ def predictions_table(
     spread: np.ndarray | None = None,
     half_width: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Join predictions with what is known of the genes, in the data set's order.
+    """Join predictions with the genes' splits and observed values, in the data set's order.
 
     Args:
-        promoters: the genes; observed values are taken where the target has the model's name.
-        info: of the model; its split says what each gene was to it.
+        promoters: the data set; observed values are taken from targets that have the names of the model's.
+        info: description of the model, with the split of each gene.
         predicted: float32, shape (genes, targets of the model).
-        spread: of an ensemble, its standard deviation over the members, same shape.
-        half_width: of the 95% intervals, same shape.
+        spread: standard deviation over an ensemble's members, same shape; None (default) for one model.
+        half_width: half-widths of the 95% intervals, same shape; None (default) gives no intervals.
 
     Returns:
-        Columns `gene_id`, `chrom`, `split` (None for a gene that the model never met), and per
-        target `TARGET` (observed, NaN if unknown) and `TARGET_predicted`, with a spread `TARGET_predicted_sd`,
-        with intervals `TARGET_low` and `TARGET_high`.
+        Columns `gene_id`, `chrom`, `split` (None for a gene that was in no split of the model), and per target
+        `TARGET` (observed, NaN if unknown) and `TARGET_predicted`, with a spread `TARGET_predicted_sd`, with
+        intervals `TARGET_low` and `TARGET_high`.
     """
     table = promoters.genes[["gene_id", "chrom"]].reset_index(drop=True)
     table["split"] = info.split_of(table)
@@ -76,15 +84,15 @@ def predictions_table(
 def baselines_table(
     predictions: pd.DataFrame, targets: Sequence[str], baselines: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
-    """Return what other models predict of the same genes.
+    """Make a table of the baselines' predictions of the same genes.
 
     Args:
-        predictions: as `predictions_table` returns them.
-        targets: names.
-        baselines: name -> predictions, shape (genes, targets).
+        predictions: table of the model's predictions, as `predictions_table` returns it.
+        targets: names of the targets.
+        baselines: name -> predictions: shape (genes, targets).
 
     Returns:
-        Columns `gene_id`, `chrom`, `split`, and per target and model `TARGET_predicted_by_MODEL`.
+        Columns `gene_id`, `chrom`, `split`, and per target and baseline `TARGET_predicted_by_BASELINE`.
     """
     values = {
         baseline_column(target, name): predicted[:, index]
@@ -95,12 +103,30 @@ def baselines_table(
 
 
 def baseline_column(target: str, name: str) -> str:
-    """Return the name of the column with the predictions of a baseline."""
+    """Return the name of the column with a baseline's predictions of a target."""
     return f"{target}_predicted_by_{name}"
 
 
+def separate_baselines(table: pd.DataFrame, targets: Sequence[str]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Separate the predictions of baselines from a model's.
+
+    Args:
+        table: predictions of a model, with the columns of `baselines_table` beside its own.
+        targets: names of the targets.
+
+    Returns:
+        The table without baselines, and name -> predictions of each baseline: shape (genes, targets), in the order
+        of the columns.
+    """
+    prefix = baseline_column(targets[0], "")
+    names = [str(column).removeprefix(prefix) for column in table.columns if str(column).startswith(prefix)]
+    columns = {name: [baseline_column(target, name) for target in targets] for name in names}
+    baselines = {name: table[of_baseline].to_numpy() for name, of_baseline in columns.items()}
+    return table.drop(columns=[column for of_baseline in columns.values() for column in of_baseline]), baselines
+
+
 def write_predictions(path: AnyPath, table: pd.DataFrame) -> None:
-    """Write a predictions table as Parquet, whole or not at all."""
+    """Write a table of predictions as Parquet, atomically."""
     text, number = pa.string(), pa.float32()
     kinds = {"gene_id": text, "chrom": text, "split": text, "fold": pa.int32()}
     fields = [(name, kinds.get(name, number)) for name in table.columns]
@@ -108,10 +134,10 @@ def write_predictions(path: AnyPath, table: pd.DataFrame) -> None:
 
 
 def read_predictions(path: AnyPath) -> pd.DataFrame:
-    """Read what `write_predictions` wrote.
+    """Read a table that `write_predictions` wrote.
 
     Raises:
-        InputError: missing or damaged.
+        InputError: the file is missing or damaged.
     """
     with storage.open_table(path, "table of predictions") as file:
         return file.read().to_pandas()

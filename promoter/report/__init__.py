@@ -1,4 +1,4 @@
-"""A run as one HTML page, from the files of the jobs."""
+"""Report a run as one HTML page, from the files of the jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links to the public genome browsers."""
+"""Make links to public genome browsers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from promoter.errors import InputError
 
 _UCSC = "https://genome.ucsc.edu/cgi-bin/hgTracks?db={db}&position={region}"
 _ENSEMBL = "https://{host}/{species}/Location/View?r={region}"
-# the UCSC name of an assembly that Ensembl shows -> Ensembl's server and name of the species
+# UCSC's name of an assembly that Ensembl shows -> Ensembl's server and name of the species
 _ENSEMBL_OF = {
     "hg38": ("www.ensembl.org", "Homo_sapiens"),
     "hg19": ("grch37.ensembl.org", "Homo_sapiens"),
@@ -35,10 +35,13 @@ _MITOCHONDRIA = ("M", "MT", "Mito", "MtDNA")
 
 
 def require_assembly(name: str) -> str:
-    """Return the UCSC name of an assembly, given that or Ensembl's.
+    """Translate the name of an assembly into UCSC's.
+
+    Args:
+        name: UCSC's name of a genome assembly, which is returned unchanged, or Ensembl's.
 
     Raises:
-        InputError: what cannot be the name of an assembly.
+        InputError: the name cannot be that of an assembly.
     """
     if not re.fullmatch(r"[A-Za-z]{2,}[A-Za-z0-9]*\d+|GC[AF]_\d+\.\d+", known := _SYNONYMS.get(name, name)):
         raise InputError(f"--assembly {name}: must be a name as UCSC or Ensembl has it, such as hg38 or sacCer3")
@@ -46,22 +49,25 @@ def require_assembly(name: str) -> str:
 
 
 def browser_links(assembly: str, chrom: str, start: int, end: int) -> dict[str, str]:
-    """Return the name of each browser that shows the assembly, and its address of a stretch.
+    """Make links to an interval in each browser that shows the assembly.
 
     Args:
-        assembly: as `require_assembly` returns it.
-        chrom: in any spelling.
-        start: 0-based; what lies before the chromosome is left out.
-        end: exclusive.
+        assembly: UCSC's name of the assembly, as `require_assembly` returns it.
+        chrom: chromosome, in any spelling.
+        start: first position, 0-based; positions before the chromosome are left out.
+        end: position after the last one.
+
+    Returns:
+        Name of the browser -> address.
     """
     bare = re.sub(r"^chr(?=.)", "", chrom)
     mitochondrial = bare in _MITOCHONDRIA
-    stretch = f"{max(start, 0) + 1}-{end}"  # both count from 1 and show the last base, too
+    interval = f"{max(start, 0) + 1}-{end}"  # both browsers count from 1 and include the last base
     named = chrom if assembly.startswith("GC") else "chrM" if mitochondrial else f"chr{bare}"
-    links = {"UCSC": _UCSC.format(db=quote(assembly), region=quote(f"{named}:{stretch}"))}
+    links = {"UCSC": _UCSC.format(db=quote(assembly), region=quote(f"{named}:{interval}"))}
     if assembly in _ENSEMBL_OF:
         host, species = _ENSEMBL_OF[assembly]
         named = {"sacCer3": "Mito", "ce11": "MtDNA", "dm6": "mitochondrion_genome"}.get(assembly, "MT")
-        region = quote(f"{named if mitochondrial else bare}:{stretch}")
+        region = quote(f"{named if mitochondrial else bare}:{interval}")
         links["Ensembl"] = _ENSEMBL.format(host=host, species=species, region=region)
     return links

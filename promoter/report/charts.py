@@ -1,4 +1,4 @@
-"""Charts of a run for the report: functions that take tables and return charts of Vega-Lite, made with Altair."""
+"""Draw the charts of the report: functions that take tables and return Vega-Lite charts, made with Altair."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import vl_convert
 
 from promoter import storage
 from promoter.palette import AXIS_COLOUR, GRID_COLOUR, SPLIT_COLOURS
-from promoter.splits.split import SPLITS
+from promoter.splits.config import SPLITS
 from promoter.storage import AnyPath
 
 _Altair: TypeAlias = "alt.Chart | alt.LayerChart | alt.FacetChart"
-_MOST_POINTS = 40_000  # a gene is some 50 bytes
-_MOST_CHROMOSOMES = 60
+_MAX_POINTS = 40_000  # a gene takes some 50 bytes of the page
+_MAX_CHROMOSOMES = 60
 _SVG_POINTS = 1_500  # more are drawn on a canvas, since each would be an element of the page
 _VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, and apart from it what it draws: Altair would check each row, and the page packs them.
+    """Hold a chart apart from its data: Altair would check each row, and the page stores columns.
 
     Attributes:
-        spec: in Vega-Lite; names its data.
-        data: by that name.
+        spec: Vega-Lite specification, which refers to its data by name.
+        data: name -> table.
     """
 
     spec: dict[str, Any]
@@ -37,21 +37,21 @@ class Chart:
 
 
 def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
-    """Draw a point a gene; buttons choose the split, pointing at a gene names it.
+    """Draw one point per gene; buttons choose the split, and the pointer shows a gene's id.
 
     Args:
-        predictions: `gene_id`, `chrom`, `split`, `TARGET`, `TARGET_predicted`, and where the run is an ensemble
-            `TARGET_low` and `TARGET_high`. Genes without an observed value are left out; of more than 40,000 also
-            some, drawn at random, that were learned from.
-        target: whose values.
+        predictions: columns `gene_id`, `chrom`, `split`, `TARGET`, `TARGET_predicted`, and for an ensemble
+            `TARGET_low` and `TARGET_high`. Genes without an observed value are left out; beyond 40,000 genes, some
+            training genes drawn at random are left out too.
+        target: name of the target.
     """
     names = {"gene_id": "gene", "chrom": "chrom", "split": "split", target: "observed"}
     names |= {f"{target}_{name}": name for name in ("predicted", "low", "high")}
     known = predictions[predictions[target].notna() & predictions["split"].isin(SPLITS)]
     table = known[[name for name in names if name in known]].rename(columns=names)
-    if len(table) > _MOST_POINTS:
+    if len(table) > _MAX_POINTS:
         held_out, rest = table[table["split"] != "train"], table[table["split"] == "train"]
-        room = max(_MOST_POINTS - len(held_out), 0)
+        room = max(_MAX_POINTS - len(held_out), 0)
         table = pd.concat([held_out, rest.sample(min(room, len(rest)), random_state=0)])
     values = table[["observed", "predicted"]].to_numpy(float)
     low, high = float(values.min()), float(values.max())
@@ -93,11 +93,12 @@ def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
     """Draw the spread of predicted - observed on each chromosome.
 
     Args:
-        errors: as `chromosome_errors` returns them; the 60 chromosomes with most genes are drawn.
-        target: for the axis.
+        errors: errors by chromosome, as `chromosome_errors` returns them; the 60 chromosomes with the most genes
+            are drawn.
+        target: name of the target, for the axis.
     """
     order = list(errors["chrom"])
-    shown = errors.nlargest(_MOST_CHROMOSOMES, "genes", keep="first")
+    shown = errors.nlargest(_MAX_CHROMOSOMES, "genes", keep="first")
     y = alt.Y("chrom:N", sort=order, title=None)
     tips = [
         alt.Tooltip("chrom:N", title="chromosome"),
@@ -130,9 +131,9 @@ def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
     """Summarise predicted - observed by chromosome.
 
     Returns:
-        A row a chromosome, in the order of the predictions: `chrom`, `split`, `genes`, `bias` (mean), `rmse`,
-        `pearson` (NaN for fewer than three genes), and the quantiles `q05`, `q25`, `median`, `q75`, `q95`. Where
-        the split parts chromosomes, of the test genes only.
+        One row per chromosome, in the order of the predictions: `chrom`, `split`, `genes`, `bias` (mean), `rmse`,
+        `pearson` (NaN for fewer than three genes), and the quantiles `q05`, `q25`, `median`, `q75`, `q95`. If the
+        split divides chromosomes, only the test genes count.
     """
     known = predictions[predictions[target].notna() & predictions["split"].isin(SPLITS)]
     if known.groupby("chrom")["split"].nunique().gt(1).any():
@@ -163,17 +164,17 @@ def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def beside_plain_models(table: pd.DataFrame) -> Chart:
-    """Draw r of each model with its interval.
+def beside_baselines(table: pd.DataFrame) -> Chart:
+    """Draw Pearson's r of the network and of each baseline, with intervals.
 
     Args:
-        table: `model`, `pearson`, `low`, `high`, a row a model, the network first; bounds may be NaN.
+        table: columns `model`, `pearson`, `low`, `high`; one row per model, the network first; bounds may be NaN.
     """
     y = alt.Y("model:N", sort=list(table["model"]), title=None)
     tips = [alt.Tooltip("model:N"), *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("pearson", "low", "high"))]
-    kinds = ["network", *["plain model"] * (len(table) - 1)]
+    kinds = ["network", *["baseline"] * (len(table) - 1)]
     base = _chart("models")
-    colours = alt.Scale(domain=["network", "plain model"], range=[SPLIT_COLOURS["test"], AXIS_COLOUR])
+    colours = alt.Scale(domain=["network", "baseline"], range=[SPLIT_COLOURS["test"], AXIS_COLOUR])
     colour = alt.Color("kind:N", scale=colours, legend=None)
     title = "Pearson r"
     ranges = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=title), alt.X2("high:Q"), y, colour)
@@ -182,17 +183,18 @@ def beside_plain_models(table: pd.DataFrame) -> Chart:
         ranges + points,
         {"models": table.assign(kind=kinds)},
         26 * len(table),
-        "Pearson r of the network beside plain models.",
+        "Pearson r of the network beside baselines.",
     )
 
 
 def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -> Chart:
-    """Draw what each epoch brought.
+    """Draw a metric by epoch.
 
     Args:
-        history: `network`, `epoch`, `best` (of that network) and the columns; a row an epoch and network.
-        columns: name of a column -> the split that it is of.
-        label: of the axis.
+        history: columns `network`, `epoch`, `best` (the network's best epoch) and the metrics; one row per network
+            and epoch.
+        columns: name of a metric's column -> the split it was computed on.
+        label: name of the metric, for the axis.
     """
     long = history.melt(["network", "epoch", "best"], list(columns), "split", "value")
     long["split"] = long["split"].map(columns)
@@ -225,7 +227,7 @@ def specification(chart: Chart, width: int) -> dict[str, Any]:
 
 
 def packed(chart: Chart) -> dict[str, Any]:
-    """Return what the page draws a chart from: `spec`, as wide as its place; `data`, by column; `renderer`."""
+    """Return a chart for the page: `spec`, as wide as its container; `data`, by column; `renderer`."""
     columns = {name: _plain(table).to_dict("list") for name, table in chart.data.items()}
     points = max(len(table) for table in chart.data.values())
     renderer = "canvas" if points > _SVG_POINTS else "svg"
@@ -233,7 +235,7 @@ def packed(chart: Chart) -> dict[str, Any]:
 
 
 def javascript() -> str:
-    """Return Vega, Vega-Lite and vega-embed as one script, which makes `vegaEmbed` known to the page."""
+    """Return Vega, Vega-Lite and vega-embed as one script, which defines `vegaEmbed` on the page."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", _VEGA_LITE)
 
 
@@ -251,7 +253,7 @@ def _chart(data: str) -> alt.Chart:
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table as JSON takes it: four digits of each number, None where it is unknown."""
+    """Prepare a table for JSON: round numbers to four digits, replace NaN by None."""
     return pd.DataFrame(
         {name: [_rounded(value) for value in column.tolist()] for name, column in table.items()}, dtype=object
     )
@@ -264,7 +266,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _colour(splits: Iterable[str], legend: alt.Legend | None) -> alt.Color:
-    """Colour by split; only those that are there, so that the legend names no other."""
+    """Colour by split; only the splits that occur, so that the legend lists no others."""
     known = [name for name in SPLITS if name in set(splits)]
     scale = alt.Scale(domain=known, range=[SPLIT_COLOURS[name] for name in known])
     return alt.Color("split:N", scale=scale, legend=legend)

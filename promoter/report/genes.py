@@ -1,4 +1,4 @@
-"""Genes of a scores folder as the report shows them: chosen, with their motif hits, packed for the browser."""
+"""Choose the genes that the report shows, and prepare their scores and motif hits for the browser."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from promoter.report.browser_links import browser_links
 from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
 
-_MOST_HITS = 40
+_MAX_HITS = 40
 _INT16 = 32767
-_STRETCH = 80  # bases, the most telling of a gene, that a figure of it shows as letters
+_LETTERS = 80  # bases of a gene's most important region, which its figure shows as letters
 
 
 @dataclass(frozen=True)
 class ChosenGenes:
-    """Which genes of a scores folder are to be shown.
+    """Hold the genes of a scores folder that are to be shown.
 
     Attributes:
-        folder: of the scores.
-        target: whose scores.
-        contents: what the folder holds.
-        known: by gene id: `predicted`, `observed`, `split`.
-        reasons: id -> why it was chosen, in the order to show.
+        folder: folder of the scores.
+        target: name of the target.
+        contents: genes, targets and parts of the folder.
+        known: table by gene id: `predicted`, `observed`, `split`.
+        reasons: gene id -> why it was chosen, in the order to show.
     """
 
     folder: UPath
@@ -49,7 +49,7 @@ class ChosenGenes:
 
 @dataclass(frozen=True)
 class GeneView:
-    """A gene: what the page's template takes, and what draws it as a figure."""
+    """Hold a gene's values for the page's template, and the function that draws its figure."""
 
     page: dict[str, Any]
     draw: Callable[[], Figure]
@@ -68,13 +68,14 @@ def choose(
     Args:
         scores: folder that `jobs.ism` wrote.
         members: the models that the report is about.
-        predictions: of the run, as `promoter.predictions.predictions_table` returns them.
-        named: ids to show in any case.
-        each: as for `choose_genes`.
-        target: whose scores.
+        predictions: the run's predictions, as `promoter.evaluation.predictions.predictions_table` returns them;
+            None if there are none.
+        named: ids of genes to show in any case.
+        each: number of genes to choose of each kind; `choose_genes` lists the kinds.
+        target: name of the target.
 
     Raises:
-        InputError: scores of other models, or a target or gene without scores.
+        InputError: the scores are of other models, or the target or a gene has no scores.
     """
     folder = storage.resolve(scores)
     _require_scores_of(folder, members)
@@ -93,9 +94,9 @@ def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None = N
     """Read the scores of the chosen genes and return a view of each.
 
     Args:
-        chosen: as `choose` returns them.
-        hits: as `read_hits` returns them.
-        assembly: UCSC's name, for links to browsers.
+        chosen: the genes, as `choose` returns them.
+        hits: motif hits, as `read_hits` returns them.
+        assembly: UCSC's name of the genome assembly, for links to browsers; None (default) makes no links.
     """
     if not chosen.reasons:
         return []
@@ -141,8 +142,8 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, ass
         "links": browser_links(assembly, gene["chrom"], place["start"], place["end"])
         if placed and assembly
         else {},
-        "hits": of_gene[:_MOST_HITS],
-        "more_hits": max(len(of_gene) - _MOST_HITS, 0),
+        "hits": of_gene[:_MAX_HITS],
+        "more_hits": max(len(of_gene) - _MAX_HITS, 0),
         "lines": _lines(gene["sequence"], length - downstream),
         "strongest": _strongest(scores_AL, gene["sequence"], length - downstream),
         "tss_known": chosen.contents.downstream is not None,
@@ -155,10 +156,10 @@ def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[s
     """Choose the genes to draw.
 
     Args:
-        known: by gene id: `predicted`, `observed` (each may be NaN) and `split`. Of those held out for the test,
-            where there are any, the highest, the lowest and the worst prediction are chosen.
-        named: ids that are drawn in any case, first.
-        each: how many of each kind.
+        known: table by gene id: `predicted`, `observed` (each may be NaN) and `split`. The highest, the lowest and
+            the worst predictions are chosen among the test genes, or among all genes if there are none.
+        named: ids of genes that are drawn in any case, and first.
+        each: number of genes to choose of each kind.
 
     Returns:
         Id -> why it is drawn.
@@ -190,7 +191,7 @@ def _require_scores_of(folder: UPath, members: Sequence[PackedModel]) -> None:
 
 
 def _known(genes: pd.DataFrame, predictions: pd.DataFrame | None, target: str) -> pd.DataFrame:
-    """Return what the run says of each gene that has scores: `predicted`, `observed`, `split`, by id."""
+    """Look up `predicted`, `observed` and `split` of each gene that has scores, by id."""
     if predictions is None:
         return pd.DataFrame({"predicted": np.nan, "observed": np.nan, "split": None}, index=genes["gene_id"])
     by_gene = predictions.drop_duplicates("gene_id").set_index("gene_id")
@@ -199,14 +200,14 @@ def _known(genes: pd.DataFrame, predictions: pd.DataFrame | None, target: str) -
 
 
 def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
-    """Read where motifs occur in the promoters of some genes.
+    """Read the motif hits in the promoters of some genes.
 
     Args:
-        motifs: folder that `jobs.motifs` wrote; its instances.bed may be missing, as may the folder.
-        genes: ids.
+        motifs: folder that `jobs.motifs` wrote; it, or its instances.bed, may be missing.
+        genes: ids of the genes.
 
     Returns:
-        A row an occurrence: `chrom`, `start`, `end`, `name`, `score`, `strand` as in BED, `motif`, `gene`.
+        One row per hit: `chrom`, `start`, `end`, `name`, `score`, `strand` as in BED, `motif`, `gene`.
 
     Raises:
         InputError: instances.bed is not BED of six columns.
@@ -229,7 +230,7 @@ def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
 
 
 def _in_window(hits: pd.DataFrame, gene: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return hits by their place in the window, 5'→3' along the gene."""
+    """Return hits by their position in the window, 5'→3' along the gene."""
     found = []
     for hit in hits.to_dict("records"):
         first, last = hit["start"] - gene["start"], hit["end"] - gene["start"]
@@ -253,14 +254,14 @@ def _in_window(hits: pd.DataFrame, gene: dict[str, Any]) -> list[dict[str, Any]]
 
 
 def _packed(values: np.ndarray) -> dict[str, Any]:
-    """Return base64 of little-endian int16, and the factor that restores the numbers to 0.002% of the largest."""
+    """Encode numbers as little-endian int16 in base64; `factor` restores them to 0.002% of the largest."""
     largest = float(np.abs(values).max()) or 1.0
-    whole = np.rint(values / largest * _INT16).astype("<i2")
-    return {"factor": float(f"{largest / _INT16:.6g}"), "values": base64.b64encode(whole.tobytes()).decode()}
+    integers = np.rint(values / largest * _INT16).astype("<i2")
+    return {"factor": float(f"{largest / _INT16:.6g}"), "values": base64.b64encode(integers.tobytes()).decode()}
 
 
 def _strongest(scores_AL: np.ndarray, sequence: str, upstream: int) -> list[dict[str, Any]]:
-    """Return the five positions at which a change does most, each with the change that does."""
+    """Return the five positions with the strongest substitutions, each with its strongest one."""
     size = np.abs(scores_AL)
     places = np.argsort(-size.max(axis=0), kind="stable")[:5]
     found = []
@@ -278,9 +279,9 @@ def _lines(sequence: str, upstream: int) -> list[tuple[int, str]]:
 def _figure(
     actual_AL: np.ndarray, scores_AL: np.ndarray, gene: dict[str, Any], downstream: int, placed: bool, target: str
 ) -> Figure:
-    """Draw a gene's whole window, and below the stretch that matters most as letters and as a map of mutations."""
+    """Draw a gene's window, and below it the most important region as letters and as a map of mutations."""
     length = actual_AL.shape[1]
-    size = min(_STRETCH, length)
+    size = min(_LETTERS, length)
     strength = np.abs(actual_AL).sum(axis=0)
     first = int(np.convolve(strength, np.ones(size), "valid").argmax())
     some = slice(first, first + size)
@@ -307,6 +308,6 @@ def _figure(
 
 
 def _plain(value: Any) -> Any:
-    """Return numpy's numbers as Python's, NaN as None."""
+    """Convert a NumPy number to Python's, and NaN to None."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value

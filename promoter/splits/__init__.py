@@ -1,4 +1,4 @@
-"""Which genes are held out for validation and test, and what homology tells a model of them."""
+"""Assign genes to training, validation and test sets, and find homologs that cross the split."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from promoter.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from promoter.splits.split import (
-        SPLITS,
-        SplitConfig,
-        chromosome_folds,
-        split_by_chromosome,
-        split_by_group,
-    )
+    from promoter.splits.config import SPLITS, SplitConfig
+    from promoter.splits.split import chromosome_folds, split_by_chromosome, split_by_group
 
 __all__ = ["SPLITS", "SplitConfig", "chromosome_folds", "split_by_chromosome", "split_by_group"]
-__getattr__ = lazy_names(__name__, {"split": __all__})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "config": ["SPLITS", "SplitConfig"],
+        "split": ["chromosome_folds", "split_by_chromosome", "split_by_group"],
+    },
+)

@@ -1,4 +1,4 @@
-"""Which genes a model is not shown, and what homology tells it of them all the same."""
+"""Assign genes to train, validation and test sets, and find homologs that cross the split."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import pandas as pd
 
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
-from promoter.splits import homology as leakage
-from promoter.splits.split import SPLITS, SplitConfig, assign, split_by_chromosome, split_by_group
+from promoter.splits import homology
+from promoter.splits.config import SPLITS, SplitConfig
+from promoter.splits.split import assign, split_by_chromosome, split_by_group
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The split of each gene of a data set.
+    """Hold the split of each gene of a data set, and what homology says about it.
 
     Attributes:
         split: `train`, `val`, `test`, or None for a gene left out; object, shape (genes,).
-        chroms: split -> its chromosomes; empty where the split is not by chromosome.
-        split_of_gene: genes that are not in the split of their chromosome -> chromosome and split.
-        leaks: pairs of genes of different splits that share sequence, as listed by
-            `promoter.splits.homology.find_leaks`.
-        leaking: bool, shape (genes,): held-out genes that share sequence with one that is learned from.
-        remarks: what a user should be told.
+        chroms: split -> its chromosomes; empty lists unless the split is by chromosome.
+        split_of_gene: gene id -> (chromosome, split), for genes that are not in the split of their chromosome.
+        leaks: pairs of genes of different splits that share sequence, as `promoter.splits.homology.find_leaks`
+            lists them.
+        leaking: bool, shape (genes,): whether a gene is held out and shares sequence with a training gene.
+        remarks: messages for the user.
     """
 
     split: np.ndarray
@@ -40,74 +41,91 @@ class HeldOut:
 
 
 def hold_out(promoters: Promoters, config: SplitConfig, related: pd.DataFrame | None = None) -> HeldOut:
-    """Split the genes of a data set, and look for homology across the split.
+    """Split the genes of a data set, and find homologs that cross the split.
+
+    With `homology` `drop`, the gene of each related pair that is closer to training (train before val before test)
+    is left out; with `move`, a homology group that the split would divide is put into the training set.
 
     Args:
         promoters: the data set.
-        config: what to hold out, and what becomes of homologous promoters: with `drop`, of each related pair the
-            gene that is more learned from (training before validation before test) is left out; with `move`,
-            families that the split would part are learned from whole.
-        related: what `promoter.splits.homology.related_pairs` returns for these genes, where it is known already.
+        config: the genes to hold out, and what to do about their homologs.
+        related: pairs of related genes, as `promoter.splits.homology.related_pairs` returns them; None (default)
+            computes them.
 
     Raises:
         InputError: as for `promoter.splits.split_by_chromosome`, or a split is left without genes.
     """
     genes = promoters.genes
     if related is None:
-        related = leakage.related_pairs(promoters)
+        related = homology.related_pairs(promoters)
     if config.by_chromosome:
-        held_out = of_chromosomes(genes, split_by_chromosome(genes["chrom"], config))
-        split, chroms = held_out.split, held_out.chroms
-        by_chrom = split
+        by_chromosome = of_chromosomes(genes, split_by_chromosome(genes["chrom"], config))
+        split, chroms = by_chromosome.split, by_chromosome.chroms
+        implied_by_chrom = split
     else:
-        alone = np.arange(len(genes))
-        groups = leakage.families(related, len(genes)) if config.by == "family" else alone
+        single = np.arange(len(genes))
+        groups = homology.homology_groups(related, len(genes)) if config.by == "family" else single
         split, chroms = split_by_group(groups, config), {name: [] for name in SPLITS}
-        by_chrom = np.full(len(genes), "")  # a chromosome tells of no gene
+        implied_by_chrom = np.full(len(genes), "")  # a chromosome implies no gene's split
     remarks = []
     if config.random:
         remarks.append(
-            "--split.random: relatives and neighbours of held-out genes are learned from, which can inflate r"
+            "--split.random: homologs and neighbours of held-out genes are in training, which can inflate r"
         )
-    kept_apart = _act(split, related, config.homology)
-    if (moved := int((kept_apart != split).sum())) > 0:
-        what = "are not learned from" if config.homology == "drop" else "are learned from, and not held out"
-        remarks.append(f"--split.homology {config.homology}: {moved:,} genes with related promoters {what}")
-    empty = [name for name in SPLITS if not (kept_apart == name).any()]
+    final = apply_homology_policy(split, related, config.homology)
+    if (changed := int((final != split).sum())) > 0:
+        what = "are left out" if config.homology == "drop" else "are in the training set, and not held out"
+        remarks.append(f"--split.homology {config.homology}: {changed:,} genes with related promoters {what}")
+    empty = [name for name in SPLITS if not (final == name).any()]
     if empty:
         raise InputError(
             f"--split.homology {config.homology}: related promoters leave no genes for {' and '.join(empty)}; "
             "choose other chromosomes, or --split.homology report"
         )
-    leaks = leakage.find_leaks(related, genes["gene_id"], pd.Series(kept_apart))
-    leaking = leakage.leaking_genes(leaks, genes["gene_id"])
+    leaks = homology.find_leaks(related, genes["gene_id"], pd.Series(final))
+    leaking = homology.leaking_genes(leaks, genes["gene_id"])
     if leaking.any():
-        of_split = {name: kept_apart == name for name in ("val", "test")}
+        of_split = {name: final == name for name in ("val", "test")}
         counts = [f"{(leaking & rows).sum():,} of {rows.sum():,} {name}" for name, rows in of_split.items()]
         remarks.append(
-            f"{' and '.join(counts)} genes share promoter sequence with genes that are learned from (leakage.csv)"
+            f"{' and '.join(counts)} genes share promoter sequence with genes in the training set (leakage.csv)"
         )
-    ours = zip(genes["gene_id"], genes["chrom"], kept_apart, by_chrom, strict=True)
-    differing = {gene: (chrom, name) for gene, chrom, name, usual in ours if name != usual}
-    return HeldOut(kept_apart, chroms, differing, leaks, leaking, remarks)
+    assigned = zip(genes["gene_id"], genes["chrom"], final, implied_by_chrom, strict=True)
+    differing = {gene: (chrom, name) for gene, chrom, name, implied in assigned if name != implied}
+    return HeldOut(final, chroms, differing, leaks, leaking, remarks)
 
 
 def of_chromosomes(genes: pd.DataFrame, split_of_chrom: dict[str, str]) -> HeldOut:
-    """Split genes by their chromosomes, without a look at homology."""
+    """Split genes by their chromosomes, without looking for homologs.
+
+    Args:
+        genes: table with the column `chrom`.
+        split_of_chrom: chromosome -> split.
+    """
     split = assign(genes["chrom"], split_of_chrom).to_numpy(object)
     chroms = {name: [c for c, assigned in split_of_chrom.items() if assigned == name] for name in SPLITS}
     return HeldOut(split, chroms, {}, pd.DataFrame(), np.zeros(len(genes), bool))
 
 
-def _act(split: np.ndarray, related: pd.DataFrame, homology: str) -> np.ndarray:
-    """Return the split in which no related genes are apart, or the same one with `report`."""
-    if homology == "report":
+def apply_homology_policy(split: np.ndarray, related: pd.DataFrame, policy: str) -> np.ndarray:
+    """Change a split so that no related genes are in different sets.
+
+    Args:
+        split: split of each gene: object, shape (genes,).
+        related: pairs of related genes, as `promoter.splits.homology.related_pairs` returns them.
+        policy: `report` changes nothing; `drop` leaves out the gene of a pair that is closer to training; `move`
+            puts each divided homology group into the training set.
+
+    Returns:
+        The split of each gene, None for a gene left out.
+    """
+    if policy == "report":
         return split
     split = split.copy()
-    if homology == "move":
-        family = leakage.families(related, len(split))
-        parted = pd.Series(split).groupby(family).transform("nunique") > 1
-        split[parted.to_numpy()] = "train"
+    if policy == "move":
+        group = homology.homology_groups(related, len(split))
+        divided = pd.Series(split).groupby(group).transform("nunique") > 1
+        split[divided.to_numpy()] = "train"
         return split
     first, second = related["i"].to_numpy(), related["j"].to_numpy()
     rank = np.array([SPLITS.index(name) for name in split])

@@ -1,91 +1,40 @@
-"""Which genes are held out: whole chromosomes, since neighbours share sequence; else families, or any genes."""
+"""Divide genes into training, validation and test sets by chromosome, by homology group, or at random."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from promoter.dataset.genome import match_chromosomes
+from promoter.dataset.chromosomes import match_chromosomes
 from promoter.errors import InputError
+from promoter.splits.config import SPLITS, SplitConfig
 
-SPLITS = ("train", "val", "test")
-_EXHAUSTIVE = 10  # up to this many chromosomes all 3^n assignments are tried
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """Which genes are held out.
-
-    Args:
-        val: chromosomes of the validation set; chosen by gene count when left out.
-        test: chromosomes of the test set; chosen by gene count when left out.
-        val_fraction: share of all genes to validate on, where `val` is left out.
-        test_fraction: share of all genes to test on, where `test` is left out.
-        by: what is held out whole: a chromosome, or a family of genes with homologous or overlapping promoters.
-        homology: what becomes of held-out genes whose promoter is homologous to one that is learned from: they are
-            counted (report), their relatives are not learned from (drop), or they are learned from too (move).
-        random: hold out any genes; only to show how much a split inflates that ignores what genes share.
-        seed: of the choice where families or any genes are held out.
-    """
-
-    val: list[str] | None = None
-    test: list[str] | None = None
-    val_fraction: float = 0.1
-    test_fraction: float = 0.1
-    by: Literal["chromosome", "family"] = "chromosome"
-    homology: Literal["report", "drop", "move"] = "report"
-    random: bool = False
-    seed: int = 0
-
-    @property
-    def by_chromosome(self) -> bool:
-        """Whether chromosomes are what is held out."""
-        return self.by == "chromosome" and not self.random
-
-    def __post_init__(self) -> None:
-        """Refuse impossible fractions, and settings that exclude each other."""
-        if self.random and self.by == "family":
-            raise InputError("--split.random and --split.by family exclude each other; give one of them")
-        for name in ("val", "test"):
-            if getattr(self, name) is not None and not self.by_chromosome:
-                other = "--split.random" if self.random else "--split.by family"
-                raise InputError(
-                    f"--split.{name}: {other} does not hold out chromosomes; give --split.{name}_fraction instead"
-                )
-        for name in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"--split.{name} {getattr(self, name)}: must lie between 0 and 1")
-        if self.val_fraction + self.test_fraction >= 1:
-            raise InputError(
-                f"--split.val_fraction {self.val_fraction} and --split.test_fraction {self.test_fraction} "
-                "leave nothing to train on; lower them"
-            )
+__all__ = ["SPLITS", "SplitConfig", "assign", "chromosome_folds", "split_by_chromosome", "split_by_group"]
+_MAX_EXHAUSTIVE = 10  # up to this many chromosomes all 3^n assignments are tried
 
 
 def split_by_chromosome(chroms: pd.Series, config: SplitConfig) -> dict[str, str]:
     """Assign each chromosome to `train`, `val` or `test`.
 
-    Sets that the config does not give are chosen to come closest, by genes, to its fractions;
-    equal genes give equal splits.
+    Sets without chromosomes in the config get those that come closest to its fractions of the genes. The choice is
+    deterministic.
 
     Args:
-        chroms: the chromosome of each gene.
-        config: chromosomes given, or fractions.
+        chroms: chromosome of each gene.
+        config: the chromosomes of each set, or fractions.
 
     Returns:
         Chromosome -> split, in order of first appearance.
 
     Raises:
-        InputError: an unknown chromosome, one in two sets, or an empty set.
+        InputError: a chromosome is unknown or in two sets, or a set is empty.
     """
     counts = {str(name): int(n) for name, n in chroms.value_counts(sort=False).items()}
     order = [str(name) for name in chroms.drop_duplicates()]
-    given = {name: _known(name, getattr(config, name), order) for name in ("val", "test")}
+    given = {name: _given_chromosomes(name, getattr(config, name), order) for name in ("val", "test")}
     both = sorted(set(given["val"] or ()) & set(given["test"] or ()))
     if both:
         raise InputError(f"--split.val and --split.test both hold {both}; a chromosome belongs to one of them")
@@ -103,27 +52,27 @@ def split_by_chromosome(chroms: pd.Series, config: SplitConfig) -> dict[str, str
 
 
 def split_by_group(group_of_gene: np.ndarray, config: SplitConfig) -> np.ndarray:
-    """Deal whole groups of genes out to `train`, `val` and `test`, in random order.
+    """Assign each group of genes, in random order, to `train`, `val` or `test`.
 
-    A group goes to the held-out set that lacks most, if that has room for it, else to training; so the sets come
-    within a group of their fractions, and a group larger than them is learned from.
+    A group is put into the held-out set that lacks most genes if it fits there, else into the training set. So
+    each set comes within one group of its fraction, and a group larger than that is in the training set.
 
     Args:
-        group_of_gene: int, shape (genes,); a gene of its own group is dealt out alone.
-        config: fractions and seed.
+        group_of_gene: group of each gene: int, shape (genes,).
+        config: the fractions and the random seed.
 
     Returns:
-        The split of each gene, strings of shape (genes,).
+        The split of each gene: strings, shape (genes,).
 
     Raises:
-        InputError: a set without genes.
+        InputError: a set gets no genes.
     """
     groups, index = np.unique(group_of_gene, return_inverse=True)
     sizes = np.bincount(index)
     room = {"val": config.val_fraction * len(index), "test": config.test_fraction * len(index)}
     split_of_group = np.full(len(groups), "train", dtype=object)
     for group in np.random.default_rng(config.seed).permutation(len(groups)):
-        name = max(room, key=lambda one: room[one])
+        name = max(room, key=lambda split: room[split])
         if sizes[group] <= room[name] + 0.5:
             split_of_group[group] = name
             room[name] -= int(sizes[group])
@@ -131,33 +80,41 @@ def split_by_group(group_of_gene: np.ndarray, config: SplitConfig) -> np.ndarray
     empty = [name for name in SPLITS if not (split == name).any()]
     if empty:
         raise InputError(
-            f"{len(groups)} families of {len(index)} genes leave none for {' and '.join(empty)}; "
+            f"{len(groups)} homology groups of {len(index)} genes leave none for {' and '.join(empty)}; "
             "raise --split.val_fraction and --split.test_fraction, or take more genes"
         )
     return split
 
 
 def assign(chroms: pd.Series, split_of_chrom: Mapping[str, str]) -> pd.Series:
-    """Return the split of each gene; chromosomes are matched across spellings, unknown ones get none."""
+    """Look up the split of each gene by its chromosome.
+
+    Args:
+        chroms: chromosome of each gene, in any spelling.
+        split_of_chrom: chromosome -> split.
+
+    Returns:
+        The split of each gene; NaN for a chromosome without a split.
+    """
     matched = match_chromosomes(chroms.dropna().unique(), split_of_chrom)
-    return chroms.map({chrom: split_of_chrom[known] for chrom, known in matched.items()})
+    return chroms.map({chrom: split_of_chrom[listed] for chrom, listed in matched.items()})
 
 
 def chromosome_folds(chroms: pd.Series, folds: int) -> list[list[str]]:
-    """Deal whole chromosomes out to folds of about as many genes each; equal genes give equal folds.
+    """Distribute chromosomes over folds with about equal numbers of genes.
 
-    The largest chromosome that is left goes to the fold with the fewest genes, which comes within a third of the
-    fairest deal (Graham 1969), and for genomes far nearer.
+    Chromosomes are taken from the largest to the smallest, each into the fold with the fewest genes so far. The
+    largest fold then exceeds the best possible by at most a third (Graham 1969). The result is deterministic.
 
     Args:
-        chroms: the chromosome of each gene.
-        folds: how many.
+        chroms: chromosome of each gene.
+        folds: number of folds.
 
     Returns:
         The chromosomes of each fold, in order of first appearance.
 
     Raises:
-        InputError: fewer chromosomes than folds.
+        InputError: there are fewer chromosomes than folds.
     """
     order = [str(name) for name in chroms.drop_duplicates()]
     if len(order) < folds:
@@ -166,16 +123,16 @@ def chromosome_folds(chroms: pd.Series, folds: int) -> list[list[str]]:
             f"({', '.join(order[:5])}); give at most {len(order)} folds"
         )
     counts = chroms.value_counts()
-    dealt: list[list[str]] = [[] for _ in range(folds)]
+    chroms_of_fold: list[list[str]] = [[] for _ in range(folds)]
     genes = [0] * folds
     for chrom in sorted(order, key=lambda name: -int(counts[name])):
         fold = genes.index(min(genes))
-        dealt[fold].append(chrom)
+        chroms_of_fold[fold].append(chrom)
         genes[fold] += int(counts[chrom])
-    return [sorted(names, key=order.index) for names in dealt]
+    return [sorted(names, key=order.index) for names in chroms_of_fold]
 
 
-def _known(name: str, chosen: Sequence[str] | None, available: Iterable[str]) -> list[str] | None:
+def _given_chromosomes(name: str, chosen: Sequence[str] | None, available: Iterable[str]) -> list[str] | None:
     if chosen is None:
         return None
     if not chosen:
@@ -192,10 +149,10 @@ def _known(name: str, chosen: Sequence[str] | None, available: Iterable[str]) ->
 
 
 def _choose(free: Sequence[str], counts: Mapping[str, int], wanted: Mapping[str, float]) -> dict[str, str]:
-    """Choose chromosomes for each wanted set, none empty, at least one left to train on."""
+    """Choose chromosomes for each wanted set; no set is empty, and training keeps at least one."""
     if not wanted:
         return {}
-    if len(free) <= _EXHAUSTIVE:
+    if len(free) <= _MAX_EXHAUSTIVE:
         return _choose_exhaustively(free, counts, wanted)
     chosen: dict[str, str] = {}
     for name, target in wanted.items():
@@ -219,25 +176,29 @@ def _choose_exhaustively(
     return {chrom: names[label] for chrom, label in zip(free, best, strict=True) if label}
 
 
-def _closest_subset(sizes: Sequence[int], target: float, most: int) -> list[int]:
-    """Return indices of the non-empty subset whose sum is closest to `target` (subset-sum by dynamic programming).
+def _closest_subset(sizes: Sequence[int], target: float, max_members: int) -> list[int]:
+    """Find the non-empty subset whose sum is closest to `target`, by dynamic programming; return its indices.
 
-    Of equal sums the one with fewer members is kept; `most` bounds the members.
+    Of subsets with equal sums the one with the fewest members is kept, at most `max_members`.
     """
     limit = int(2 * target) + 1
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    above = most + 1
-    members = np.full(limit + 1, above)  # fewest for each sum
+    above = max_members + 1
+    members = np.full(limit + 1, above)  # smallest number of members for each sum
     members[0] = 0
-    taken = np.zeros((len(sizes), limit + 1), dtype=bool)  # whether that one brought its sum's subset about
+    taken = np.zeros(
+        (len(sizes), limit + 1), dtype=bool
+    )  # whether this member was the last to improve its sum's subset
     for row, index in enumerate(order):
         size = sizes[index]
         if size <= limit:
             grown = members[: limit + 1 - size] + 1
-            taken[row, size:] = (grown < members[size:]) & (grown <= most)
+            taken[row, size:] = (grown < members[size:]) & (grown <= max_members)
             members[size:] = np.where(taken[row, size:], grown, members[size:])
     sums = [total for total in range(1, limit + 1) if members[total] < above]
-    sums += [size for size in sizes if size > limit]  # one alone may pass the limit, so that none stays empty
+    sums += [
+        size for size in sizes if size > limit
+    ]  # a single member may pass the limit, so that no set stays empty
     best = min(sums, key=lambda total: (abs(total - target), total))
     if best > limit:
         return [next(index for index in order if sizes[index] == best)]

@@ -52,7 +52,7 @@ def test_a_run_as_jobs_train_leaves_it(run: Path, tmp_path: Path, capsys: pytest
     code, _, err = outcome(capsys, report, "--model", run / "model", "--out", tmp_path / "report.html")
     assert (code, err) == (0, "")
     text = (tmp_path / "report.html").read_text()
-    for heading in ("Metrics", "Beside plain models", "Predicted and observed", "Learning curves", "Leakage"):
+    for heading in ("Metrics", "Beside baselines", "Predicted and observed", "Learning curves", "Leakage"):
         assert f">{heading}</h" in text, heading
     assert exit_code(report, "--model", run, "--out", tmp_path / "again.html") == 0  # the run's folder does, too
     assert ">Metrics</h2>" in (tmp_path / "again.html").read_text()

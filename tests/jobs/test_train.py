@@ -120,7 +120,7 @@ def test_homologous_promoters_across_the_split_are_told_and_left_out_beside(
         assert exit_code(train, *flags, "--out", tmp_path / out, "--split.homology", action) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "5 of 51 test genes share promoter sequence" in printed
-    assert "--split.homology drop: 5 genes with related promoters are not learned from" in printed
+    assert "--split.homology drop: 5 genes with related promoters are left out" in printed
     leaks = pd.read_csv(tmp_path / "told" / "leakage.csv")
     assert set(leaks["gene_id"]) == set(genes["gene_id"][copied])
     assert set(leaks["kind"]) == {"identical"}

@@ -11,11 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, Ridge
 
-from promoter.baselines import canonical_kmers, composition, fit_baselines, kmer_counts, ridge
+from promoter.baselines import (
+    BASELINES,
+    BaselineInputs,
+    canonical_kmers,
+    composition,
+    fit_baselines,
+    kmer_counts,
+    ridge,
+)
 from promoter.dataset.annotation import read_genes
 from promoter.dataset.expression import read_expression
 from promoter.dataset.genome import Genome
 from promoter.dataset.prepare import prepare
+from promoter.evaluation.evaluate import evaluate
+from promoter.evaluation.predictions import baselines_table, separate_baselines
 from promoter.metrics import pearson
 from promoter.sequence import encode, reverse_complement
 
@@ -144,3 +154,31 @@ def test_ridge_on_embeddings_learns_what_is_linear_in_them() -> None:
     predicted = fit_baselines(tokens, targets, chroms, learned, embedded)["embeddings"]
     assert np.corrcoef(predicted[~learned, 0], targets[~learned, 0])[0, 1] > 0.98
     assert "embeddings" not in fit_baselines(tokens, targets, chroms, learned)
+
+
+def test_a_registered_baseline_is_fitted_and_comes_out_of_the_table_of_the_folds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fit_median(inputs: BaselineInputs) -> np.ndarray:
+        return np.tile(np.median(inputs.targets, axis=0), (len(inputs.tokens), 1))
+
+    monkeypatch.setitem(BASELINES, "median", fit_median)
+    rng = np.random.default_rng(6)
+    tokens, targets = rng.integers(0, 4, (40, 30)).astype(np.uint8), rng.normal(size=(40, 2)).astype(np.float32)
+    chroms = pd.Series(np.repeat(["a", "b", "c", "d"], 10))
+    in_training = (chroms != "d").to_numpy()
+    fitted = fit_baselines(tokens, targets, chroms, in_training)
+    assert list(fitted) == ["mean", "composition", "kmers", "kmers_by_distance", "median"]
+    table = pd.DataFrame({"gene_id": [f"g{i}" for i in range(40)], "chrom": chroms})
+    table["split"] = np.where(in_training, "train", "test")
+    for index, name in enumerate(("y", "z")):
+        table[name], table[f"{name}_predicted"] = targets[:, index], rng.normal(size=40)
+    kept = baselines_table(table, ["y", "z"], fitted)
+    alone, others = separate_baselines(pd.concat([table, kept[kept.columns[3:]]], axis=1), ["y", "z"])
+    pd.testing.assert_frame_equal(alone, table)
+    assert list(others) == list(fitted)
+    np.testing.assert_array_equal(others["median"], np.tile(np.median(targets[in_training], axis=0), (40, 1)))
+    judged = evaluate(alone, ["y", "z"], np.zeros(40, bool), others)["test"]["z"]["baselines"]
+    assert list(judged) == list(fitted)
+    off = targets[~in_training, 1] - np.median(targets[in_training, 1])
+    assert judged["median"]["mse"] == pytest.approx(float(np.square(off, dtype=np.float64).mean()), rel=1e-5)

@@ -14,7 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from support.files import Write
 
-from promoter.dataset.promoters import Promoters, locate, narrow, near_tss, read_promoters, select, write_promoters
+from promoter.dataset.promoters import (
+    Promoters,
+    locate,
+    narrow,
+    near_tss,
+    read_promoters,
+    region_around_tss,
+    select,
+    window_of_region,
+    write_promoters,
+)
 from promoter.errors import InputError
 from promoter.sequence import decode
 
@@ -229,3 +239,22 @@ def test_wide_windows_are_narrowed_to_what_lies_before_the_tss() -> None:
     assert near.metadata["window"] == {"upstream": 2000, "downstream": 0}
     short = replace(wide, genes=narrow(genes, 0, 3000), metadata={"window": {"upstream": 3000, "downstream": 0}})
     assert near_tss(short) is short
+
+
+def test_a_region_around_the_tss_is_given_in_indices_of_the_window() -> None:
+    assert region_around_tss(PROMOTERS, [-2, 1]) == (1, 4)  # the TSS is at index 3
+    assert window_of_region(PROMOTERS, (1, 4)) == {"upstream": 2, "downstream": 1}
+    assert window_of_region(PROMOTERS, (0, 2)) == {"upstream": 3, "downstream": -1}
+    assert window_of_region(PROMOTERS, None) == WINDOW["window"]
+    assert window_of_region(replace(PROMOTERS, metadata={"window": None}), None) is None
+
+
+@pytest.mark.parametrize("positions", [[-4, 1], [-2, 2], [1, 1], [-2], [-2, 0, 1]])
+def test_positions_outside_the_window_are_refused(positions: list[int]) -> None:
+    with pytest.raises(InputError, match="from -3 to 1, which the window has around the TSS"):
+        region_around_tss(PROMOTERS, positions)
+
+
+def test_positions_without_a_tss_are_refused() -> None:
+    with pytest.raises(InputError, match="does not say where the TSS is"):
+        region_around_tss(replace(PROMOTERS, metadata={"window": None}), [-2, 1])

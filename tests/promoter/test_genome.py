@@ -13,7 +13,8 @@ from support.files import Write, bgzip, oracle
 from upath import UPath
 
 from promoter.dataset.annotation import read_genes
-from promoter.dataset.genome import Genome, match_chromosomes, renamed, window
+from promoter.dataset.chromosomes import match_chromosomes, renamed
+from promoter.dataset.genome import Genome, window
 from promoter.errors import InputError
 
 CHROMOSOMES = {"chr1": "ACGTTGCAAN" * 20 + "acgRYt", "2": "GATTACA", "chrM": "C"}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from support.files import Write, oracle
 from promoter.dataset.annotation import read_genes
 from promoter.dataset.expression import read_expression
 from promoter.dataset.genome import Genome
-from promoter.dataset.prepare import Summary, prepare, require_window
+from promoter.dataset.prepare import Summary, centred_window, prepare, require_window
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 
@@ -259,3 +259,33 @@ def test_counts_add_up_to_the_genes_and_rows_there_were(yeast: Path, write: Writ
     usable = set(table.dropna()["gene"]) & set(bed[3][bed[0].isin(["chrII", "chrXII"])])
     assert set(promoters.genes["gene_id"]) == usable
     assert len(promoters) == summary.genes_kept == len(usable)
+
+
+class _Network(NamedTuple):
+    context: int
+    step: int
+
+
+@pytest.mark.parametrize(
+    ("window", "context", "sides"),
+    [("1000", None, (500, 500)), ("net", None, (480, 480)), ("net", 320, (160, 160))],
+)
+def test_a_centred_window_has_as_many_bases_before_the_tss_as_after(
+    window: str, context: int | None, sides: tuple[int, int]
+) -> None:
+    assert centred_window(window, context, {"net": _Network(960, 320)}) == sides
+
+
+@pytest.mark.parametrize(
+    ("window", "context", "message"),
+    [
+        ("999", None, "must be net or an even number"),
+        ("other", None, "must be net or an even number"),
+        ("1000", 500, "goes with the names"),
+        ("net", 500, r"net takes up to 960 bases, in steps of 320; give 640"),
+        ("net", 1280, "give 960"),
+    ],
+)
+def test_an_impossible_centred_window_is_refused(window: str, context: int | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        centred_window(window, context, {"net": _Network(960, 320)})

@@ -160,7 +160,7 @@ def test_sections_without_files_are_left_out_and_it_says_how_to_make_them(files:
     for job in ("jobs.train", "jobs.ism", "jobs.motifs", "jobs.tune"):
         assert any(job in line for line in report.left_out), job
         assert job in text
-    for heading in ("Learning curves", "Leakage", "Beside plain models", "Error by chromosome"):
+    for heading in ("Learning curves", "Leakage", "Beside baselines", "Error by chromosome"):
         assert f">{heading}</h" not in report.html
 
 

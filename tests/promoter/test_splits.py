@@ -187,7 +187,7 @@ def test_any_genes_are_held_out_when_each_is_its_own_group() -> None:
 
 
 def test_groups_too_large_to_hold_out_are_refused() -> None:
-    with pytest.raises(InputError, match="2 families of 10 genes leave none for val and test"):
+    with pytest.raises(InputError, match="2 homology groups of 10 genes leave none for val and test"):
         split_by_group(np.array([0] * 5 + [1] * 5), SplitConfig(by="family"))
 
 

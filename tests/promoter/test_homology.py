@@ -16,13 +16,13 @@ from promoter.dataset.genome import Genome, window
 from promoter.dataset.prepare import prepare
 from promoter.dataset.promoters import Promoters
 from promoter.sequence import decode, encode, reverse_complement
-from promoter.splits import homology as leakage
+from promoter.splits import homology
 from promoter.splits.homology import (
     LINKS,
     MIN_SHARED,
     THRESHOLD,
-    families,
     find_leaks,
+    homology_groups,
     leaking_genes,
     overlapping_pairs,
     related_pairs,
@@ -97,9 +97,9 @@ def test_counts_equal_those_of_python_sets(sequences: list[str]) -> None:
 @settings(max_examples=50)
 def test_slices_blocks_and_hashes_that_agree_change_nothing(sequences: list[str]) -> None:
     expected = naive(sequences)
-    for name, value in (("_SLICE", 1 << 5), ("_BLOCK", 1 << 5), ("_MIX", np.uint64(0))):
+    for name, value in (("_KMERS_PER_SORT", 1 << 5), ("_KMERS_PER_BLOCK", 1 << 5), ("_MIX", np.uint64(0))):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(leakage, name, value)
+            patch.setattr(homology, name, value)
             assert by_pair(similar_pairs(encode(sequences), 0.0, 1)) == expected, name
 
 
@@ -109,7 +109,7 @@ def test_counts_merge_in_any_portions() -> None:
     expected = naive(decode(tokens))
     for size in (1 << 5, 1 << 9, 1 << 24):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(leakage, "_SLICE", size)
+            patch.setattr(homology, "_KMERS_PER_SORT", size)
             assert by_pair(similar_pairs(tokens, 0.0, 1)) == expected
 
 
@@ -206,7 +206,7 @@ def test_nothing_to_compare_gives_an_empty_table(shape: tuple[int, int]) -> None
     pairs = similar_pairs(np.zeros(shape, np.uint8))
     assert pairs.empty
     assert list(pairs) == ["i", "j", "shared", "containment", "strand", "identical"]
-    assert families(pairs, shape[0]).tolist() == list(range(shape[0]))
+    assert homology_groups(pairs, shape[0]).tolist() == list(range(shape[0]))
 
 
 def test_thirty_one_bases_are_one_kmer() -> None:
@@ -215,14 +215,14 @@ def test_thirty_one_bases_are_one_kmer() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_family_of_300_is_one_and_the_others_stay_alone(seed: int) -> None:
+def test_a_family_of_300_is_one_homology_group(seed: int) -> None:
     rng = np.random.default_rng(seed)
     place = rng.permutation(1000)
     tokens = random_tokens(rng, 1000, 600)
     tokens[place[:300]] = family_of(rng, 300, 600)
     tokens[place[300:600]] = tokens[place[300]]  # and 300 that are equal
     pairs = similar_pairs(tokens)
-    found = families(pairs, 1000)
+    found = homology_groups(pairs, 1000)
     assert len(np.unique(found)) == 2 + 400
     assert len(np.unique(found[place[:300]])) == 1
     assert len(np.unique(found[place[300:600]])) == 1
@@ -256,7 +256,7 @@ def test_an_element_in_many_windows_costs_in_proportion_and_joins_none_when_shor
     pairs = similar_pairs(tokens, 0.0)
     assert len(pairs) == sum(800 - lag for lag in range(1, LINKS + 1))  # not 800 * 799 / 2
     assert pairs["shared"].between(60, 72).all()  # a few more, where the bases beside it are the same by chance
-    assert len(np.unique(families(pairs, 800))) == 1
+    assert len(np.unique(homology_groups(pairs, 800))) == 1
 
 
 def test_the_order_of_the_windows_does_not_matter() -> None:
@@ -270,7 +270,7 @@ def test_the_order_of_the_windows_does_not_matter() -> None:
     pd.testing.assert_frame_equal(there, back.sort_values(["i", "j"], ignore_index=True))
     large = np.concatenate([family_of(rng, 150, 400), family_of(rng, 80, 400), random_tokens(rng, 20, 400)])
     order = rng.permutation(len(large))
-    first, second = families(similar_pairs(large), 250), families(similar_pairs(large[order]), 250)
+    first, second = homology_groups(similar_pairs(large), 250), homology_groups(similar_pairs(large[order]), 250)
     assert (
         len(np.unique(first)) == len(np.unique(second)) == len(set(zip(first[order], second, strict=True))) == 22
     )
@@ -406,12 +406,12 @@ def test_leaks_are_the_pairs_that_a_split_parts_the_worst_first() -> None:
         find_leaks(pairs, ids, splits[:5])
 
 
-def test_a_split_by_families_leaks_nothing() -> None:
+def test_a_split_by_homology_groups_leaks_nothing() -> None:
     rng = np.random.default_rng(13)
     tokens = np.concatenate([family_of(rng, size, 300) for size in (40, 7, 3, 2, 2, *[1] * 30)])
     ids = [f"g{i}" for i in range(len(tokens))]
     pairs = similar_pairs(tokens).assign(fraction=lambda p: p["containment"], kind="similar")
-    apart = families(pairs, len(tokens)) % 3
+    apart = homology_groups(pairs, len(tokens)) % 3
     assert find_leaks(pairs, ids, [("train", "val", "test")[i] for i in apart]).empty
     dealt = [("train", "val", "test")[i % 3] for i in range(len(tokens))]
     leaks = find_leaks(pairs, ids, dealt)
@@ -463,7 +463,7 @@ def test_yeast_families_are_those_known(
 ) -> None:
     promoters, pairs, _ = yeast_windows
     ids = promoters.genes["gene_id"]
-    found = pd.Series(families(pairs[pairs["kind"] != "overlapping"], len(ids)), index=ids)
+    found = pd.Series(homology_groups(pairs[pairs["kind"] != "overlapping"], len(ids)), index=ids)
     names = pd.read_csv(yeast / "original" / "Scer-sys-to-common-name.tsv.gz", sep="\t", header=None, index_col=0)[
         1
     ]

@@ -50,68 +50,70 @@ COPIES = {
 }  # test-train twice, val-train, test-val, test-test, train-train
 
 
-def test_relatives_across_a_split_by_chromosome_are_reported_and_nothing_is_changed() -> None:
+def test_homologs_across_a_split_by_chromosome_are_reported_and_nothing_is_changed() -> None:
     data = promoters(COPIES)
-    found = hold_out(data, SplitConfig(**HELD_OUT))
-    assert (found.split == np.repeat(["train", "train", "val", "test"], GENES)).all()
-    assert found.split_of_gene == {}
-    pairs = {(row.gene_id, row.split, row.other_gene_id, row.other_split) for row in found.leaks.itertuples()}
+    assigned = hold_out(data, SplitConfig(**HELD_OUT))
+    assert (assigned.split == np.repeat(["train", "train", "val", "test"], GENES)).all()
+    assert assigned.split_of_gene == {}
+    pairs = {(row.gene_id, row.split, row.other_gene_id, row.other_split) for row in assigned.leaks.itertuples()}
     assert pairs == {
         ("g60", "test", "g00", "train"),
         ("g61", "test", "g00", "train"),
         ("g41", "val", "g01", "train"),
         ("g62", "test", "g42", "val"),
     }
-    # what validates only chooses the epoch: not learned from
-    assert np.flatnonzero(found.leaking).tolist() == [41, 60, 61]
-    assert found.remarks == [
-        "1 of 20 val and 2 of 20 test genes share promoter sequence with genes that are learned from (leakage.csv)"
+    # validation genes only choose the epoch, so homologs of them do not count
+    assert np.flatnonzero(assigned.leaking).tolist() == [41, 60, 61]
+    assert assigned.remarks == [
+        "1 of 20 val and 2 of 20 test genes share promoter sequence with genes in the training set (leakage.csv)"
     ]
 
 
-def test_drop_learns_from_no_relative_and_tests_on_all() -> None:
-    found = hold_out(promoters(COPIES), SplitConfig(**HELD_OUT, homology="drop"))
-    assert found.split_of_gene == {"g00": ("chr1", None), "g01": ("chr1", None), "g42": ("chr3", None)}
-    assert len(found.rows("test")) == GENES
-    assert len(found.rows("train")) == 2 * GENES - 2
-    assert found.leaks.empty
-    assert not found.leaking.any()
-    assert "3 genes" in found.remarks[0]
+def test_drop_leaves_homologs_out_of_training_and_tests_on_all_genes() -> None:
+    assigned = hold_out(promoters(COPIES), SplitConfig(**HELD_OUT, homology="drop"))
+    assert assigned.split_of_gene == {"g00": ("chr1", None), "g01": ("chr1", None), "g42": ("chr3", None)}
+    assert len(assigned.rows("test")) == GENES
+    assert len(assigned.rows("train")) == 2 * GENES - 2
+    assert assigned.leaks.empty
+    assert not assigned.leaking.any()
+    assert "3 genes" in assigned.remarks[0]
 
 
-def test_move_learns_from_whole_families_instead() -> None:
-    found = hold_out(promoters(COPIES), SplitConfig(**HELD_OUT, homology="move"))
+def test_move_puts_divided_homology_groups_into_the_training_set() -> None:
+    assigned = hold_out(promoters(COPIES), SplitConfig(**HELD_OUT, homology="move"))
     moved = {"g60": "chr4", "g61": "chr4", "g41": "chr3", "g62": "chr4", "g42": "chr3"}
-    assert found.split_of_gene == {gene: (chrom, "train") for gene, chrom in moved.items()}
-    assert found.leaks.empty
+    assert assigned.split_of_gene == {gene: (chrom, "train") for gene, chrom in moved.items()}
+    assert assigned.leaks.empty
 
 
-def test_families_are_held_out_whole_and_every_gene_is_named() -> None:
+def test_homology_groups_are_never_divided_and_every_gene_is_named() -> None:
     data = promoters(COPIES)
-    found = hold_out(data, SplitConfig(by="family", val_fraction=0.2, test_fraction=0.2))
+    assigned = hold_out(data, SplitConfig(by="family", val_fraction=0.2, test_fraction=0.2))
     for row, source in COPIES.items():
-        assert found.split[row] == found.split[source]
-    assert found.leaks.empty
-    assert found.chroms == {"train": [], "val": [], "test": []}
-    named = {gene: split for gene, (_, split) in found.split_of_gene.items()}
-    assert [named[gene] for gene in data.genes["gene_id"]] == found.split.tolist()
-    assert abs(len(found.rows("test")) - 16) <= 3
+        assert assigned.split[row] == assigned.split[source]
+    assert assigned.leaks.empty
+    assert assigned.chroms == {"train": [], "val": [], "test": []}
+    named = {gene: split for gene, (_, split) in assigned.split_of_gene.items()}
+    assert [named[gene] for gene in data.genes["gene_id"]] == assigned.split.tolist()
+    assert abs(len(assigned.rows("test")) - 16) <= 3
 
 
 def test_any_genes_held_out_leak_through_overlaps_and_the_user_is_warned() -> None:
     data = promoters({}, apart=120)  # each window overlaps its neighbours by 80 of 200 bases
-    found = hold_out(data, SplitConfig(random=True, val_fraction=0.2, test_fraction=0.2))
-    assert "can inflate" in found.remarks[0]
-    assert set(found.leaks["kind"]) == {"overlapping"}
+    assigned = hold_out(data, SplitConfig(random=True, val_fraction=0.2, test_fraction=0.2))
+    assert "can inflate" in assigned.remarks[0]
+    assert set(assigned.leaks["kind"]) == {"overlapping"}
     beside = {
         row
-        for row in found.rows("test")
+        for row in assigned.rows("test")
         for other in (row - 1, row + 1)
-        if 0 <= other < len(data) and other // GENES == row // GENES and found.split[other] == "train"
+        if 0 <= other < len(data) and other // GENES == row // GENES and assigned.split[other] == "train"
     }
-    assert {row for row in np.flatnonzero(found.leaking) if found.split[row] == "test"} == beside
+    assert {row for row in np.flatnonzero(assigned.leaking) if assigned.split[row] == "test"} == beside
     by_family = SplitConfig(by="family", val_fraction=0.2, test_fraction=0.2)
-    with pytest.raises(InputError, match="4 families of 80 genes leave none for"):  # a chromosome is one chain
+    with pytest.raises(
+        InputError, match="4 homology groups of 80 genes leave none for"
+    ):  # a chromosome is one chain
         hold_out(data, by_family)
 
 

@@ -1,0 +1,364 @@
+"""Gather the sections of the report's page from the files of a run, and of jobs.ism, jobs.motifs and jobs.tune.
+
+A section is a dictionary for the template, or None if its files are missing; `PageParts.left_out` then says how to
+make them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from upath import UPath
+
+import promoter
+from promoter import storage
+from promoter.checkpoint import DESCRIPTION, PackedModel, unpack_model
+from promoter.errors import InputError
+from promoter.evaluation.predictions import baseline_column, read_predictions
+from promoter.metrics import evaluate_predictions
+from promoter.report import charts
+from promoter.splits.config import SPLITS
+from promoter.storage import AnyPath
+
+_MAX_TARGETS, _MAX_LEAKS, _MAX_MOTIFS, _MAX_TRIALS = 50, 50, 60, 10  # rows of a table that a reader still reads
+_MAX_IMAGE_BYTES = 400_000  # size of a motif's or a search's figure; the page stays small enough to send
+
+
+@dataclass
+class PageParts:
+    """Collect the charts and figures of the page, and what is missing.
+
+    Attributes:
+        charts: name -> chart.
+        figures: name -> function that draws the figure.
+        left_out: for each section without files, how to make them.
+    """
+
+    charts: dict[str, charts.Chart] = field(default_factory=dict)
+    figures: dict[str, Callable[[], Figure]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+def model_section(run: UPath, members: list[PackedModel], network: Any, info: Any) -> dict[str, Any]:
+    """Describe the networks and the data they were trained on."""
+    window = info.window
+    config = storage.read_yaml(run / "config.yaml") if (run / "config.yaml").exists() else {}
+    provenance = config.pop("provenance", None) or {}
+    around = (
+        f"{window['upstream']:,} bases upstream of the TSS, {window['downstream']:,} from it on"
+        if window.get("upstream") is not None
+        else f"{window['length']:,} bases"
+    )
+    parameters = sum(weights.numel() for weights in network.parameters())
+    genes = info.data.get("genes")
+    facts = {
+        "Networks": f"{len(members)}, an ensemble" if len(members) > 1 else "1",
+        "Parameters": f"{parameters:,}" + " each" * (len(members) > 1),
+        "Targets": _listed(info.targets, 20),
+        "Window": around,
+        "Expression values": {None: "as given", "none": "as given"}.get(info.transform, info.transform),
+        "Genes": f"{genes:,}" if genes else None,
+        "Split": _split_words(config.get("split") or {}),
+    }
+    if len(members) == 1:
+        facts |= {f"Chromosomes, {name}": _listed(info.split.get(name, []), 30) for name in SPLITS}
+        facts["Best epoch"] = info.training.get("best_epoch")
+    checksums = {"data set": info.data.get("sha256")}
+    checksums |= {f"model {_short_source(run, member)}": member.checksum for member in members}
+    checksums |= {f"input {path}": checksum for path, checksum in (provenance.get("inputs") or {}).items()}
+    settings = {
+        "network": asdict(network.config),
+        "training": {name: value for name, value in info.training.items() if name != "best_epoch"},
+    }
+    return {
+        "facts": {name: value for name, value in facts.items() if value},
+        "versions": info.versions,
+        "checksums": {name: value for name, value in checksums.items() if value},
+        "settings": settings,
+        "version": promoter.__version__,
+    }
+
+
+def _short_source(run: UPath, packed: PackedModel) -> str:
+    return packed.source.removeprefix(f"{run}/")
+
+
+def _listed(names: Sequence[str], max_names: int) -> str:
+    return ", ".join(names[:max_names]) + (
+        f" and {len(names) - max_names:,} more" if len(names) > max_names else ""
+    )
+
+
+def _split_words(split: dict[str, Any]) -> str | None:
+    if not split:
+        return None
+    if split.get("random"):
+        return (
+            "random genes (homologs and neighbours of held-out genes are in the training set, which can inflate r)"
+        )
+    words = "groups of homologous promoters" if split.get("by") == "family" else "whole chromosomes"
+    homology = {
+        "drop": "; homologs of held-out genes dropped",
+        "move": "; groups divided by it are in the training set",
+    }
+    return words + homology.get(split.get("homology", ""), "")
+
+
+def metrics_section(
+    metrics: dict[str, Any] | None, run: UPath, targets: list[str], target: str, parts: PageParts
+) -> dict[str, Any] | None:
+    """Return the metrics of the network and the baselines by split and target."""
+    if metrics is None or "test" not in metrics:
+        parts.left_out.append("Metrics: give --model the model/ in the folder that jobs.train wrote")
+        return None
+    rows = [
+        {"split": split, "target": name, **metrics[split][name]}
+        for split in reversed(SPLITS)
+        for name in targets[:_MAX_TARGETS]
+        if name in metrics.get(split, {})
+    ]
+    test = metrics["test"]
+    baselines = [
+        {"target": name, "model": model, **values}
+        for name in targets[:_MAX_TARGETS]
+        for model, values in test.get(name, {}).get("baselines", {}).items()
+    ]
+    if baselines:
+        parts.charts["beside_plain_models"] = charts.beside_baselines(_correlations(run, test[target], target))
+    else:
+        parts.left_out.append("Baselines beside the network: train with --baselines true")
+    clean = [
+        {"target": name, **test[name]["without_homologs"]}
+        for name in targets[:_MAX_TARGETS]
+        if "without_homologs" in test.get(name, {})
+    ]
+    more = max(len(targets) - _MAX_TARGETS, 0)
+    of_target = [row for row in baselines if row["target"] == target and row["pearson"] is not None]
+    return {
+        "rows": rows,
+        "baselines": [{**row, "model": row["model"].replace("_", " ")} for row in baselines],
+        "best_baseline": max(of_target, key=lambda row: row["pearson"], default=None),
+        "clean": clean,
+        "more": more,
+        "test": test.get(target),
+    }
+
+
+def _correlations(run: UPath, test: dict[str, Any], target: str) -> pd.DataFrame:
+    """Return r of the network and of each baseline, with intervals if the predictions are kept."""
+    low, high = test.get("pearson_ci95") or (np.nan, np.nan)
+    rows = [{"model": "network", "pearson": test["pearson"], "low": low, "high": high}]
+    kept = None
+    if (run / "baselines.parquet").exists():
+        kept = read_predictions(run / "baselines.parquet")
+        kept = kept.assign(observed=read_predictions(run / "predictions.parquet")[target].to_numpy())
+        kept = kept[kept["split"] == "test"]
+    for name, values in test["baselines"].items():
+        column, low, high = baseline_column(target, name), np.nan, np.nan
+        if kept is not None and column in kept and values["pearson"] is not None:
+            table = kept[["split"]].assign(y=kept["observed"], y_predicted=kept[column])
+            low, high = evaluate_predictions(table, ["y"])["test"]["y"]["pearson_ci95"] or (np.nan, np.nan)
+        if values["pearson"] is not None:  # undefined for a constant
+            rows.append({"model": name.replace("_", " "), "pearson": values["pearson"], "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def comparison_section(
+    compare: AnyPath | None, metrics: dict[str, Any] | None, run: UPath, targets: list[str]
+) -> dict[str, Any] | None:
+    """Return the test metrics of this run beside another run's."""
+    if compare is None:
+        return None
+    other = storage.resolve(compare)
+    other = other.parent if (other / DESCRIPTION).exists() else other
+    other_metrics = storage.read_json(other / "metrics.json")
+    if not isinstance(other_metrics, dict) or "test" not in other_metrics:
+        raise InputError(f"{other / 'metrics.json'}: holds no metrics; give --compare the folder of a run")
+    rows = []
+    for name, folder, of_run in (("this run", run, metrics or {}), (other.name, other, other_metrics)):
+        config = storage.read_yaml(folder / "config.yaml") if (folder / "config.yaml").exists() else {}
+        split = config.get("split") or {}
+        for target in targets[:_MAX_TARGETS]:
+            if target in of_run.get("test", {}):
+                values = of_run["test"][target]
+                rows.append({"run": name, "split": _split_words(split) or "?", "target": target, **values})
+    return {"rows": rows, "random": any(row["split"].startswith("random") for row in rows), "other": other.name}
+
+
+def predicted_section(
+    predictions: pd.DataFrame | None, metrics: dict[str, Any] | None, target: str, parts: PageParts
+) -> dict[str, Any] | None:
+    """Return errors by chromosome and the worst predictions of the test set."""
+    if predictions is None or predictions[target].isna().all():
+        parts.left_out.append(
+            "Predicted against observed, error by chromosome: give --model the model/ in the folder that "
+            "jobs.train wrote, with its predictions.parquet"
+        )
+        return None
+    parts.charts["predicted_against_observed"] = charts.predicted_against_observed(predictions, target)
+    errors = charts.chromosome_errors(predictions, target)
+    parts.charts["error_by_chromosome"] = charts.error_by_chromosome(errors, target)
+    held_out = predictions[(predictions["split"] == "test") & predictions[target].notna()]
+    off = (held_out[f"{target}_predicted"] - held_out[target]).abs().sort_values(ascending=False)
+    worst = [
+        {
+            "gene": row["gene_id"],
+            "chrom": row["chrom"],
+            "observed": row[target],
+            "predicted": row[f"{target}_predicted"],
+        }
+        for row in held_out.loc[off.index[:10]].to_dict("records")
+    ]
+    covered = ((metrics or {}).get("test", {}).get(target) or {}).get("interval_coverage")
+    most = errors.nlargest(60, "genes", keep="first").sort_index()
+    return {
+        "genes": len(held_out),
+        "errors": most.to_dict("records"),
+        "chromosomes": len(errors),
+        "worst": worst,
+        "coverage": covered,
+    }
+
+
+def curves_section(run: UPath, members: list[PackedModel], parts: PageParts) -> dict[str, Any] | None:
+    """Return the epochs of each network and chart the learning curves."""
+    histories = []
+    for member in members:
+        path = storage.resolve(member.source).parent / "history.csv"
+        if path.exists():
+            history = _read_csv(path)
+            if not {"epoch", "train_mse", "val_mse", "val_pearson"} <= set(history):
+                raise InputError(
+                    f"{path}: lacks epoch, train_mse, val_mse or val_pearson; was it written by jobs.train?"
+                )
+            best = unpack_model(member)[1].training.get("best_epoch", np.nan)
+            name = storage.resolve(member.source).parent.name if len(members) > 1 else "network"
+            histories.append(history.assign(network=name, best=best))
+    if not histories:
+        parts.left_out.append("Learning curves: give --model the model/ in the folder that jobs.train wrote")
+        return None
+    history = pd.concat(histories, ignore_index=True)
+    parts.charts["learning_curve_mse"] = charts.learning_curve(
+        history, {"train_mse": "train", "val_mse": "val"}, "MSE"
+    )
+    parts.charts["learning_curve_r"] = charts.learning_curve(history, {"val_pearson": "val"}, "Pearson r")
+    ends = []
+    for name, rows in history.groupby("network", sort=False):
+        best = rows[rows["epoch"] == rows["best"]]
+        ends.append({"network": name, "epochs": len(rows), **(best.iloc[0].to_dict() if len(best) else {})})
+    return {"networks": ends}
+
+
+def leakage_section(run: UPath, parts: PageParts) -> dict[str, Any] | None:
+    """Return the pairs of related genes that cross the split."""
+    path = run / "leakage.csv"
+    if not path.exists():
+        parts.left_out.append("Leakage: train with this version's jobs.train, which writes leakage.csv")
+        return None
+    try:
+        leaks = _read_csv(path, ["gene_id", "split", "other_gene_id", "other_split", "strand", "kind"])
+    except pd.errors.EmptyDataError:
+        leaks = pd.DataFrame(columns=["gene_id", "split", "other_gene_id", "other_split", "fraction"])
+    counts = []
+    for (split, other), rows in leaks.groupby(["split", "other_split"], sort=True):
+        genes = rows["gene_id"].nunique()
+        counts.append({"split": split, "other": other, "genes": genes, "pairs": len(rows)})
+    return {"counts": counts, "rows": leaks.head(_MAX_LEAKS).to_dict("records"), "pairs": len(leaks)}
+
+
+def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] | None:
+    """Return the table of motifs with their logos."""
+    if folder is None:
+        parts.left_out.append("Motifs: find some with jobs.motifs --scores ISM --out MOTIFS, give --motifs MOTIFS")
+        return None
+    where = storage.resolve(folder)
+    storage.require_file(where / "motifs.tsv", "table of motifs")
+    table = _read_csv(
+        where / "motifs.tsv", ["motif", "consensus", "sign", "match", "match_id", "match_name"], sep="\t"
+    )
+    if "motif" not in table:
+        raise InputError(
+            f"{where / 'motifs.tsv'}: has no column motif; give --motifs a folder that jobs.motifs wrote"
+        )
+    rows = []
+    for row in table.head(_MAX_MOTIFS).to_dict("records"):
+        logo = where / "logos" / f"{row['motif']}.svg"
+        inside = str(logo).startswith(f"{where / 'logos'}/") and ".." not in str(row["motif"])
+        rows.append({**row, "logo": _image(logo) if inside else None})
+    named = ("consensus", "sign", "match_name", "match", "match_id")
+    numbers = ("seqlets", "mean_contribution", "contribution", "p", "q")
+    columns = [name for name in (*named[:2], *numbers[:3], *named[2:], *numbers[3:]) if name in table]
+    return {"rows": rows, "columns": columns, "numbers": numbers, "more": max(len(table) - _MAX_MOTIFS, 0)}
+
+
+def search_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] | None:
+    """Return a hyperparameter search's figures and best trials."""
+    if folder is None:
+        parts.left_out.append(
+            "Search: look for a better configuration with jobs.tune --out SEARCH, give --search SEARCH"
+        )
+        return None
+    where = storage.resolve(folder)
+    storage.require_file(where / "trials.csv", "table of trials")
+    trials = _read_csv(where / "trials.csv", ["status", "reason"])
+    images = []
+    for name, words in (
+        ("search_progress", "Score of each trial in order, and the best so far."),
+        ("score_by_setting", "Score against each setting that was searched."),
+    ):
+        image = _image(where / "figures" / f"{name}.svg")
+        if image:
+            images.append({"name": name, "src": image, "words": words})
+    importance = []
+    if (where / "importance.csv").exists():
+        try:
+            importance = _read_csv(where / "importance.csv").head(_MAX_TRIALS).to_dict("records")
+        except pd.errors.EmptyDataError:
+            importance = []
+    hidden = ("reason", "seconds")
+    columns = [name for name in map(str, trials) if name not in hidden and not name.startswith("fold_")]
+    counts = trials["status"].value_counts().to_dict() if "status" in trials else {}
+    return {
+        "images": images,
+        "trials": trials.head(_MAX_TRIALS)[columns].to_dict("records"),
+        "columns": columns,
+        "counts": counts,
+        "importance": importance,
+    }
+
+
+def _image(path: UPath) -> str | None:
+    """Return an SVG file as a data address; an image runs no script that the file may contain."""
+    if not path.exists() or path.stat().st_size > _MAX_IMAGE_BYTES:
+        return None
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _read_csv(path: UPath, text: Sequence[str] = (), sep: str = ",") -> pd.DataFrame:
+    """Read a table whose `text` columns stay text, even if a cell says NA or 1."""
+    with storage.open_text(path) as file:
+        try:
+            header = pd.read_csv(file, sep=sep, nrows=0).columns
+        except pd.errors.EmptyDataError:
+            raise
+        except (pd.errors.ParserError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: is not a table ({' '.join(str(error).split())}); write it again") from error
+    kept = [name for name in text if name in header]
+    with storage.open_text(path) as file:
+        try:
+            table = pd.read_csv(
+                file,
+                sep=sep,
+                dtype=dict.fromkeys(kept, str),
+                keep_default_na=False,
+                na_values={name: ["", "nan", "NaN", "NA"] for name in header if name not in kept},
+            )
+        except pd.errors.ParserError as error:
+            raise InputError(f"{path}: is not a table ({' '.join(str(error).split())}); write it again") from error
+    return table
