@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import zip_longest
-from typing import Any, ClassVar, Literal, TypeAlias, assert_never
+from typing import Any, ClassVar, Literal, TypeAlias, assert_never, cast
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,10 @@ class PromoterCNN(TrainableNetwork):
         if self.config.bins == 1:
             return x_BC1L.mean(dim=3)
         return F.adaptive_avg_pool2d(x_BC1L, (1, self.config.bins)).squeeze(2)
+
+    def convolution_blocks(self) -> list[_Block]:
+        """Return the convolution blocks in order."""
+        return cast("list[_Block]", list(self.blocks))
 
     def output_layer(self) -> nn.Linear:
         """Return the last layer of the head, whose outputs are the targets."""
