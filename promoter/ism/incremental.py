@@ -52,9 +52,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from promoter.ism.operations import operations
 from promoter.models.cnn import Pooling, PromoterCNN
-from promoter.models.config import CNNConfig
 from promoter.sequence import BASES, N_TOKEN, one_hot, reverse_complement
+
+__all__ = ["operations", "score_substitutions"]
 
 # Bytes of the widest intermediate in one batch of mutants: on a CPU about what the caches hold, and enough
 # for matrix products of full speed; a GPU needs more to be busy.
@@ -212,29 +214,6 @@ def score_substitutions(
                 position_P1 = residue + period * sites.step_P[:, None]
                 scores_NLAT[sequence_P1, position_P1, sites.new_PA] = moved_PAT.float()
     return scores_NLAT[:, start:end].permute(0, 3, 2, 1).contiguous()
-
-
-def operations(config: CNNConfig, length: int) -> float:
-    """Count the floating-point operations of a sequence's matrix products, which no exact way avoids: the floor.
-
-    Args:
-        config: configuration of the network.
-        length: number of bases, all of them mutated.
-
-    Returns:
-        Multiplications and additions of the changed cells of each later convolution's input with all its
-        taps, for the three mutants of each base; ends, where fewer cells change, counted as the middle.
-    """
-    length -= config.outside(length)
-    total, cells = 0.0, 1.0
-    inputs = (0, *config.channels)  # the first convolution takes none
-    for block, (outputs, kernel) in enumerate(zip(config.channels, config.kernel_sizes, strict=True)):
-        total += 2 * cells * kernel * inputs[block] * outputs
-        cells += kernel - 1
-        if block < len(config.pool_sizes):
-            # cells that a region of this length touches, averaged over its offsets from the grid of the pool
-            cells = (cells - 1) / config.pool_sizes[block] + 1
-    return total * 3 * length * (2 if config.both_strands else 1)
 
 
 def _bin_weights(last: _Reference, bins: int) -> Tensor:
