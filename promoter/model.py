@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from promoter.models.cnn import CNNConfig, PromoterCNN, evaluating
+from promoter.models.cnn import PromoterCNN, evaluating
+from promoter.models.config import CNNConfig
 
 __all__ = ["CNNConfig", "PromoterCNN", "evaluating"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from jobs.cli.model_flags import ModelFlags, chosen
+from promoter.errors import InputError
 from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.models.config import PretrainedConfig
 from promoter.training import TrainingConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -48,3 +51,26 @@ def test_small_genome_fits_windows_of_500_bases_and_more(length: int) -> None:
     PromoterCNN(model, length)
     assert model.both_strands
     assert training.reverse_complement == 0  # a promoter turned round would leave the bins without meaning
+
+
+def test_model_flags_hold_the_settings_of_each_network_and_are_the_configuration_of_none() -> None:
+    flags: Any = ModelFlags()
+    assert not isinstance(flags, (CNNConfig, PretrainedConfig))
+    assert chosen(flags) == CNNConfig()
+    settings = {field.name: field.default for field in fields(flags)}
+    assert settings == asdict(PretrainedConfig()) | asdict(CNNConfig()) | {"name": "promoter_cnn"}
+    assert chosen(replace(flags, name="borzoi", tss_bins=8)) == PretrainedConfig("borzoi", tss_bins=8)
+    assert chosen(replace(flags, crop=500)) == CNNConfig(crop=500)
+    with pytest.raises(InputError, match=r"--model\.tss_bins 8: is a setting of enformer and borzoi"):
+        replace(flags, tss_bins=8)
+    with pytest.raises(InputError, match=r"--model\.channels 8,8: is a setting of promoter_cnn, not of enformer"):
+        replace(flags, name="enformer", channels=(8, 8))
+
+
+def test_each_model_flag_has_help_that_names_the_networks_it_is_of() -> None:
+    text = ModelFlags.__doc__ or ""
+    for field in fields(ModelFlags):  # type: ignore[arg-type] # a dataclass by its decorator
+        assert f"    {field.name}: " in text
+    assert "    crop: promoter_cnn only: number of bases" in text
+    assert "    lora_rank: enformer and borzoi only: rank" in text
+    assert "    n_targets: number of outputs." in text

@@ -1,53 +1,82 @@
-"""`--model.*`: the settings of every network in one group of flags; `--model.name` chooses those that count."""
+"""`--model.*`: the settings of every network in one group of flags; `--model.name` chooses the network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable
+from dataclasses import Field, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_type_hints
+
+import docstring_parser
 
 from promoter.errors import InputError
-from promoter.models.build import NetworkConfig
-from promoter.models.cnn import CNNConfig
-from promoter.models.pretrained import PretrainedConfig
+from promoter.models.config import CNNConfig, NetworkConfig, PretrainedConfig
 
 _CNN = "promoter_cnn"
-Config = TypeVar("Config", CNNConfig, PretrainedConfig)
+_PRETRAINED = "enformer and borzoi"
+_Class = TypeVar("_Class", bound=type)
 
 
-@dataclass(frozen=True)
-class ModelFlags(PretrainedConfig, CNNConfig):
+def _with_settings_of(*configs: type[NetworkConfig]) -> Callable[[_Class], _Class]:
+    """Return a decorator that makes a dataclass with the fields of all configurations, documented by their docs.
+
+    The class is none of the configurations, so that none of their functions takes it for one.
+
+    Args:
+        configs: the configurations; a setting that several share has the first one's type and default.
+    """
+
+    def decorate(cls: _Class) -> _Class:
+        types: dict[str, Any] = {}
+        for config in configs:
+            hints = get_type_hints(config)
+            for field in fields(config):
+                if field.name not in types:
+                    types[field.name] = hints[field.name]
+                    if field.name not in vars(cls):
+                        setattr(cls, field.name, field.default)
+        cls.__annotations__ = types | cls.__annotations__  # the class's own replace those of a configuration
+        docs = _help() | _documented(cls)
+        cls.__doc__ = "\n".join(
+            [str(cls.__doc__).split("\n", 1)[0], "", "Args:", *(f"    {name}: {docs[name]}" for name in types)]
+        )
+        return dataclass(frozen=True)(cls)
+
+    return decorate
+
+
+def _help() -> dict[str, str]:
+    """Return the help of each setting, which says of what networks it is unless it is of all."""
+    cnn, pretrained = _documented(CNNConfig), _documented(PretrainedConfig)
+    docs = {name: f"{_CNN} only: {text}" for name, text in cnn.items() if name not in pretrained}
+    docs |= {name: f"{_PRETRAINED} only: {text}" for name, text in pretrained.items() if name not in cnn}
+    for name in cnn.keys() & pretrained.keys():
+        both = f"{cnn[name].rstrip('.')}; for {_PRETRAINED}: {pretrained[name]}"
+        docs[name] = cnn[name] if cnn[name] == pretrained[name] else both
+    return docs
+
+
+def _documented(cls: type) -> dict[str, str]:
+    """Return what the docstring of a class says of each argument, on one line each."""
+    params = docstring_parser.parse(cls.__doc__ or "").params
+    return {param.arg_name: " ".join((param.description or "").split()) for param in params}
+
+
+@_with_settings_of(CNNConfig, PretrainedConfig)
+class ModelFlags:
     """Settings of the network. Those of another network than --model.name are refused.
 
     Args:
         name: promoter_cnn, trained from scratch; enformer or borzoi, pretrained (docs/pretrained.md).
-        channels: of promoter_cnn: filters of each convolution block.
-        kernel_sizes: of promoter_cnn: width of each block's filters in positions, odd.
-        pool_sizes: of promoter_cnn: max pooling after each block but the last, which is averaged over all
-            positions.
-        crop: of promoter_cnn: how many of the window's last bases it sees, those nearest to the TSS; null for all.
-        bins: of promoter_cnn: stretches that are averaged each by itself, so that it can tell where a motif
-            stands; 1 for the global average.
-        both_strands: of promoter_cnn: read the reverse complement too with the same filters, and average the two;
-            goes with training.reverse_complement 0 where there are bins.
-        hidden: units of the hidden layer of the head; of a pretrained network that of an mlp.
-        dropout: probability that a hidden unit of the head, or an input of a linear one, is left out in training.
-        weights: of a pretrained network: name on the Hugging Face hub, or folder in its layout; by default the
-            library's own.
-        revision: of the hub's files: a commit, a tag or a branch.
-        adapt: of a pretrained network: head trains the head alone, on embeddings that are computed once; lora adds
-            low-rank matrices to the attention; full trains all weights.
-        tss_bins: of a pretrained network: bins of its output around the TSS, 128 bases each of enformer, 32 of
-            borzoi.
-        head: of a pretrained network: linear, or mlp with a hidden layer.
-        lora_rank: rank of the matrices of lora.
-        layer_decay: with adapt full, factor by which the learning rate falls from each block to the one below it.
-        n_targets: outputs. The data tells their number: 1 counts as not given, any other must be that of the data.
     """
 
-    name: Literal["promoter_cnn", "enformer", "borzoi"] = _CNN  # type: ignore[assignment] # one more than its parent
+    name: Literal["promoter_cnn", "enformer", "borzoi"] = _CNN
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **settings: Any) -> None: ...
 
     def __post_init__(self) -> None:
-        """Refuse what does not go together."""
+        """Raise InputError for settings that do not go together."""
         _ = self.config
 
     @property
@@ -55,32 +84,32 @@ class ModelFlags(PretrainedConfig, CNNConfig):
         """The settings of the network that was chosen.
 
         Raises:
-            InputError: a setting of another one, or values that make no network.
+            InputError: a setting of another network was given, or values that make no network.
         """
-        if self.name == _CNN:
-            return self._as(CNNConfig, PretrainedConfig)
-        return self._as(PretrainedConfig, CNNConfig)
-
-    def _as(self, kind: type[Config], other: type[CNNConfig] | type[PretrainedConfig]) -> Config:
-        ours = {one.name: getattr(self, one.name) for one in fields(kind)}
-        for one in fields(other):
-            if one.name not in ours and one.name != "name" and getattr(self, one.name) != one.default:
-                owner = _CNN if other is CNNConfig else "enformer and borzoi"
+        chosen, other, owner = CNNConfig, PretrainedConfig, _PRETRAINED
+        if self.name != _CNN:
+            chosen, other, owner = PretrainedConfig, CNNConfig, _CNN
+        settings = {field.name: getattr(self, field.name) for field in fields(chosen)}
+        for field in fields(other):
+            if field.name not in settings and field.name != "name" and self._is_given(field):
                 raise InputError(
-                    f"--model.{one.name} {_shown(getattr(self, one.name))}: is a setting of {owner}, not of "
+                    f"--model.{field.name} {_shown(getattr(self, field.name))}: is a setting of {owner}, not of "
                     f"{self.name}; leave it out, or choose another --model.name"
                 )
-        return kind(**ours)
+        return chosen(**settings)
+
+    def _is_given(self, field: Field[Any]) -> bool:
+        return getattr(self, field.name) != field.default
 
 
 # what jobs take: from the command line the flags, from Python a network's own settings too
 if TYPE_CHECKING:
-    Model = NetworkConfig
+    Model: TypeAlias = NetworkConfig | ModelFlags
 else:
     Model = ModelFlags
 
 
-def chosen(model: NetworkConfig) -> NetworkConfig:
+def chosen(model: Model) -> NetworkConfig:
     """Return the settings of the network that was chosen."""
     return model.config if isinstance(model, ModelFlags) else model
 

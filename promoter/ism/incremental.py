@@ -1,32 +1,37 @@
-"""Exact incremental saturation mutagenesis of a `PromoterCNN`: only what a mutation changes is computed.
+"""Score every substitution of a `PromoterCNN` exactly, computing only what each mutation changes.
 
 A substitution changes as many columns of the first convolution as its kernel is wide; pooling leaves a
 few changed cells, the next convolution widens them a little, and so on to the global average, where what
-remains is a sum of differences. Each sequence has one whole forward pass, whose values are kept; each
+remains is a sum of differences. Each sequence has one full forward pass, whose values are kept; each
 mutant then carries the *difference* to them from layer to layer:
 
 - first convolution: the difference of two columns of weights, without any multiplication;
 - batch norm: folded into the convolution before it;
-- pooling and ReLU: what the reference was, less what came of it, plus the difference; the maximum of that
-  over the pool, and never below what ReLU leaves. So where the maximum stays at its place the difference
-  passes unrounded: no layer subtracts two near-equal numbers. Past the ends, and in the remainder that
-  pooling drops, the reference is -inf, so that nothing there counts;
+- pooling and ReLU: store, for the reference, the gap between each value before pooling and the pooled value;
+  add the mutant's difference, take the maximum over the pool, and clamp at minus the pooled value, where ReLU
+  clips. Where the maximum stays in its cell the difference passes unrounded: no layer subtracts two near-equal
+  numbers. Past the ends, and in the remainder that pooling drops, the gap is -inf, so that nothing there
+  counts;
 - later convolutions: for each changed cell of the output one matrix product, of just those changed
   cells of the input that it sees with just those taps;
 - average over bins: the sum of the differences over the positions of each; head: in float64, since it alone
   forms differences of near-equal numbers;
-- a network that reads both strands: the same once more for the reverse complement, in which the mutation stands at
-  the mirrored place; the averages are added before the head.
+- a network that reads both strands: the same once more for the reverse complement, in which the mutation has
+  the mirrored position; the averages are added before the head.
 
 Positions that are equal modulo the product of the pools change cells in the same pattern, hence are
 computed together, and of those the ones that hold the same base: all their mutants share one table of
-differences, and three mutants share each stretch of the reference that is read. No convolution of the
+differences, and three mutants share each region of the reference that is read. No convolution of the
 unchanged rest, no approximation.
+
+This is a second copy of the arithmetic of `promoter.models.cnn`, whose comments name this module too. Each step
+that depends on the kind of pooling matches on `promoter.models.cnn.Pooling` and refuses a kind that it does not
+handle, to pyright and at run time. `promoter.ism.self_check` compares the two copies.
 
 The floor. What no method of this kind avoids is the matrix products: per mutant, the changed cells of
 each later convolution's input times all its taps. For the published network that is 1.6 MFLOP a mutant,
 where a forward pass takes 231; the first layer needs none. The engine does exactly these and no more; what
-it takes beyond them is memory traffic: forming and pooling the changed stretch of the first layer, 20
+it takes beyond them is memory traffic: forming and pooling the changed region of the first layer, 20
 cells of 256 filters a mutant. Not exploited: of the differences after the first pooling many are exactly
 zero, since the ReLU or the maximum hides them, but in no pattern that a dense product could skip
 (`benchmarks/ism.py` counts them), and the three new bases at a position share no product, since each
@@ -41,14 +46,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Never, NoReturn
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.ism.operations import operations
+from promoter.models.cnn import Pooling, PromoterCNN
 from promoter.sequence import BASES, N_TOKEN, one_hot, reverse_complement
+
+__all__ = ["operations", "score_substitutions"]
 
 # Bytes of the widest intermediate in one batch of mutants: on a CPU about what the caches hold, and enough
 # for matrix products of full speed; a GPU needs more to be busy.
@@ -59,16 +67,18 @@ class _Layer(NamedTuple):
     """A convolution with its batch norm folded in.
 
     Attributes:
-        weight_OIK: of the convolution, (outputs, inputs, kernel).
-        bias_O: (outputs,).
+        weight_OIK: weights of the convolution, (outputs, inputs, kernel).
+        bias_O: bias of the convolution, (outputs,).
         taps_KIO: the weights once more, laid out for matrix products over cells.
-        pool: width of the max pooling after it; 1 for none.
+        pool: width of the pooling after it; 1 for none.
+        pooling: kind of this pooling.
     """
 
     weight_OIK: Tensor
     bias_O: Tensor
     taps_KIO: Tensor
     pool: int
+    pooling: Pooling
 
     @property
     def kernel(self) -> int:
@@ -85,29 +95,29 @@ class _Reference(NamedTuple):
     """What one layer gave for the unchanged sequences, channels last.
 
     Attributes:
-        below_NLC: values before pooling and ReLU minus the cell's value after them; -inf in `margin` cells
+        gap_NLC: values before pooling and ReLU minus the cell's value after them; -inf in `margin` cells
             before the first, and after the last that pooling uses.
-        least_NLC: the least that the change after pooling and ReLU can be, minus the value there; 0 in
+        lower_bound_NLC: the lowest that the change after pooling and ReLU can be: minus the value there; 0 in
             `margin / pool` cells before the first and after the last.
-        margin: see there; a multiple of the pool.
-        stride: bases of the sequence for one cell of `below_NLC`.
+        margin: number of cells added at each end of `gap_NLC`; a multiple of the pool.
+        stride: number of bases of the sequence for one cell of `gap_NLC`.
     """
 
-    below_NLC: Tensor
-    least_NLC: Tensor
+    gap_NLC: Tensor
+    lower_bound_NLC: Tensor
     margin: int
     stride: int
 
 
 class _Sites(NamedTuple):
-    """Places to mutate that change cells in the same pattern, in the order of the bases that they hold.
+    """Positions to mutate that change cells in the same pattern, in the order of the bases that they hold.
 
     Attributes:
-        sequence_P: the sequence of each.
-        step_P: its position = residue + step * period.
-        new_PA: the bases that it is changed to.
-        counts: how many of them hold each base -> that many places.
-        residue: see there.
+        sequence_P: index of the sequence of each site.
+        step_P: step of each site; its position is residue + step * period.
+        new_PA: the bases that each site is changed to.
+        counts: base -> number of sites that hold it.
+        residue: position modulo the period, which all sites share.
         period: product of all pools.
     """
 
@@ -119,17 +129,20 @@ class _Sites(NamedTuple):
     period: int
 
     @classmethod
-    def of(cls, here_NS: Tensor, olds: Iterable[int], first: int, residue: int, period: int) -> _Sites:
-        """Find the sites that hold one of the bases `olds`; `here_NS` has those of the steps from `first` on."""
-        found = {old: torch.nonzero(here_NS == old) for old in olds}
-        new = [torch.tensor([_new_bases(old)], device=here_NS.device).expand(len(found[old]), -1) for old in found]
-        sequence_P, step_P = torch.cat(list(found.values())).unbind(1)
-        counts = {old: len(places) for old, places in found.items()}
+    def of(cls, bases_NS: Tensor, olds: Iterable[int], first: int, residue: int, period: int) -> _Sites:
+        """Find the sites that hold one of the bases `olds`; `bases_NS` has the steps from `first` on."""
+        indices = {old: torch.nonzero(bases_NS == old) for old in olds}
+        new = [
+            torch.tensor([_new_bases(old)], device=bases_NS.device).expand(len(sites), -1)
+            for old, sites in indices.items()
+        ]
+        sequence_P, step_P = torch.cat(list(indices.values())).unbind(1)
+        counts = {old: len(sites) for old, sites in indices.items()}
         return cls(sequence_P, step_P + first, torch.cat(new), counts, residue, period)
 
     def on_other_strand(self, length: int) -> _Sites:
         """Return the same sites of the reverse complements; the new bases of each come in reverse order."""
-        last = length - 1 - self.residue  # where the first step's position stands there
+        last = length - 1 - self.residue  # position of the first step on the other strand
         step_P = last // self.period - self.step_P
         counts = {N_TOKEN if old == N_TOKEN else N_TOKEN - 1 - old: count for old, count in self.counts.items()}
         return _Sites(self.sequence_P, step_P, self.new_PA.flip(1), counts, last % self.period, self.period)
@@ -146,11 +159,12 @@ def score_substitutions(
     """Score every single-base substitution.
 
     Args:
-        model: on the device of `tokens_NL`; taken as in evaluation mode, and left as it is.
+        model: the network, on the device of `tokens_NL`; taken as in evaluation mode, and left as it is.
         tokens_NL: uint8, shape (N, length).
-        batch_size: mutants at a time; by default as many as suit the device.
-        positions: (start, end) of the bases to change; all when None.
-        precision: of the matrix products; bf16 is off by some 1e-2 of the largest |score|.
+        batch_size: number of mutants at a time; by default as many as suit the device.
+        positions: (start, end) of the bases to change, 0-based, half-open; None, the default, for all.
+        precision: precision of the matrix products: fp32 (the default), or bf16, off by some 1e-2 of the largest
+            |score|.
 
     Returns:
         float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence). In fp32
@@ -159,6 +173,7 @@ def score_substitutions(
 
     Raises:
         InputError: the window is shorter than the model's pools need.
+        NotImplementedError: a block has a kind of pooling that the engine does not handle.
     """
     model.require_length(tokens_NL.shape[1])
     start, end = positions or (0, tokens_NL.shape[1])
@@ -182,53 +197,30 @@ def score_substitutions(
     most = batch_size // len(BASES) if batch_size else _sites_per_batch(layers, tokens_NL.device)
     at_a_time = max(1, most // n)  # steps
     for residue in range(min(period, length)):
-        here_NS = old_NL[:, residue::period]
-        for first in range(0, here_NS.shape[1], at_a_time):
-            here_NP = here_NS[:, first : first + at_a_time]
+        bases_NS = old_NL[:, residue::period]
+        for first in range(0, bases_NS.shape[1], at_a_time):
+            bases_NP = bases_NS[:, first : first + at_a_time]
             for olds in (range(N_TOKEN), [N_TOKEN]):  # three new bases where the old one is known, four for N
-                sites = _Sites.of(here_NP, olds, first, residue, period)
+                sites = _Sites.of(bases_NP, olds, first, residue, period)
                 if not len(sites.sequence_P):
                     continue
                 moved = [_moved_means(layers, references[0], sites, weights_LG)]
                 if len(strands) > 1:
                     other = sites.on_other_strand(length)
                     moved.append(_moved_means(layers, references[1], other, weights_LG).flip(1))
-                here_P1 = sites.sequence_P[:, None]
-                moved_PACG = mean_NCG[here_P1] + _mean_of_strands(moved)
-                moved_PAT = head(moved_PACG.flatten(2)) - reference_NT[here_P1]
+                sequence_P1 = sites.sequence_P[:, None]
+                moved_PACG = mean_NCG[sequence_P1] + _mean_of_strands(moved)
+                moved_PAT = head(moved_PACG.flatten(2)) - reference_NT[sequence_P1]
                 position_P1 = residue + period * sites.step_P[:, None]
-                scores_NLAT[here_P1, position_P1, sites.new_PA] = moved_PAT.float()
+                scores_NLAT[sequence_P1, position_P1, sites.new_PA] = moved_PAT.float()
     return scores_NLAT[:, start:end].permute(0, 3, 2, 1).contiguous()
-
-
-def operations(config: CNNConfig, length: int) -> float:
-    """Count the floating-point operations of a sequence's matrix products, which no exact way avoids: the floor.
-
-    Args:
-        config: of the network.
-        length: bases, all of them mutated.
-
-    Returns:
-        Multiplications and additions of the changed cells of each later convolution's input with all its
-        taps, for the three mutants of each base; ends, where fewer cells change, counted as the middle.
-    """
-    length -= config.outside(length)
-    total, cells = 0.0, 1.0
-    inputs = (0, *config.channels)  # the first convolution takes none
-    for block, (outputs, kernel) in enumerate(zip(config.channels, config.kernel_sizes, strict=True)):
-        total += 2 * cells * kernel * inputs[block] * outputs
-        cells += kernel - 1
-        if block < len(config.pool_sizes):
-            # cells that a stretch of this length touches, over all its places against the grid of the pool
-            cells = (cells - 1) / config.pool_sizes[block] + 1
-    return total * 3 * length * (2 if config.both_strands else 1)
 
 
 def _bin_weights(last: _Reference, bins: int) -> Tensor:
     """Return the weight of each cell of the last layer, margins included, in each bin's average: (cells, bins)."""
-    cells = last.least_NLC.shape[1] - 2 * last.margin
-    cell_L1 = torch.arange(cells, device=last.least_NLC.device)[:, None]
-    bin_G = torch.arange(bins, device=last.least_NLC.device)
+    cells = last.lower_bound_NLC.shape[1] - 2 * last.margin
+    cell_L1 = torch.arange(cells, device=last.lower_bound_NLC.device)[:, None]
+    bin_G = torch.arange(bins, device=last.lower_bound_NLC.device)
     start_G, end_G = bin_G * cells // bins, -(-(bin_G + 1) * cells // bins)  # as adaptive_avg_pool cuts them
     weights_LG = ((cell_L1 >= start_G) & (cell_L1 < end_G)).double() / (end_G - start_G)
     return F.pad(weights_LG, (0, 0, last.margin, last.margin))
@@ -236,7 +228,7 @@ def _bin_weights(last: _Reference, bins: int) -> Tensor:
 
 def _bin_means(last: _Reference, weights_LG: Tensor) -> Tensor:
     """Return the average of each bin for the unchanged sequences: float64, (N, channels, bins)."""
-    return -last.least_NLC.double().transpose(1, 2) @ weights_LG
+    return -last.lower_bound_NLC.double().transpose(1, 2) @ weights_LG
 
 
 def _mean_of_strands(strands: list[Tensor]) -> Tensor:
@@ -251,10 +243,10 @@ def _moved_means(layers: list[_Layer], references: list[_Reference], sites: _Sit
     for layer, reference in zip(layers[1:], references[1:], strict=True):
         low, length = first - layer.half, change_PALC.shape[2] + layer.kernel - 1
         first, cells = _pooled(low, length, layer.pool)
-        values_PAWC = _below(layer, reference, first, cells, sites)[:, None].repeat(1, new, 1, 1)
+        values_PAWC = _pre_pool_gap(layer, reference, first, cells, sites)[:, None].repeat(1, new, 1, 1)
         lead = low - first * layer.pool
         _add_convolved(values_PAWC.flatten(0, 1)[:, lead : lead + length], change_PALC.flatten(0, 1), layer)
-        change_PALC = _through_pool(layer, values_PAWC, _least(layer, reference, first, cells, sites))
+        change_PALC = _pool_and_relu(layer, values_PAWC, _lower_bound(layer, reference, first, cells, sites))
     margin = references[-1].margin
     if weights_LG.shape[1] == 1:  # all weights are equal, and a change in the margins is 0
         return (change_PALC.sum(dim=2, dtype=torch.float64) * weights_LG[margin])[..., None]
@@ -272,13 +264,13 @@ def _first_change(layer: _Layer, reference: _Reference, sites: _Sites) -> tuple[
     first, cells = _pooled(low, layer.kernel, layer.pool)
     lead = low - first * layer.pool
     margins = (0, 0, lead, cells * layer.pool - lead - layer.kernel)
-    below_PWC = _below(layer, reference, first, cells, sites)
-    least_PLC = _least(layer, reference, first, cells, sites)
+    gap_PWC = _pre_pool_gap(layer, reference, first, cells, sites)
+    lower_bound_PLC = _lower_bound(layer, reference, first, cells, sites)
     sizes = list(sites.counts.values())
     changes = []
-    for old, some_PWC, least in zip(sites.counts, below_PWC.split(sizes), least_PLC.split(sizes), strict=True):
+    for old, some_PWC, least in zip(sites.counts, gap_PWC.split(sizes), lower_bound_PLC.split(sizes), strict=True):
         change_AWC = F.pad(taps_AKC[_new_bases(old)] - taps_AKC[old], margins)
-        changes.append(_through_pool(layer, some_PWC[:, None] + change_AWC, least))
+        changes.append(_pool_and_relu(layer, some_PWC[:, None] + change_AWC, least))
     return first, torch.cat(changes)
 
 
@@ -301,30 +293,44 @@ def _add_convolved(values_BLO: Tensor, change_BLI: Tensor, layer: _Layer) -> Non
 
 
 def _pooled(low: int, length: int, pool: int) -> tuple[int, int]:
-    """Return the first pooled cell that a stretch of cells touches, and how many it touches."""
+    """Return the first pooled cell that a range of cells touches, and how many it touches."""
     first = low // pool
     return first, (low + length - 1) // pool - first + 1
 
 
-def _through_pool(layer: _Layer, values_PAWC: Tensor, least_PLC: Tensor) -> Tensor:
+def _pool_and_relu(layer: _Layer, values_PAWC: Tensor, lower_bound_PLC: Tensor) -> Tensor:
     """Return the change after pooling and ReLU: (sites, new, cells, channels)."""
-    values_PALC = values_PAWC.unflatten(2, (-1, layer.pool)).amax(dim=3) if layer.pool > 1 else values_PAWC
-    return torch.maximum(values_PALC, least_PLC[:, None])
+    values_PALC = values_PAWC
+    if layer.pool > 1:
+        match layer.pooling:
+            case "max":
+                values_PALC = values_PAWC.unflatten(2, (-1, layer.pool)).amax(dim=3)
+            case _:
+                _refuse(layer.pooling)
+    return torch.maximum(values_PALC, lower_bound_PLC[:, None])
 
 
-def _below(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _Sites) -> Tensor:
+def _refuse(pooling: Never) -> NoReturn:
+    """Raise for a pooling that the caller does not match; pyright refuses the call as soon as there is one."""
+    raise NotImplementedError(
+        f"promoter/ism/incremental.py: does not handle pooling {pooling!r} of promoter/models/cnn.py; add it to "
+        "each match on the pooling, or score by promoter.ism.forward_passes"
+    )
+
+
+def _pre_pool_gap(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _Sites) -> Tensor:
     """Return what pools into `cells` cells from `first` on: (sites, cells * pool, channels)."""
     start = first * layer.pool + reference.margin
-    return _stretches(reference.below_NLC, start, cells * layer.pool, reference.stride, sites)
+    return _regions(reference.gap_NLC, start, cells * layer.pool, reference.stride, sites)
 
 
-def _least(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _Sites) -> Tensor:
-    """Return the least change of `cells` pooled cells from `first` on: (sites, cells, channels)."""
+def _lower_bound(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _Sites) -> Tensor:
+    """Return the lowest change of `cells` pooled cells from `first` on: (sites, cells, channels)."""
     start = first + reference.margin // layer.pool
-    return _stretches(reference.least_NLC, start, cells, reference.stride * layer.pool, sites)
+    return _regions(reference.lower_bound_NLC, start, cells, reference.stride * layer.pool, sites)
 
 
-def _stretches(values_NLC: Tensor, start: int, width: int, stride: int, sites: _Sites) -> Tensor:
+def _regions(values_NLC: Tensor, start: int, width: int, stride: int, sites: _Sites) -> Tensor:
     """Copy from each site's sequence `width` cells, from `start` on for step 0: (sites, width, channels)."""
     steps_NSWC = values_NLC[:, start:].unfold(1, width, sites.period // stride).transpose(2, 3)
     return steps_NSWC[sites.sequence_P, sites.step_P]
@@ -333,15 +339,14 @@ def _stretches(values_NLC: Tensor, start: int, width: int, stride: int, sites: _
 def _fold(model: PromoterCNN, dtype: torch.dtype) -> list[_Layer]:
     """Fold the batch norms into the convolutions; `dtype` is that of the matrix products."""
     layers = []
-    for block in model.blocks:
-        conv, norm, pool = block.get_submodule("conv"), block.get_submodule("norm"), int(block.pool)  # type: ignore[arg-type] # an int there
-        assert isinstance(conv, nn.Conv1d) and isinstance(norm, nn.BatchNorm2d)  # noqa: S101, PT018 # built so
+    for block in model.convolution_blocks():
+        conv, norm = block.conv, block.norm
         assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101, PT018 # likewise
         scale_O = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
         weight_OIK = (conv.weight.double() * scale_O[:, None, None]).to(conv.weight.dtype)
         bias_O = (norm.bias.double() - norm.running_mean.double() * scale_O).to(conv.weight.dtype)
         taps_KIO = weight_OIK.permute(2, 1, 0).contiguous().to(dtype)
-        layers.append(_Layer(weight_OIK, bias_O, taps_KIO, pool))
+        layers.append(_Layer(weight_OIK, bias_O, taps_KIO, block.pool, block.pooling))
     return layers
 
 
@@ -353,11 +358,18 @@ def _forward(layers: list[_Layer], tokens_NL: Tensor) -> list[_Reference]:
     for layer, margin in zip(layers, margins, strict=True):
         z_NCL = F.conv1d(x_NCL, layer.weight_OIK, layer.bias_O, padding=layer.half)
         used = z_NCL.shape[-1] // layer.pool * layer.pool
-        x_NCL = F.max_pool1d(z_NCL, layer.pool).relu_() if layer.pool > 1 else z_NCL.relu()
-        below_NCL = z_NCL[..., :used] - x_NCL.repeat_interleave(layer.pool, dim=-1)
-        below_NLC = F.pad(below_NCL, (margin, margin), value=-math.inf).transpose(1, 2).contiguous()
-        least_NLC = F.pad(-x_NCL, (margin // layer.pool,) * 2).transpose(1, 2).contiguous()
-        references.append(_Reference(below_NLC, least_NLC, margin, stride))
+        if layer.pool == 1:
+            x_NCL = z_NCL.relu()
+        else:
+            match layer.pooling:
+                case "max":
+                    x_NCL = F.max_pool1d(z_NCL, layer.pool).relu_()
+                case _:
+                    _refuse(layer.pooling)
+        gap_NCL = z_NCL[..., :used] - x_NCL.repeat_interleave(layer.pool, dim=-1)
+        gap_NLC = F.pad(gap_NCL, (margin, margin), value=-math.inf).transpose(1, 2).contiguous()
+        lower_bound_NLC = F.pad(-x_NCL, (margin // layer.pool,) * 2).transpose(1, 2).contiguous()
+        references.append(_Reference(gap_NLC, lower_bound_NLC, margin, stride))
         stride *= layer.pool
     return references
 
@@ -379,7 +391,7 @@ def _sites_per_batch(layers: list[_Layer], device: torch.device) -> int:
     widest, length = 1, 1
     for layer in layers:
         length += layer.kernel - 1
-        cells = (length + layer.pool - 2) // layer.pool + 1  # that a stretch of this length touches at most
+        cells = (length + layer.pool - 2) // layer.pool + 1  # that a region of this length touches at most
         widest = max(widest, cells * layer.pool * len(layer.bias_O))
         length = cells
     room = _BYTES_PER_BATCH.get(device.type, 1 << 22)

@@ -1,4 +1,4 @@
-"""Saturation mutagenesis of any model, by the fastest exact way there is for it."""
+"""Score every substitution in a model's input, by the fastest exact method that suits the model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from promoter.models.pretrained import PretrainedModel
 from promoter.sequence import encode
 
 _log = logging.getLogger(__name__)
-# Sequences are scored some at a time, so that memory does not grow with their number: a CPU's cache holds
+# Sequences are scored a few at a time, so that memory does not grow with their number: a CPU's cache holds
 # the layers of few, a GPU wants many.
 _BASES_AT_A_TIME = {"cpu": 1 << 11, "cuda": 1 << 17}
-_MOST_MUTANTS = 4096  # what a batch is taken to have held when it did not fit into memory and no size was given
+_MUTANTS_AFTER_OOM = 4096  # assumed size of a batch that did not fit into memory, where none was given
 
 
 def saturation_mutagenesis(
@@ -43,12 +43,13 @@ def saturation_mutagenesis(
         model: one-hot (batch, 4, length) -> (batch, targets), or (batch,) for one target. It is moved to
             `device`, run in evaluation mode and left in the mode it had.
         tokens: uint8, shape (N, length), or strings of one length.
-        device: to compute on; by default where the model's parameters are.
-        batch_size: mutants computed together; by default chosen by model, length, device and its free memory.
+        device: the device to compute on; by default that of the model's parameters.
+        batch_size: number of mutants computed together; by default chosen by model, length, device and its free
+            memory.
         positions: (start, end) of the bases to change, 0-based, half-open; all by default.
-        precision: of a `PromoterCNN`'s matrix products: fp32, exact to 1e-5 of a sequence's largest |score|,
-            or bf16, off by some 1e-2 of it; of a pretrained network mixed precision, off by 1e-2 of a prediction;
-            any other model is computed as it is.
+        precision: fp32 (the default) is exact to 1e-5 of a sequence's largest |score|. bf16 computes the matrix
+            products of a `PromoterCNN` with an error of some 1e-2 of it, and a pretrained network in mixed
+            precision with an error of 1e-2 of a prediction. Any other model is computed as it is.
 
     Returns:
         float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence), bases in
@@ -69,27 +70,39 @@ def saturation_mutagenesis(
     model.to(device)
     at_a_time: int | None = max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length)
     with full_float32():
-        if type(model) is PromoterCNN and self_check.engine_suits(model, length, device):
-            method = "incremental"
-        elif isinstance(model, PretrainedModel) or type(model) is PromoterCNN:
-            method = "whole passes"
-        else:
-            method = "through tangermeme"
-            at_a_time = None  # its fast path is prepared anew in each call, and only where the call is long enough
-        # in bf16 a whole pass rounds the prediction itself, by more than many a base changes it
-        rounding = precision if isinstance(model, PretrainedModel) else "fp32"
+        method, score = _choose_method(model, length, device, positions, precision)
         _log.info("saturation mutagenesis: %s", method)
+        if method == "through tangermeme":
+            at_a_time = None  # its fast path is prepared anew in each call, and only where the call is long enough
 
-        def score(some_NL: np.ndarray, size: int | None) -> np.ndarray:
-            some = torch.tensor(some_NL, device=device)
-            if method == "incremental":
-                assert isinstance(model, PromoterCNN)  # noqa: S101 # for the type checker: chosen so above
-                return incremental.score_substitutions(model, some, size, positions, precision).cpu().numpy()
-            if method == "whole passes":
-                return forward_passes.score_substitutions(model, some, size, positions, rounding).cpu().numpy()
-            return via_tangermeme.score_substitutions(model, some, size, positions).cpu().numpy()
+        def score_tokens(some_NL: np.ndarray, size: int | None) -> np.ndarray:
+            return score(torch.tensor(some_NL, device=device), size).cpu().numpy()
 
-        return _within_memory(score, tokens_NL, at_a_time, batch_size)
+        return _within_memory(score_tokens, tokens_NL, at_a_time, batch_size)
+
+
+def _choose_method(
+    model: nn.Module,
+    length: int,
+    device: torch.device,
+    positions: tuple[int, int] | None,
+    precision: Literal["fp32", "bf16"],
+) -> tuple[str, Callable[[Tensor, int | None], Tensor]]:
+    """Return the name of the fastest exact method for a model, and a function of tokens and batch size."""
+    # the class decides, since any module may be given: a subclass of PromoterCNN may compute anything
+    if type(model) is PromoterCNN and self_check.engine_suits(model, length, device):
+        return "incremental", lambda x_NL, size: incremental.score_substitutions(
+            model, x_NL, size, positions, precision
+        )
+    if type(model) is PromoterCNN or isinstance(model, PretrainedModel):
+        # in bf16 a CNN's forward pass rounds the prediction itself, by more than many a base changes it
+        rounding = "fp32" if type(model) is PromoterCNN else precision
+        return "whole passes", lambda x_NL, size: forward_passes.score_substitutions(
+            model, x_NL, size, positions, rounding
+        )
+    return "through tangermeme", lambda x_NL, size: via_tangermeme.score_substitutions(
+        model, x_NL, size, positions
+    )
 
 
 def _within_memory(
@@ -98,7 +111,7 @@ def _within_memory(
     at_a_time: int | None,
     batch_size: int | None,
 ) -> np.ndarray:
-    """Score some sequences at a time; fewer, then with smaller batches, each time that memory runs out.
+    """Score a few sequences at a time; fewer, then with smaller batches, each time that memory runs out.
 
     All sequences are scored together where `at_a_time` is None; then only the batches get smaller.
     """
@@ -111,7 +124,7 @@ def _within_memory(
             if at_a_time is not None and at_a_time > 1:
                 at_a_time //= 2
             elif batch_size != 1:
-                batch_size = (batch_size or _MOST_MUTANTS) // 2
+                batch_size = (batch_size or _MUTANTS_AFTER_OOM) // 2
             else:
                 raise
             torch.cuda.empty_cache()

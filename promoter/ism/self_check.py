@@ -1,8 +1,9 @@
 """Check that the incremental engine computes the network that it is given.
 
-`promoter.ism.incremental` holds a second copy of `promoter.model.PromoterCNN`'s arithmetic. A network whose layers
-were replaced, patched or hooked computes something else, and the engine's scores of it would be wrong without a
-word. So before the engine is used, some mutants are compared with whole forward passes in float64.
+`promoter.ism.incremental` holds a second copy of the arithmetic of `promoter.models.cnn`. A network whose layers
+were replaced, patched or hooked computes something else, and the engine's scores of it would be silently wrong. So
+before the engine is used, some mutants are compared with full forward passes in float64. A kind of pooling that
+the engine does not handle is refused by the engine itself.
 """
 
 from __future__ import annotations
@@ -26,30 +27,31 @@ _checked: WeakKeyDictionary[nn.Module, dict[Any, bool]] = WeakKeyDictionary()
 
 
 def engine_suits(model: PromoterCNN, length: int, device: torch.device) -> bool:
-    """Tell whether the incremental engine may score a network; it is tried once per network, length and process.
+    """Tell whether the incremental engine may score a network; tested once per network, length and process.
 
-    The network is tried again when the code of one of its layers has changed since. Call this inside
+    The network is tested again when the code of one of its layers has changed since. Call this inside
     `full_float32()`.
 
     Args:
         model: the network, on `device`.
-        length: bases of the window.
+        length: length of the window in bases.
         device: the device to score on.
 
     Returns:
         False for a network with hooks or replaced layers, and for one of which the engine's scores differ from
-        those of whole passes by more than 1e-4 of the largest |score| and by more than float32's rounding of the
-        prediction. Of the latter a RuntimeWarning tells.
+        those of full passes by more than 1e-4 of the largest |score| and by more than float32's rounding of the
+        prediction; for the latter a RuntimeWarning is issued.
 
     Raises:
         InputError: the window is shorter than the network's pools need.
+        NotImplementedError: a block has a kind of pooling that the engine does not handle.
     """
     model.require_length(length)
     if not is_built_as_written(model):
         return False
-    known = _checked.setdefault(model, {})
+    results = _checked.setdefault(model, {})
     case = (length, device.type, tuple(type(module).forward for module in model.modules()))
-    if case not in known:
+    if case not in results:
         problem, conclusive = _compare(model, length, device)
         if problem:
             warnings.warn(
@@ -60,12 +62,12 @@ def engine_suits(model: PromoterCNN, length: int, device: torch.device) -> bool:
             )
         if not conclusive:
             return not problem
-        known[case] = not problem
-    return known[case]
+        results[case] = not problem
+    return results[case]
 
 
 def _compare(model: PromoterCNN, length: int, device: torch.device) -> tuple[str | None, bool]:
-    """Compare the engine with whole passes; return what is wrong, and whether the mutants could have told."""
+    """Compare the engine with full passes; return the problem, and whether the comparison was conclusive."""
     exact = copy.deepcopy(model).double().eval()
     tokens_1L = _sequence(length, model.config.outside(length)).to(device)
     largest = error = 0.0
@@ -73,9 +75,9 @@ def _compare(model: PromoterCNN, length: int, device: torch.device) -> tuple[str
         expected = forward_passes.score_substitutions(exact, tokens_1L, _MUTANTS_PER_PASS, positions)
         if not expected.isfinite().all():
             return None, False  # the weights are not finite, nor will any scores be
-        found = incremental.score_substitutions(model, tokens_1L, positions=positions)
+        scores = incremental.score_substitutions(model, tokens_1L, positions=positions)
         largest = max(largest, float(expected.abs().max()))
-        error = max(error, float((found - expected).abs().nan_to_num(torch.inf).max()))
+        error = max(error, float((scores - expected).abs().nan_to_num(torch.inf).max()))
     with torch.inference_mode():
         prediction = float(exact(one_hot(tokens_1L, torch.float64)).abs().max())
     rounding = _ROUNDINGS * torch.finfo(next(model.parameters()).dtype).eps * prediction
@@ -89,7 +91,7 @@ def _compare(model: PromoterCNN, length: int, device: torch.device) -> tuple[str
 
 
 def _positions(length: int, outside: int) -> list[tuple[int, int]]:
-    """Return where to mutate: two bases at each end of what the network sees, and two in the middle."""
+    """Return the ranges to mutate: two bases at each end of what the network sees, and two in the middle."""
     middle = (outside + length) // 2
     if length - outside <= 6:
         return [(outside, length)]
@@ -97,7 +99,7 @@ def _positions(length: int, outside: int) -> list[tuple[int, int]]:
 
 
 def _sequence(length: int, outside: int) -> Tensor:
-    """Make a random sequence in which each base and an N stand at the positions to be mutated."""
+    """Make a random sequence with each base and an N at the positions to be mutated."""
     generator = torch.Generator().manual_seed(0)
     tokens_1L = torch.randint(len(BASES), (1, length), dtype=torch.uint8, generator=generator)
     mutated = torch.cat([torch.arange(start, end) for start, end in _positions(length, outside)])

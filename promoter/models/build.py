@@ -1,66 +1,69 @@
-"""What a configuration of either kind makes: the CNN, or a pretrained network with a head of its own."""
+"""Build a network from its configuration: the CNN, or a pretrained trunk with a new head."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias, assert_never
 
-import torch
+from promoter.models.cnn import PromoterCNN
+from promoter.models.config import CNNConfig, NetworkConfig, PretrainedConfig
+from promoter.models.pretrained import PretrainedHead, PretrainedModel, build_model
+from promoter.models.weights import PackedTrunk
 
-from promoter.models.cnn import CNNConfig, PromoterCNN
-from promoter.models.pretrained import (
-    PackedTrunk,
-    PretrainedConfig,
-    PretrainedHead,
-    PretrainedModel,
-    build_model,
-    require_window,
-)
+__all__ = ["Learner", "Network", "NetworkConfig", "new_learner", "require_length", "whole_network"]
 
-NetworkConfig = CNNConfig | PretrainedConfig
-Network = PromoterCNN | PretrainedModel
-Learner = PromoterCNN | PretrainedModel | PretrainedHead  # what is trained: of a frozen trunk's network the head
+Network: TypeAlias = PromoterCNN | PretrainedModel
+Learner: TypeAlias = (
+    PromoterCNN | PretrainedModel | PretrainedHead
+)  # with a frozen trunk the head alone is trained
 
 
 def require_length(config: NetworkConfig, length: int, window: Mapping[str, Any] | None = None) -> None:
-    """Refuse windows that do not suit the network.
+    """Raise InputError for a window that does not suit the network; the message has the numbers and the fix.
 
     Args:
         config: the network.
-        length: of the window, in bases.
-        window: `upstream` and `downstream`, where they are known.
-
-    Raises:
-        InputError: names the numbers and the mend.
+        length: length of the window in bases.
+        window: its `upstream` and `downstream` in bases; None where they are unknown.
     """
-    if isinstance(config, PretrainedConfig):
-        require_window(config, length, window)
-    else:
-        with torch.device("meta"):  # nothing is computed with it
-            PromoterCNN(config, length)
+    config.require_length(length, window)
 
 
 def new_learner(config: NetworkConfig, width: int, trunk: PackedTrunk | None = None) -> Learner:
-    """Build what is to be trained, with new weights by torch's global generator.
+    """Build the network or head to be trained, with new weights drawn from torch's global generator.
 
     Args:
         config: the network.
-        width: of its input: bases of the window, or entries of an embedding where a head is trained on those.
-        trunk: the pretrained weights; not needed for a head.
+        width: length of its input: bases of the window, or entries of an embedding for a head that is trained on
+            those.
+        trunk: the pretrained weights; None builds a pretrained network's head alone.
     """
-    if isinstance(config, CNNConfig):
-        return PromoterCNN(config, length=width)
-    if trunk is None:
-        return PretrainedHead(config, width)
-    return build_model(config, width, trunk)
+    match config:
+        case CNNConfig():
+            return PromoterCNN(config, length=width)
+        case PretrainedConfig():
+            return PretrainedHead(config, width) if trunk is None else build_model(config, width, trunk)
+        case _:
+            assert_never(config)
 
 
 def whole_network(learner: Learner, length: int, trunk: PackedTrunk | None) -> Network:
-    """Return the network that maps sequences to predictions: a head is given its trunk."""
-    if not isinstance(learner, PretrainedHead):
-        return learner
-    if trunk is None:
-        raise ValueError("a head alone is no network; give its trunk")
-    whole = build_model(learner.config, length, trunk)
-    whole.head.load_state_dict(learner.state_dict())
-    return whole.eval()
+    """Return the network that maps sequences to predictions.
+
+    Args:
+        learner: what was trained; anything but a head is returned as it is.
+        length: length of the window in bases.
+        trunk: the pretrained weights, which a head needs.
+
+    Raises:
+        ValueError: a head without a trunk.
+    """
+    match learner:
+        case PretrainedHead():
+            if trunk is None:
+                raise ValueError("a head alone is no network; give its trunk")
+            network = build_model(learner.config, length, trunk)
+            network.head.load_state_dict(learner.state_dict())
+            return network.eval()
+        case _:
+            return learner

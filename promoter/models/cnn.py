@@ -2,100 +2,40 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
 from itertools import zip_longest
+from typing import Any, ClassVar, Literal, TypeAlias, assert_never, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promoter.errors import InputError
+from promoter.models.config import CNNConfig
+from promoter.models.trainable import TrainableNetwork
 from promoter.sequence import BASES
 
-
-@dataclass(frozen=True)
-class CNNConfig:
-    """Architecture of `PromoterCNN`; the defaults are the published design.
-
-    Args:
-        channels: filters of each convolution block.
-        kernel_sizes: width of each block's filters in positions, odd.
-        pool_sizes: max pooling after each block but the last, which is averaged over all positions.
-        hidden: units of the hidden layer of the head.
-        dropout: probability that a hidden unit is left out in training.
-        crop: how many bases of the window the network sees: the last, which lie nearest to the TSS; null for all.
-        bins: stretches of equal length that are averaged each by itself, so that the head can tell where a motif
-            stands; 1 for the global average.
-        both_strands: read the reverse complement too with the same filters, and average the two in each bin; goes
-            with training.reverse_complement 0, since a promoter turned round would leave the bins without meaning.
-        n_targets: outputs. jobs.train takes their number from the data: 1 counts as not given, and any other
-            number must be that of the data.
-    """
-
-    channels: tuple[int, ...] = (256, 128, 64)
-    kernel_sizes: tuple[int, ...] = (15, 5, 3)
-    pool_sizes: tuple[int, ...] = (4, 4)
-    hidden: int = 32
-    dropout: float = 0.3
-    crop: int | None = None
-    bins: int = 1
-    both_strands: bool = False
-    n_targets: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse combinations that make no network."""
-        blocks = len(self.channels)
-        if blocks == 0 or len(self.kernel_sizes) != blocks or len(self.pool_sizes) != blocks - 1:
-            raise InputError(
-                f"model: {blocks} channels {list(self.channels)} need {blocks} kernel_sizes and "
-                f"{max(blocks - 1, 0)} pool_sizes, at least one block; "
-                f"given are {list(self.kernel_sizes)} and {list(self.pool_sizes)}"
-            )
-        even = [kernel for kernel in self.kernel_sizes if kernel < 1 or kernel % 2 == 0]
-        if even:
-            raise InputError(f"model: kernel_sizes {even} are not odd and positive; same padding needs odd ones")
-        for name in ("channels", "pool_sizes"):
-            if any(value < 1 for value in getattr(self, name)):
-                raise InputError(f"model: {name} {list(getattr(self, name))} must all be at least 1")
-        for name in ("hidden", "bins", "n_targets"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model: {name} {getattr(self, name)} must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"model: dropout {self.dropout} must be at least 0 and below 1")
-        if self.crop is not None and self.crop < self.min_length:
-            raise InputError(
-                f"model: crop {self.crop} is too short for {self.pools}, which need at least {self.min_length}; "
-                "crop less or pool less"
-            )
-
-    @property
-    def min_length(self) -> int:
-        """The shortest window in bases that leaves a position for each bin after all pools."""
-        return math.prod(self.pool_sizes) * self.bins
-
-    @property
-    def pools(self) -> str:
-        """The pools and bins, for messages."""
-        return f"pool_sizes {list(self.pool_sizes)}" + f" and {self.bins} bins" * (self.bins > 1)
-
-    def outside(self, length: int) -> int:
-        """Return how many of a window's first bases the network does not see."""
-        return 0 if self.crop is None else max(0, length - self.crop)
+__all__ = ["CNNConfig", "Pooling", "PromoterCNN", "evaluating", "is_built_as_written"]
 
 
-class PromoterCNN(nn.Module):
-    """Convolution blocks (convolution, batch norm, ReLU, max pooling), average over bins, two-layer head.
+# Kinds of pooling in a block. `promoter.ism.incremental` computes the same for the mutants of a sequence and
+# matches on this type: after adding a pooling here, pyright names the places there that must handle it.
+Pooling: TypeAlias = Literal["max"]
+
+
+class PromoterCNN(TrainableNetwork):
+    """Map one-hot sequence to targets: convolution blocks, average over position bins, two-layer head.
 
     Args:
-        config: the architecture.
-        length: window in bases, only to check that the pools leave something of it.
+        config: the architecture; by default the published one.
+        length: length of the window in bases, to check that the pools leave something of it; by default unchecked.
 
     Raises:
         InputError: the window is shorter than the pools or the crop need.
     """
+
+    trains_batch_norms: ClassVar[bool] = True
 
     def __init__(self, config: CNNConfig | None = None, length: int | None = None) -> None:
         super().__init__()
@@ -117,7 +57,7 @@ class PromoterCNN(nn.Module):
         )
 
     def forward(self, x_BCL: Tensor) -> Tensor:
-        """Map one-hot (batch, 4, length) to predictions (batch, targets); a sequence cropped already stays it."""
+        """Map one-hot (batch, 4, length) to predictions (batch, targets); a sequence is cropped at most once."""
         length = x_BCL.shape[-1]
         self.require_length(length)
         x_BCL = x_BCL[..., self.config.outside(length) :]
@@ -137,26 +77,23 @@ class PromoterCNN(nn.Module):
             return x_BC1L.mean(dim=3)
         return F.adaptive_avg_pool2d(x_BC1L, (1, self.config.bins)).squeeze(2)
 
-    @torch.no_grad()
-    def rescale_output(self, mean: Sequence[float] | Tensor, sd: Sequence[float] | Tensor) -> None:
-        """Fold `output * sd + mean`, per target, into the last layer: from standardised to original units."""
+    def convolution_blocks(self) -> list[_Block]:
+        """Return the convolution blocks in order."""
+        return cast("list[_Block]", list(self.blocks))
+
+    def output_layer(self) -> nn.Linear:
+        """Return the last layer of the head, whose outputs are the targets."""
         last = self.head[-1]
         assert isinstance(last, nn.Linear)  # noqa: S101 # for the type checker: it is built so above
-        scale, shift = (torch.as_tensor(v, dtype=last.bias.dtype, device=last.bias.device) for v in (sd, mean))
-        last.weight.mul_(scale[:, None])
-        last.bias.mul_(scale).add_(shift)
+        return last
+
+    def describe(self) -> dict[str, Any]:
+        """Return the architecture's entry in `model.yaml`."""
+        return {"name": "promoter_cnn", **asdict(self.config)}
 
     def require_length(self, length: int) -> None:
-        """Raise InputError when a window is shorter than the pools or the crop need."""
-        if self.config.crop is not None and length < self.config.crop:
-            raise InputError(
-                f"model: crop {self.config.crop} is more than the window has, {length} bases; crop to fewer"
-            )
-        if length < self.config.min_length:
-            raise InputError(
-                f"model: a window of {length} bases is too short for {self.config.pools}, which need at least "
-                f"{self.config.min_length}; widen the window or pool less"
-            )
+        """Raise InputError if a window is shorter than the pools or the crop need."""
+        self.config.require_length(length)
 
 
 def is_built_as_written(model: nn.Module) -> bool:
@@ -187,24 +124,36 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class _Block(nn.Module):
-    """Convolution, batch norm, max pooling, ReLU, on tensors (batch, channel, 1, length).
+    """Apply convolution, batch norm, pooling and ReLU to tensors (batch, channel, 1, length).
 
     The same function as the usual order and layout, and about twice as fast on CPUs
     (`benchmarks/train.py`): ReLU comes after the pooling, since the maximum of the ReLUs is the ReLU of
     the maximum; the convolution has no bias, which the batch norm would subtract again; one dimension
     of size 1 makes the memory format channels_last available. `promoter.ism.incremental` computes the same for the
     mutants of a sequence: what changes here changes there.
+
+    Args:
+        inputs: number of input channels.
+        outputs: number of filters.
+        kernel: width of the filters in positions.
+        pool: width of the pooling; 1 for none.
+        pooling: kind of pooling.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, pool: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, pool: int, pooling: Pooling = "max") -> None:
         super().__init__()
         self.conv = nn.Conv1d(inputs, outputs, kernel, bias=False)  # weight (outputs, inputs, kernel)
         self.norm = nn.BatchNorm2d(outputs)
         self.pool = pool
+        self.pooling: Pooling = pooling
 
     def forward(self, x_BC1L: Tensor) -> Tensor:
         weight = self.conv.weight
         x_BC1L = self.norm(F.conv2d(x_BC1L, weight.unsqueeze(2), padding=(0, weight.shape[-1] // 2)))
         if self.pool > 1:
-            x_BC1L = F.max_pool2d(x_BC1L, (1, self.pool))
+            match self.pooling:
+                case "max":
+                    x_BC1L = F.max_pool2d(x_BC1L, (1, self.pool))
+                case _:
+                    assert_never(self.pooling)
         return F.relu(x_BC1L)

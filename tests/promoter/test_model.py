@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -227,3 +230,9 @@ def test_a_crop_that_does_not_fit_is_refused():
         PromoterCNN(CNNConfig(crop=20), length=19)
     with pytest.raises(InputError, match=r"crop 15 is too short for pool_sizes \[4, 4\], which need at least 16"):
         CNNConfig(crop=15)
+
+
+def test_configurations_import_no_pytorch_and_nothing_that_reads_files() -> None:
+    code = "import sys, promoter.models.config; print({'torch', 'pandas', 'pyarrow', 'numpy'} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"

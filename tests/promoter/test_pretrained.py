@@ -25,7 +25,7 @@ from enformer_pytorch.data import str_to_one_hot
 from promoter.checkpoint import ModelInfo, load_model, save_model
 from promoter.errors import InputError
 from promoter.ism import saturation_mutagenesis
-from promoter.models import pretrained
+from promoter.models import enformer, pretrained
 from promoter.models.cnn import CNNConfig
 from promoter.models.pretrained import (
     PackedTrunk,
@@ -112,7 +112,7 @@ def test_a_copy_of_the_official_enformer_has_the_distances_of_tensorflow(tmp_pat
     # which the library's table has for the official width only
     features = modeling_enformer.get_positional_embed(1536, 192, torch.device("cpu"), use_tf_gamma=True)
     linear = nn.Linear(192, 8, bias=False)
-    keys = pretrained._Distances(linear, features, 4, 0.0)(torch.zeros(7, 192))
+    keys = enformer.RelativePositionKeys(linear, features, 4, 0.0)(torch.zeros(7, 192))
     torch.testing.assert_close(keys, linear(features[1532:1539]))
 
 
@@ -265,7 +265,7 @@ def test_training_in_passes_is_training_on_the_whole_batch(
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-            if isinstance(module, pretrained._Distances):
+            if isinstance(module, enformer.RelativePositionKeys):
                 module.dropout = 0.0
         fit(model, train, val, replace(RECIPE, epochs=1))
         found.append(predict(model, val.tokens))

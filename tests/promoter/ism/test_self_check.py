@@ -206,6 +206,17 @@ def test_weights_that_hide_the_structure_do_not_count_as_a_check(
     assert largest_error(scores, exact(model, tokens)) < 1e-4
 
 
+def test_a_pooling_that_the_engine_does_not_handle_is_refused(tokens: np.ndarray) -> None:
+    """As if `Pooling` had a kind more, which pyright refuses: each block that pools, and none that does not."""
+    model = make()
+    model.convolution_blocks()[1].pooling = "mean"  # type: ignore[assignment] # the last block does not pool
+    incremental.score_substitutions(model, torch.from_numpy(tokens))
+    model.convolution_blocks()[0].pooling = "mean"  # type: ignore[assignment]
+    words = r"promoter/ism/incremental\.py: does not handle pooling 'mean' of promoter/models/cnn\.py"
+    with pytest.raises(NotImplementedError, match=words):
+        incremental.score_substitutions(model, torch.from_numpy(tokens))
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_sound_network_is_refused_the_engine(seed: int) -> None:
     """Of any architecture, weights and length; a warning would be an error here."""

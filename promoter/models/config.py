@@ -1,0 +1,320 @@
+"""Configurations of the networks, with what validation needs to know of each architecture.
+
+This module imports neither PyTorch nor anything that reads files: a job validates its flags before it loads those.
+A network is added here first: its configuration in `NetworkConfig`, or its name in `PretrainedName` and its facts
+in `ARCHITECTURES`. Then pyright names every `match` that must handle it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from promoter.errors import InputError
+
+INSTALL = "pip install -c constraints.txt -e '.[pretrained]'"
+PretrainedName: TypeAlias = Literal["enformer", "borzoi"]
+
+
+@dataclass(frozen=True)
+class CNNConfig:
+    """Architecture of `PromoterCNN`; the defaults are the published design.
+
+    Args:
+        channels: number of filters in each convolution block.
+        kernel_sizes: filter width of each block, in positions; odd.
+        pool_sizes: width of the max pooling after each block but the last, which is averaged over all positions.
+        hidden: number of units in the hidden layer of the head.
+        dropout: probability of dropping a hidden unit during training.
+        crop: number of bases that the network sees, counted from the end of the window, which lies nearest to the
+            TSS; null for the whole window.
+        bins: number of position bins of equal length that are averaged separately, so that the head can use the
+            position of a motif; 1 averages over all positions.
+        both_strands: read the reverse complement too, with the same filters, and average the two strands in each
+            bin; use it with training.reverse_complement 0, since a reverse-complemented promoter has its bins in
+            reverse order.
+        n_targets: number of outputs. jobs.train takes it from the data: 1 counts as not given, and any other
+            number must be that of the data.
+    """
+
+    channels: tuple[int, ...] = (256, 128, 64)
+    kernel_sizes: tuple[int, ...] = (15, 5, 3)
+    pool_sizes: tuple[int, ...] = (4, 4)
+    hidden: int = 32
+    dropout: float = 0.3
+    crop: int | None = None
+    bins: int = 1
+    both_strands: bool = False
+    n_targets: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a combination that makes no network."""
+        blocks = len(self.channels)
+        if blocks == 0 or len(self.kernel_sizes) != blocks or len(self.pool_sizes) != blocks - 1:
+            raise InputError(
+                f"model: {blocks} channels {list(self.channels)} need {blocks} kernel_sizes and "
+                f"{max(blocks - 1, 0)} pool_sizes, at least one block; "
+                f"given are {list(self.kernel_sizes)} and {list(self.pool_sizes)}"
+            )
+        even = [kernel for kernel in self.kernel_sizes if kernel < 1 or kernel % 2 == 0]
+        if even:
+            raise InputError(f"model: kernel_sizes {even} are not odd and positive; same padding needs odd ones")
+        for name in ("channels", "pool_sizes"):
+            if any(value < 1 for value in getattr(self, name)):
+                raise InputError(f"model: {name} {list(getattr(self, name))} must all be at least 1")
+        _require_positive(self, ("hidden", "bins", "n_targets"))
+        _require_dropout(self.dropout)
+        if self.crop is not None and self.crop < self.min_length:
+            raise InputError(
+                f"model: crop {self.crop} is too short for {self.pools}, which need at least {self.min_length}; "
+                "crop less or pool less"
+            )
+
+    @property
+    def min_length(self) -> int:
+        """The shortest window in bases that leaves a position for each bin after all pools."""
+        return math.prod(self.pool_sizes) * self.bins
+
+    @property
+    def pools(self) -> str:
+        """The pools and bins, for messages."""
+        return f"pool_sizes {list(self.pool_sizes)}" + f" and {self.bins} bins" * (self.bins > 1)
+
+    @property
+    def n_blocks(self) -> int:
+        """The number of convolution blocks, for each of which the lists of settings have an entry."""
+        return len(self.channels)
+
+    @property
+    def incremental(self) -> CNNConfig | None:
+        """The configuration by which `promoter.ism.incremental` scores the network: this one."""
+        return self
+
+    @property
+    def pretrained(self) -> PretrainedConfig | None:
+        """The configuration by which pretrained weights are fetched: none, the network has none."""
+        return None
+
+    def outside(self, length: int) -> int:
+        """Return the number of bases at the start of a window that the network does not see."""
+        return 0 if self.crop is None else max(0, length - self.crop)
+
+    def require_length(self, length: int, window: Mapping[str, Any] | None = None) -> None:
+        """Raise InputError if a window is shorter than the pools or the crop need.
+
+        Args:
+            length: length of the window in bases.
+            window: unused here; a pretrained network needs the TSS in the middle.
+        """
+        if self.crop is not None and length < self.crop:
+            raise InputError(f"model: crop {self.crop} is more than the window has, {length} bases; crop to fewer")
+        if length < self.min_length:
+            raise InputError(
+                f"model: a window of {length} bases is too short for {self.pools}, which need at least "
+                f"{self.min_length}; widen the window or pool less"
+            )
+
+    def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
+        """Raise InputError for augmentation that the network cannot learn from.
+
+        Args:
+            reverse_complement: probability that a promoter is shown as its reverse complement.
+            jitter: largest shift of a window, in bases.
+        """
+        if self.bins > 1 and reverse_complement > 0:
+            raise InputError(
+                f"--model.bins {self.bins} with --training.reverse_complement {reverse_complement:g}: a "
+                "promoter turned round has its bins in reverse; give --training.reverse_complement 0, and "
+                "--model.both_strands true instead"
+            )
+
+
+class Architecture(NamedTuple):
+    """Facts about a pretrained network that are needed before it is loaded.
+
+    Attributes:
+        library: (module, class) of the network; the class has a `config_class` and `from_pretrained`.
+        hub: name of its weights on the Hugging Face hub.
+        context: length in bases of the sequences that it was trained on.
+        bin_width: number of bases in a bin of its output.
+        trunk_prefixes: prefixes of the names of the trunk's weights in the library's class.
+        attention: names of the linear maps to which LoRA adds its matrices.
+    """
+
+    library: tuple[str, str]
+    hub: str
+    context: int
+    bin_width: int
+    trunk_prefixes: tuple[str, ...]
+    attention: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out", "Wqkv", "out_proj")  # the last two: flash
+
+    @property
+    def step(self) -> int:
+        """The number of bases that divides a window: two of the coarsest cells, so that the TSS is between two."""
+        return 256
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "enformer": Architecture(
+        library=("enformer_pytorch", "Enformer"),
+        hub="EleutherAI/enformer-official-rough",
+        context=196_608,
+        bin_width=128,
+        trunk_prefixes=("stem.", "conv_tower.", "transformer.", "final_pointwise."),
+    ),
+    "borzoi": Architecture(
+        library=("borzoi_pytorch", "Borzoi"),
+        hub="johahi/borzoi-replicate-0",
+        context=524_288,
+        bin_width=32,
+        trunk_prefixes=(
+            "conv_dna.",
+            "res_tower.",
+            "unet1.",
+            "transformer.",
+            "horizontal",
+            "upsampling",
+            "separable",
+            "final_joined",
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class PretrainedConfig:
+    """A pretrained network and how it is fine-tuned.
+
+    Args:
+        name: enformer or borzoi.
+        weights: name on the Hugging Face hub, or a folder in its layout (config.json and the weights); by default
+            the weights that the network's authors or their port published.
+        revision: commit, tag or branch on the hub; by default its main branch.
+        adapt: fine-tuning mode. head trains the head alone, on embeddings that are computed once; lora adds
+            low-rank matrices to the attention; full trains all weights.
+        tss_bins: number of output bins around the TSS whose mean is the embedding; a bin is 128 bases in Enformer,
+            32 in Borzoi.
+        head: linear, or mlp with a hidden layer.
+        hidden: number of units in the hidden layer of an mlp head.
+        dropout: probability of dropping, during training, an input of a linear head or a hidden unit of an mlp.
+        lora_rank: rank of the matrices that lora adds.
+        layer_decay: factor by which the learning rate falls from each block to the one below it, with adapt full;
+            the head has the full rate.
+        n_targets: number of outputs. jobs.train takes it from the data: 1 counts as not given, and any other
+            number must be that of the data.
+    """
+
+    name: PretrainedName = "enformer"
+    weights: str | None = None
+    revision: str | None = None
+    adapt: Literal["head", "lora", "full"] = "head"
+    tss_bins: int = 4
+    head: Literal["linear", "mlp"] = "linear"
+    hidden: int = 32
+    dropout: float = 0.3
+    lora_rank: int = 8
+    layer_decay: float = 0.9
+    n_targets: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise InputError for values that make no network."""
+        choices = {
+            "name": tuple(ARCHITECTURES),
+            "adapt": ("head", "lora", "full"),
+            "head": ("linear", "mlp"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"model: {name} {getattr(self, name)} is not one of {', '.join(known)}")
+        _require_positive(self, ("tss_bins", "hidden", "lora_rank", "n_targets"))
+        _require_dropout(self.dropout)
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"model: layer_decay {self.layer_decay} must be above 0 and at most 1")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The facts about the network of this name."""
+        return ARCHITECTURES[self.name]
+
+    @property
+    def source(self) -> str:
+        """The hub name or folder of the weights."""
+        return self.weights or self.architecture.hub
+
+    @property
+    def n_blocks(self) -> int:
+        """The number of blocks that settings are given for: none."""
+        return 0
+
+    @property
+    def incremental(self) -> CNNConfig | None:
+        """The configuration for the incremental engine: none, each mutant needs a forward pass."""
+        return None
+
+    @property
+    def pretrained(self) -> PretrainedConfig | None:
+        """The configuration by which pretrained weights are fetched: this one."""
+        return self
+
+    def outside(self, length: int) -> int:
+        """Return the number of bases at the start of a window that the network does not see: none."""
+        return 0
+
+    def require_length(self, length: int, window: Mapping[str, Any] | None = None) -> None:
+        """Raise InputError if the network cannot take a window, or if the TSS is not in its middle.
+
+        Args:
+            length: length of the window in bases.
+            window: its `upstream` and `downstream` in bases; None, or None in it, where they are unknown.
+
+        Raises:
+            InputError: the message has the `jobs.prepare` that makes a window that fits.
+        """
+        known = self.architecture
+        make = f"python -m jobs.prepare --window {self.name}"
+        if length % known.step or not 0 < length <= known.context:
+            fitting = min(known.context, max(known.step, round(length / known.step) * known.step))
+            raise InputError(
+                f"model: {self.name} takes {known.context:,} bases, or fewer in steps of {known.step}, not a "
+                f"window of {length:,}; prepare the data by '{make}' or '{make} --context {fitting}'"
+            )
+        if length < self.tss_bins * known.bin_width:
+            raise InputError(
+                f"model: tss_bins {self.tss_bins} of {known.bin_width} bases are more than the window's "
+                f"{length:,}; take fewer, or prepare a wider window"
+            )
+        if window and window.get("upstream") is not None and window["upstream"] != window["downstream"]:
+            raise InputError(
+                f"model: {self.name} wants the TSS in the middle of the window, which has {window['upstream']:,} "
+                f"bases upstream and {window['downstream']:,} downstream of it; prepare the data by "
+                f"'{make} --context {length}'"
+            )
+
+    def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
+        """Raise InputError for augmentation that the network cannot learn from.
+
+        Args:
+            reverse_complement: probability that a promoter is shown as its reverse complement; any is possible.
+            jitter: largest shift of a window, in bases.
+        """
+        if self.adapt == "head" and jitter:
+            raise InputError(
+                f"--training.jitter {jitter} with --model.adapt head: embeddings are computed once, of "
+                "sequences as they are; give --training.jitter 0, or --model.adapt lora"
+            )
+
+
+NetworkConfig: TypeAlias = CNNConfig | PretrainedConfig
+
+
+def _require_positive(config: NetworkConfig, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise InputError(f"model: {name} {getattr(config, name)} must be at least 1")
+
+
+def _require_dropout(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise InputError(f"model: dropout {dropout} must be at least 0 and below 1")
