@@ -19,7 +19,7 @@ from jobs.cli.run import console, one_line, plural, run
 from jobs.ray_runtime import cluster
 from jobs.ray_runtime.estimate import announce_time
 from promoter import storage
-from promoter.checkpoint import ModelInfo, PackedModel, pack_models, unpack_ensemble
+from promoter.checkpoint import ModelInfo, SerializedModel, deserialize_ensemble, serialize_models
 from promoter.dataset.promoters import (
     Promoters,
     locate,
@@ -39,15 +39,14 @@ from promoter.ism.store import (
     Dtype,
     concatenate,
     earlier_run,
+    ensemble_checksum,
     missing_parts,
-    part_is_whole,
+    part_is_complete,
     part_path,
-    together,
     write_part,
 )
 from promoter.ism.top_effects import Substitution, strongest_substitutions
 from promoter.models.build import Network
-from promoter.models.cnn import PromoterCNN
 from promoter.training import predict
 
 _FORMAT = 1
@@ -57,7 +56,7 @@ _RATE_CPU, _RATE_GPU = 5e10, 5e12
 _MOST_GENES_PER_TASK = 512
 _TASKS_PER_SLOT = 4  # at least, where there are enough genes, so that all workers end at about the same time
 _STRONGEST = 5
-_MUTANTS_WHEN_TIGHT = 64  # computed together once memory has run out; fewer each time that it does again
+_MUTANTS_AFTER_OOM = 64  # computed together once memory has run out; fewer each time that it does again
 
 
 class _How(NamedTuple):
@@ -121,11 +120,11 @@ def ism(
     if genes_per_task is not None and genes_per_task < 1:
         raise InputError(f"--genes_per_task {genes_per_task}: must be at least 1")
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
-    members = pack_models([model, *(ensemble or [])])
-    network, info = unpack_ensemble(members)
+    members = serialize_models([model, *(ensemble or [])])
+    network, info = deserialize_ensemble(members)
     promoters = read_promoters(data)
     require_fitting(promoters, info)
-    rows = select(promoters, genes, info.split_of(promoters.genes), split)
+    rows = select(promoters, genes, info.get_split(promoters.genes), split)
     stretch = None if positions is None else region_around_tss(promoters, positions)
     where = storage.require_writable(out)
     identity = _identity(members, promoters, rows, dtype, positions, precision)
@@ -141,7 +140,7 @@ def ism(
     cluster.require_shared(where)
     in_flight = limits.in_flight(place)  # refuses tasks that do not fit, so before anything is written
     size = size or _choose_size(network, promoters.length, len(members), limits, place, len(rows))
-    if not isinstance(network, PromoterCNN):
+    if network.config.incremental is None:
         passes = _passes(where, promoters, _cut(rows, size), metadata, stretch)
         announce_time(passes, "mutants", members, promoters.tokens[rows[0]], precision, limits, place, max_hours)
     if begun := _earlier_run(where, identity, genes_per_task):  # meanwhile: then its parts are the ones to fill
@@ -201,7 +200,7 @@ def _show(strongest: list[Substitution], window: dict[str, int] | None, partly: 
 
 
 def _identity(
-    members: list[PackedModel],
+    members: list[SerializedModel],
     promoters: Promoters,
     rows: np.ndarray,
     dtype: Dtype,
@@ -213,7 +212,7 @@ def _identity(
     checksums = [packed.checksum for packed in members]
     return {
         "format": _FORMAT,
-        "model": together(checksums),
+        "model": ensemble_checksum(checksums),
         "models": checksums,
         "data": promoters.checksum,
         "genes": len(rows),
@@ -235,11 +234,12 @@ def _choose_size(
     network: Network, length: int, members: int, limits: cluster.TaskLimits, place: cluster.Cluster, genes: int
 ) -> int:
     """Return how many genes make a task of some seconds, and no fewer tasks than keep all workers busy."""
-    if not isinstance(network, PromoterCNN):
+    cnn = network.config.incremental
+    if cnn is None:
         return 1  # minutes or hours each
     rate = _RATE_GPU if limits.gpus else _RATE_CPU * max(1, limits.cpus)
-    by_time = _SECONDS_PER_TASK * rate / (members * operations(network.config, length) + 1)
-    by_slots = genes / (_TASKS_PER_SLOT * limits.at_once(place))
+    by_time = _SECONDS_PER_TASK * rate / (members * operations(cnn, length) + 1)
+    by_slots = genes / (_TASKS_PER_SLOT * limits.max_concurrent_tasks(place))
     return max(1, min(int(by_time), int(by_slots), _MOST_GENES_PER_TASK))
 
 
@@ -269,7 +269,7 @@ def _missing_parts(
 
 def _score_parts(
     where: UPath,
-    members: list[PackedModel],
+    members: list[SerializedModel],
     info: ModelInfo,
     promoters: Promoters,
     parts: list[np.ndarray],
@@ -283,14 +283,14 @@ def _score_parts(
     task = limits.apply(_score_genes)
     references = [ray.put(packed) for packed in members]
 
-    def submit(index: int, attempt: cluster.Attempt) -> ray.ObjectRef:
+    def submit(index: int, attempt: cluster.Retry) -> ray.ObjectRef:
         part = parts[index]
         known = promoters.genes[GENE_COLUMNS].iloc[part].reset_index(drop=True)
         path = str(part_path(where / "scores", index))
-        tight = attempt.tight
+        oom_retries = attempt.oom_retries
         known = narrow(known, *stretch) if stretch else known
         return task.remote(
-            known, promoters.tokens[part], info.targets, path, metadata, stretch, tight, *references
+            known, promoters.tokens[part], info.targets, path, metadata, stretch, oom_retries, *references
         )
 
     def give_up(index: int, error: RayError) -> _Outcome:
@@ -318,18 +318,18 @@ def _score_genes(
     path: str,
     metadata: dict[str, Any],
     stretch: tuple[int, int] | None,
-    tight: int,
-    *members: PackedModel,
+    oom_retries: int,
+    *members: SerializedModel,
 ) -> _Outcome:
     """Score a batch of genes in a worker process and write its part; little returns to the driver.
 
     A gene that cannot be scored is left out of the part, which a later run then takes for unfinished.
     """
     cluster.require_same_disk(storage.resolve(path).parent.parent / MANIFEST)
-    if part_is_whole(path, genes["gene_id"].tolist(), metadata):
+    if part_is_complete(path, genes["gene_id"].tolist(), metadata):
         return _Outcome([], [])  # written since the driver looked, by another run of the same command
     models = [cluster.loaded_model(packed) for packed in members]
-    batch_size = max(1, _MUTANTS_WHEN_TIGHT >> 2 * (tight - 1)) if tight else None
+    batch_size = max(1, _MUTANTS_AFTER_OOM >> 2 * (oom_retries - 1)) if oom_retries else None
     how = _How(batch_size, stretch, metadata["precision"] or "fp32")
     try:
         scored, failed = [_score(models, genes, tokens, targets, how)], []

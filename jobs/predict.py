@@ -11,7 +11,7 @@ from jobs.cli.config_file import job_settings, write_config
 from jobs.cli.run import console, run
 from jobs.ray_runtime import cluster
 from promoter import storage
-from promoter.checkpoint import PackedModel, pack_models, unpack_ensemble
+from promoter.checkpoint import SerializedModel, deserialize_ensemble, serialize_models
 from promoter.dataset.promoters import locate, read_promoters
 from promoter.errors import InputError
 from promoter.evaluation.intervals import read_calibration
@@ -50,8 +50,8 @@ def predict(
         raise InputError(f"--out {out}: must be a file that ends in .parquet")
     if target.is_dir():
         raise InputError(f"--out {out}: is a folder; name a file in it, such as {target / 'predictions.parquet'}")
-    members = pack_models([model, *(ensemble or [])])
-    _, info = unpack_ensemble(members)
+    members = serialize_models([model, *(ensemble or [])])
+    _, info = deserialize_ensemble(members)
     promoters = read_promoters(data)
     require_fitting(promoters, info)
     storage.require_writable(target.parent)
@@ -95,13 +95,13 @@ def _summary(table: pd.DataFrame, targets: list[str]) -> Table:
 def _half_width(model: str, checksums: list[str], predicted: np.ndarray, targets: list[str]) -> np.ndarray | None:
     """Return half-widths of 95% intervals where the models are an ensemble whose run has learned them."""
     calibration = read_calibration(model)
-    if calibration is None or not calibration.is_of(checksums):
+    if calibration is None or not calibration.matches(checksums):
         return None
     return calibration.half_width(predicted, checksums, targets)
 
 
 @ray.remote
-def _predict_genes(tokens: np.ndarray, *members: PackedModel) -> np.ndarray:
+def _predict_genes(tokens: np.ndarray, *members: SerializedModel) -> np.ndarray:
     """Predict a batch of genes in a worker process: (members, genes, targets)."""
     return np.stack([predict_tokens(cluster.loaded_model(packed), tokens) for packed in members])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jobs.cli.config_file import job_settings, write_config
 from jobs.cli.run import console, run
 from promoter import storage
-from promoter.checkpoint import pack_models
+from promoter.checkpoint import serialize_models
 from promoter.errors import InputError
 from promoter.ism.store import find_manifest
 from promoter.report.build import build_report
@@ -54,7 +54,7 @@ def report(
         names = made.write_figures(figures)
         console.print(f"{len(names)} figures, each as SVG and PNG, in {storage.resolve(figures)}")
     storage.write_text(target_file, made.html)
-    inputs = {packed.source: packed.checksum for packed in pack_models([model])}
+    inputs = {packed.source: packed.checksum for packed in serialize_models([model])}
     if scores is not None and (manifest := find_manifest(scores)):
         inputs[str(manifest)] = storage.sha256(manifest)
     write_config(target_file.with_suffix(".config.yaml"), settings, inputs)

@@ -27,7 +27,6 @@ from promoter import checkpoint, storage
 from promoter.dataset.promoters import Promoters, locate, read_promoters
 from promoter.errors import InputError
 from promoter.models.build import NetworkConfig, require_length
-from promoter.models.pretrained import PretrainedConfig
 from promoter.splits.folds import ChromosomeFolds, assign_folds
 from promoter.splits.split import SplitConfig
 from promoter.training import Examples, TrainingConfig
@@ -184,7 +183,7 @@ def tune(
 def _read_space(space: dict[str, Any] | str | None, model: NetworkConfig) -> dict[str, Any]:
     """Take a space as it is, or from a file."""
     if space is None:
-        return PRETRAINED_SPACE if isinstance(model, PretrainedConfig) else DEFAULT_SPACE
+        return PRETRAINED_SPACE if model.pretrained else DEFAULT_SPACE
     return storage.read_yaml(space) if isinstance(space, str) else space
 
 

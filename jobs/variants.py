@@ -25,12 +25,11 @@ from jobs.cli.run import console, run
 from jobs.ray_runtime import cluster
 from jobs.ray_runtime.estimate import announce_time
 from promoter import storage
-from promoter.checkpoint import PackedModel, pack_models, unpack_ensemble
+from promoter.checkpoint import SerializedModel, deserialize_ensemble, serialize_models
 from promoter.dataset.genome import Genome
 from promoter.dataset.promoters import Promoters, locate, read_promoters, select
 from promoter.evaluation.predictions import require_fitting
-from promoter.ism.store import MANIFEST, earlier_run, missing_parts, part_is_whole, part_path, together
-from promoter.models.pretrained import PretrainedModel
+from promoter.ism.store import MANIFEST, earlier_run, ensemble_checksum, missing_parts, part_is_complete, part_path
 from promoter.variants.effects import effects_to_table, predict_alleles
 from promoter.variants.vcf import REASONS, VcfRecord, read_records
 from promoter.variants.windows import (
@@ -47,7 +46,7 @@ _PARTS = "parts"
 _OUTPUTS = ("variants.parquet", "variants.tsv.gz", "skipped.tsv", "summary.json")
 _GENES_PER_PART = 128  # seconds of work on a CPU; never chosen by the cluster, so that any can go on
 _LONG = 1 << 14  # bases of a window that only pretrained networks read: a gene is work enough for a part
-_MUTANTS_WHEN_TIGHT = 64  # computed together once memory has run out; fewer each time that it does again
+_MUTANTS_AFTER_OOM = 64  # computed together once memory has run out; fewer each time that it does again
 _STRONGEST = 5
 
 
@@ -89,8 +88,8 @@ def variants(
     """
     settings = resolved(locals())
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
-    members = pack_models([model, *(ensemble or [])])
-    network, info = unpack_ensemble(members)
+    members = serialize_models([model, *(ensemble or [])])
+    network, info = deserialize_ensemble(members)
     promoters = read_promoters(data)
     require_fitting(promoters, info)
     rows = select(promoters, genes)
@@ -113,7 +112,7 @@ def variants(
         if missing:
             place = cluster.connect()
             cluster.require_shared(where)
-        if place and (max_hours is not None or isinstance(network, PretrainedModel)):
+        if place and (max_hours is not None or network.config.incremental is None):
             windows = sum(len(parts[index]) + parts[index]["gene"].nunique() for index in missing)
             passes = windows * (1 + both_strands)
             announce_time(
@@ -156,7 +155,7 @@ def variants(
 
 
 def _identity(
-    members: list[PackedModel],
+    members: list[SerializedModel],
     promoters: Promoters,
     rows: np.ndarray,
     source: UPath,
@@ -168,7 +167,7 @@ def _identity(
     ids = "\n".join(promoters.genes["gene_id"].iloc[rows])
     return {
         "format": _FORMAT,
-        "model": together([packed.checksum for packed in members]),
+        "model": ensemble_checksum([packed.checksum for packed in members]),
         "data": promoters.checksum,
         "variants": storage.sha256(source),
         "genome": storage.sha256(genome.path),
@@ -182,7 +181,7 @@ def _identity(
 @contextmanager
 def _listing(path: UPath) -> Iterator[Callable[[VcfRecord, str, str], None]]:
     """Open the list of what is left out."""
-    with storage.whole_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with storage.atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, delimiter="\t", lineterminator="\n")
         rows.writerow(["chrom", "pos", "ref", "alt", "reason"])
         yield lambda record, alt, reason: rows.writerow([*record[:3], alt, REASONS[reason]])
@@ -212,7 +211,7 @@ def _missing_parts(
 
 def _predict_parts(
     where: UPath,
-    members: list[PackedModel],
+    members: list[SerializedModel],
     genome: Genome,
     promoters: Promoters,
     gene_windows: list[TssWindow],
@@ -227,14 +226,21 @@ def _predict_parts(
     references = [ray.put(packed) for packed in members]
     genes = promoters.genes[["gene_id", "chrom"]]
 
-    def submit(index: int, attempt: cluster.Attempt) -> ray.ObjectRef:
+    def submit(index: int, attempt: cluster.Retry) -> ray.ObjectRef:
         part = parts[index]
         gene_variants = group_by_gene(part, genome, promoters, gene_windows)
         rows = part["gene"].unique()
         known = part.assign(gene=part["gene"].map({row: number for number, row in enumerate(rows)}))
         path = str(part_path(where / _PARTS, index))
         return task.remote(
-            genes.iloc[rows], known, gene_variants, path, metadata[index], both_strands, attempt.tight, *references
+            genes.iloc[rows],
+            known,
+            gene_variants,
+            path,
+            metadata[index],
+            both_strands,
+            attempt.oom_retries,
+            *references,
         )
 
     def give_up(index: int, error: RayError) -> None:
@@ -257,14 +263,14 @@ def _predict_part(
     path: str,
     metadata: dict[str, Any],
     both_strands: bool,
-    tight: int,
-    *members: PackedModel,
+    oom_retries: int,
+    *members: SerializedModel,
 ) -> None:
     """Predict the alleles of some genes in a worker process and write their part."""
     cluster.require_same_disk(storage.resolve(path).parent.parent / MANIFEST)
-    if part_is_whole(path, genes["gene_id"].iloc[alleles["gene"]].tolist(), metadata):
+    if part_is_complete(path, genes["gene_id"].iloc[alleles["gene"]].tolist(), metadata):
         return  # written since the driver looked, by another run of the same command
-    batch_size = max(1, _MUTANTS_WHEN_TIGHT >> 2 * (tight - 1)) if tight else None
+    batch_size = max(1, _MUTANTS_AFTER_OOM >> 2 * (oom_retries - 1)) if oom_retries else None
     predicted = [
         predict_alleles(
             cluster.loaded_model(packed),
@@ -315,8 +321,8 @@ def _combine(where: UPath, files: list[UPath], empty: Any, targets: list[str]) -
     """Put the parts together, one at a time, and return the strongest effects."""
     strongest: list[Mapping[Any, Any]] = []
     with contextlib.ExitStack() as stack:
-        parquet = stack.enter_context(storage.whole_path(where / "variants.parquet"))
-        text = stack.enter_context(storage.whole_path(where / "variants.tsv.gz"))
+        parquet = stack.enter_context(storage.atomic_path(where / "variants.parquet"))
+        text = stack.enter_context(storage.atomic_path(where / "variants.tsv.gz"))
         schema = empty.schema
         table = stack.enter_context(pq.ParquetWriter(parquet, schema, compression="zstd"))
         # without the time, equal runs give equal files

@@ -25,7 +25,7 @@ from promoter import storage
 from promoter.errors import InputError
 from promoter.models.build import Network
 from promoter.models.cnn import CNNConfig, PromoterCNN
-from promoter.models.pretrained import ARCHITECTURES, PretrainedConfig, PretrainedModel, empty_model
+from promoter.models.pretrained import ARCHITECTURES, PretrainedConfig, empty_model
 from promoter.splits.config import SPLITS
 from promoter.splits.split import assign
 from promoter.storage import AnyPath
@@ -70,7 +70,7 @@ class ModelInfo:
         """Map chromosomes to splits."""
         return {chrom: name for name, chroms in self.split.items() for chrom in chroms}
 
-    def split_of(self, genes: pd.DataFrame) -> pd.Series:
+    def get_split(self, genes: pd.DataFrame) -> pd.Series:
         """Look up the split that each gene was in when the model was trained; None for a gene in no split.
 
         Args:
@@ -85,7 +85,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class PackedModel:
+class SerializedModel:
     """Hold a model directory as byte strings, which can be sent to another process.
 
     Attributes:
@@ -131,8 +131,7 @@ def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
     if len(info.targets) != model.config.n_targets:
         raise ValueError(f"{len(info.targets)} target names for {model.config.n_targets} outputs: {info.targets}")
     where = storage.resolve(folder)
-    if isinstance(model, PretrainedModel):
-        model.end_adapting()  # merges adapters into the weights
+    model.end_adapting()  # merges adapters into the weights
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(state)
     genes = _genes_to_bytes(info.split_of_gene)
@@ -140,20 +139,13 @@ def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
     del described["split_of_gene"]
     description = {
         "format": FORMAT,
-        "architecture": _describe(model),
+        "architecture": _plain(model.describe()),
         **described,
         **({"genes_sha256": hashlib.sha256(genes).hexdigest()} if genes else {}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     text = yaml.safe_dump(description, sort_keys=False).encode()
-    _write(where, PackedModel(text, weights, str(where), genes))
-
-
-def _describe(model: Network) -> dict[str, Any]:
-    described = {"name": _ARCHITECTURE, **_plain(asdict(model.config))}
-    if isinstance(model, PretrainedModel):
-        described["trunk"] = _plain(model.origin)
-    return described
+    _write(where, SerializedModel(text, weights, str(where), genes))
 
 
 def copy_model(source: AnyPath, target: AnyPath) -> None:
@@ -163,10 +155,10 @@ def copy_model(source: AnyPath, target: AnyPath) -> None:
         source: path of the model directory.
         target: path of the copy.
     """
-    _write(storage.resolve(target), pack_model(source))
+    _write(storage.resolve(target), serialize_model(source))
 
 
-def pack_model(folder: AnyPath) -> PackedModel:
+def serialize_model(folder: AnyPath) -> SerializedModel:
     """Read a model directory into byte strings, without building the model.
 
     Args:
@@ -176,17 +168,19 @@ def pack_model(folder: AnyPath) -> PackedModel:
         InputError: the directory or one of its files is missing.
     """
     where = storage.resolve(folder)
-    with storage.failures(where, "read"):
+    with storage.wrap_store_errors(where, "read"):
         if not where.is_dir():
             raise InputError(f"{where}: no such model directory; give the 'model' folder that jobs.train wrote")
         for name in (DESCRIPTION, WEIGHTS):
             if not (where / name).exists():
                 raise InputError(f"{where}: holds no {name}; give the 'model' folder that jobs.train wrote")
         genes = (where / GENES).read_bytes() if (where / GENES).exists() else b""
-        return PackedModel((where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes(), str(where), genes)
+        return SerializedModel(
+            (where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes(), str(where), genes
+        )
 
 
-def pack_models(folders: Sequence[AnyPath]) -> list[PackedModel]:
+def serialize_models(folders: Sequence[AnyPath]) -> list[SerializedModel]:
     """Read the models of an ensemble.
 
     Args:
@@ -196,7 +190,7 @@ def pack_models(folders: Sequence[AnyPath]) -> list[PackedModel]:
     Raises:
         InputError: a folder holds no model.
     """
-    return [pack_model(where) for folder in folders for where in _model_folders(storage.resolve(folder))]
+    return [serialize_model(where) for folder in folders for where in _model_folders(storage.resolve(folder))]
 
 
 def _model_folders(where: UPath) -> list[UPath]:
@@ -207,7 +201,7 @@ def _model_folders(where: UPath) -> list[UPath]:
     return [path for path in inside if (path / DESCRIPTION).exists()] or [where]
 
 
-def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tuple[Network, ModelInfo]:
+def deserialize_model(packed: SerializedModel, device: str | torch.device = "cpu") -> tuple[Network, ModelInfo]:
     """Build a model and its description.
 
     Args:
@@ -263,7 +257,7 @@ def unpack_model(packed: PackedModel, device: str | torch.device = "cpu") -> tup
     return model.to(device).eval(), info
 
 
-def unpack_ensemble(members: Sequence[PackedModel]) -> tuple[Network, ModelInfo]:
+def deserialize_ensemble(members: Sequence[SerializedModel]) -> tuple[Network, ModelInfo]:
     """Build the first model of an ensemble, and the description of the ensemble.
 
     The description's split of a chromosome or gene is `train` if any member had it in its training set, else `val`
@@ -276,12 +270,12 @@ def unpack_ensemble(members: Sequence[PackedModel]) -> tuple[Network, ModelInfo]
         The first model in evaluation mode, and the description.
 
     Raises:
-        InputError: as for `unpack_model`, or the models differ in targets or window.
+        InputError: as for `deserialize_model`, or the models differ in targets or window.
     """
-    model, info = unpack_model(members[0])
+    model, info = deserialize_model(members[0])
     infos = [info]
     for other in members[1:]:
-        _, other_info = unpack_model(other)
+        _, other_info = deserialize_model(other)
         infos.append(other_info)
         for name in ("targets", "window"):
             if getattr(other_info, name) != getattr(info, name):
@@ -295,7 +289,7 @@ def unpack_ensemble(members: Sequence[PackedModel]) -> tuple[Network, ModelInfo]
             of_chrom[chrom] = min(name, of_chrom.get(chrom, name), key=SPLITS.index)
     listed = {gene: chrom for member in infos for gene, (chrom, _) in member.split_of_gene.items()}
     genes = pd.DataFrame({"gene_id": list(listed), "chrom": list(listed.values())}, dtype="object")
-    splits = zip(*(member.split_of(genes) for member in infos), strict=True)
+    splits = zip(*(member.get_split(genes) for member in infos), strict=True)
     of_gene = {
         gene: (chrom, min((name for name in names if name is not None), key=SPLITS.index, default=None))
         for (gene, chrom), names in zip(listed.items(), splits, strict=True)
@@ -317,18 +311,18 @@ def load_model(folder: AnyPath, device: str | torch.device = "cpu") -> Network:
     Raises:
         InputError: the directory is missing, damaged, or of another format version.
     """
-    return unpack_model(pack_model(folder), device)[0]
+    return deserialize_model(serialize_model(folder), device)[0]
 
 
 def load_info(folder: AnyPath) -> ModelInfo:
     """Read the description of a model directory; errors as for `load_model`."""
-    return unpack_model(pack_model(folder))[1]
+    return deserialize_model(serialize_model(folder))[1]
 
 
-def _write(where: UPath, packed: PackedModel) -> None:
+def _write(where: UPath, packed: SerializedModel) -> None:
     for name, content in ((WEIGHTS, packed.weights), (GENES, packed.genes), (DESCRIPTION, packed.description)):
         if content:
-            with storage.open_whole(where / name) as file:
+            with storage.open_atomic(where / name) as file:
                 file.write(content)
 
 
@@ -350,7 +344,7 @@ def _genes_from_bytes(content: bytes) -> dict[str, tuple[str, str | None]]:
     return {row.gene_id: (row.chrom, row.split or None) for row in table.itertuples()}  # type: ignore[misc] # text
 
 
-def _read_description(packed: PackedModel) -> dict[str, Any]:
+def _read_description(packed: SerializedModel) -> dict[str, Any]:
     try:
         description = yaml.safe_load(packed.description)
     except yaml.YAMLError as error:

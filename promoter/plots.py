@@ -226,7 +226,7 @@ def write_figure(folder: AnyPath, name: str, figure: Figure) -> None:
     for kind in ("svg", "png"):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, dpi=150)
-        with storage.open_whole(storage.resolve(folder) / f"{name}.{kind}") as file:
+        with storage.open_atomic(storage.resolve(folder) / f"{name}.{kind}") as file:
             file.write(buffer.getvalue())
 
 

@@ -86,9 +86,9 @@ def _describe_store_error(error: Exception, call: Mapping[str, Any]) -> str | No
     from promoter import storage  # here, since it imports PyArrow, which --help does without  # noqa: PLC0415
 
     addresses = [value for value in call.values() if isinstance(value, str) and "://" in value]
-    if not addresses or isinstance(error, StorageError) or not storage.is_of_store(error):
+    if not addresses or isinstance(error, StorageError) or not storage.is_store_error(error):
         return None
-    return f"{', '.join(addresses)}: storage failed, {one_line(error)}; {storage.mend(error)}"
+    return f"{', '.join(addresses)}: storage failed, {one_line(error)}; {storage.fix_hint(error)}"
 
 
 def _module_name(job: Callable[..., None]) -> str:

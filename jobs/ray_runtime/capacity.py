@@ -122,8 +122,6 @@ class TaskLimits:
         """Return how many tasks can run at the same time on the cluster at its largest: at least 1."""
         return max(1, self.workers or self._tasks_that_fit(cluster.max_nodes or cluster.nodes))
 
-    at_once = max_concurrent_tasks  # its old name
-
     def in_flight(self, cluster: Cluster) -> Callable[[], int]:
         """Return a callable that gives the current limit on submitted tasks, which tracks the cluster's size.
 

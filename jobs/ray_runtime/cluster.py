@@ -2,14 +2,14 @@
 
 from jobs.ray_runtime.capacity import Cluster, Node, TaskLimits, require_resources
 from jobs.ray_runtime.connect import connect, is_debug
-from jobs.ray_runtime.fan_out import Attempt, fan_out, progress
+from jobs.ray_runtime.fan_out import Retry, fan_out, progress
 from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.shared_disk import require_same_disk, require_shared
 
 __all__ = [
-    "Attempt",
     "Cluster",
     "Node",
+    "Retry",
     "TaskLimits",
     "connect",
     "fan_out",

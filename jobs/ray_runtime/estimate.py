@@ -12,7 +12,7 @@ import torch
 from jobs.cli.run import console, plural
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.model_cache import loaded_model
-from promoter.checkpoint import PackedModel
+from promoter.checkpoint import SerializedModel
 from promoter.errors import InputError
 from promoter.models.pretrained import genes_per_pass
 from promoter.training import predict
@@ -24,7 +24,7 @@ _REPEATS = 3  # the first warms up
 def announce_time(
     passes: int,
     what: str,
-    members: list[PackedModel],
+    members: list[SerializedModel],
     tokens: np.ndarray,
     precision: Literal["fp32", "bf16"],
     limits: TaskLimits,
@@ -70,7 +70,7 @@ def _in_words(hours: float) -> str:
 
 
 @ray.remote
-def _seconds_per_sequence(packed: PackedModel, tokens: np.ndarray, precision: Any) -> float:
+def _seconds_per_sequence(packed: SerializedModel, tokens: np.ndarray, precision: Any) -> float:
     """Measure, in a worker process, a forward pass of a full batch; return the seconds of one sequence."""
     model = loaded_model(packed)
     size = genes_per_pass(len(tokens), _MAX_PER_PASS)

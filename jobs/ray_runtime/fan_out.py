@@ -28,24 +28,24 @@ _POLL_SECONDS = 2.0  # longest wait for a result before the limit on submitted t
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Retry:
     """The count of tries at a task, which the task is started with.
 
     Attributes:
         number: tries before this one, 0 for the first.
-        tight: tries that ended for lack of memory, or may have; the task should compute in smaller batches.
+        oom_retries: tries that ended for lack of memory, or may have; the task should compute in smaller batches.
     """
 
     number: int = 0
-    tight: int = 0
+    oom_retries: int = 0
 
-    def after(self, error: RayError) -> Attempt:
+    def after(self, error: RayError) -> Retry:
         """Return the next try; a second loss without a reason may be the system's answer to too much memory."""
-        return Attempt(self.number + 1, self.tight + (isinstance(error, OutOfMemoryError) or self.number > 0))
+        return Retry(self.number + 1, self.oom_retries + (isinstance(error, OutOfMemoryError) or self.number > 0))
 
 
 def fan_out(
-    submit: Callable[[Item, Attempt], ray.ObjectRef],
+    submit: Callable[[Item, Retry], ray.ObjectRef],
     items: Iterable[Item],
     in_flight: int | Callable[[], int],
     give_up: Callable[[Item, RayError], Any] | None = None,
@@ -65,13 +65,13 @@ def fan_out(
     Raises:
         Exception: the first error that a task raised; tasks still running are then cancelled.
     """
-    pending: dict[ray.ObjectRef, tuple[Item, Attempt]] = {}
+    pending: dict[ray.ObjectRef, tuple[Item, Retry]] = {}
     queue = iter(items)
     limit = in_flight if callable(in_flight) else lambda: in_flight
     try:
         while True:
             while len(pending) < limit() and (item := next(queue, _END)) is not _END:
-                pending[submit(item, Attempt())] = (item, Attempt())
+                pending[submit(item, Retry())] = (item, Retry())
             if not pending:
                 return
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)

@@ -7,14 +7,14 @@ import functools
 import ray
 import torch
 
-from promoter.checkpoint import PackedModel, unpack_model
+from promoter.checkpoint import SerializedModel, deserialize_model
 from promoter.models.build import Network
 from promoter.training.allocator import keep_freed_memory
 
 
 @functools.lru_cache(maxsize=32)  # the members of an ensemble
-def loaded_model(packed: PackedModel) -> Network:
+def loaded_model(packed: SerializedModel) -> Network:
     """Return the model on the GPU of this task, or on the CPU; each worker process builds it once."""
     keep_freed_memory()
     device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-    return unpack_model(packed, device)[0]
+    return deserialize_model(packed, device)[0]

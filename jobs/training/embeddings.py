@@ -19,9 +19,9 @@ from promoter import storage
 from promoter.dataset.promoters import Promoters
 from promoter.ism.store import missing_parts, part_path
 from promoter.models.pretrained import (
-    PackedTrunk,
     PretrainedConfig,
     PretrainedModel,
+    SerializedTrunk,
     build_model,
     embed,
     genes_per_pass,
@@ -36,7 +36,7 @@ _STRANDS = ("embedding", "embedding_reverse_complement")
 
 def embed_genes(
     config: PretrainedConfig,
-    trunk: PackedTrunk,
+    trunk: SerializedTrunk,
     promoters: Promoters,
     folder: UPath,
     precision: str,
@@ -99,7 +99,7 @@ def _embed_part(
     config: PretrainedConfig,
     path: str,
     metadata: dict[str, Any],
-    trunk: PackedTrunk,
+    trunk: SerializedTrunk,
 ) -> None:
     """Embed some genes in a worker process and write their part."""
     device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
@@ -117,7 +117,7 @@ def _embed_part(
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(trunk: PackedTrunk, config: PretrainedConfig, length: int, device: str) -> PretrainedModel:
+def _loaded(trunk: SerializedTrunk, config: PretrainedConfig, length: int, device: str) -> PretrainedModel:
     """Return the network on this worker's device; each worker process builds it once."""
     keep_freed_memory()
     return build_model(config, length, trunk).to(device).eval()

@@ -25,7 +25,7 @@ from jobs.training.run import (
     with_pretrained,
 )
 from promoter import storage
-from promoter.checkpoint import pack_model
+from promoter.checkpoint import serialize_model
 from promoter.dataset.promoters import locate
 from promoter.errors import InputError
 from promoter.evaluation.evaluate import evaluate
@@ -71,7 +71,7 @@ def train_folds(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
     require_orientation(job.model, job.training)
     job = with_pretrained(job, where, place)
     write_config(where / "config.yaml", settings, inputs)
-    related = leakage.related_pairs(job.promoters)
+    related = leakage.find_related_promoters(job.promoters)
     members: dict[str, TrainingJob] = {}
     for fold, split in enumerate(splits, start=1):
         if folds > 1 and split.test:
@@ -192,7 +192,7 @@ def _publish(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
 
 
 def _checksum(where: UPath, fold: int, seed: int, seeds: int) -> str:
-    return pack_model(where / _FOLDS / _name(fold, seed, seeds) / "model").checksum
+    return serialize_model(where / _FOLDS / _name(fold, seed, seeds) / "model").checksum
 
 
 def _fold_table(

@@ -19,8 +19,8 @@ from promoter.checkpoint import ModelInfo
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.models.build import NetworkConfig
-from promoter.models.pretrained import PackedTrunk, PretrainedConfig, fetch_trunk
-from promoter.splits.assign import HeldOut
+from promoter.models.pretrained import SerializedTrunk, fetch_trunk
+from promoter.splits.assign import SplitAssignment
 from promoter.splits.split import SplitConfig
 from promoter.training import TrainingConfig, standardisation
 
@@ -35,7 +35,7 @@ class Pretrained:
             that is trained too.
     """
 
-    trunk: PackedTrunk
+    trunk: SerializedTrunk
     embedded: np.ndarray | None
 
 
@@ -89,17 +89,18 @@ def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> Train
     Raises:
         InputError: the weights are missing, or do not fit the network.
     """
-    if not isinstance(job.model, PretrainedConfig) or job.pretrained is not None:
+    config = job.model.pretrained
+    if config is None or job.pretrained is not None:
         return job
-    trunk = fetch_trunk(job.model)
-    if job.model.adapt != "head":
+    trunk = fetch_trunk(config)
+    if config.adapt != "head":
         return replace(job, pretrained=Pretrained(trunk, None))
     scaling: Any = scaling_config(cluster, 1, job.gpus_per_worker, job.cpus_per_worker or 1).resources_per_worker
     limits = TaskLimits(None, int(scaling.get("CPU", 1)), scaling.get("GPU", 0))
     folder = storage.require_writable(job.embeddings) if job.embeddings else out_dir / "embeddings"
     both_strands = job.training.reverse_complement > 0
     embedded = embed_genes(
-        job.model, trunk, job.promoters, folder, job.training.precision, both_strands, limits, cluster
+        config, trunk, job.promoters, folder, job.training.precision, both_strands, limits, cluster
     )
     return replace(job, pretrained=Pretrained(trunk, embedded))
 
@@ -118,7 +119,7 @@ def with_targets(model: NetworkConfig, targets: list[str]) -> NetworkConfig:
     return replace(model, n_targets=len(targets))
 
 
-def describe(promoters: Promoters, held_out: HeldOut, training: TrainingConfig) -> ModelInfo:
+def describe(promoters: Promoters, held_out: SplitAssignment, training: TrainingConfig) -> ModelInfo:
     """Return what `model.yaml` records about a model trained on this data with this split and recipe."""
     scale = standardisation(promoters.targets[held_out.rows("train")])
     window = promoters.metadata["window"]

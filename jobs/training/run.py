@@ -38,9 +38,9 @@ from promoter.dataset.promoters import locate, near_tss
 from promoter.errors import InputError
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
-from promoter.models.build import Learner, new_learner, require_length, whole_network
-from promoter.models.pretrained import PackedTrunk
-from promoter.splits.assign import HeldOut, hold_out
+from promoter.models.build import Learner, build_learner, network_with_trunk, require_length
+from promoter.models.pretrained import SerializedTrunk
+from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.split import SPLITS
 from promoter.training import (
     Examples,
@@ -95,8 +95,8 @@ def train_once(
     Args:
         job: settings and data of the training.
         out_dir: folder for model/, history.csv, predictions.parquet, leakage.csv, metrics.json and config.yaml.
-        related: pairs of genes with homologous promoters, as `promoter.splits.homology.related_pairs` returns
-            them; None: they are computed here.
+        related: pairs of genes with homologous promoters, as returned by
+            `promoter.splits.homology.find_related_promoters`; None: they are computed here.
         on_epoch: function called with each epoch's record, in which case nothing is printed; None: a line is
             printed for each epoch.
 
@@ -109,7 +109,7 @@ def train_once(
     # these fail here, not on a worker
     require_length(job.model, promoters.length, promoters.metadata["window"])
     require_orientation(job.model, job.training)
-    held_out = hold_out(promoters, job.split, related)
+    held_out = assign_splits(promoters, job.split, related)
     require_enough_genes(len(held_out.rows("train")), len(held_out.rows("val")), job.training, job.workers)
     info = describe(promoters, held_out, job.training)
     settings = job.settings | {"out": str(out_dir)}
@@ -176,7 +176,7 @@ def _run_workers(
     job: TrainingJob,
     *,
     info: ModelInfo,
-    held_out: HeldOut,
+    held_out: SplitAssignment,
     scaling: ScalingConfig,
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> Checkpoint:
@@ -192,7 +192,7 @@ def _run_workers(
         "info": info,
         "model": job.model,
         "training": job.training,
-        "most_workers": job.workers,
+        "max_workers": job.workers,
     }
 
     filesystem, folder = storage.arrow_filesystem(out_dir)
@@ -259,8 +259,8 @@ def _train_on_worker(job: dict[str, Any]) -> None:
     examples = {name: Examples(tokens[split == name], targets[split == name]) for name in ("train", "val")}
     torch.manual_seed(training.seed)
     embedded = tokens.ndim > 2
-    trunk: PackedTrunk | None = (job["trunk"] and not embedded and ray.get(job["trunk"])) or None
-    model: Learner = new_learner(job["model"], tokens.shape[-1], trunk)
+    trunk: SerializedTrunk | None = (job["trunk"] and not embedded and ray.get(job["trunk"])) or None
+    model: Learner = build_learner(job["model"], tokens.shape[-1], trunk)
     device = get_device()
 
     def on_epoch(state: TrainingState) -> None:
@@ -273,7 +273,7 @@ def _train_on_worker(job: dict[str, Any]) -> None:
         ray.train.report({"restored": restored.epoch})
     try:
         state = fit(
-            model, examples["train"], examples["val"], training, device, restored, on_epoch, job["most_workers"]
+            model, examples["train"], examples["val"], training, device, restored, on_epoch, job["max_workers"]
         )
     except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
         ray.train.report({"diverged": str(error)})
@@ -284,7 +284,7 @@ def _train_on_worker(job: dict[str, Any]) -> None:
         _write_state(folder, state)
         np.save(folder / _PREDICTIONS, predicted, allow_pickle=False)
         best = replace(info, training={**info.training, "best_epoch": state.best_epoch})
-        whole = whole_network(model, job["length"], ray.get(job["trunk"]) if embedded else None)
+        whole = network_with_trunk(model, job["length"], ray.get(job["trunk"]) if embedded else None)
         checkpoint.save_model(folder / "model", whole, best)
 
     report({"finished": True}, write)
@@ -313,7 +313,7 @@ def _publish(
     *,
     job: TrainingJob,
     info: ModelInfo,
-    held_out: HeldOut,
+    held_out: SplitAssignment,
 ) -> tuple[TrainingState, dict[str, Any]]:
     """Write the results; metrics.json comes last, so that it stands for a finished run."""
     promoters = job.promoters
@@ -337,7 +337,7 @@ def _publish(
     return state, metrics
 
 
-def _show_start(held_out: HeldOut, scaling: ScalingConfig) -> None:
+def _show_start(held_out: SplitAssignment, scaling: ScalingConfig) -> None:
     for name in SPLITS:
         chroms = held_out.chroms.get(name, [])
         shown = ", ".join(chroms[:12]) + (f" and {len(chroms) - 12} more" if len(chroms) > 12 else "")

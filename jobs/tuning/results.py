@@ -20,8 +20,8 @@ from jobs.tuning.search import trial_folder
 from jobs.tuning.trials import TrialJob, last_states
 from promoter import checkpoint, plots, storage
 from promoter.dataset.promoters import Promoters
-from promoter.models.build import whole_network
-from promoter.splits.assign import of_chromosomes
+from promoter.models.build import network_with_trunk
+from promoter.splits.assign import assign_by_chromosome
 from promoter.splits.folds import ChromosomeFolds
 from promoter.training.search_space import importance
 
@@ -99,11 +99,11 @@ def _write_folds(folder: UPath, best: Trial, result: SearchResult) -> None:
     recipe = training.training
     for index, network in enumerate(training.best_networks()):
         fold, seed = divmod(index, job.seeds)
-        assignment = of_chromosomes(promoters.genes, result.folds.split_of_chrom(fold))
+        assignment = assign_by_chromosome(promoters.genes, result.folds.split_of_chrom(fold))
         info = describe(promoters, assignment, replace(recipe, seed=recipe.seed + seed))
         info = replace(info, training={**info.training, "best_epoch": training.states[index].best_epoch})
         name = f"fold_{fold + 1}" + (f"_seed_{seed + 1}" if job.seeds > 1 else "")
-        complete = whole_network(network, promoters.length, result.pretrained and result.pretrained.trunk)
+        complete = network_with_trunk(network, promoters.length, result.pretrained and result.pretrained.trunk)
         checkpoint.save_model(folder / name, complete, info)
 
 

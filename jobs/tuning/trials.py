@@ -13,7 +13,7 @@ import ray.tune
 import torch
 from ray.tune.experiment import Trial
 
-from promoter.models.pretrained import PackedTrunk
+from promoter.models.pretrained import SerializedTrunk
 from promoter.training import Examples, TrainingDivergedError
 from promoter.training.allocator import keep_freed_memory
 from promoter.training.cross_validation import CrossValidation
@@ -45,7 +45,7 @@ class TrialJob:
     seeds: int
     resources: dict[str, float]
     folder: str
-    trunk: PackedTrunk | None = None
+    trunk: SerializedTrunk | None = None
 
     @property
     def larger_is_better(self) -> bool:

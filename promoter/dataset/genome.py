@@ -139,7 +139,7 @@ def _local_copy(path: UPath) -> Path:
     key = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime}".encode()).hexdigest()[:16]
     copy = _cache_folder() / f"{key}-{path.name}"
     if not copy.exists():
-        with path.open("rb") as source, storage.open_whole(copy) as target:
+        with path.open("rb") as source, storage.open_atomic(copy) as target:
             while chunk := source.read(1 << 24):
                 target.write(chunk)
     return copy

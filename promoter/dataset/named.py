@@ -157,7 +157,7 @@ def _ucsc(name: str) -> str:
 
 
 def _write_genome(source: Path, target: UPath) -> None:
-    with storage.open_text(source) as lines, storage.open_whole(target) as out:
+    with storage.open_text(source) as lines, storage.open_atomic(target) as out:
         for line in lines:
             if line.startswith(">"):
                 out.write(f">{_ucsc(line[1:].split()[0])}\n".encode())

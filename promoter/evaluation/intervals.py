@@ -107,7 +107,7 @@ class Calibration:
     folds: Sequence[Sequence[str]]
     scales: Mapping[str, Scale]
 
-    def is_of(self, checksums: Sequence[str]) -> bool:
+    def matches(self, checksums: Sequence[str]) -> bool:
         """Return whether the models with these checksums are the ensemble."""
         return sorted(checksums) == sorted(checksum for fold in self.folds for checksum in fold)
 

@@ -66,7 +66,7 @@ def predictions_table(
         intervals `TARGET_low` and `TARGET_high`.
     """
     table = promoters.genes[["gene_id", "chrom"]].reset_index(drop=True)
-    table["split"] = info.split_of(table)
+    table["split"] = info.get_split(table)
     observed = dict(zip(promoters.target_names, promoters.targets.T, strict=True))
     unknown = np.full(len(promoters), np.nan, np.float32)
     values = {}

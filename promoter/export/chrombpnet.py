@@ -36,7 +36,7 @@ class H5Writer(FormatWriter):
         self.done = 0
         if not len(self.kept):
             raise InputError("--formats h5: every window passes a chromosome's end; choose other formats")
-        path = stack.enter_context(storage.whole_path(source.out_dir / self.files[0]))
+        path = stack.enter_context(storage.atomic_path(source.out_dir / self.files[0]))
         file = stack.enter_context(h5py.File(path, "w"))
         shape = (len(self.kept), len(BASES), source.length)
         chunk = (min(_CHUNK, len(self.kept)), *shape[1:])
@@ -72,5 +72,5 @@ class H5Writer(FormatWriter):
         peaks = self.kept[["chrom", "start", "end"]].assign(name=self.kept["gene_id"].map(bed_name), score=0)
         summit = self.source.length // 2
         peaks = peaks.assign(strand=self.kept["strand"], signal=0, p=-1, q=-1, summit=summit)
-        text = self.stack.enter_context(storage.open_whole(self.source.out_dir / self.files[1]))
+        text = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[1]))
         peaks.to_csv(text, sep="\t", header=False, index=False, quoting=3)

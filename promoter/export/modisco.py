@@ -34,11 +34,11 @@ class ModiscoWriter(FormatWriter):
         super().__init__(source, stack)
         ohe, shap, names = (source.out_dir / name for name in self.files)
         shape = (len(source.genes), len(BASES), source.length)
-        ohe_path = stack.enter_context(storage.whole_path(ohe))
-        shap_path = stack.enter_context(storage.whole_path(shap))
+        ohe_path = stack.enter_context(storage.atomic_path(ohe))
+        shap_path = stack.enter_context(storage.atomic_path(shap))
         self.ohe_file = stack.enter_context(_open_npz(ohe_path, np.int8, shape))
         self.shap_file = stack.enter_context(_open_npz(shap_path, np.float32, shape))
-        names_file = stack.enter_context(storage.open_whole(names))
+        names_file = stack.enter_context(storage.open_atomic(names))
         source.genes.to_csv(names_file, sep="\t", index=False)
 
     def add(self, batch: Batch) -> None:

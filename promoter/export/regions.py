@@ -37,7 +37,7 @@ class BedWriter(FormatWriter):
 
     def finish(self) -> None:
         """Write the regions; their scores are relative to the largest of all."""
-        file = self.stack.enter_context(storage.open_whole(self.source.out_dir / self.files[0]))
+        file = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[0]))
         _write_bed(file, pd.concat(self.regions))
 
 

@@ -86,7 +86,7 @@ class BigWigWriter(_TrackWriter):
 
     def finish(self) -> None:
         """Resolve overlaps and write the track."""
-        path = self.stack.enter_context(storage.whole_path(self.source.out_dir / self.files[0]))
+        path = self.stack.enter_context(storage.atomic_path(self.source.out_dir / self.files[0]))
         _write_bigwig(path, self.track(), self.source.sizes)
 
 
@@ -97,7 +97,7 @@ class BedGraphWriter(_TrackWriter):
 
     def finish(self) -> None:
         """Resolve overlaps and write the track."""
-        file = self.stack.enter_context(storage.open_whole(self.source.out_dir / self.files[0]))
+        file = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[0]))
         _write_bedgraph(file, self.track())
 
 

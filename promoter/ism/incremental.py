@@ -109,7 +109,7 @@ class _Reference(NamedTuple):
     stride: int
 
 
-class _Sites(NamedTuple):
+class _MutationSites(NamedTuple):
     """Positions to mutate that change cells in the same pattern, in the order of the bases that they hold.
 
     Attributes:
@@ -129,7 +129,7 @@ class _Sites(NamedTuple):
     period: int
 
     @classmethod
-    def of(cls, bases_NS: Tensor, olds: Iterable[int], first: int, residue: int, period: int) -> _Sites:
+    def of(cls, bases_NS: Tensor, olds: Iterable[int], first: int, residue: int, period: int) -> _MutationSites:
         """Find the sites that hold one of the bases `olds`; `bases_NS` has the steps from `first` on."""
         indices = {old: torch.nonzero(bases_NS == old) for old in olds}
         new = [
@@ -140,12 +140,14 @@ class _Sites(NamedTuple):
         counts = {old: len(sites) for old, sites in indices.items()}
         return cls(sequence_P, step_P + first, torch.cat(new), counts, residue, period)
 
-    def on_other_strand(self, length: int) -> _Sites:
+    def on_other_strand(self, length: int) -> _MutationSites:
         """Return the same sites of the reverse complements; the new bases of each come in reverse order."""
         last = length - 1 - self.residue  # position of the first step on the other strand
         step_P = last // self.period - self.step_P
         counts = {N_TOKEN if old == N_TOKEN else N_TOKEN - 1 - old: count for old, count in self.counts.items()}
-        return _Sites(self.sequence_P, step_P, self.new_PA.flip(1), counts, last % self.period, self.period)
+        return _MutationSites(
+            self.sequence_P, step_P, self.new_PA.flip(1), counts, last % self.period, self.period
+        )
 
 
 @torch.inference_mode()
@@ -201,7 +203,7 @@ def score_substitutions(
         for first in range(0, bases_NS.shape[1], at_a_time):
             bases_NP = bases_NS[:, first : first + at_a_time]
             for olds in (range(N_TOKEN), [N_TOKEN]):  # three new bases where the old one is known, four for N
-                sites = _Sites.of(bases_NP, olds, first, residue, period)
+                sites = _MutationSites.of(bases_NP, olds, first, residue, period)
                 if not len(sites.sequence_P):
                     continue
                 moved = [_moved_means(layers, references[0], sites, weights_LG)]
@@ -236,7 +238,9 @@ def _mean_of_strands(strands: list[Tensor]) -> Tensor:
     return strands[0] if len(strands) == 1 else (strands[0] + strands[1].flip(-1)) / 2
 
 
-def _moved_means(layers: list[_Layer], references: list[_Reference], sites: _Sites, weights_LG: Tensor) -> Tensor:
+def _moved_means(
+    layers: list[_Layer], references: list[_Reference], sites: _MutationSites, weights_LG: Tensor
+) -> Tensor:
     """Return by how much each mutant moves the averages: float64, (sites, new, channels, bins)."""
     first, change_PALC = _first_change(layers[0], references[0], sites)
     new = change_PALC.shape[1]
@@ -256,7 +260,7 @@ def _moved_means(layers: list[_Layer], references: list[_Reference], sites: _Sit
     return change_PALC.double().transpose(2, 3) @ weights_LG[cell_PL][:, None]
 
 
-def _first_change(layer: _Layer, reference: _Reference, sites: _Sites) -> tuple[int, Tensor]:
+def _first_change(layer: _Layer, reference: _Reference, sites: _MutationSites) -> tuple[int, Tensor]:
     """Return the first cell, for step 0, and the change after the first layer: (sites, new, cells, channels)."""
     # the tap that sees the base is the further right the further left the cell; N, the fifth base, adds nothing
     taps_AKC = F.pad(layer.weight_OIK.permute(1, 2, 0).flip(1), (0, 0, 0, 0, 0, 1))
@@ -318,19 +322,19 @@ def _refuse(pooling: Never) -> NoReturn:
     )
 
 
-def _pre_pool_gap(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _Sites) -> Tensor:
+def _pre_pool_gap(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _MutationSites) -> Tensor:
     """Return what pools into `cells` cells from `first` on: (sites, cells * pool, channels)."""
     start = first * layer.pool + reference.margin
     return _regions(reference.gap_NLC, start, cells * layer.pool, reference.stride, sites)
 
 
-def _lower_bound(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _Sites) -> Tensor:
+def _lower_bound(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _MutationSites) -> Tensor:
     """Return the lowest change of `cells` pooled cells from `first` on: (sites, cells, channels)."""
     start = first + reference.margin // layer.pool
     return _regions(reference.lower_bound_NLC, start, cells, reference.stride * layer.pool, sites)
 
 
-def _regions(values_NLC: Tensor, start: int, width: int, stride: int, sites: _Sites) -> Tensor:
+def _regions(values_NLC: Tensor, start: int, width: int, stride: int, sites: _MutationSites) -> Tensor:
     """Copy from each site's sequence `width` cells, from `start` on for step 0: (sites, width, channels)."""
     steps_NSWC = values_NLC[:, start:].unfold(1, width, sites.period // stride).transpose(2, 3)
     return steps_NSWC[sites.sequence_P, sites.step_P]

@@ -90,7 +90,7 @@ def _choose_method(
 ) -> tuple[str, Callable[[Tensor, int | None], Tensor]]:
     """Return the name of the fastest exact method for a model, and a function of tokens and batch size."""
     # the class decides, since any module may be given: a subclass of PromoterCNN may compute anything
-    if type(model) is PromoterCNN and self_check.engine_suits(model, length, device):
+    if type(model) is PromoterCNN and self_check.engine_matches(model, length, device):
         return "incremental", lambda x_NL, size: incremental.score_substitutions(
             model, x_NL, size, positions, precision
         )

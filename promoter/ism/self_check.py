@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from promoter.ism import forward_passes, incremental
-from promoter.models.cnn import PromoterCNN, is_built_as_written
+from promoter.models.cnn import PromoterCNN, is_unmodified
 from promoter.sequence import BASES, N_TOKEN, one_hot
 
 _TOLERANCE = 1e-4  # of the largest |score|: ten times what the engine promises
@@ -26,7 +26,7 @@ _MUTANTS_PER_PASS = 4  # float64 takes twice the memory
 _checked: WeakKeyDictionary[nn.Module, dict[Any, bool]] = WeakKeyDictionary()
 
 
-def engine_suits(model: PromoterCNN, length: int, device: torch.device) -> bool:
+def engine_matches(model: PromoterCNN, length: int, device: torch.device) -> bool:
     """Tell whether the incremental engine may score a network; tested once per network, length and process.
 
     The network is tested again when the code of one of its layers has changed since. Call this inside
@@ -47,7 +47,7 @@ def engine_suits(model: PromoterCNN, length: int, device: torch.device) -> bool:
         NotImplementedError: a block has a kind of pooling that the engine does not handle.
     """
     model.require_length(length)
-    if not is_built_as_written(model):
+    if not is_unmodified(model):
         return False
     results = _checked.setdefault(model, {})
     case = (length, device.type, tuple(type(module).forward for module in model.modules()))

@@ -33,7 +33,7 @@ from promoter.storage.parts import (
     earlier_run,
     ensemble_checksum,
     missing_parts,
-    part_is_whole,
+    part_is_complete,
     part_path,
 )
 from promoter.storage.paths import AnyPath, resolve
@@ -53,9 +53,8 @@ __all__ = [
     "load_contents",
     "load_scores",
     "missing_parts",
-    "part_is_whole",
+    "part_is_complete",
     "part_path",
-    "together",
     "write_part",
 ]
 
@@ -68,8 +67,6 @@ _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
     "(all A, then C, G, T), 0 at the reference base"
 )
-
-together = ensemble_checksum  # the name by which jobs/ism.py and jobs/variants.py call it
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias, assert_never
 from promoter.models.cnn import PromoterCNN
 from promoter.models.config import CNNConfig, NetworkConfig, PretrainedConfig
 from promoter.models.pretrained import PretrainedHead, PretrainedModel, build_model
-from promoter.models.weights import PackedTrunk
+from promoter.models.weights import SerializedTrunk
 
-__all__ = ["Learner", "Network", "NetworkConfig", "new_learner", "require_length", "whole_network"]
+__all__ = ["Learner", "Network", "NetworkConfig", "build_learner", "network_with_trunk", "require_length"]
 
 Network: TypeAlias = PromoterCNN | PretrainedModel
 Learner: TypeAlias = (
@@ -29,7 +29,7 @@ def require_length(config: NetworkConfig, length: int, window: Mapping[str, Any]
     config.require_length(length, window)
 
 
-def new_learner(config: NetworkConfig, width: int, trunk: PackedTrunk | None = None) -> Learner:
+def build_learner(config: NetworkConfig, width: int, trunk: SerializedTrunk | None = None) -> Learner:
     """Build the network or head to be trained, with new weights drawn from torch's global generator.
 
     Args:
@@ -47,7 +47,7 @@ def new_learner(config: NetworkConfig, width: int, trunk: PackedTrunk | None = N
             assert_never(config)
 
 
-def whole_network(learner: Learner, length: int, trunk: PackedTrunk | None) -> Network:
+def network_with_trunk(learner: Learner, length: int, trunk: SerializedTrunk | None) -> Network:
     """Return the network that maps sequences to predictions.
 
     Args:

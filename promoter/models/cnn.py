@@ -16,7 +16,7 @@ from promoter.models.config import CNNConfig
 from promoter.models.trainable import TrainableNetwork
 from promoter.sequence import BASES
 
-__all__ = ["CNNConfig", "Pooling", "PromoterCNN", "evaluating", "is_built_as_written"]
+__all__ = ["CNNConfig", "Pooling", "PromoterCNN", "evaluating", "is_unmodified"]
 
 
 # Kinds of pooling in a block. `promoter.ism.incremental` computes the same for the mutants of a sequence and
@@ -96,7 +96,7 @@ class PromoterCNN(TrainableNetwork):
         self.config.require_length(length)
 
 
-def is_built_as_written(model: nn.Module) -> bool:
+def is_unmodified(model: nn.Module) -> bool:
     """Tell whether a network is a `PromoterCNN` whose parts are those of this file: none replaced, none hooked.
 
     A subclass may compute anything. So may a forward hook (pruning works by one), a layer of another class, or a

@@ -26,17 +26,17 @@ from promoter.models.lora import add_lora, keep_activations, merge_lora, recompu
 from promoter.models.precision import full_float32
 from promoter.models.trainable import TrainableNetwork
 from promoter.models.trunk import Trunk
-from promoter.models.weights import PackedTrunk, build_trunk, fetch_trunk
+from promoter.models.weights import SerializedTrunk, build_trunk, fetch_trunk
 from promoter.sequence import one_hot, reverse_complement
 
 __all__ = [
     "ARCHITECTURES",
     "INSTALL",
     "Architecture",
-    "PackedTrunk",
     "PretrainedConfig",
     "PretrainedHead",
     "PretrainedModel",
+    "SerializedTrunk",
     "Trunk",
     "build_model",
     "embed",
@@ -187,7 +187,7 @@ def genes_per_pass(length: int, most: int) -> int:
     return max(1, min(most, 1 << max(0, (_BASES_PER_PASS // max(length, 1)).bit_length() - 1)))
 
 
-def build_model(config: PretrainedConfig, length: int, packed: PackedTrunk) -> PretrainedModel:
+def build_model(config: PretrainedConfig, length: int, packed: SerializedTrunk) -> PretrainedModel:
     """Build the network with the pretrained weights in its trunk, and a new head.
 
     Args:

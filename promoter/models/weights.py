@@ -22,7 +22,7 @@ _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in w
 
 
 @dataclass(frozen=True, eq=False)
-class PackedTrunk:
+class SerializedTrunk:
     """The weights of a trunk, to be sent to another process.
 
     Attributes:
@@ -41,7 +41,7 @@ class PackedTrunk:
 
     def __eq__(self, other: object) -> bool:
         """Tell whether both come from the same file."""
-        return isinstance(other, PackedTrunk) and self.sha256 == other.sha256 and self.config == other.config
+        return isinstance(other, SerializedTrunk) and self.sha256 == other.sha256 and self.config == other.config
 
     def __hash__(self) -> int:
         """Return a hash that does not read the weights."""
@@ -81,7 +81,7 @@ def build_trunk(config: PretrainedConfig, settings: Mapping[str, Any], length: i
             assert_never(config.name)
 
 
-def fetch_trunk(config: PretrainedConfig) -> PackedTrunk:
+def fetch_trunk(config: PretrainedConfig) -> SerializedTrunk:
     """Read the weights from a folder, or from the hub through its cache.
 
     Args:
@@ -126,7 +126,7 @@ def fetch_trunk(config: PretrainedConfig) -> PackedTrunk:
     shortest = facts.step * -(-config.tss_bins * facts.bin_width // facts.step)
     state = _trunk_state(network, build_trunk(config, settings, shortest, 1).module)
     weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()})
-    return PackedTrunk(settings, weights, config.source, revision, storage.sha256(file))
+    return SerializedTrunk(settings, weights, config.source, revision, storage.sha256(file))
 
 
 def _library_class(architecture: Architecture) -> Any:

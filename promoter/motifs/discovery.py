@@ -248,7 +248,7 @@ def write_h5(path: AnyPath, discovery: Discovery) -> None:
 
     Rows of the seqlets are those of the genes; a seqlet near an end may begin before it, at a negative position.
     """
-    with storage.whole_path(path) as partial:
+    with storage.atomic_path(path) as partial:
         modiscolite.io.save_hdf5(Path(partial), *discovery.patterns, window_size=discovery.length)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from markupsafe import Markup
 
 from promoter import plots, storage
-from promoter.checkpoint import DESCRIPTION, pack_models, unpack_ensemble
+from promoter.checkpoint import DESCRIPTION, deserialize_ensemble, serialize_models
 from promoter.errors import InputError
 from promoter.evaluation.predictions import read_predictions
 from promoter.palette import BASE_COLOURS, UNKNOWN_BASE_COLOUR
@@ -95,8 +95,8 @@ def build_report(
     assembly = require_assembly(assembly) if assembly else None
     if genes and scores is None:
         raise InputError("--genes: their logos need --scores; make them with jobs.ism")
-    members = pack_models([model])
-    network, info = unpack_ensemble(members)
+    members = serialize_models([model])
+    network, info = deserialize_ensemble(members)
     if target is not None and target not in info.targets:
         raise InputError(f"--target {target}: is not of the model; there are {', '.join(info.targets)}")
     target = target or info.targets[0]

@@ -244,7 +244,7 @@ def write_chart(folder: AnyPath, name: str, chart: Chart, width: int = 520) -> N
     spec = specification(chart, width)
     where = storage.resolve(folder)
     storage.write_text(where / f"{name}.svg", vl_convert.vegalite_to_svg(spec, _VEGA_LITE))
-    with storage.open_whole(where / f"{name}.png") as file:
+    with storage.open_atomic(where / f"{name}.png") as file:
         file.write(vl_convert.vegalite_to_png(spec, _VEGA_LITE, scale=2))
 
 

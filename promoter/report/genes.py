@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from upath import UPath
 
 from promoter import plots, storage
-from promoter.checkpoint import PackedModel
+from promoter.checkpoint import SerializedModel
 from promoter.errors import InputError
 from promoter.ism import Scores, actual_contributions, load_scores
 from promoter.ism.store import Contents, find_manifest, load_contents
@@ -57,7 +57,7 @@ class GeneView:
 
 def choose(
     scores: AnyPath,
-    members: Sequence[PackedModel],
+    members: Sequence[SerializedModel],
     predictions: pd.DataFrame | None,
     named: Sequence[str],
     each: int,
@@ -181,7 +181,7 @@ def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[s
     return {gene: ", ".join(why) for gene, why in reasons.items()}
 
 
-def _require_scores_of(folder: UPath, members: Sequence[PackedModel]) -> None:
+def _require_scores_of(folder: UPath, members: Sequence[SerializedModel]) -> None:
     manifest = find_manifest(folder)
     theirs = set((storage.read_json(manifest).get("models") or []) if manifest else [])
     if theirs and theirs.isdisjoint(one.checksum for one in members):

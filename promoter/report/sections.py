@@ -18,7 +18,7 @@ from upath import UPath
 
 import promoter
 from promoter import storage
-from promoter.checkpoint import DESCRIPTION, PackedModel, unpack_model
+from promoter.checkpoint import DESCRIPTION, SerializedModel, deserialize_model
 from promoter.errors import InputError
 from promoter.evaluation.predictions import baseline_column, read_predictions
 from promoter.metrics import evaluate_predictions
@@ -45,7 +45,7 @@ class PageParts:
     left_out: list[str] = field(default_factory=list)
 
 
-def model_section(run: UPath, members: list[PackedModel], network: Any, info: Any) -> dict[str, Any]:
+def model_section(run: UPath, members: list[SerializedModel], network: Any, info: Any) -> dict[str, Any]:
     """Describe the networks and the data they were trained on."""
     window = info.window
     config = storage.read_yaml(run / "config.yaml") if (run / "config.yaml").exists() else {}
@@ -85,7 +85,7 @@ def model_section(run: UPath, members: list[PackedModel], network: Any, info: An
     }
 
 
-def _short_source(run: UPath, packed: PackedModel) -> str:
+def _short_source(run: UPath, packed: SerializedModel) -> str:
     return packed.source.removeprefix(f"{run}/")
 
 
@@ -226,7 +226,7 @@ def predicted_section(
     }
 
 
-def curves_section(run: UPath, members: list[PackedModel], parts: PageParts) -> dict[str, Any] | None:
+def curves_section(run: UPath, members: list[SerializedModel], parts: PageParts) -> dict[str, Any] | None:
     """Return the epochs of each network and chart the learning curves."""
     histories = []
     for member in members:
@@ -237,7 +237,7 @@ def curves_section(run: UPath, members: list[PackedModel], parts: PageParts) -> 
                 raise InputError(
                     f"{path}: lacks epoch, train_mse, val_mse or val_pearson; was it written by jobs.train?"
                 )
-            best = unpack_model(member)[1].training.get("best_epoch", np.nan)
+            best = deserialize_model(member)[1].training.get("best_epoch", np.nan)
             name = storage.resolve(member.source).parent.name if len(members) > 1 else "network"
             histories.append(history.assign(network=name, best=best))
     if not histories:

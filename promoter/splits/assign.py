@@ -15,7 +15,7 @@ from promoter.splits.split import assign, split_by_chromosome, split_by_group
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class SplitAssignment:
     """Hold the split of each gene of a data set, and what homology says about it.
 
     Attributes:
@@ -40,7 +40,9 @@ class HeldOut:
         return np.flatnonzero(self.split == name)
 
 
-def hold_out(promoters: Promoters, config: SplitConfig, related: pd.DataFrame | None = None) -> HeldOut:
+def assign_splits(
+    promoters: Promoters, config: SplitConfig, related: pd.DataFrame | None = None
+) -> SplitAssignment:
     """Split the genes of a data set, and find homologs that cross the split.
 
     With `homology` `drop`, the gene of each related pair that is closer to training (train before val before test)
@@ -49,17 +51,17 @@ def hold_out(promoters: Promoters, config: SplitConfig, related: pd.DataFrame | 
     Args:
         promoters: the data set.
         config: the genes to hold out, and what to do about their homologs.
-        related: pairs of related genes, as `promoter.splits.homology.related_pairs` returns them; None (default)
-            computes them.
+        related: pairs of related genes, as returned by `promoter.splits.homology.find_related_promoters`; None
+            (default) computes them.
 
     Raises:
         InputError: as for `promoter.splits.split_by_chromosome`, or a split is left without genes.
     """
     genes = promoters.genes
     if related is None:
-        related = homology.related_pairs(promoters)
+        related = homology.find_related_promoters(promoters)
     if config.by_chromosome:
-        by_chromosome = of_chromosomes(genes, split_by_chromosome(genes["chrom"], config))
+        by_chromosome = assign_by_chromosome(genes, split_by_chromosome(genes["chrom"], config))
         split, chroms = by_chromosome.split, by_chromosome.chroms
         implied_by_chrom = split
     else:
@@ -92,10 +94,10 @@ def hold_out(promoters: Promoters, config: SplitConfig, related: pd.DataFrame | 
         )
     assigned = zip(genes["gene_id"], genes["chrom"], final, implied_by_chrom, strict=True)
     differing = {gene: (chrom, name) for gene, chrom, name, implied in assigned if name != implied}
-    return HeldOut(final, chroms, differing, leaks, leaking, remarks)
+    return SplitAssignment(final, chroms, differing, leaks, leaking, remarks)
 
 
-def of_chromosomes(genes: pd.DataFrame, split_of_chrom: dict[str, str]) -> HeldOut:
+def assign_by_chromosome(genes: pd.DataFrame, split_of_chrom: dict[str, str]) -> SplitAssignment:
     """Split genes by their chromosomes, without looking for homologs.
 
     Args:
@@ -104,7 +106,7 @@ def of_chromosomes(genes: pd.DataFrame, split_of_chrom: dict[str, str]) -> HeldO
     """
     split = assign(genes["chrom"], split_of_chrom).to_numpy(object)
     chroms = {name: [c for c, assigned in split_of_chrom.items() if assigned == name] for name in SPLITS}
-    return HeldOut(split, chroms, {}, pd.DataFrame(), np.zeros(len(genes), bool))
+    return SplitAssignment(split, chroms, {}, pd.DataFrame(), np.zeros(len(genes), bool))
 
 
 def apply_homology_policy(split: np.ndarray, related: pd.DataFrame, policy: str) -> np.ndarray:
@@ -112,7 +114,7 @@ def apply_homology_policy(split: np.ndarray, related: pd.DataFrame, policy: str)
 
     Args:
         split: split of each gene: object, shape (genes,).
-        related: pairs of related genes, as `promoter.splits.homology.related_pairs` returns them.
+        related: pairs of related genes, as `promoter.splits.homology.find_related_promoters` returns them.
         policy: `report` changes nothing; `drop` leaves out the gene of a pair that is closer to training; `move`
             puts each divided homology group into the training set.
 

@@ -31,7 +31,7 @@ Column = Sequence[Any] | np.ndarray | pd.Series
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth's multiplicative hashing)
 
 
-def related_pairs(promoters: Promoters, threshold: float = THRESHOLD) -> pd.DataFrame:
+def find_related_promoters(promoters: Promoters, threshold: float = THRESHOLD) -> pd.DataFrame:
     """Find the pairs of genes whose windows are homologous or overlap on the genome.
 
     Args:
@@ -174,7 +174,7 @@ def find_leaks(pairs: pd.DataFrame, gene_ids: Column, splits: Column) -> pd.Data
     """List the pairs that cross the split.
 
     Args:
-        pairs: related genes, as `related_pairs` returns them.
+        pairs: related genes, as `find_related_promoters` returns them.
         gene_ids: id of each gene.
         splits: "train", "val" or "test" of each gene; genes with any other value are ignored.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from promoter.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from promoter.storage.atomic import open_whole, remove_folder, removed_on_error, whole_path
+    from promoter.storage.atomic import atomic_path, open_atomic, remove_folder, removed_on_error
     from promoter.storage.checks import probe_file, require_file, require_writable
     from promoter.storage.compression import is_bgzip, is_gzip, open_text, require_end_of_bgzip
     from promoter.storage.formats import (
@@ -33,16 +33,14 @@ if TYPE_CHECKING:
         earlier_run,
         ensemble_checksum,
         missing_parts,
-        part_is_whole,
+        part_is_complete,
         part_path,
     )
     from promoter.storage.paths import AnyPath, is_local, resolve
     from promoter.storage.remote import (
         arrow_filesystem,
-        failures,
         fix_hint,
-        is_of_store,
-        mend,
+        is_store_error,
         wrap_store_errors,
     )
 
@@ -51,21 +49,20 @@ __all__ = [
     "PART_PATTERN",
     "AnyPath",
     "arrow_filesystem",
+    "atomic_path",
     "copy_file",
     "earlier_run",
     "ensemble_checksum",
-    "failures",
     "fix_hint",
     "is_bgzip",
     "is_gzip",
     "is_local",
-    "is_of_store",
-    "mend",
+    "is_store_error",
     "missing_parts",
+    "open_atomic",
     "open_table",
     "open_text",
-    "open_whole",
-    "part_is_whole",
+    "part_is_complete",
     "part_path",
     "probe_file",
     "read_bytes",
@@ -79,7 +76,6 @@ __all__ = [
     "require_writable",
     "resolve",
     "sha256",
-    "whole_path",
     "wrap_store_errors",
     "write_json",
     "write_table",
@@ -89,7 +85,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "atomic": ["open_whole", "remove_folder", "removed_on_error", "whole_path"],
+        "atomic": ["open_atomic", "remove_folder", "removed_on_error", "atomic_path"],
         "checks": ["probe_file", "require_file", "require_writable"],
         "compression": ["is_bgzip", "is_gzip", "open_text", "require_end_of_bgzip"],
         "formats": [
@@ -111,10 +107,10 @@ __getattr__ = lazy_names(
             "earlier_run",
             "ensemble_checksum",
             "missing_parts",
-            "part_is_whole",
+            "part_is_complete",
             "part_path",
         ],
         "paths": ["AnyPath", "is_local", "resolve"],
-        "remote": ["arrow_filesystem", "failures", "fix_hint", "is_of_store", "mend", "wrap_store_errors"],
+        "remote": ["arrow_filesystem", "fix_hint", "is_store_error", "wrap_store_errors"],
     },
 )

@@ -22,7 +22,7 @@ from promoter.storage.remote import wrap_store_errors
 
 
 @contextmanager
-def open_whole(path: AnyPath) -> Iterator[IO[bytes]]:
+def open_atomic(path: AnyPath) -> Iterator[IO[bytes]]:
     """Open `path` for writing bytes; the file appears, complete, only if the block ends without an exception.
 
     Args:
@@ -43,14 +43,14 @@ def open_whole(path: AnyPath) -> Iterator[IO[bytes]]:
         with wrap_store_errors(resolved, "written"):
             resolved.fs.pipe_file(resolved.path, buffer.getvalue())
         return
-    with whole_path(resolved) as partial, partial.open("wb") as file:
+    with atomic_path(resolved) as partial, partial.open("wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
 
 
 @contextmanager
-def whole_path(path: AnyPath) -> Iterator[Path]:
+def atomic_path(path: AnyPath) -> Iterator[Path]:
     """Name a temporary local file, which is moved to `path` only if the block ends without an exception.
 
     Use it for libraries that open a file themselves. The temporary name ends as `path` does, since some libraries

@@ -10,7 +10,7 @@ from upath import UPath
 
 from promoter.errors import InputError
 from promoter.storage.paths import AnyPath, is_local, make_folder, missing_folders, remove_empty_folders, resolve
-from promoter.storage.remote import fix_hint, is_of_store, wrap_store_errors
+from promoter.storage.remote import fix_hint, is_store_error, wrap_store_errors
 
 
 def require_file(path: AnyPath, what: str) -> UPath:
@@ -60,7 +60,7 @@ def require_writable(folder: AnyPath) -> UPath:
         with probe_file(resolved):
             pass
     except Exception as error:
-        if not isinstance(error, OSError | ValueError) and not is_of_store(error):
+        if not isinstance(error, OSError | ValueError) and not is_store_error(error):
             raise
         reason = getattr(error, "strerror", None) or str(error)
         hint = "" if is_local(resolved) else f"{fix_hint(error)}, or "

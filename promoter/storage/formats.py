@@ -13,23 +13,23 @@ import pyarrow.parquet as pq
 import yaml
 
 from promoter.errors import InputError
-from promoter.storage.atomic import open_whole
+from promoter.storage.atomic import open_atomic
 from promoter.storage.checks import require_file
 from promoter.storage.paths import AnyPath, is_local, resolve
-from promoter.storage.remote import first_line, is_of_store, wrap_store_errors
+from promoter.storage.remote import first_line, is_store_error, wrap_store_errors
 
 _CHUNK = 1 << 20  # bytes read at a time, so that memory does not grow with the file
 
 
 def write_text(path: AnyPath, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically."""
-    with open_whole(path) as file:
+    with open_atomic(path) as file:
         file.write(text.encode())
 
 
 def copy_file(source: AnyPath, target: AnyPath) -> None:
     """Copy a file, from or to a store too, atomically; the whole file is held in memory."""
-    with open_whole(target) as file:
+    with open_atomic(target) as file:
         file.write(read_bytes(source))
 
 
@@ -82,7 +82,7 @@ def read_yaml(path: AnyPath) -> dict[str, Any]:
         value = yaml.safe_load(read_bytes(resolved).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{resolved}: is not YAML ({reason}); mend it or write it again") from error
+        raise InputError(f"{resolved}: is not YAML ({reason}); fix it or write it again") from error
     if not isinstance(value, dict):
         raise InputError(f"{resolved}: holds no 'key: value' lines; is it the right file?")
     return value
@@ -106,7 +106,7 @@ def write_table(
     """
     if metadata is not None:
         table = table.replace_schema_metadata({"promoter": json.dumps(metadata)})
-    with open_whole(path) as file:
+    with open_atomic(path) as file:
         # dictionaries serve repeated values; sequences and scores have none
         pq.write_table(
             table,
@@ -137,15 +137,15 @@ def open_table(path: AnyPath, what: str) -> Iterator[pq.ParquetFile]:
         try:
             table = pq.ParquetFile(file)
         except (pa.ArrowInvalid, OSError) as error:
-            if not is_local(resolved) and is_of_store(error):
+            if not is_local(resolved) and is_store_error(error):
                 raise
             raise InputError(
-                f"{resolved}: is not a whole Parquet file ({first_line(error)}); write it again"
+                f"{resolved}: is not a complete Parquet file ({first_line(error)}); write it again"
             ) from error
         try:
             yield table
         except (pa.ArrowException, OSError) as error:  # damage before the footer shows only when columns are read
-            if not is_local(resolved) and is_of_store(error):
+            if not is_local(resolved) and is_store_error(error):
                 raise
             raise InputError(f"{resolved}: cannot be read ({first_line(error)}); write it again") from error
 

@@ -27,7 +27,7 @@ def part_path(folder: AnyPath, index: int) -> UPath:
     return resolve(folder) / f"part-{index:05d}.parquet"
 
 
-def part_is_whole(path: AnyPath, gene_ids: Sequence[str], metadata: dict[str, Any]) -> bool:
+def part_is_complete(path: AnyPath, gene_ids: Sequence[str], metadata: dict[str, Any]) -> bool:
     """Return whether a part exists, can be read, and holds exactly these genes under this metadata.
 
     Args:
@@ -73,7 +73,7 @@ def missing_parts(
     existing = [index for index, path in enumerate(paths) if path.name in names]
 
     def is_complete(index: int) -> bool:
-        return part_is_whole(paths[index], gene_ids[index], metadata(index))
+        return part_is_complete(paths[index], gene_ids[index], metadata(index))
 
     with ThreadPoolExecutor(_READERS) as readers:
         results = readers.map(is_complete, existing)

@@ -51,14 +51,14 @@ def wrap_store_errors(path: AnyPath, action: str) -> Iterator[None]:
         yield
     except Exception as error:
         resolved = resolve(path)
-        if is_local(resolved) or isinstance(error, InputError | StorageError) or not is_of_store(error):
+        if is_local(resolved) or isinstance(error, InputError | StorageError) or not is_store_error(error):
             raise
         raise StorageError(
             f"{resolved}: could not be {action} ({first_line(error)}); {fix_hint(error)}"
         ) from error
 
 
-def is_of_store(error: BaseException) -> bool:
+def is_store_error(error: BaseException) -> bool:
     """Return whether a store's library raised `error` or one of its causes."""
     visited: list[BaseException] = []
     current: BaseException | None = error
@@ -88,6 +88,3 @@ def fix_hint(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or the exception's class name if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-failures, mend = wrap_store_errors, fix_hint  # the names by which checkpoint.py and jobs/cli/run.py call them

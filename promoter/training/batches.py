@@ -14,7 +14,6 @@ from torch import Tensor
 
 from promoter.errors import InputError
 from promoter.models.build import NetworkConfig
-from promoter.models.cnn import CNNConfig
 from promoter.sequence import N_TOKEN, reverse_complement
 from promoter.training.config import TrainingConfig
 from promoter.training.distributed import DistributedContext
@@ -180,19 +179,7 @@ def require_orientation(model: NetworkConfig, config: TrainingConfig) -> None:
         InputError: reverse complements for a network with several position bins, or shifts for one whose
             embeddings are computed once.
     """
-    if not isinstance(model, CNNConfig):
-        if model.adapt == "head" and config.jitter:
-            raise InputError(
-                f"--training.jitter {config.jitter} with --model.adapt head: embeddings are computed once, of "
-                "sequences as they are; give --training.jitter 0, or --model.adapt lora"
-            )
-        return
-    if model.bins > 1 and config.reverse_complement > 0:
-        raise InputError(
-            f"--model.bins {model.bins} with --training.reverse_complement {config.reverse_complement:g}: a "
-            "promoter turned round has its bins in reverse; give --training.reverse_complement 0, and "
-            "--model.both_strands true instead"
-        )
+    model.require_augmentation(config.reverse_complement, config.jitter)
 
 
 def mix_seed(*parts: int) -> int:

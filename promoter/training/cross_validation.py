@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from promoter.models.build import Learner, NetworkConfig, new_learner
-from promoter.models.pretrained import PackedTrunk
+from promoter.models.build import Learner, NetworkConfig, build_learner
+from promoter.models.pretrained import SerializedTrunk
 from promoter.training.batches import Examples
 from promoter.training.config import TrainingConfig
 from promoter.training.loop import TrainingState, restore_best_weights, train_epochs
@@ -51,7 +51,7 @@ class CrossValidation:
         seeds: int = 1,
         device: str | torch.device = "cpu",
         saved: bytes | None = None,
-        trunk: PackedTrunk | None = None,
+        trunk: SerializedTrunk | None = None,
         *,
         loss: Loss = SQUARED_ERROR,
     ) -> None:
@@ -65,7 +65,7 @@ class CrossValidation:
         for (fold, seed), state in zip(members, self.states, strict=True):
             config = replace(training, seed=training.seed + seed)
             torch.manual_seed(config.seed)
-            network = new_learner(model, examples.tokens.shape[-1], trunk)
+            network = build_learner(model, examples.tokens.shape[-1], trunk)
             held_out = fold_of_gene == fold
             train, val = (
                 Examples(examples.tokens[rows], examples.targets[rows]) for rows in (~held_out, held_out)

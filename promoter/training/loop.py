@@ -23,8 +23,6 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from promoter.errors import TrainingDivergedError
 from promoter.models.build import Learner
-from promoter.models.cnn import PromoterCNN
-from promoter.models.pretrained import PretrainedModel, genes_per_pass
 from promoter.sequence import one_hot
 from promoter.training.batches import (
     Batch,
@@ -152,8 +150,7 @@ def restore_best_weights(
     """
     state.model = copy.deepcopy(state.model)  # until here these were the model's own tensors
     _load_trainable(model, state.best_model)
-    if isinstance(model, PretrainedModel):
-        model.end_adapting()
+    model.end_adapting()
     if loss.standardises_targets:
         scale = loss.scale(train.targets)
         model.rescale_output(scale.mean.tolist(), scale.sd.tolist())
@@ -181,8 +178,7 @@ def train_epochs(
     require_enough_genes(len(train.tokens), len(val.tokens), config, min_batch_size // 2)
     require_orientation(model.config, config)
     device = torch.device(device)
-    if isinstance(model, PretrainedModel):
-        model.begin_adapting()
+    model.begin_adapting()
     model.to(device)
     scale = loss.scale(train.targets)
     steps = len(batch_bounds(len(train.tokens), config.batch_size, min_batch_size))
@@ -268,11 +264,7 @@ class _Optimisation:
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
                 # Buffers are averaged once an epoch instead of being overwritten by rank 0's at each step.
                 self.wrapped = DistributedDataParallel(self.forward, broadcast_buffers=False)
-        groups: Any = (
-            model.parameter_groups(config.learning_rate)
-            if isinstance(model, PretrainedModel)
-            else model.parameters()
-        )
+        groups = model.parameter_groups(config.learning_rate)
         self.optimizer = torch.optim.Adam(
             groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -307,8 +299,8 @@ class _Optimisation:
         shifts all predictions: validation losses of ten times the true one. "Precise BN": Wu and Johnson
         2021, arXiv:2105.07576, section 3.
         """
-        if not isinstance(self.model, PromoterCNN):
-            return  # those of a pretrained network stay as they are
+        if not self.model.trains_batch_norms:
+            return
         norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -356,9 +348,7 @@ class _Optimisation:
 
     def _passes(self, batch: Batch) -> list[Batch]:
         """Cut a batch into what fits into memory; without batch norms to be trained the gradient is the same."""
-        if not isinstance(self.model, PretrainedModel):
-            return [batch]
-        size = genes_per_pass(batch.tokens.shape[1], len(batch.tokens))
+        size = self.model.genes_per_pass(batch.tokens.shape[1], len(batch.tokens))
         cut = zip(batch.tokens.split(size), batch.targets.split(size), strict=True)
         return [Batch(tokens, targets, batch.global_size) for tokens, targets in cut]
 

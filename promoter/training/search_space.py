@@ -30,8 +30,6 @@ from optuna.distributions import (
 
 from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
-from promoter.models.cnn import CNNConfig
-from promoter.models.pretrained import PretrainedConfig
 from promoter.training.config import TrainingConfig
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -212,7 +210,7 @@ class SearchSpace:
     @property
     def _blocks(self) -> int:
         """Return the number of blocks where the space does not set it; 0 for a network without blocks."""
-        return len(self.model.channels) if isinstance(self.model, CNNConfig) else 0
+        return self.model.n_blocks
 
     def _require_blocks(self) -> None:
         """Raise InputError if the network's lists are too short for the largest number of blocks."""
@@ -300,13 +298,13 @@ def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:
     allowed = {f"model.{field.name}" for field in fields(model)} | {
         f"training.{field.name}" for field in fields(TrainingConfig)
     }
-    if isinstance(model, PretrainedConfig):
-        fixed = _FIXED | ({"tss_bins"} if model.adapt == "head" else set())  # embeddings are computed once
+    if (pretrained := model.pretrained) is not None:
+        fixed = _FIXED | ({"tss_bins"} if pretrained.adapt == "head" else set())  # embeddings are computed once
         allowed -= {f"model.{field}" for field in fixed}
         if name not in allowed:
             raise InputError(
-                f"search space: {name!r} is not to be searched with --model.name {model.name} and --model.adapt "
-                f"{model.adapt}; there are {', '.join(sorted(allowed - _NOT_SEARCHED))}"
+                f"search space: {name!r} is not to be searched with --model.name {pretrained.name} and "
+                f"--model.adapt {pretrained.adapt}; there are {', '.join(sorted(allowed - _NOT_SEARCHED))}"
             )
     allowed -= _NOT_SEARCHED
     per_block = {f"model.{field}" for field in _PER_BLOCK}

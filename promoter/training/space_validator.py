@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from promoter.models.build import NetworkConfig, require_length
-from promoter.models.cnn import CNNConfig
 from promoter.training import TrainingConfig, require_enough_genes, require_orientation
 
 
@@ -25,8 +24,6 @@ class SpaceValidator:
 
     def __call__(self, model: NetworkConfig, training: TrainingConfig) -> None:
         """Raise InputError if the network or the recipe does not suit the data."""
-        if isinstance(model, CNNConfig):
-            model = replace(model, channels=(1,) * len(model.channels))  # small: only to check it
         require_length(model, self.length)
         require_orientation(model, training)
         for validated in self.genes_of_fold:

@@ -159,13 +159,14 @@ def _predict_windows(
 
 def _ism_is_cheaper(config: NetworkConfig, gene: GeneVariants, snvs: Sequence[TrimmedVariant]) -> bool:
     """Tell whether saturation mutagenesis of the SNVs' positions costs less than a forward pass for each SNV."""
-    if not isinstance(config, CNNConfig):
-        return False  # pretrained networks compute a full forward pass for each mutant
+    cnn = config.incremental
+    if cnn is None:
+        return False  # each mutant needs a forward pass
     length = len(gene.tokens)
     offsets = [offset_in_window(variant, gene.window) for variant in snvs]
     span = max(offsets) + 1 - min(offsets)
-    forward = _forward_operations(config, length)
-    return _ISM_SLOWDOWN * operations(config, length) * span / length + forward < forward * len(snvs)
+    forward = _forward_operations(cnn, length)
+    return _ISM_SLOWDOWN * operations(cnn, length) * span / length + forward < forward * len(snvs)
 
 
 def _forward_operations(config: CNNConfig, length: int) -> float:

@@ -269,7 +269,7 @@ def test_bad_input_leaves_no_part_of_a_named_data_set(
         (MemoryError("x" * 5000), 1, f"MemoryError: {'x' * 387} … (--debug shows where)"),
         (KeyboardInterrupt(), 130, "interrupted; run the same command again to resume"),
         (SystemExit(143), 143, "interrupted; run the same command again to resume"),
-        (InputError("g.fa: is wrong; mend it"), 2, "g.fa: is wrong; mend it"),
+        (InputError("g.fa: is wrong; fix it"), 2, "g.fa: is wrong; fix it"),
     ],
 )
 def test_a_failure_ends_with_its_code_and_one_line(

@@ -40,7 +40,7 @@ def test_fan_out_yields_each_result_once_and_bounds_what_is_submitted(ray_cluste
     gauge: Any = _Gauge.remote()
     submitted: list[int] = []
 
-    def submit(item: int, _: cluster.Attempt) -> ray.ObjectRef:
+    def submit(item: int, _: cluster.Retry) -> ray.ObjectRef:
         submitted.append(item)
         return _work.remote(gauge, item)
 
@@ -120,9 +120,9 @@ def _die_always(item: int) -> int:
 
 
 def test_an_item_lost_time_and_again_is_given_up_and_the_others_are_done(ray_cluster: cluster.Cluster):
-    tries: list[cluster.Attempt] = []
+    tries: list[cluster.Retry] = []
 
-    def submit(item: int, attempt: cluster.Attempt) -> ray.ObjectRef:
+    def submit(item: int, attempt: cluster.Retry) -> ray.ObjectRef:
         if item == 1:
             tries.append(attempt)
         return _die_always.remote(item)
@@ -130,10 +130,10 @@ def test_an_item_lost_time_and_again_is_given_up_and_the_others_are_done(ray_clu
     results = dict(cluster.fan_out(submit, range(4), 2, lambda item, error: f"{item}: {type(error).__name__}"))
     assert results == {0: 0, 1: "1: WorkerCrashedError", 2: 2, 3: 3}
     # from the second loss on memory is suspected, and smaller batches are asked for
-    assert tries == [cluster.Attempt(0, 0), cluster.Attempt(1, 0), cluster.Attempt(2, 1), cluster.Attempt(3, 2)]
+    assert tries == [cluster.Retry(0, 0), cluster.Retry(1, 0), cluster.Retry(2, 1), cluster.Retry(3, 2)]
     with pytest.raises(WorkerCrashedError):
         list(cluster.fan_out(lambda item, _: _die_always.remote(item), [1], 1))
 
 
 def test_out_of_memory_asks_for_smaller_batches_at_once():
-    assert cluster.Attempt().after(OutOfMemoryError("killed")) == cluster.Attempt(1, 1)
+    assert cluster.Retry().after(OutOfMemoryError("killed")) == cluster.Retry(1, 1)

@@ -220,7 +220,7 @@ def test_a_large_object_goes_in_parts_and_leaves_none_when_one_fails(s3: Server,
     path = f"{AT}/large.bin"
 
     def write() -> None:
-        with storage.open_whole(path) as file:
+        with storage.open_atomic(path) as file:
             file.write(content)
 
     def refuse(method: str, path: str) -> str | None:
@@ -237,7 +237,7 @@ def test_a_large_object_goes_in_parts_and_leaves_none_when_one_fails(s3: Server,
     with (
         s3.failing(refuse),
         pytest.raises(StorageError, match=r"other\.bin: could not be written"),
-        storage.whole_path(f"{AT}/other.bin") as local,
+        storage.atomic_path(f"{AT}/other.bin") as local,
     ):
         local.write_bytes(content)
     assert s3.keys("other") == s3.uploads() == []
@@ -264,7 +264,7 @@ def test_a_part_that_cannot_be_read_now_is_not_taken_for_damaged(s3: Server, at:
     ):
         raise AssertionError("opened")
     with (
-        pytest.raises(InputError, match="is not a whole Parquet file"),
+        pytest.raises(InputError, match="is not a complete Parquet file"),
         storage.open_table(f"{at}/data/config.yaml", "table"),
     ):
         raise AssertionError("opened")

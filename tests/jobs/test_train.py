@@ -131,7 +131,7 @@ def test_homologous_promoters_across_the_split_are_told_and_left_out_beside(
     r = stats.pearsonr(clean["expression"].astype(float), clean["expression_predicted"].astype(float))[0]
     assert found["without_homologs"]["pearson"] == pytest.approx(r, abs=1e-9)
     # what was dropped is told by the model, and is nobody's
-    dropped = load_info(tmp_path / "dropped" / "model").split_of(genes)
+    dropped = load_info(tmp_path / "dropped" / "model").get_split(genes)
     assert dropped[rows["chr1"][:5]].tolist() == [None] * 5
     assert (dropped == "test").sum() == 51
     metrics = json.loads((tmp_path / "dropped" / "metrics.json").read_text())
@@ -199,7 +199,7 @@ def _damaged(run: Path, copy: Path, name: str, content: bytes | None) -> dict[Pa
         ("metrics.json", b"", "damaged (.*metrics.json: the JSON file is empty); "),
         ("metrics.json", b"{}", "damaged (.*metrics.json holds no metrics); "),
         ("metrics.json", b'{"train": [], "val": [], "test": 5}', "damaged (.*metrics.json holds no metrics); "),
-        ("predictions.parquet", b"PAR1", "damaged (.*predictions.parquet: is not a whole Parquet file .*); "),
+        ("predictions.parquet", b"PAR1", "damaged (.*predictions.parquet: is not a complete Parquet file .*); "),
         ("model/model.safetensors", b"x", "damaged (.*SHA-256 differs.*); "),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.sequence import decode
-from promoter.splits.assign import hold_out
+from promoter.splits.assign import assign_splits
 from promoter.splits.split import SplitConfig
 
 LENGTH = 200
@@ -52,7 +52,7 @@ COPIES = {
 
 def test_homologs_across_a_split_by_chromosome_are_reported_and_nothing_is_changed() -> None:
     data = promoters(COPIES)
-    assigned = hold_out(data, SplitConfig(**HELD_OUT))
+    assigned = assign_splits(data, SplitConfig(**HELD_OUT))
     assert (assigned.split == np.repeat(["train", "train", "val", "test"], GENES)).all()
     assert assigned.split_of_gene == {}
     pairs = {(row.gene_id, row.split, row.other_gene_id, row.other_split) for row in assigned.leaks.itertuples()}
@@ -70,7 +70,7 @@ def test_homologs_across_a_split_by_chromosome_are_reported_and_nothing_is_chang
 
 
 def test_drop_leaves_homologs_out_of_training_and_tests_on_all_genes() -> None:
-    assigned = hold_out(promoters(COPIES), SplitConfig(**HELD_OUT, homology="drop"))
+    assigned = assign_splits(promoters(COPIES), SplitConfig(**HELD_OUT, homology="drop"))
     assert assigned.split_of_gene == {"g00": ("chr1", None), "g01": ("chr1", None), "g42": ("chr3", None)}
     assert len(assigned.rows("test")) == GENES
     assert len(assigned.rows("train")) == 2 * GENES - 2
@@ -80,7 +80,7 @@ def test_drop_leaves_homologs_out_of_training_and_tests_on_all_genes() -> None:
 
 
 def test_move_puts_divided_homology_groups_into_the_training_set() -> None:
-    assigned = hold_out(promoters(COPIES), SplitConfig(**HELD_OUT, homology="move"))
+    assigned = assign_splits(promoters(COPIES), SplitConfig(**HELD_OUT, homology="move"))
     moved = {"g60": "chr4", "g61": "chr4", "g41": "chr3", "g62": "chr4", "g42": "chr3"}
     assert assigned.split_of_gene == {gene: (chrom, "train") for gene, chrom in moved.items()}
     assert assigned.leaks.empty
@@ -88,7 +88,7 @@ def test_move_puts_divided_homology_groups_into_the_training_set() -> None:
 
 def test_homology_groups_are_never_divided_and_every_gene_is_named() -> None:
     data = promoters(COPIES)
-    assigned = hold_out(data, SplitConfig(by="family", val_fraction=0.2, test_fraction=0.2))
+    assigned = assign_splits(data, SplitConfig(by="family", val_fraction=0.2, test_fraction=0.2))
     for row, source in COPIES.items():
         assert assigned.split[row] == assigned.split[source]
     assert assigned.leaks.empty
@@ -100,7 +100,7 @@ def test_homology_groups_are_never_divided_and_every_gene_is_named() -> None:
 
 def test_any_genes_held_out_leak_through_overlaps_and_the_user_is_warned() -> None:
     data = promoters({}, apart=120)  # each window overlaps its neighbours by 80 of 200 bases
-    assigned = hold_out(data, SplitConfig(random=True, val_fraction=0.2, test_fraction=0.2))
+    assigned = assign_splits(data, SplitConfig(random=True, val_fraction=0.2, test_fraction=0.2))
     assert "can inflate" in assigned.remarks[0]
     assert set(assigned.leaks["kind"]) == {"overlapping"}
     beside = {
@@ -114,11 +114,13 @@ def test_any_genes_held_out_leak_through_overlaps_and_the_user_is_warned() -> No
     with pytest.raises(
         InputError, match="4 homology groups of 80 genes leave none for"
     ):  # a chromosome is one chain
-        hold_out(data, by_family)
+        assign_splits(data, by_family)
 
 
 def test_a_split_left_empty_is_refused() -> None:
     everything = {60 + i: i for i in range(GENES)}
     with pytest.raises(InputError, match=r"--split\.homology move: related promoters leave no genes for test"):
-        hold_out(promoters(everything), SplitConfig(**HELD_OUT, homology="move"))
-    assert len(hold_out(promoters(everything), SplitConfig(**HELD_OUT, homology="drop")).rows("test")) == GENES
+        assign_splits(promoters(everything), SplitConfig(**HELD_OUT, homology="move"))
+    assert (
+        len(assign_splits(promoters(everything), SplitConfig(**HELD_OUT, homology="drop")).rows("test")) == GENES
+    )

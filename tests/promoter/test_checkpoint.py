@@ -19,12 +19,12 @@ import promoter
 from promoter.checkpoint import (
     ModelInfo,
     copy_model,
+    deserialize_ensemble,
+    deserialize_model,
     load_info,
     load_model,
-    pack_model,
     save_model,
-    unpack_ensemble,
-    unpack_model,
+    serialize_model,
     versions,
 )
 from promoter.errors import InputError
@@ -115,7 +115,7 @@ def test_a_loaded_model_predicts_bit_for_bit_what_was_saved(tmp_path: Path, conf
 def test_predictions_of_an_old_checkpoint_never_change() -> None:
     """`model-format-1` was written once by `save_model`, its predictions computed by numpy in float64."""
     expected = json.loads((DATA / "model-format-1.json").read_text())
-    model, info = unpack_model(pack_model(DATA / "model-format-1"))
+    model, info = deserialize_model(serialize_model(DATA / "model-format-1"))
     found = model(one_hot(encode(expected["sequences"]))).detach().numpy()
     # float32 rounding of three layers; the sequences differ by 0.2 and 3 units
     np.testing.assert_allclose(found, expected["predictions"], rtol=1e-5)
@@ -155,7 +155,7 @@ def test_what_was_held_out_is_named_by_gene_where_chromosomes_do_not_tell(tmp_pa
     genes = pd.DataFrame(
         {"gene_id": ["a", "NA", "b,\t", "c", "d"], "chrom": ["chr1", "chr3", "chr4", "chrM", "chrX"]}
     )
-    assert load_info(tmp_path).split_of(genes).tolist() == ["test", None, "train", "val", None]
+    assert load_info(tmp_path).get_split(genes).tolist() == ["test", None, "train", "val", None]
     (tmp_path / "split.tsv").unlink()
     assert "split.tsv" in refusal(tmp_path)
 
@@ -168,10 +168,10 @@ def test_an_ensemble_counts_a_gene_as_learned_from_where_any_member_did(tmp_path
     second = replace(INFO, split={"train": ["chr3"], "val": ["chr4"], "test": ["chr1", "chr2"]})
     for name, info in (("first", first), ("second", second)):
         save_model(tmp_path / name, network(), info)
-    _, together = unpack_ensemble([pack_model(tmp_path / name) for name in ("first", "second")])
+    _, together = deserialize_ensemble([serialize_model(tmp_path / name) for name in ("first", "second")])
     genes = pd.DataFrame({"gene_id": list("abcde"), "chrom": ["chr1", "chr3", "chr9", "chr2", "chr4"]})
     # a: test in both; b: left out by one, learned from by the other; c: met by none; d, e: by their chromosomes
-    assert together.split_of(genes).tolist() == ["test", "train", None, "train", "val"]
+    assert together.get_split(genes).tolist() == ["test", "train", None, "train", "val"]
 
 
 @pytest.mark.parametrize("version", [0, 2, "1.5", None])
@@ -266,9 +266,9 @@ def test_target_names_must_fit_the_outputs(tmp_path: Path) -> None:
 
 
 def test_a_packed_model_is_the_model_and_its_checksum_tells_it_apart(saved: Path) -> None:
-    packed = pack_model(saved)
+    packed = serialize_model(saved)
     shutil.rmtree(saved)  # another process has no files
-    model, info = unpack_model(packed)
+    model, info = deserialize_model(packed)
     assert torch.equal(predictions(model), predictions(network()))
     assert info == INFO
     assert packed.source == str(saved)
@@ -285,7 +285,7 @@ def test_a_packed_model_is_the_model_and_its_checksum_tells_it_apart(saved: Path
 def test_a_copied_model_is_the_model_byte_for_byte(saved: Path, target: str) -> None:
     folder = f"memory://{saved.parent.name}/copy" if target == "memory" else str(saved.parent / "deep" / "copy")
     copy_model(saved, folder)
-    assert pack_model(folder).checksum == pack_model(saved).checksum
+    assert serialize_model(folder).checksum == serialize_model(saved).checksum
     copy_model(folder, saved.parent / "back")
     assert {path.name: path.read_bytes() for path in (saved.parent / "back").iterdir()} == {
         path.name: path.read_bytes() for path in saved.iterdir()

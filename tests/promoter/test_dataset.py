@@ -94,7 +94,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
     path = Path(str(write_promoters(tmp_path, PROMOTERS)))
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match="is empty" if kept == 0 else "not a whole Parquet file") as error:
+    with pytest.raises(InputError, match="is empty" if kept == 0 else "not a complete Parquet file") as error:
         read_promoters(tmp_path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)

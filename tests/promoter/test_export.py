@@ -387,7 +387,7 @@ class ListWriter(FormatWriter):
         self.names += self.source.genes["gene_id"].iloc[batch.rows].tolist()
 
     def finish(self) -> None:
-        with storage.open_whole(self.source.out_dir / "genes.txt") as file:
+        with storage.open_atomic(self.source.out_dir / "genes.txt") as file:
             file.write("\n".join(self.names).encode())
 
 

@@ -153,7 +153,7 @@ def test_damaged_files_are_refused(write: Write, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gzip data ends early"):
         read_expression(write("a.tsv.gz", packed[: len(packed) // 2]))
     TABLE.to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="not a whole Parquet file"):
+    with pytest.raises(InputError, match="not a complete Parquet file"):
         read_expression(write("b.parquet", (tmp_path / "a.parquet").read_bytes()[:-20]))
 
 

@@ -22,10 +22,10 @@ from promoter.splits.homology import (
     MIN_SHARED,
     THRESHOLD,
     find_leaks,
+    find_related_promoters,
     homology_groups,
     leaking_genes,
     overlapping_pairs,
-    related_pairs,
     similar_pairs,
 )
 from promoter.splits.split import assign
@@ -349,7 +349,7 @@ def test_related_pairs_are_of_the_kind_that_says_most() -> None:
         genes.loc[row, ["start", "end"]] = window(tss, strand, 200, 0)
     genes.loc[5, "chrom"] = "chr3"
     genes.loc[5, "sequence"] = genes["sequence"][4][150:] + chromosomes["chr2"][500:650]
-    pairs = related_pairs(Promoters(genes, promoters.targets, [], {}))
+    pairs = find_related_promoters(Promoters(genes, promoters.targets, [], {}))
     pairs["fraction"] = pairs["fraction"].round(3)
     rows = {(i, j): (fraction, strand, kind) for i, j, fraction, strand, kind in pairs.to_numpy().tolist()}
     # windows: 0 and 1 [50, 250) on +, 2 [250, 450) on -, 3 [70, 270) on -; 5 begins with the last 50 bases of 4
@@ -368,7 +368,7 @@ def test_a_fasta_without_coordinates_has_similar_pairs_only() -> None:
     genes = pd.DataFrame({"gene_id": list("abc"), "sequence": decode(tokens)})
     genes[["chrom", "strand"]] = None
     genes["start"] = genes["end"] = genes["tss"] = pd.array([None] * 3, dtype="Int64")
-    pairs = related_pairs(Promoters(genes, np.zeros((3, 0), np.float32), [], {}))
+    pairs = find_related_promoters(Promoters(genes, np.zeros((3, 0), np.float32), [], {}))
     assert pairs.to_numpy().tolist() == [[0, 2, 1.0, "opposite", "identical"]]
 
 
@@ -433,7 +433,7 @@ def yeast_windows(request: pytest.FixtureRequest, yeast: Path) -> tuple[Promoter
     chroms = promoters.genes["chrom"]
     split_of_chrom = dict.fromkeys(chroms, "train") | dict.fromkeys(YEAST_TEST, "test")
     split_of_chrom |= dict.fromkeys(YEAST_VAL, "val")
-    return promoters, related_pairs(promoters), assign(chroms, split_of_chrom).to_numpy()
+    return promoters, find_related_promoters(promoters), assign(chroms, split_of_chrom).to_numpy()
 
 
 def test_yeast_leaks_at_its_chromosome_ends(

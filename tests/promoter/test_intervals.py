@@ -135,9 +135,9 @@ def test_calibration_is_kept_and_knows_its_ensemble(tmp_path: Path) -> None:
         write_calibration(tmp_path / "run" / "folds", found)
         assert read_calibration(tmp_path / "run") == read_calibration(tmp_path / "run" / "folds") == found
     assert np.isinf(calibrate(few, ["y"], [["a"], ["b"]]).scales["y"].q)
-    assert found.is_of(["d", "a", "c", "b"])
-    assert not found.is_of(["a", "b", "c"])
-    assert not found.is_of(["a", "b", "c", "d", "d"])
+    assert found.matches(["d", "a", "c", "b"])
+    assert not found.matches(["a", "b", "c"])
+    assert not found.matches(["a", "b", "c", "d", "d"])
 
 
 def test_the_order_of_models_does_not_matter() -> None:

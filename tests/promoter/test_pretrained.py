@@ -28,10 +28,10 @@ from promoter.ism import saturation_mutagenesis
 from promoter.models import enformer, pretrained
 from promoter.models.cnn import CNNConfig
 from promoter.models.pretrained import (
-    PackedTrunk,
     PretrainedConfig,
     PretrainedHead,
     PretrainedModel,
+    SerializedTrunk,
     build_model,
     embed,
     fetch_trunk,
@@ -51,11 +51,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def trunks(folders: dict[str, Path]) -> dict[str, PackedTrunk]:
+def trunks(folders: dict[str, Path]) -> dict[str, SerializedTrunk]:
     return {name: fetch_trunk(PretrainedConfig(name, str(folder))) for name, folder in folders.items()}  # type: ignore[arg-type] # a name
 
 
-def network(trunks: dict[str, PackedTrunk], name: str, length: int = LENGTH, **settings: Any) -> PretrainedModel:
+def network(
+    trunks: dict[str, SerializedTrunk], name: str, length: int = LENGTH, **settings: Any
+) -> PretrainedModel:
     torch.manual_seed(1)
     config = PretrainedConfig(name, trunks[name].source, **settings)  # type: ignore[arg-type] # a name
     return build_model(config, length, trunks[name]).eval()
@@ -82,7 +84,7 @@ def distances_as_trained(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("bins", [1, 3, 4, 8])
 @pytest.mark.usefixtures("distances_as_trained")
 def test_enformer_is_the_librarys_own_around_the_tss(
-    folders: dict[str, Path], trunks: dict[str, PackedTrunk], bins: int
+    folders: dict[str, Path], trunks: dict[str, SerializedTrunk], bins: int
 ) -> None:
     library = enformer_pytorch.Enformer.from_pretrained(str(folders["enformer"])).eval()
     letters = ["".join("ACGTN"[base] for base in row) for row in tokens(2)]
@@ -95,7 +97,7 @@ def test_enformer_is_the_librarys_own_around_the_tss(
 
 
 def test_enformer_at_its_whole_context_needs_no_help(
-    folders: dict[str, Path], trunks: dict[str, PackedTrunk]
+    folders: dict[str, Path], trunks: dict[str, SerializedTrunk]
 ) -> None:
     library = enformer_pytorch.Enformer.from_pretrained(str(folders["enformer"])).eval()
     x_BCL = one_hot(tokens(1, 196_608))
@@ -133,7 +135,7 @@ def test_a_folder_says_whether_its_enformer_has_the_distances_of_tensorflow(tmp_
 
 @pytest.mark.parametrize("bins", [1, 4])
 def test_borzoi_is_the_librarys_own_around_the_tss(
-    folders: dict[str, Path], trunks: dict[str, PackedTrunk], bins: int
+    folders: dict[str, Path], trunks: dict[str, SerializedTrunk], bins: int
 ) -> None:
     from borzoi_pytorch.pytorch_borzoi_transformer import get_positional_embed  # noqa: PLC0415
 
@@ -159,7 +161,7 @@ def test_borzoi_is_the_librarys_own_around_the_tss(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_those_of_the_folder_and_distances_have_values(
-    folders: dict[str, Path], trunks: dict[str, PackedTrunk], name: str
+    folders: dict[str, Path], trunks: dict[str, SerializedTrunk], name: str
 ) -> None:
     model = network(trunks, name)
     assert not [key for key, value in model.trunk.named_buffers() if value.is_meta]
@@ -183,7 +185,7 @@ def test_the_bases_stand_in_the_order_that_enformer_was_trained_on() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_even_number_of_bins_is_the_same_stretch_on_both_strands(
-    trunks: dict[str, PackedTrunk], name: str
+    trunks: dict[str, SerializedTrunk], name: str
 ) -> None:
     """Without attention, which reads everything, what is far from the bins cannot matter, on either strand."""
     model = network(trunks, name, 4096, tss_bins=2)
@@ -210,7 +212,7 @@ def test_an_even_number_of_bins_is_the_same_stretch_on_both_strands(
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_predictions_are_equal_before_and_after_saving(
-    trunks: dict[str, PackedTrunk], tmp_path: Path, name: str, head: str
+    trunks: dict[str, SerializedTrunk], tmp_path: Path, name: str, head: str
 ) -> None:
     model = network(trunks, name, 512, head=head, n_targets=2)
     info = ModelInfo(["a", "b"], {"upstream": 256, "downstream": 256, "length": 512})
@@ -233,7 +235,7 @@ RECIPE = TrainingConfig(epochs=2, batch_size=4, learning_rate=1e-3, reverse_comp
 
 @pytest.mark.parametrize("adapt", ["head", "lora", "full"])
 def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
-    trunks: dict[str, PackedTrunk], adapt: str
+    trunks: dict[str, SerializedTrunk], adapt: str
 ) -> None:
     train, val = examples(10), examples(4)
     saved: list[bytes] = []
@@ -254,7 +256,7 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
 
 @pytest.mark.parametrize("adapt", ["lora", "full"])
 def test_training_in_passes_is_training_on_the_whole_batch(
-    trunks: dict[str, PackedTrunk], adapt: str, monkeypatch: pytest.MonkeyPatch
+    trunks: dict[str, SerializedTrunk], adapt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, val = examples(8), examples(4)
     # dropout would be drawn otherwise
@@ -273,7 +275,7 @@ def test_training_in_passes_is_training_on_the_whole_batch(
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)
 
 
-def test_activations_computed_anew_give_the_same_gradients(trunks: dict[str, PackedTrunk]) -> None:
+def test_activations_computed_anew_give_the_same_gradients(trunks: dict[str, SerializedTrunk]) -> None:
     x_BCL = one_hot(tokens(2, 256))
     gradients = []
     for anew in (False, True):
@@ -289,7 +291,7 @@ def test_activations_computed_anew_give_the_same_gradients(trunks: dict[str, Pac
         torch.testing.assert_close(value, gradients[1][name], rtol=1e-4, atol=1e-6)
 
 
-def test_learning_rates_fall_from_the_head_down(trunks: dict[str, PackedTrunk]) -> None:
+def test_learning_rates_fall_from_the_head_down(trunks: dict[str, SerializedTrunk]) -> None:
     for name in NAMES:
         model = network(trunks, name, adapt="full", layer_decay=0.5)
         model.begin_adapting()
@@ -301,7 +303,7 @@ def test_learning_rates_fall_from_the_head_down(trunks: dict[str, PackedTrunk]) 
         assert any(first is parameter for parameter in groups[-1]["params"])
 
 
-def test_frozen_norms_stay_in_evaluation_mode(trunks: dict[str, PackedTrunk]) -> None:
+def test_frozen_norms_stay_in_evaluation_mode(trunks: dict[str, SerializedTrunk]) -> None:
     for adapt, dropout_on in (("head", False), ("lora", False), ("full", True)):
         model = network(trunks, "borzoi", adapt=adapt).train()
         norms = [one for one in model.trunk.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
@@ -311,7 +313,7 @@ def test_frozen_norms_stay_in_evaluation_mode(trunks: dict[str, PackedTrunk]) ->
         assert all(one.training == dropout_on for one in dropouts)
 
 
-def test_a_head_trained_on_embeddings_is_one_trained_on_sequences(trunks: dict[str, PackedTrunk]) -> None:
+def test_a_head_trained_on_embeddings_is_one_trained_on_sequences(trunks: dict[str, SerializedTrunk]) -> None:
     train, val = examples(12), examples(5)
     model = network(trunks, "enformer", 256, tss_bins=2)
     embedded = [Examples(embed(model, one.tokens, "cpu"), one.targets) for one in (train, val)]
@@ -325,7 +327,7 @@ def test_a_head_trained_on_embeddings_is_one_trained_on_sequences(trunks: dict[s
 
 
 def test_reverse_complements_of_embeddings_are_shown_with_their_probability(
-    trunks: dict[str, PackedTrunk],
+    trunks: dict[str, SerializedTrunk],
 ) -> None:
     train = examples(6)
     model = network(trunks, "enformer", 256, tss_bins=2)
@@ -342,7 +344,7 @@ def test_reverse_complements_of_embeddings_are_shown_with_their_probability(
     np.testing.assert_array_equal(*heads)
 
 
-def test_ism_is_by_whole_passes_of_the_stretch(trunks: dict[str, PackedTrunk]) -> None:
+def test_ism_is_by_whole_passes_of_the_stretch(trunks: dict[str, SerializedTrunk]) -> None:
     model = network(trunks, "enformer", 256, tss_bins=2, n_targets=2)
     some = tokens(2, 256)
     scores = saturation_mutagenesis(model, some, positions=(98, 103))

@@ -37,7 +37,7 @@ def names(folder: str) -> list[str]:
 def test_a_file_appears_when_the_block_ends_and_not_before(folder: str) -> None:
     path = UPath(folder) / "deep" / "er" / "out.bin"
     for content in (b"first", b"2nd"):  # the second replaces
-        with storage.open_whole(path) as file:
+        with storage.open_atomic(path) as file:
             file.write(content[:3])
             assert not path.exists() or path.read_bytes() == b"first"
             file.write(content[3:])
@@ -55,7 +55,7 @@ def test_an_exception_leaves_the_earlier_file(
         storage.write_text(path, before.decode())
 
     def fail() -> None:
-        with storage.open_whole(path) as file:
+        with storage.open_atomic(path) as file:
             file.write(b"x" * 100_000)  # more than a buffer
             raise error
 
@@ -72,7 +72,7 @@ def test_a_named_file_appears_when_the_block_ends_or_not_at_all(folder: str, bef
         storage.write_text(path, before.decode())
 
     def write(error: type[BaseException] | None) -> None:
-        with storage.whole_path(path) as named:
+        with storage.atomic_path(path) as named:
             assert named.suffix == ".bw"
             named.write_bytes(b"new")
             assert not path.exists() or path.read_bytes() == before
@@ -133,7 +133,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
 def test_checksums_are_those_of_hashlib(folder: str, size: int) -> None:
     content = bytes(range(251)) * (size // 251 + 1)
-    with storage.open_whole(f"{folder}/f") as file:
+    with storage.open_atomic(f"{folder}/f") as file:
         file.write(content[:size])
     assert storage.sha256(f"{folder}/f") == hashlib.sha256(content[:size]).hexdigest()
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from promoter import storage
-from promoter.checkpoint import ModelInfo, pack_model, save_model
+from promoter.checkpoint import ModelInfo, save_model, serialize_model
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, write_predictions
 from promoter.ism import Scores
@@ -61,7 +61,7 @@ def write_run(folder: Path, genes: int, scored: int, seed: int = 0) -> RunFiles:
     observed = rng.normal(size=genes).astype(np.float32)
     predicted = (0.7 * observed + rng.normal(0, 0.5, genes)).astype(np.float32)
     table = pd.DataFrame({"gene_id": ids, "chrom": chrom})
-    table["split"] = info.split_of(table)
+    table["split"] = info.get_split(table)
     table["salt"], table["salt_predicted"] = observed, predicted
     write_predictions(run / "predictions.parquet", table)
     plain = {
@@ -83,7 +83,7 @@ def write_run(folder: Path, genes: int, scored: int, seed: int = 0) -> RunFiles:
     storage.write_yaml(run / "config.yaml", {"split": {"random": False, "by": "chromosome", "homology": "report"}})
 
     named = table[table["split"] == "test"]["gene_id"].head(scored).tolist()
-    planted = _write_scores(where, pack_model(run / "model").checksum, named, rng)
+    planted = _write_scores(where, serialize_model(run / "model").checksum, named, rng)
     _write_search(where / "search")
     return RunFiles(
         run, run / "model", where / "ism", where / "motifs", where / "search", named, planted, "d" * 64

@@ -235,7 +235,7 @@ def test_no_sound_network_is_refused_the_engine(seed: int) -> None:
     mean, sd = float(rng.normal(0, 100)), 10.0 ** rng.uniform(-3, 3)
     model.rescale_output([mean] * config.n_targets, [sd] * config.n_targets)
     for length in (config.min_length, config.min_length + 1, config.min_length + int(rng.integers(2, 300))):
-        assert self_check.engine_suits(model, length, torch.device("cpu"))
+        assert self_check.engine_matches(model, length, torch.device("cpu"))
 
 
 def test_a_network_in_float64_is_scored_in_float64(tokens: np.ndarray) -> None:

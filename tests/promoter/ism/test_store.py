@@ -17,7 +17,7 @@ from promoter.ism.store import (
     find_manifest,
     load_contents,
     missing_parts,
-    part_is_whole,
+    part_is_complete,
     part_path,
     write_part,
 )
@@ -113,8 +113,8 @@ def test_remote_scores_load_as_local_ones(folder: Path) -> None:
     for index, one in enumerate(ALL):
         write_part(part_path(f"{remote}/scores", index), one, METADATA)
     assert_same(load_scores(remote), WHOLE)
-    assert part_is_whole(part_path(f"{remote}/scores", 2), ["g6"], METADATA)
-    assert not part_is_whole(part_path(f"{remote}/scores", 3), ["g6"], METADATA)
+    assert part_is_complete(part_path(f"{remote}/scores", 2), ["g6"], METADATA)
+    assert not part_is_complete(part_path(f"{remote}/scores", 3), ["g6"], METADATA)
 
 
 @pytest.mark.parametrize("order", [[5], [6, 0], [4, 3, 5], [3, 1, 6, 0, 2, 5, 4], [2, 2]])
@@ -138,7 +138,7 @@ def test_a_truncated_part_or_other_Parquet_file_is_refused_by_name(folder: Path)
     path = folder / "scores" / "part-00001.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"^{path}: is not a whole Parquet file"):
+    with pytest.raises(InputError, match=f"^{path}: is not a complete Parquet file"):
         load_scores(folder)
     pq.write_table(pa.table({"gene_id": ["g3"]}), path)
     with pytest.raises(InputError, match=f"^{path}: has scores format None, this version reads 1;"):
@@ -147,20 +147,20 @@ def test_a_truncated_part_or_other_Parquet_file_is_refused_by_name(folder: Path)
 
 def test_a_part_is_complete_only_with_its_genes_and_metadata(folder: Path) -> None:
     path, genes = part_path(folder / "scores", 1), ["g3", "g4", "g5"]
-    assert part_is_whole(path, genes, METADATA)
-    assert part_is_whole(path, np.array(genes, dtype=object).tolist(), {})
+    assert part_is_complete(path, genes, METADATA)
+    assert part_is_complete(path, np.array(genes, dtype=object).tolist(), {})
     for others in (["g3", "g4"], [*genes, "g6"], ["g4", "g3", "g5"], ["g3", "g4", "g6"], []):
-        assert not part_is_whole(path, others, METADATA)
+        assert not part_is_complete(path, others, METADATA)
     for other in ({"model": "c" * 64}, {"data": ""}, {"settings": None, "seed": 1}):
-        assert not part_is_whole(path, genes, {**METADATA, **other})
-    assert not part_is_whole(part_path(folder / "scores", 3), genes, METADATA)
+        assert not part_is_complete(path, genes, {**METADATA, **other})
+    assert not part_is_complete(part_path(folder / "scores", 3), genes, METADATA)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, -200, -8, -1])
 def test_a_truncated_part_is_incomplete(folder: Path, keep: int) -> None:
     path = Path(str(part_path(folder / "scores", 1)))
     path.write_bytes(path.read_bytes()[:keep])
-    assert not part_is_whole(path, ["g3", "g4", "g5"], METADATA)
+    assert not part_is_complete(path, ["g3", "g4", "g5"], METADATA)
 
 
 def test_missing_parts_include_the_damaged_and_those_of_another_run(tmp_path: Path) -> None:
