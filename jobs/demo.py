@@ -102,7 +102,7 @@ def demo(
     low, high = metrics["pearson_ci95"]
     console.print(
         f"  held-out r = {metrics['pearson']:.3f} [{low:.2f}, {high:.2f}] on {metrics['n']} genes of a chromosome "
-        f"never seen;\n  the noise allows at most {truth.ceiling:.3f} on average"
+        f"never seen;\n  upper bound given the simulated noise: {truth.ceiling:.3f}"
     )
     recovery = motif_recovery(truth.motifs, load_scores(where / "ism"))
     table = Table(box=None, pad_edge=False)

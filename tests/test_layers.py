@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +93,10 @@ def test_the_check_finds_an_upward_import(path: str, line: str) -> None:
 
 def test_every_folder_has_its_place() -> None:
     assert {Path(path).with_suffix("").parts[1] for path in SOURCES} == set(RANK)
+
+
+def test_the_map_of_the_architecture_page_names_every_module() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    words = set(re.findall(r"\w+", page[page.index("## Map") : page.index("## Which file for which change")]))
+    modules = {path.stem for folder in ("promoter", "jobs") for path in (ROOT / folder).rglob("*.py")}
+    assert modules - words - {"__init__", "__main__", "model"} == set()

@@ -265,7 +265,7 @@ def test_what_is_required_is_named(no_ray: None, capsys: pytest.CaptureFixture[s
         ("prepare", "", "", ["--out", "{genes}/x"], r"genes\.bed/x: cannot write here .*; choose another"),
         ("train", "", "", ["--split.val", "chr9"], r"--split\.val chr9: .*the data has chr1, chr2, chr3, chr4"),
         ("prepare", "config", "upstraem: 5\n", ["--config", "{config}"], r"/settings\.yaml: .*did you mean"),
-        ("train", "parquet", HALF, [], r"promoters\.parquet: is not a whole"),
+        ("train", "parquet", HALF, [], r"promoters\.parquet: is not a complete"),
         ("predict", "yaml", "format: 99\n", [], r"model format 99"),
         ("ism", "", "", ["--genes", "nobody"], r"--genes nobody: "),
     ],
