@@ -38,11 +38,11 @@ def demo(
     """Simulate a genome, train on it, explain the model, and compare with what was implanted.
 
     Args:
-        out: folder for everything.
-        workers: processes that share each batch by DDP.
-        epochs: most epochs to train.
-        genes_per_chromosome: genes on each of eight chromosomes.
-        seed: seed of the genome and the training.
+        out: folder for all results.
+        workers: number of processes that share each batch by DDP.
+        epochs: maximum number of epochs.
+        genes_per_chromosome: number of genes on each of eight chromosomes.
+        seed: random seed of the genome and the training.
     """
     settings = job_settings(demo, locals())
     cluster.require_resources(workers, None, None)
@@ -124,17 +124,17 @@ def demo(
 
 def _require_same(where: UPath, settings: dict[str, Any]) -> None:
     """Refuse to mix with a demo of other settings, or with what is none."""
-    mend = "choose another --out, or delete the folder"
+    fix = "choose another --out, or delete the folder"
     if not (where / "config.yaml").exists():
         found = [name for name in _FOLDERS if (where / name).exists()]
         if found:
-            raise InputError(f"{where}: holds {found[0]}/ but no config.yaml of a demo; {mend}")
+            raise InputError(f"{where}: holds {found[0]}/ but no config.yaml of a demo; {fix}")
         return
     earlier = storage.read_yaml(where / "config.yaml")
     different = [key for key in settings if key not in ("out", "workers") and settings[key] != earlier.get(key)]
     if different:
         was = ", ".join(f"{key} {earlier.get(key, 'absent')}, not {settings[key]}" for key in different)
-        raise InputError(f"{where}: holds a run with other settings ({was}); {mend}")
+        raise InputError(f"{where}: holds a run with other settings ({was}); {fix}")
 
 
 def _step(text: str) -> None:

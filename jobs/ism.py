@@ -95,26 +95,30 @@ def ism(
 ) -> None:
     """Score every single-base change of every gene's promoter.
 
-    Run again after an interruption it computes only what is missing.
+    Rerun after an interruption, it computes only what is missing.
 
     Args:
-        model: model directory that jobs.train wrote, or folder of its folds, an ensemble.
+        model: model directory that jobs.train wrote, or the folder of a run with --folds or --seeds, an ensemble.
         data: folder that jobs.prepare wrote, or a FASTA of sequences as long as the model's window.
-        out: folder for scores/part-*.parquet, manifest.json and config.yaml.
-        genes: ids to score; all by default.
+        out: folder to write scores/part-*.parquet, manifest.json and config.yaml to.
+        genes: ids of the genes to score; by default all.
         split: score only genes that were in this split when the model was trained.
-        ensemble: more model directories; scores are the means over all models, with their standard deviation.
-        dtype: of the stored scores; float16 halves them, and is off by at most 0.05% of each score.
+        ensemble: more model directories; scores are then the means over all models, with their standard
+            deviation.
+        dtype: number type of the stored scores; float16 halves the files and is off by at most 0.05% of each
+            score.
         positions: first and last of the bases to change, relative to the TSS, the last not included: '--positions
-            -500,100'; the whole window by default. The scores are then those of a narrower window, with its
-            sequence, start and end.
-        precision: of the matrix products: fp32, or bf16, faster on GPUs, whose rounding can hide small effects.
-        max_hours: refuse to begin what will take longer, by the time that a forward pass is measured to take; not
-            for networks that are scored faster than by forward passes.
-        genes_per_task: genes in a task and in a part; as many as take some seconds by default.
-        workers: tasks at a time; as many as the cluster has room for by default.
-        cpus_per_worker: of each task.
-        gpus_per_worker: of each task; may be a fraction.
+            -500,100'; by default the whole window. The result is that of a narrower window, with its sequence,
+            start and end.
+        precision: number type of the matrix products: fp32, or bf16, which is faster on GPUs and whose rounding
+            can hide small effects.
+        max_hours: refuse to begin work that is expected to take longer than this many hours, by the measured time
+            of a forward pass; networks that are scored faster than by forward passes are not measured.
+        genes_per_task: number of genes in each task and output file; by default as many as take about four
+            seconds.
+        workers: number of tasks that run at a time; by default as many as the cluster has room for.
+        cpus_per_worker: number of CPUs reserved for each task.
+        gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
     """
     settings = resolved(locals())
     if genes_per_task is not None and genes_per_task < 1:
@@ -154,7 +158,7 @@ def ism(
     missing = _missing_parts(where, promoters, parts, metadata)
     done = len(rows) - sum(len(parts[index]) for index in missing)
     if done:
-        console.print(f"going on: {done:,} of {plural(len(rows), 'gene')} are scored already")
+        console.print(f"resuming: {done:,} of {plural(len(rows), 'gene')} are scored already")
     failed, strongest = _score_parts(
         where, members, info, promoters, parts, missing, metadata, limits, in_flight, stretch
     )

@@ -34,17 +34,17 @@ def motifs(
 
     Args:
         scores: folder that jobs.ism wrote.
-        out: folder for motifs.tsv, motifs.meme, instances.bed (7th column: contribution), motifs.h5 (as modisco's
-            report reads it), logos/ and config.yaml.
-        target: whose scores; may be left out when there is one.
-        taxon: the part of JASPAR 2026 to name motifs by: vertebrates, plants, insects, nematodes, fungi,
+        out: folder to write motifs.tsv, motifs.meme, instances.bed (7th column: contribution), motifs.h5 (as
+            modisco's report reads it), logos/ and config.yaml to.
+        target: name of the target whose scores are read; may be left out when there is only one.
+        taxon: part of JASPAR 2026 to name motifs by: vertebrates, plants, insects, nematodes, fungi,
             urochordates, all or none.
         motifs: MEME file to name motifs by, instead of JASPAR.
-        window: how many of the last bases of each sequence to look at; all by default.
-        max_seqlets: most stretches of each sign to cluster; of more, those of genes drawn at random. Time grows
-            with their square.
-        genes: ids to look at; all by default.
-        seed: of the draw.
+        window: number of bases at the end of each sequence to look at; by default all.
+        max_seqlets: maximum number of seqlets of each sign to cluster; if there are more, those of genes drawn at
+            random. Time grows with the square of this number.
+        genes: ids of the genes to look at; by default all.
+        seed: random seed for subsampling seqlets.
     """
     settings = resolved(locals())
     if max_seqlets < 1:

@@ -34,14 +34,15 @@ def predict(
     """Predict every gene of a data set, or every sequence of a FASTA.
 
     Args:
-        model: model directory that jobs.train wrote, or its run folder with --folds or --seeds, an ensemble: then
-            with the 95% intervals of genes that it has not learned from.
+        model: model directory that jobs.train wrote, or the folder of a run with --folds or --seeds, an ensemble;
+            the ensemble adds 95% intervals for genes that were held out.
         data: folder that jobs.prepare wrote, or a FASTA of sequences as long as the model's window.
-        out: Parquet file with a row a gene, in the order of the data.
-        ensemble: more model directories; predictions are the means over all models, with their standard deviation.
-        workers: tasks at a time; as many as the cluster has room for by default.
-        cpus_per_worker: of each task.
-        gpus_per_worker: of each task; may be a fraction.
+        out: Parquet file to write, one row per gene, in the order of the data.
+        ensemble: more model directories; predictions are then the means over all models, with their standard
+            deviation.
+        workers: number of tasks that run at a time; by default as many as the cluster has room for.
+        cpus_per_worker: number of CPUs reserved for each task.
+        gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
     """
     settings = job_settings(predict, locals())
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)

@@ -45,27 +45,28 @@ def prepare(
     """Cut the promoter of every gene and join it with the gene's expression.
 
     Args:
-        out: folder for promoters.parquet, config.yaml and summary.json.
+        out: folder to write promoters.parquet, config.yaml and summary.json to.
         genome: FASTA, plain or bgzip.
         genes: BED, GTF or GFF3, plain or gzip.
-        expression: table with a row a gene: tab-separated, .csv or .parquet.
-        upstream: bases before the transcription start site.
-        downstream: bases from the transcription start site on.
-        window: instead of these two: enformer or borzoi, the bases that this network reads, or their number; the
-            transcription start site stands in the middle.
-        context: with --window enformer or borzoi, fewer bases than the network was trained on.
-        transform: of the expression values: none, log1p (natural), log2p1, or cpm_log2p1 for raw counts.
-        targets: columns of the expression table to predict; all numeric ones by default.
-        gene_column: column of the expression table with the gene ids; the first by default.
-        missing: on an empty, NaN or infinite value end with an error, or drop the gene.
-        attribute: GTF/GFF3 attribute that holds the gene id; gene_id by default, for GFF3 also ID or Name.
+        expression: table with one row per gene: tab-separated, .csv or .parquet.
+        upstream: number of bases before the transcription start site.
+        downstream: number of bases from the transcription start site on.
+        window: instead of these two: enformer or borzoi, for the window that this network reads, or a number of
+            bases; the transcription start site stands in the middle.
+        context: number of bases of a --window enformer or borzoi, if fewer than the network was trained on.
+        transform: transform of the expression values: none, log1p (natural), log2p1, or cpm_log2p1 for raw
+            counts.
+        targets: columns of the expression table to predict; by default all numeric ones.
+        gene_column: column of the expression table with the gene ids; by default the first.
+        missing: what to do about an empty, NaN or infinite value: end with an error, or drop the gene.
+        attribute: GTF/GFF3 attribute that holds the gene id; by default gene_id, and for GFF3 also ID or Name.
         feature: GTF/GFF3 feature type that is a gene.
         ignore_version: take ENSG01.5 and ENSG01 for the same gene.
         chroms: keep only genes on these chromosomes.
         exclude_chroms: leave out genes on these chromosomes.
-        dataset: a named public data set instead of files: yeast (response to salt) or yeast_levels (TPM in
-            eight conditions); files given beside it take the place of its own.
-        cache: folder with, or for, the downloads of --dataset.
+        dataset: name of a public data set to use instead of files: yeast (response to salt) or yeast_levels (TPM
+            in eight conditions); files given beside it take the place of its own.
+        cache: folder that holds, or will hold, the downloads of --dataset.
     """
     settings = job_settings(prepare, locals())
     if window is not None:

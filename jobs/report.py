@@ -27,18 +27,19 @@ def report(
     """Write one HTML file about a run, which opens in any browser without a network.
 
     Args:
-        model: the model directory in the folder that jobs.train or jobs.tune wrote, or the folder of a run with
+        model: model directory in the folder that jobs.train or jobs.tune wrote, or the folder of a run with
             folds/, an ensemble; the files beside it are read too.
-        out: HTML file.
-        scores: folder that jobs.ism wrote with this model; genes are drawn base by base.
-        genes: ids to draw, beside those that are chosen.
-        show: so many of the test genes with the highest, the lowest and the worst prediction are chosen.
-        target: whose figures are drawn; the first by default.
+        out: HTML file to write.
+        scores: folder that jobs.ism wrote with this model; genes are then drawn base by base.
+        genes: ids of genes to draw, beside those that are chosen.
+        show: number of test genes to show for each of: highest, lowest and worst prediction.
+        target: name of the target to show; by default the first.
         motifs: folder that jobs.motifs wrote.
         search: folder that jobs.tune wrote.
-        compare: folder of another run, such as one with --split.random, to show its metrics beside.
-        assembly: as UCSC or Ensembl names it, such as hg38 or sacCer3, for links to their browsers.
-        figures: folder for the figures, each as SVG and PNG.
+        compare: folder of another run, such as one with --split.random, whose metrics are shown beside.
+        assembly: name of the genome assembly at UCSC or Ensembl, such as hg38 or sacCer3, for links to their
+            browsers.
+        figures: folder to write each figure to, as SVG and PNG.
     """
     settings = job_settings(report, locals())
     target_file = storage.resolve(out)

@@ -31,26 +31,29 @@ def train(
 ) -> None:
     """Train a network on some chromosomes, choose its best epoch on others, and evaluate it on yet others.
 
-    Run again after an interruption it goes on from the last epoch.
+    Rerun after an interruption, it resumes after the last finished epoch.
 
     Args:
         data: folder that jobs.prepare wrote.
-        out: folder for model/, history.csv, predictions.parquet, leakage.csv, metrics.json and config.yaml.
+        out: folder to write model/, history.csv, predictions.parquet, leakage.csv, metrics.json and config.yaml
+            to.
         split: genes held out for validation and test.
         model: the network.
-        training: the recipe.
-        folds: train a network a fold of chromosomes, each tested on its own fold, so that every gene is predicted
-            by networks that have not seen its chromosome; they go to folds/, an ensemble.
-        seeds: networks a fold, or of the one split, that differ in their seed: their mean is evaluated, and their
-            spread tells how sure it is.
-        baselines: set plain models beside the network, on the same genes.
-        embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by
-            default.
-        workers: processes that share each batch by DDP.
-        gpus_per_worker: 1 where the cluster has GPUs, else 0, by default.
-        cpus_per_worker: an equal share of a machine without GPUs, else 1, by default.
-        min_workers: go on with so few when nodes are lost, and with more again when there are; by default the
-            training waits until there is room for all.
+        training: the training recipe.
+        folds: number of folds of chromosomes: one network is trained per fold and tested on it, so that every
+            gene is predicted by networks that have not seen its chromosome; they are written to folds/, an
+            ensemble.
+        seeds: number of networks per fold, or for the one split, that differ in their random seed: their mean is
+            evaluated, and their spread tells how sure it is.
+        baselines: compare the network with baselines on the same genes.
+        embeddings: folder that keeps the embeddings of --model.adapt head for several runs; by default
+            embeddings/ in the output folder.
+        workers: number of processes that share each batch by DDP.
+        gpus_per_worker: number of GPUs for each worker; by default 1 where the cluster has GPUs, else 0.
+        cpus_per_worker: number of CPUs for each worker; by default an equal share of a machine without GPUs, else
+            1.
+        min_workers: minimum number of workers: training continues with this many after losing nodes, and scales
+            back up when nodes return; by default it waits until there is room for all.
     """
     cluster.require_resources(workers, cpus_per_worker, gpus_per_worker)
     if min_workers is not None and not 1 <= min_workers <= workers:

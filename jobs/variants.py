@@ -67,24 +67,25 @@ def variants(
 ) -> None:
     """Predict what each variant of a VCF does to the genes in whose windows it falls.
 
-    Run again after an interruption it computes only what is missing.
+    Rerun after an interruption, it computes only what is missing.
 
     Args:
         variants: VCF or BCF, plain or bgzip; it needs no index and no order.
         genome: FASTA that jobs.prepare was given.
-        model: model directory that jobs.train wrote, or folder of its folds, an ensemble.
+        model: model directory that jobs.train wrote, or the folder of a run with --folds or --seeds, an ensemble.
         data: folder that jobs.prepare wrote.
-        out: folder for variants.parquet, variants.tsv.gz, skipped.tsv and summary.json.
-        genes: ids to look at; all by default.
-        ensemble: more model directories; predictions are the means over all models, with the standard deviation of
-            the difference.
-        both_strands: average predictions of the window and of its reverse complement.
-        precision: of forward passes of pretrained networks: fp32, or bf16, faster on GPUs, whose rounding can
-            hide small effects.
-        max_hours: refuse to begin what will take longer, by the time that a forward pass is measured to take.
-        workers: tasks at a time; as many as the cluster has room for by default.
-        cpus_per_worker: of each task.
-        gpus_per_worker: of each task; may be a fraction.
+        out: folder to write variants.parquet, variants.tsv.gz, skipped.tsv and summary.json to.
+        genes: ids of the genes to look at; by default all.
+        ensemble: more model directories; predictions are then the means over all models, with the standard
+            deviation of the difference.
+        both_strands: average the predictions of the window and of its reverse complement.
+        precision: number type of a pretrained network's forward passes: fp32, or bf16, which is faster on GPUs
+            and whose rounding can hide small effects.
+        max_hours: refuse to begin work that is expected to take longer than this many hours, by the measured time
+            of a forward pass.
+        workers: number of tasks that run at a time; by default as many as the cluster has room for.
+        cpus_per_worker: number of CPUs reserved for each task.
+        gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
     """
     settings = resolved(locals())
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
@@ -135,7 +136,7 @@ def variants(
     write_config(where / "config.yaml", settings, sources)
     if place is not None:
         if len(missing) < len(parts):
-            console.print(f"going on: {len(parts) - len(missing):,} of {len(parts):,} parts are there already")
+            console.print(f"resuming: {len(parts) - len(missing):,} of {len(parts):,} parts are there already")
         _predict_parts(
             where, members, opened, promoters, gene_windows, parts, missing, metadata, both_strands, limits, place
         )
@@ -244,9 +245,9 @@ def _predict_parts(
         )
 
     def give_up(index: int, error: RayError) -> None:
-        mend = "; lower --workers or raise --cpus_per_worker" if isinstance(error, OutOfMemoryError) else ""
+        fix = "; lower --workers or raise --cpus_per_worker" if isinstance(error, OutOfMemoryError) else ""
         raise RuntimeError(
-            f"{part_path('', index).name}: its task was lost time and again, {type(error).__name__}{mend}; "
+            f"{part_path('', index).name}: its task was lost time and again, {type(error).__name__}{fix}; "
             "finished parts are kept, run the same command again"
         )
 

@@ -83,7 +83,7 @@ def one_hot(tokens: np.ndarray | Tensor, dtype: torch.dtype = torch.float32) -> 
 
     Args:
         tokens: integers, shape (..., length).
-        dtype: of the result.
+        dtype: number type of the result.
 
     Returns:
         Shape (..., 4, length); N is four zeros.

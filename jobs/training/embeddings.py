@@ -47,14 +47,14 @@ def embed_genes(
     """Embed every gene, or read what an earlier run has left.
 
     Args:
-        config: the network; of its settings only the bins matter.
-        trunk: its weights.
-        promoters: the genes.
-        folder: gets a folder for each trunk, data set and setting, so that none are taken for others.
-        precision: fp32 or bf16.
-        both_strands: of the reverse complements too.
-        limits: of a task.
-        place: to compute on.
+        config: configuration of the network, of which only the bins matter.
+        trunk: weights of the trunk.
+        promoters: data set whose genes are embedded.
+        folder: folder that gets one folder for each trunk, data set and setting, so that none are mixed up.
+        precision: number type of the forward passes, fp32 or bf16.
+        both_strands: whether to embed the reverse complements too.
+        limits: resources of each task.
+        place: cluster to compute on.
 
     Returns:
         float32, shape (genes, 1 or 2, dim).

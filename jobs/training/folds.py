@@ -79,7 +79,7 @@ def train_folds(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
             console.print(f"fold {fold}: tests on {count:,} genes of {', '.join(split.test[:12])}")
         for seed in range(seeds):
             training = replace(job.training, seed=job.training.seed + seed)
-            # the plain models of a fold are the same for all seeds
+            # the baselines of a fold are the same for all seeds
             member = replace(job, split=split, training=training, baselines=job.baselines and seed == 0)
             members[_name(fold, seed, seeds)] = member
     console.print(f"{len(members)} networks, {min(fitting, len(members))} at a time")
@@ -198,7 +198,7 @@ def _checksum(where: UPath, fold: int, seed: int, seeds: int) -> str:
 def _fold_table(
     folders: list[UPath], targets: list[str], fold: int, baselines: bool, only_test: bool
 ) -> pd.DataFrame:
-    """Return the mean predictions of a fold's networks, their spread, and the plain models' predictions."""
+    """Return the mean predictions of a fold's networks, their spread, and the baselines' predictions."""
     tables = [read_predictions(folder / "predictions.parquet") for folder in folders]
     together = tables[0].copy()
     for target in targets:

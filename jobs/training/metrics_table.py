@@ -14,11 +14,11 @@ _TARGETS_SHOWN = 8
 
 
 def show_metrics(metrics: dict[str, Any]) -> None:
-    """Print the metrics by split, and beside plain models and without homologs those of the test genes."""
+    """Print the metrics by split, and those of the test genes beside baselines and without homologs."""
     console.print(metrics_table(metrics))
     compared = _table_of_baselines(metrics["test"])
     if compared.row_count:
-        console.print("\nthe same test genes by plain models, and by how much the r of this one exceeds theirs")
+        console.print("\nbaselines on the same test genes, and by how much the network's r exceeds theirs")
         console.print(compared)
     for target, values in list(metrics["test"].items())[:_TARGETS_SHOWN]:
         clean = values.get("without_homologs")

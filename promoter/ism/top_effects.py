@@ -15,9 +15,9 @@ class Substitution(NamedTuple):
 
     Attributes:
         effect: f(changed sequence) - f(sequence), target units.
-        target: whose prediction it moves.
-        gene_id: of the gene.
-        offset: of the base in the scored sequence, 5'→3' along the gene, from 0.
+        target: name of the target whose prediction it moves.
+        gene_id: id of the gene.
+        offset: position of the base in the scored sequence, 5'→3' along the gene, from 0.
         reference: the base that is there.
         alternative: the one that takes its place.
     """
@@ -34,7 +34,7 @@ def strongest_substitutions(scores: Scores, count: int) -> list[Substitution]:
     """Return the strongest substitution of each gene, over all targets; only the `count` largest of them.
 
     Args:
-        scores: of some genes.
+        scores: scores of the genes to look at.
         count: most that are returned.
     """
     size_NX = np.abs(scores.scores.reshape(len(scores.scores), -1))

@@ -118,7 +118,7 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, ass
     known = chosen.known.loc[gene["gene_id"]]
     predicted, sd = float(scores.predictions[row, index]), None
     if np.isfinite(known["predicted"]) and not np.isclose(known["predicted"], predicted, rtol=1e-3, atol=1e-3):
-        # of networks of several folds: the one that had not learned from the gene, as in the page's other figures
+        # of networks of several folds: the one that the gene was held out from, as in the page's other figures
         predicted = float(known["predicted"])
     elif scores.predictions_sd is not None:
         sd = float(scores.predictions_sd[row, index])

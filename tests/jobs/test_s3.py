@@ -135,7 +135,7 @@ def test_ism_keeps_its_whole_parts_computes_the_others_and_exports_them(
     assert len(there) == 2
     s3.requests.clear()
     assert exit_code(ism, *flags) == 0
-    assert "going on: " in capsys.readouterr().out
+    assert "resuming: " in capsys.readouterr().out
     written = [path for method, path in s3.requests if method == "PUT" and "/scores/" in path]
     assert len(written) == 4
     assert not {f"/{BUCKET}/{key}" for key in there} & set(written)

@@ -197,7 +197,7 @@ def test_a_stopped_job_leaves_whole_parts_and_goes_on(head: Head, long: Long, tm
     assert not json.loads((out / "manifest.json").read_text())["complete"]
     assert all(pq.read_table(path).num_rows == 2 for path in kept)
     printed = done(head.submit("ism", *long.flags, "--out", out))
-    assert "going on" in printed
+    assert "resuming" in printed
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     require_whole(out, long)
 
@@ -244,7 +244,7 @@ def test_when_the_head_is_lost_the_rerun_on_another_goes_on(head: Head, long: Lo
     assert 2 <= len(kept) < long.genes // 2
     head.start()
     printed = done(head.submit("ism", *long.flags, "--out", out))
-    assert "going on" in printed
+    assert "resuming" in printed
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert load_scores(out).genes["gene_id"].tolist() == [f"g{i:02d}" for i in range(long.genes)]
     np.testing.assert_allclose(
