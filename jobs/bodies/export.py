@@ -22,17 +22,7 @@ def export(
     genes: list[str] | None,
     target: str | None,
 ) -> None:
-    """Write scores in each format; the arguments are those of `jobs.export.export`.
-
-    Args:
-        settings: plain values of the arguments, for config.yaml.
-        scores: folder that jobs.ism wrote.
-        out: folder to write to.
-        formats: formats to write; the default ones when None or empty.
-        genome: file with the lengths of the chromosomes; None where no format needs them.
-        genes: ids of the genes to export; None for all.
-        target: name of the target; None when there is only one.
-    """
+    """Write scores in each format; the arguments are those of `jobs.export.export`, after its settings."""
     formats = formats or _DEFAULT
     require_formats(formats, genome)
     out_dir = storage.require_writable(out)
