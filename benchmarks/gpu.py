@@ -52,7 +52,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from promoter.ism import forward_passes, incremental, saturation_mutagenesis
+from promoter.ism import forward_passes, saturation_mutagenesis
+from promoter.ism.operations import operations
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.models.precision import full_float32
 from promoter.sequence import one_hot
@@ -309,7 +310,7 @@ def ism(session: Session) -> None:
     length, genes = session.size(LENGTH, 300), session.size(130, 3)
     model = network(PUBLISHED, session.device, length)
     tokens = random_tokens(genes, length, session.device).cpu().numpy()
-    floor = incremental.operations(PUBLISHED, length)
+    floor = operations(PUBLISHED, length)
     session.table(
         f"ISM of {length} bases, published network, {genes} genes a call",
         *("method", "genes/s", "GB", "TFLOP/s of the floor's operations"),
@@ -423,7 +424,7 @@ def windows_and_targets(session: Session) -> None:
                 tokens = random_tokens(genes, length, session.device).cpu().numpy()
                 score = functools.partial(saturation_mutagenesis, model, tokens)
                 took = session.seconds(score) / genes
-                rate = incremental.operations(config, length) / took / 1e12
+                rate = operations(config, length) / took / 1e12
                 session.row(length, targets, 1 / took, session.peak(score), rate)
 
 
@@ -551,7 +552,8 @@ def pretrained_rows(session: Session, name: Any, adapt: Any) -> None:
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 # used here alone
 
     from benchmarks.pretrained_cost import vars_of  # noqa: PLC0415 # needs the libraries
-    from promoter.models.pretrained import PretrainedConfig, empty_model  # noqa: PLC0415 # needed here alone
+    from promoter.models.config import PretrainedConfig  # noqa: PLC0415 # needed here alone
+    from promoter.models.pretrained import empty_model  # noqa: PLC0415 # needed here alone
 
     config = PretrainedConfig(name, adapt=adapt)
     known = config.architecture

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.ism import forward_passes, incremental, saturation_mutagenesis
-from promoter.ism.incremental import operations
+from promoter.ism.operations import operations
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode, one_hot
 from promoter.training import predict

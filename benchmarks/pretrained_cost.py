@@ -23,7 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from promoter.models.pretrained import ARCHITECTURES, PretrainedConfig, PretrainedModel, empty_model
+from promoter.models.config import ARCHITECTURES, PretrainedConfig
+from promoter.models.pretrained import PretrainedModel, empty_model
 
 GENES = 18_000
 # dense bf16 and TF32 of an NVIDIA A100 by its data sheet, and the share of it that such networks are taken to

@@ -32,11 +32,12 @@ from jobs.ray_runtime import cluster
 from jobs.train import train
 from promoter.dataset.promoters import read_promoters
 from promoter.ism import Scores
-from promoter.ism.incremental import operations
-from promoter.ism.store import missing_parts, part_path, write_part
+from promoter.ism.operations import operations
+from promoter.ism.store import write_part
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.simulation.genome import simulate
-from promoter.splits.split import SplitConfig
+from promoter.splits.config import SplitConfig
+from promoter.storage.parts import missing_parts, part_path
 from promoter.training import Examples, TrainingConfig, fit
 
 GENES, LENGTH = 20_000, 2_000

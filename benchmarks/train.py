@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from gpu import plain_network
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -112,15 +113,6 @@ def examples(genes: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 4, (genes, LENGTH)).astype(np.uint8)
     return tokens, rng.normal(size=(genes, 1)).astype(np.float32)
-
-
-def plain_network() -> nn.Module:
-    return nn.Sequential(
-        *(nn.Conv1d(4, 256, 15, padding=7), nn.BatchNorm1d(256), nn.ReLU(), nn.MaxPool1d(4)),
-        *(nn.Conv1d(256, 128, 5, padding=2), nn.BatchNorm1d(128), nn.ReLU(), nn.MaxPool1d(4)),
-        *(nn.Conv1d(128, 64, 3, padding=1), nn.BatchNorm1d(64), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten()),
-        *(nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 1)),
-    )
 
 
 def plain_loop(genes: int, epochs: int) -> list[float]:

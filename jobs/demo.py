@@ -15,14 +15,14 @@ from jobs.prepare import prepare
 from jobs.ray_runtime import cluster
 from jobs.report import report
 from jobs.train import train
-from jobs.training.run import scaling_config
+from jobs.training.resources import scaling_config
 from promoter import storage
 from promoter.errors import InputError
 from promoter.ism import load_scores
 from promoter.models.cnn import CNNConfig
 from promoter.simulation.genome import GRAMMAR, INTERACTION, simulate
 from promoter.simulation.recovery import motif_recovery
-from promoter.splits.split import SplitConfig
+from promoter.splits.config import SplitConfig
 from promoter.training import TrainingConfig, require_enough_genes
 
 _UPSTREAM = 300

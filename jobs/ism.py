@@ -32,21 +32,18 @@ from promoter.dataset.promoters import (
 from promoter.errors import InputError
 from promoter.evaluation.predictions import require_fitting
 from promoter.ism import Scores, saturation_mutagenesis
-from promoter.ism.incremental import operations
-from promoter.ism.store import (
-    GENE_COLUMNS,
+from promoter.ism.operations import operations
+from promoter.ism.store import GENE_COLUMNS, Dtype, concatenate, write_part
+from promoter.ism.top_effects import Substitution, strongest_substitutions
+from promoter.models.build import Network
+from promoter.storage.parts import (
     MANIFEST,
-    Dtype,
-    concatenate,
     earlier_run,
     ensemble_checksum,
     missing_parts,
     part_is_complete,
     part_path,
-    write_part,
 )
-from promoter.ism.top_effects import Substitution, strongest_substitutions
-from promoter.models.build import Network
 from promoter.training import predict
 
 _FORMAT = 1

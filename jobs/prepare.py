@@ -18,7 +18,7 @@ from promoter.dataset.prepare import Summary, centred_window, require_window
 from promoter.dataset.prepare import prepare as cut_promoters
 from promoter.dataset.promoters import write_promoters
 from promoter.errors import InputError
-from promoter.models.pretrained import ARCHITECTURES
+from promoter.models.config import ARCHITECTURES
 
 
 def prepare(

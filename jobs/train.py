@@ -6,11 +6,12 @@ from jobs.cli.model_flags import Model, ModelFlags, chosen
 from jobs.cli.run import run
 from jobs.ray_runtime import cluster
 from jobs.training.folds import train_folds
-from jobs.training.run import TrainingJob, train_once, with_targets
+from jobs.training.job import TrainingJob, with_targets
+from jobs.training.run import train_once
 from promoter import storage
 from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
-from promoter.splits.split import SplitConfig
+from promoter.splits.config import SplitConfig
 from promoter.training import TrainingConfig
 
 

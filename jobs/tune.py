@@ -27,8 +27,8 @@ from promoter import checkpoint, storage
 from promoter.dataset.promoters import Promoters, locate, read_promoters
 from promoter.errors import InputError
 from promoter.models.build import NetworkConfig, require_length
+from promoter.splits.config import SplitConfig
 from promoter.splits.folds import ChromosomeFolds, assign_folds
-from promoter.splits.split import SplitConfig
 from promoter.training import Examples, TrainingConfig
 from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace
 from promoter.training.space_validator import SpaceValidator

@@ -29,7 +29,14 @@ from promoter.checkpoint import SerializedModel, deserialize_ensemble, serialize
 from promoter.dataset.genome import Genome
 from promoter.dataset.promoters import Promoters, locate, read_promoters, select
 from promoter.evaluation.predictions import require_fitting
-from promoter.ism.store import MANIFEST, earlier_run, ensemble_checksum, missing_parts, part_is_complete, part_path
+from promoter.storage.parts import (
+    MANIFEST,
+    earlier_run,
+    ensemble_checksum,
+    missing_parts,
+    part_is_complete,
+    part_path,
+)
 from promoter.variants.effects import effects_to_table, predict_alleles
 from promoter.variants.vcf import REASONS, VcfRecord, read_records
 from promoter.variants.windows import (

@@ -25,7 +25,8 @@ from promoter import storage
 from promoter.errors import InputError
 from promoter.models.build import Network
 from promoter.models.cnn import CNNConfig, PromoterCNN
-from promoter.models.pretrained import ARCHITECTURES, PretrainedConfig, empty_model
+from promoter.models.config import ARCHITECTURES, PretrainedConfig
+from promoter.models.pretrained import empty_model
 from promoter.splits.config import SPLITS
 from promoter.splits.split import assign
 from promoter.storage import AnyPath

@@ -24,8 +24,9 @@ from promoter import storage
 from promoter.checkpoint import ModelInfo, load_model, save_model
 from promoter.errors import InputError
 from promoter.ism import Scores, load_scores
-from promoter.ism.store import part_path, write_part
+from promoter.ism.store import write_part
 from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.storage.parts import part_path
 from promoter.training import TrainingState
 
 ROOT = Path(__file__).parents[1]

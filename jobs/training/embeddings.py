@@ -17,15 +17,10 @@ from jobs.cli.run import console
 from jobs.ray_runtime import cluster
 from promoter import storage
 from promoter.dataset.promoters import Promoters
-from promoter.ism.store import missing_parts, part_path
-from promoter.models.pretrained import (
-    PretrainedConfig,
-    PretrainedModel,
-    SerializedTrunk,
-    build_model,
-    embed,
-    genes_per_pass,
-)
+from promoter.models.config import PretrainedConfig
+from promoter.models.pretrained import PretrainedModel, build_model, embed, genes_per_pass
+from promoter.models.weights import SerializedTrunk
+from promoter.storage.parts import missing_parts, part_path
 from promoter.training.allocator import keep_freed_memory
 
 _FORMAT = 1

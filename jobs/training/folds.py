@@ -14,16 +14,11 @@ from upath import UPath
 from jobs.cli.config_file import require_same, write_config
 from jobs.cli.run import console
 from jobs.ray_runtime import cluster
+from jobs.training.job import TrainingJob, with_pretrained
 from jobs.training.metrics_table import show_metrics
-from jobs.training.run import (
-    METRICS,
-    RESOURCES,
-    TrainingJob,
-    at_once,
-    scaling_config,
-    train_once,
-    with_pretrained,
-)
+from jobs.training.resources import scaling_config
+from jobs.training.resources import trainings_that_fit as at_once
+from jobs.training.run import METRICS, RESOURCES, train_once
 from promoter import storage
 from promoter.checkpoint import serialize_model
 from promoter.dataset.promoters import locate
@@ -33,7 +28,8 @@ from promoter.evaluation.intervals import add_intervals, calibrate, coverage, wr
 from promoter.evaluation.predictions import read_predictions, separate_baselines, write_predictions
 from promoter.models.build import require_length
 from promoter.splits import homology as leakage
-from promoter.splits.split import SplitConfig, chromosome_folds
+from promoter.splits.config import SplitConfig
+from promoter.splits.split import chromosome_folds
 from promoter.training import require_orientation
 
 _LEAST_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from

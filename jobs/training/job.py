@@ -19,9 +19,9 @@ from promoter.checkpoint import ModelInfo
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.models.build import NetworkConfig
-from promoter.models.pretrained import SerializedTrunk, fetch_trunk
+from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.splits.assign import SplitAssignment
-from promoter.splits.split import SplitConfig
+from promoter.splits.config import SplitConfig
 from promoter.training import TrainingConfig, standardisation
 
 

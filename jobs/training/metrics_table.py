@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jobs.cli.run import console
 from promoter.metrics import METRICS
-from promoter.splits.split import SPLITS
+from promoter.splits.config import SPLITS
 
 _TARGETS_SHOWN = 8
 

@@ -27,10 +27,9 @@ from jobs.cli.config_file import require_same, write_config
 from jobs.cli.run import console, plural
 from jobs.ray_runtime import cluster
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
-from jobs.training.job import Pretrained, TrainingJob, describe, with_pretrained, with_targets
+from jobs.training.job import TrainingJob, describe, with_pretrained
 from jobs.training.metrics_table import metrics_table, show_metrics
 from jobs.training.resources import max_workers, scaling_config
-from jobs.training.resources import trainings_that_fit as at_once
 from promoter import checkpoint, storage
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import ModelInfo, load_info
@@ -39,9 +38,9 @@ from promoter.errors import InputError
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
 from promoter.models.build import Learner, build_learner, network_with_trunk, require_length
-from promoter.models.pretrained import SerializedTrunk
+from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits
-from promoter.splits.split import SPLITS
+from promoter.splits.config import SPLITS
 from promoter.training import (
     Examples,
     TrainingConfig,
@@ -53,19 +52,6 @@ from promoter.training import (
     require_orientation,
 )
 from promoter.training.allocator import KEEP_FREED_MEMORY
-
-__all__ = [
-    "METRICS",
-    "RESOURCES",
-    "Pretrained",
-    "TrainingJob",
-    "at_once",
-    "describe",
-    "scaling_config",
-    "train_once",
-    "with_pretrained",
-    "with_targets",
-]
 
 _RAY_FOLDER = "checkpoints"  # Ray's folder in --out; removed when the model is written
 _STATE = "state.pt"
@@ -240,6 +226,7 @@ class EpochLogger:
         self.seconds: list[float] = []
 
     def __call__(self, record: dict[str, Any]) -> None:
+        """Print the record of an epoch as a line."""
         if "restored" in record:
             console.print(f"resuming after epoch {record['restored']}")
         if "epoch" in record:

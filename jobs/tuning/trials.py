@@ -13,7 +13,7 @@ import ray.tune
 import torch
 from ray.tune.experiment import Trial
 
-from promoter.models.pretrained import SerializedTrunk
+from promoter.models.weights import SerializedTrunk
 from promoter.training import Examples, TrainingDivergedError
 from promoter.training.allocator import keep_freed_memory
 from promoter.training.cross_validation import CrossValidation

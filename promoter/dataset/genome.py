@@ -21,12 +21,10 @@ import pyfaidx
 from upath import UPath
 
 from promoter import storage
-from promoter.dataset.chromosomes import chromosome_sizes, match_chromosomes, renamed
 from promoter.errors import InputError
 from promoter.sequence import decode, encode, reverse_complement
 from promoter.storage import AnyPath
 
-__all__ = ["Genome", "chromosome_sizes", "first_bytes", "match_chromosomes", "renamed", "window"]
 _FASTA_LETTERS = re.compile(rb"[A-Za-z*\-\s]*")
 
 

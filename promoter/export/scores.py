@@ -10,7 +10,7 @@ import pandas as pd
 from upath import UPath
 
 from promoter import storage
-from promoter.dataset.genome import chromosome_sizes, match_chromosomes, renamed
+from promoter.dataset.chromosomes import chromosome_sizes, match_chromosomes, renamed
 from promoter.errors import InputError
 from promoter.export.formats import FORMATS, require_formats
 from promoter.export.writer import Batch, ExportSource, FormatWriter

@@ -37,8 +37,7 @@ zero, since the ReLU or the maximum hides them, but in no pattern that a dense p
 (`benchmarks/ism.py` counts them), and the three new bases at a position share no product, since each
 passes its own ReLU and maximum.
 On a GPU the same operations run on sites of many sequences at once. For 65 promoters of 2 kb PyTorch is called
-some 4,000 times (views not counted): 642 times for matrix products, 240 times for `nonzero`, which waits for the
-card. What that costs there `benchmarks/gpu.py` measures.
+some 4,000 times without views: 642 for matrix products, 240 for `nonzero`, which waits (`benchmarks/gpu.py`).
 """
 
 from __future__ import annotations
@@ -52,11 +51,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from promoter.ism.operations import operations
 from promoter.models.cnn import Pooling, PromoterCNN
 from promoter.sequence import BASES, N_TOKEN, one_hot, reverse_complement
-
-__all__ = ["operations", "score_substitutions"]
 
 # Bytes of the widest intermediate in one batch of mutants: on a CPU about what the caches hold, and enough
 # for matrix products of full speed; a GPU needs more to be busy.

@@ -30,33 +30,8 @@ from promoter.storage.formats import open_table, read_json, read_table_metadata,
 from promoter.storage.parts import (
     MANIFEST,
     PART_PATTERN,
-    earlier_run,
-    ensemble_checksum,
-    missing_parts,
-    part_is_complete,
-    part_path,
 )
 from promoter.storage.paths import AnyPath, resolve
-
-__all__ = [
-    "FORMAT",
-    "GENE_COLUMNS",
-    "MANIFEST",
-    "Contents",
-    "Dtype",
-    "Scores",
-    "concatenate",
-    "earlier_run",
-    "ensemble_checksum",
-    "find_manifest",
-    "iterate_scores",
-    "load_contents",
-    "load_scores",
-    "missing_parts",
-    "part_is_complete",
-    "part_path",
-    "write_part",
-]
 
 FORMAT = 1
 Dtype = Literal["float32", "float16"]

@@ -21,30 +21,13 @@ from torch import Tensor, nn
 
 from promoter.errors import InputError
 from promoter.models.cnn import evaluating
-from promoter.models.config import ARCHITECTURES, INSTALL, Architecture, PretrainedConfig
+from promoter.models.config import PretrainedConfig
 from promoter.models.lora import add_lora, keep_activations, merge_lora, recompute_activations
 from promoter.models.precision import full_float32
 from promoter.models.trainable import TrainableNetwork
 from promoter.models.trunk import Trunk
-from promoter.models.weights import SerializedTrunk, build_trunk, fetch_trunk
+from promoter.models.weights import SerializedTrunk, build_trunk
 from promoter.sequence import one_hot, reverse_complement
-
-__all__ = [
-    "ARCHITECTURES",
-    "INSTALL",
-    "Architecture",
-    "PretrainedConfig",
-    "PretrainedHead",
-    "PretrainedModel",
-    "SerializedTrunk",
-    "Trunk",
-    "build_model",
-    "embed",
-    "empty_model",
-    "fetch_trunk",
-    "genes_per_pass",
-    "require_window",
-]
 
 _BASES_PER_PASS = 1 << 18  # of the trunk: at the full context one sequence, which keeps a GPU busy by itself
 _GENES_PER_EMBEDDING_PASS = 32

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from promoter.splits.split import SplitConfig, chromosome_folds, split_by_chromosome
+from promoter.splits.config import SplitConfig
+from promoter.splits.split import chromosome_folds, split_by_chromosome
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from promoter.dataset.chromosomes import match_chromosomes
 from promoter.errors import InputError
 from promoter.splits.config import SPLITS, SplitConfig
 
-__all__ = ["SPLITS", "SplitConfig", "assign", "chromosome_folds", "split_by_chromosome", "split_by_group"]
 _MAX_EXHAUSTIVE = 10  # up to this many chromosomes all 3^n assignments are tried
 
 

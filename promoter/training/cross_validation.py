@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from promoter.models.build import Learner, NetworkConfig, build_learner
-from promoter.models.pretrained import SerializedTrunk
+from promoter.models.weights import SerializedTrunk
 from promoter.training.batches import Examples
 from promoter.training.config import TrainingConfig
 from promoter.training.loop import TrainingState, restore_best_weights, train_epochs

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from promoter.ism import saturation_mutagenesis
-from promoter.ism.incremental import operations
+from promoter.ism.operations import operations
 from promoter.models.build import Network, NetworkConfig
 from promoter.models.cnn import CNNConfig
 from promoter.sequence import BASES, reverse_complement

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from upath import UPath
 
 from promoter import storage
-from promoter.dataset.genome import Genome, match_chromosomes
+from promoter.dataset.chromosomes import match_chromosomes
+from promoter.dataset.genome import Genome
 from promoter.errors import InputError
 from promoter.storage import AnyPath
 

@@ -25,7 +25,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from promoter.dataset.genome import Genome, match_chromosomes
+from promoter.dataset.chromosomes import match_chromosomes
+from promoter.dataset.genome import Genome
 from promoter.dataset.genome import window as window_interval
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError

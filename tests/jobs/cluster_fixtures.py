@@ -17,7 +17,7 @@ from jobs.ray_runtime import cluster
 from jobs.train import train
 from promoter.models.cnn import CNNConfig
 from promoter.simulation.genome import simulate
-from promoter.splits.split import SplitConfig
+from promoter.splits.config import SplitConfig
 from promoter.training import TrainingConfig
 
 UPSTREAM = 100

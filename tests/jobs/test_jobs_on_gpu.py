@@ -22,7 +22,7 @@ from promoter.checkpoint import load_model
 from promoter.dataset.promoters import read_promoters
 from promoter.ism import load_scores, saturation_mutagenesis
 from promoter.models.cnn import CNNConfig
-from promoter.splits.split import SplitConfig
+from promoter.splits.config import SplitConfig
 from promoter.training import TrainingConfig
 
 

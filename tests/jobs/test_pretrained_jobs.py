@@ -32,9 +32,11 @@ from promoter.checkpoint import load_info, load_model
 from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
 from promoter.ism import load_scores, saturation_mutagenesis
-from promoter.models.pretrained import PretrainedConfig, PretrainedModel, build_model, fetch_trunk
+from promoter.models.config import PretrainedConfig
+from promoter.models.pretrained import PretrainedModel, build_model
+from promoter.models.weights import fetch_trunk
 from promoter.simulation.genome import simulate
-from promoter.splits.split import SplitConfig
+from promoter.splits.config import SplitConfig
 from promoter.training import TrainingConfig, predict
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

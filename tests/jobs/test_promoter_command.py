@@ -17,7 +17,7 @@ from support.commands import ROOT
 from jobs.__main__ import job_summaries, main
 from jobs.cli.body import lazy_body
 from jobs.cli.config_file import job_settings
-from promoter.splits.split import SplitConfig
+from promoter.splits.config import SplitConfig
 
 JOBS = ["demo", "export", "ism", "motifs", "predict", "prepare", "report", "train", "tune", "variants"]
 HEAVY = {"pandas", "pyarrow", "ray", "torch"}

@@ -10,7 +10,7 @@ from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.sequence import decode
 from promoter.splits.assign import assign_splits
-from promoter.splits.split import SplitConfig
+from promoter.splits.config import SplitConfig
 
 LENGTH = 200
 GENES = 20  # a chromosome

@@ -24,7 +24,8 @@ from promoter.errors import InputError
 from promoter.export import FORMATS, Batch, ExportSource, FormatWriter, export_scores, modisco_command
 from promoter.export import tracks as tracks_module
 from promoter.ism import Scores
-from promoter.ism.store import part_path, write_part
+from promoter.ism.store import write_part
+from promoter.storage.parts import part_path
 
 UPSTREAM, DOWNSTREAM = 33, 7
 LENGTH = UPSTREAM + DOWNSTREAM

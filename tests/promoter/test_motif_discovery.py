@@ -13,7 +13,7 @@ from pyfaidx import Fasta
 
 from promoter.dataset.genome import window
 from promoter.errors import InputError
-from promoter.ism.store import Scores, part_path, write_part
+from promoter.ism.store import Scores, write_part
 from promoter.motifs.discovery import (
     Contributions,
     Discovery,
@@ -26,6 +26,7 @@ from promoter.motifs.discovery import (
 from promoter.sequence import encode, one_hot, reverse_complement
 from promoter.simulation.genome import GRAMMAR, Simulation, simulate
 from promoter.simulation.recovery import compare_with_implanted
+from promoter.storage.parts import part_path
 
 UPSTREAM = 200  # in 150 bases, implanted motifs lie so close that seqlets hold several
 KNOWN = {one.name: one for one in GRAMMAR}

@@ -13,7 +13,9 @@ import torch
 
 from promoter.ism import forward_passes, saturation_mutagenesis
 from promoter.models.cnn import CNNConfig, PromoterCNN
-from promoter.models.pretrained import PretrainedConfig, PretrainedModel, Trunk, embed
+from promoter.models.config import PretrainedConfig
+from promoter.models.pretrained import PretrainedModel, embed
+from promoter.models.trunk import Trunk
 from promoter.sequence import one_hot
 from promoter.training import Examples, TrainingConfig, evaluate, fit, predict
 

@@ -13,8 +13,10 @@ import torch
 from torch import backends
 
 from promoter.ism import saturation_mutagenesis
+from promoter.models.config import PretrainedConfig
 from promoter.models.precision import full_float32
-from promoter.models.pretrained import PretrainedConfig, PretrainedModel, Trunk, embed
+from promoter.models.pretrained import PretrainedModel, embed
+from promoter.models.trunk import Trunk
 from promoter.training import Examples, evaluate, predict
 
 

@@ -27,16 +27,9 @@ from promoter.errors import InputError
 from promoter.ism import saturation_mutagenesis
 from promoter.models import enformer, pretrained
 from promoter.models.cnn import CNNConfig
-from promoter.models.pretrained import (
-    PretrainedConfig,
-    PretrainedHead,
-    PretrainedModel,
-    SerializedTrunk,
-    build_model,
-    embed,
-    fetch_trunk,
-    require_window,
-)
+from promoter.models.config import PretrainedConfig
+from promoter.models.pretrained import PretrainedHead, PretrainedModel, build_model, embed, require_window
+from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.sequence import encode, one_hot, reverse_complement
 from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict, require_orientation
 

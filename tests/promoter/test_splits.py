@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from promoter.dataset.annotation import read_genes
 from promoter.errors import InputError
-from promoter.splits.split import (
-    SPLITS,
-    SplitConfig,
-    assign,
-    chromosome_folds,
-    split_by_chromosome,
-    split_by_group,
-)
+from promoter.splits.config import SPLITS, SplitConfig
+from promoter.splits.split import assign, chromosome_folds, split_by_chromosome, split_by_group
 
 
 def genes_on(sizes: list[int]) -> pd.Series:

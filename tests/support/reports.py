@@ -14,8 +14,9 @@ from promoter.checkpoint import ModelInfo, save_model, serialize_model
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, write_predictions
 from promoter.ism import Scores
-from promoter.ism.store import part_path, write_part
+from promoter.ism.store import write_part
 from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.storage.parts import part_path
 
 LENGTH = 2000
 EVIL = "<script>alert(1)</script>"

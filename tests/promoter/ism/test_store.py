@@ -12,16 +12,9 @@ import pytest
 
 from promoter.errors import InputError
 from promoter.ism import Scores, iterate_scores, load_scores
-from promoter.ism.store import (
-    concatenate,
-    find_manifest,
-    load_contents,
-    missing_parts,
-    part_is_complete,
-    part_path,
-    write_part,
-)
+from promoter.ism.store import concatenate, find_manifest, load_contents, write_part
 from promoter.sequence import decode
+from promoter.storage.parts import missing_parts, part_is_complete, part_path
 
 LENGTH = 5
 TARGETS = ["basal", "salt response"]
