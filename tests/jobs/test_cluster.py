@@ -9,6 +9,7 @@ import psutil
 import pytest
 import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+from support.processes import command_lines, read_children
 
 from jobs.ray_runtime import cluster
 
@@ -85,11 +86,11 @@ def test_dead_worker_loses_no_item(ray_cluster: cluster.Cluster, tmp_path: Path)
 def test_local_ray_listens_on_loopback_only(ray_cluster: cluster.Cluster):
     if not ray_cluster.local:
         pytest.skip("the tests use a cluster that was there before them")
-    mine = psutil.Process().children(recursive=True)
+    connections = read_children(lambda process: process.net_connections(kind="tcp"))
     open_ports = {
         connection.laddr
-        for process in mine
-        for connection in process.net_connections(kind="tcp")
+        for of_process in connections.values()
+        for connection in of_process
         if connection.status == psutil.CONN_LISTEN
     }
     assert open_ports
@@ -100,12 +101,13 @@ def test_the_token_is_in_no_command_line_and_no_file(ray_cluster: cluster.Cluste
     if not ray_cluster.local:
         pytest.skip("the tests use a cluster that was there before them")
     token = os.environ["RAY_AUTH_TOKEN"]
-    mine = psutil.Process().children(recursive=True)
-    raylet = next(process for process in mine if process.name() == "raylet")
+    names = read_children(psutil.Process.name)
+    raylet = next(process for process, name in names.items() if name == "raylet")
     assert raylet.environ()["RAY_AUTH_TOKEN"] == token
-    for process in mine:
-        assert not any(token in word for word in process.cmdline())
-        assert Path(f"/proc/{process.pid}/environ").stat().st_mode & 0o077 == 0  # nobody else reads it there
+    assert not [line for line in command_lines().values() if token in line]
+    modes = read_children(lambda process: Path(f"/proc/{process.pid}/environ").stat().st_mode)
+    assert modes
+    assert not any(mode & 0o077 for mode in modes.values())  # nobody else reads the token there
     session = Path(ray.get_runtime_context().get_session_name())
     files = [path for path in (Path("/tmp/ray") / session).rglob("*") if path.is_file()]  # noqa: S108 # Ray's place
     assert files

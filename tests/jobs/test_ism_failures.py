@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 from support.commands import exit_code
+from support.processes import command_lines
 
 from jobs.ism import ism
 from jobs.ray_runtime import cluster
@@ -94,8 +95,8 @@ def test_a_worker_killed_in_mid_task_changes_nothing(
     def kill_one() -> None:
         _wait_for_parts(tmp_path, 3)
         while not killed:
-            for process in psutil.Process().children(recursive=True):
-                if "ray::_score_genes" in " ".join(process.cmdline()):
+            for process, line in command_lines().items():
+                if "ray::_score_genes" in line:
                     process.kill()
                     killed.append(process.pid)
                     return
@@ -113,11 +114,7 @@ def test_a_killed_driver_is_taken_up_where_it_stopped(
 ) -> None:
     driver = _start(model, sequences, tmp_path)
     _wait_for_parts(tmp_path, 3)
-    workers = [
-        process
-        for process in psutil.Process(driver.pid).children(recursive=True)
-        if "_score_genes" in " ".join(process.cmdline())
-    ]
+    workers = [process for process, line in command_lines(driver.pid).items() if "_score_genes" in line]
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     psutil.wait_procs(workers, timeout=60)  # the parts that they are at

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from scipy import stats
 from support.commands import exit_code, read_until, start
+from support.processes import command_lines
 
 from jobs.predict import predict as predict_job
 from jobs.train import train
@@ -326,10 +327,9 @@ def _same_results(one: Path, other: Path) -> None:
 def test_killed_driver_resumes_to_the_same_result(run: Path, train_flags: list[str], tmp_path: Path):
     arguments = [*train_flags, "--out", str(tmp_path)]
     driver = start("train", arguments)
-    family = psutil.Process(driver.pid)
     read_until(driver, "  3/6")
     # Ray's two agents, which write nothing, take some minutes to notice; the writers go at once
-    children = [child for child in family.children(recursive=True) if "Train" in " ".join(child.cmdline())]
+    children = [child for child, line in command_lines(driver.pid).items() if "Train" in line]
     assert len(children) >= 3  # two workers and their controller
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
@@ -360,11 +360,7 @@ def test_terminated_run_says_how_to_go_on(train_flags: list[str], tmp_path: Path
 def test_killed_worker_is_replaced_and_the_result_is_the_same(run: Path, train_flags: list[str], tmp_path: Path):
     driver = start("train", [*train_flags, "--out", str(tmp_path)])
     read_until(driver, "  2/6")
-    workers = [
-        process
-        for process in psutil.Process(driver.pid).children(recursive=True)
-        if "RayTrainWorker" in " ".join(process.cmdline() or [])
-    ]
+    workers = [process for process, line in command_lines(driver.pid).items() if "RayTrainWorker" in line]
     assert len(workers) == 2
     workers[1].kill()
     read_until(driver, "model, predictions and metrics")

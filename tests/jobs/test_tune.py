@@ -19,6 +19,7 @@ import pytest
 import yaml
 from support.commands import exit_code, read_until, start
 from support.files import Command
+from support.processes import command_lines
 
 from jobs.ism import ism
 from jobs.predict import predict
@@ -260,14 +261,10 @@ def test_a_killed_search_goes_on_with_its_finished_trials(
 ) -> None:
     arguments = flags(data, tmp_path, space)
     driver = start("tune", arguments)
-    family = psutil.Process(driver.pid)
     before = read_until(driver, "   1/6 trial ")
     # the workers of Ray; its two agents, which write nothing, take some minutes to notice
-    names = {}
-    for child in family.children(recursive=True):
-        with suppress(psutil.Error):  # some end while we look
-            names[child] = " ".join(child.cmdline())
-    children = [child for child, name in names.items() if name.startswith("ray::") and "Agent" not in name]
+    lines = command_lines(driver.pid)
+    children = [child for child, line in lines.items() if line.startswith("ray::") and "Agent" not in line]
     assert children
     for child in children:  # held, so that the search cannot end before it is killed, however long that takes
         with suppress(psutil.Error):
@@ -322,9 +319,9 @@ def kill_one(driver: subprocess.Popen[str], name: str, out: Path, epoch: int) ->
     while True:
         assert driver.poll() is None, "the search ended before there was something to kill"
         if max(epochs_reported(out), default=0) >= epoch:
-            for process in psutil.Process(driver.pid).children(recursive=True):
-                with suppress(psutil.Error):  # some end while we look
-                    if name in " ".join(process.cmdline()):
+            for process, line in command_lines(driver.pid).items():
+                if name in line:
+                    with suppress(psutil.NoSuchProcess):  # it ended since we looked
                         process.kill()
                         return
         time.sleep(0.02)
