@@ -326,8 +326,8 @@ def ism(session: Session) -> None:
                 ours = min(ours, took)
                 session.row(name, 1 / took, session.peak(score), floor / took / 1e12)
     profile(session, model, tokens[: session.size(65, 3)])
-    against_others(session, model, ours)
     windows_and_targets(session)
+    against_others(session, model, ours)
 
 
 def profile(session: Session, model: PromoterCNN, tokens: np.ndarray) -> None:
@@ -387,7 +387,7 @@ def against_others(session: Session, model: PromoterCNN, ours: float) -> None:
     if not installed("tangermeme"):
         session.row("tangermeme", "not installed", "", "")
         return
-    count = session.size(65, 1)
+    count = session.size(16, 1)
     many_NL = random_tokens(count, length, session.device)
     with full_float32():
         add("tangermeme, fast=True", lambda: through_tangermeme(model, many_NL), count, warm_up=0)
@@ -656,11 +656,11 @@ def random_tokens(n: int, length: int, device: torch.device) -> Tensor:
 # with the seconds that each may take, of which the start of PyTorch and CUDA are some five
 PARTS: dict[str, tuple[Callable[[Session], None], int]] = {
     "machine": (machine, 15),
-    "exactness": (exactness, 45),
-    "ism": (ism, 90),
+    "exactness": (exactness, 30),
+    "ism": (ism, 120),
     "training": (training, 60),
     "predict": (predict, 15),
-    "pretrained": (pretrained, 75),
+    "pretrained": (pretrained, 60),
 }
 
 

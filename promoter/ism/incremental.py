@@ -36,8 +36,7 @@ cells of 256 filters a mutant. Not exploited: of the differences after the first
 zero, since the ReLU or the maximum hides them, but in no pattern that a dense product could skip
 (`benchmarks/ism.py` counts them), and the three new bases at a position share no product, since each
 passes its own ReLU and maximum.
-On a GPU the same operations run on sites of many sequences at once. For 65 promoters of 2 kb PyTorch is called
-some 4,000 times without views: 642 for matrix products, 240 for `nonzero`, which waits (`benchmarks/gpu.py`).
+On a GPU the same operations run on sites of many sequences at once (`benchmarks/gpu.md`).
 """
 
 from __future__ import annotations
@@ -54,9 +53,8 @@ from torch import Tensor
 from promoter.models.cnn import Pooling, PromoterCNN
 from promoter.sequence import BASES, N_TOKEN, one_hot, reverse_complement
 
-# Bytes of the widest intermediate in one batch of mutants: on a CPU about what the caches hold, and enough
-# for matrix products of full speed; a GPU needs more to be busy.
-_BYTES_PER_BATCH = {"cpu": 1 << 24, "cuda": 1 << 28}
+# Bytes of the widest intermediate in one batch of mutants: what a CPU's caches hold, and what keeps a GPU busy
+_BYTES_PER_BATCH = {"cpu": 1 << 24, "cuda": 1 << 31}
 
 
 class _Layer(NamedTuple):
@@ -352,11 +350,13 @@ def _fold(model: PromoterCNN, dtype: torch.dtype) -> list[_Layer]:
 
 def _forward(layers: list[_Layer], tokens_NL: Tensor) -> list[_Reference]:
     """Run the unchanged sequences through all layers and keep what each gives."""
-    margins = _margins(layers)
-    x_NCL = one_hot(tokens_NL).to(layers[0].weight_OIK.dtype)
+    dtype = layers[0].weight_OIK.dtype
+    # cuDNN convolves by Fourier transforms where that is faster; their float32 errors would stay in every gap
+    wide = torch.float64 if tokens_NL.is_cuda else dtype
+    x_NCL = one_hot(tokens_NL, wide)
     references, stride = [], 1
-    for layer, margin in zip(layers, margins, strict=True):
-        z_NCL = F.conv1d(x_NCL, layer.weight_OIK, layer.bias_O, padding=layer.half)
+    for layer, margin in zip(layers, _margins(layers), strict=True):
+        z_NCL = F.conv1d(x_NCL, layer.weight_OIK.to(wide), layer.bias_O.to(wide), padding=layer.half)
         used = z_NCL.shape[-1] // layer.pool * layer.pool
         if layer.pool == 1:
             x_NCL = z_NCL.relu()
@@ -367,9 +367,9 @@ def _forward(layers: list[_Layer], tokens_NL: Tensor) -> list[_Reference]:
                 case _:
                     _refuse(layer.pooling)
         gap_NCL = z_NCL[..., :used] - x_NCL.repeat_interleave(layer.pool, dim=-1)
-        gap_NLC = F.pad(gap_NCL, (margin, margin), value=-math.inf).transpose(1, 2).contiguous()
-        lower_bound_NLC = F.pad(-x_NCL, (margin // layer.pool,) * 2).transpose(1, 2).contiguous()
-        references.append(_Reference(gap_NLC, lower_bound_NLC, margin, stride))
+        gap_NLC = F.pad(gap_NCL.to(dtype), (margin, margin), value=-math.inf).transpose(1, 2)
+        lower_bound_NLC = F.pad(-x_NCL.to(dtype), (margin // layer.pool,) * 2).transpose(1, 2)
+        references.append(_Reference(gap_NLC.contiguous(), lower_bound_NLC.contiguous(), margin, stride))
         stride *= layer.pool
     return references
 

@@ -19,7 +19,7 @@ from promoter.sequence import encode
 _log = logging.getLogger(__name__)
 # Sequences are scored a few at a time, so that memory does not grow with their number: a CPU's cache holds
 # the layers of few, a GPU wants many.
-_BASES_AT_A_TIME = {"cpu": 1 << 11, "cuda": 1 << 17}
+_BASES_AT_A_TIME = {"cpu": 1 << 11, "cuda": 1 << 18}
 _MUTANTS_AFTER_OOM = 4096  # assumed size of a batch that did not fit into memory, where none was given
 
 

@@ -69,7 +69,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(ray_cluster: cluster.Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training run on two DDP workers, never interrupted."""
     out = tmp_path_factory.mktemp("run")
-    train(str(data), str(out), SPLIT, MODEL, TRAINING, workers=2)
+    train(str(data), str(out), SPLIT, MODEL, TRAINING, workers=2, gpus_per_worker=0)  # a GPU is not two
     return out
 
 

@@ -1,7 +1,4 @@
-"""What the jobs compute on GPUs. `tests/promoter/test_on_gpu.py` has the library, and needs no Ray.
-
-These have not been run so far: no machine with a GPU was at hand.
-"""
+"""What the jobs compute on GPUs. `tests/promoter/test_on_gpu.py` has the library, and needs no Ray."""
 
 from __future__ import annotations
 

@@ -136,6 +136,7 @@ def test_a_full_gpu_is_answered_by_smaller_batches() -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports on this machine
 @pytest.mark.parametrize(
     "settings", [{}, {"precision": "bf16"}, {"compile": True}], ids=["fp32", "bf16", "compiled"]
 )
