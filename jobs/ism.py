@@ -22,8 +22,8 @@ from promoter import storage
 from promoter.checkpoint import ModelInfo, SerializedModel, deserialize_ensemble, serialize_models
 from promoter.dataset.promoters import (
     Promoters,
+    crop_windows,
     locate,
-    narrow,
     read_promoters,
     region_around_tss,
     select,
@@ -289,7 +289,7 @@ def _score_parts(
         known = promoters.genes[GENE_COLUMNS].iloc[part].reset_index(drop=True)
         path = str(part_path(where / "scores", index))
         oom_retries = attempt.oom_retries
-        known = narrow(known, *stretch) if stretch else known
+        known = crop_windows(known, *stretch) if stretch else known
         return task.remote(
             known, promoters.tokens[part], info.targets, path, metadata, stretch, oom_retries, *references
         )
