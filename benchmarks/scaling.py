@@ -37,7 +37,8 @@ from promoter.ism.store import write_part
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.simulation.genome import simulate
 from promoter.splits.config import SplitConfig
-from promoter.storage.parts import missing_parts, part_path
+from promoter.storage.parts import PartFiles, part_path
+from promoter.storage.paths import resolve
 from promoter.training import Examples, TrainingConfig, fit
 
 GENES, LENGTH = 20_000, 2_000
@@ -146,9 +147,10 @@ def parts(most: int) -> float:
         for count in (most // 100, most // 10, most):
             for index in range(count):
                 Path(str(part_path(folder, index))).write_bytes(whole)
+            parts = PartFiles(resolve(name), "", [["g"]] * (count + 1), [metadata] * (count + 1))
             process = psutil.Process()
             before, began = process.memory_info().rss, time.perf_counter()
-            missing = missing_parts(folder, [["g"]] * (count + 1), lambda _: metadata)
+            missing = parts.missing()
             seconds = time.perf_counter() - began
             assert missing == [count]  # noqa: S101 # what was timed was done
             each = seconds / count

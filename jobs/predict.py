@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-import ray
-from rich.table import Table
-
 from jobs.cli.config_file import job_settings, write_config
-from jobs.cli.run import console, run
-from jobs.ray_runtime import cluster
+from jobs.cli.console import console
+from jobs.cli.run import run
 from promoter import storage
-from promoter.checkpoint import SerializedModel, deserialize_ensemble, serialize_models
-from promoter.dataset.promoters import locate, read_promoters
 from promoter.errors import InputError
-from promoter.evaluation.intervals import read_calibration
-from promoter.evaluation.predictions import predictions_table, require_fitting, write_predictions
-from promoter.training import predict as predict_tokens
 
-_TARGETS_SHOWN = 8
 _GENES_PER_TASK = 512  # a multiple of the prediction batch, so that results do not depend on the tasks
 
 
@@ -44,67 +33,42 @@ def predict(
         cpus_per_worker: number of CPUs reserved for each task.
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
     """
+    import numpy as np
+    import ray
+
+    from jobs.inference.inputs import load_inputs
+    from jobs.inference.predicting import interval_half_width, predict_genes, summarise
+    from jobs.ray_runtime import cluster
+    from promoter.evaluation.predictions import predictions_table, write_predictions
+
     settings = job_settings(predict, locals())
     limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
-    target = storage.resolve(out)
-    if target.suffix != ".parquet":
+    path = storage.resolve(out)
+    if path.suffix != ".parquet":
         raise InputError(f"--out {out}: must be a file that ends in .parquet")
-    if target.is_dir():
-        raise InputError(f"--out {out}: is a folder; name a file in it, such as {target / 'predictions.parquet'}")
-    members = serialize_models([model, *(ensemble or [])])
-    _, info = deserialize_ensemble(members)
-    promoters = read_promoters(data)
-    require_fitting(promoters, info)
-    storage.require_writable(target.parent)
-
-    place = cluster.connect()
-    task = limits.apply(_predict_genes)
-    models = [ray.put(packed) for packed in members]
-    predicted = np.empty((len(members), len(promoters), len(info.targets)), np.float32)
-    chunks = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
+    if path.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it, such as {path / 'predictions.parquet'}")
+    inputs = load_inputs(model, ensemble, data)
+    promoters, info = inputs.promoters, inputs.info
+    storage.require_writable(path.parent)
+    ray_cluster = cluster.connect()
+    task = limits.apply(predict_genes)
+    models = [ray.put(serialized) for serialized in inputs.models]
+    predicted = np.empty((len(models), len(promoters), len(info.targets)), np.float32)
+    batches = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
     with cluster.progress("predict", len(promoters), "genes") as advance:
         for rows, result in cluster.fan_out(
-            lambda rows, _: task.remote(promoters.tokens[rows], *models), chunks, limits.in_flight(place)
+            lambda rows, _: task.remote(promoters.tokens[rows], *models), batches, limits.in_flight(ray_cluster)
         ):
             predicted[:, rows] = result
             advance(result.shape[1])
-    spread = predicted.std(axis=0, ddof=1) if len(members) > 1 else None
-    half_width = _half_width(model, [one.checksum for one in members], predicted, info.targets)
+    spread = predicted.std(axis=0, ddof=1) if len(models) > 1 else None
+    half_width = interval_half_width(model, inputs, predicted)
     table = predictions_table(promoters, info, predicted.mean(axis=0), spread, half_width)
-    write_predictions(target, table)
-    inputs = {packed.source: packed.checksum for packed in members} | {str(locate(data)): promoters.checksum}
-    write_config(target.with_suffix(".config.yaml"), settings, inputs)
-    console.print(_summary(table, info.targets))
-    console.print(f"predictions of {len(promoters):,} genes in {target}")
-
-
-def _summary(table: pd.DataFrame, targets: list[str]) -> Table:
-    """Return a row a target: which genes are predicted lowest and highest."""
-    shown = Table(box=None, pad_edge=False, collapse_padding=True)
-    for name in ("target", "lowest", "gene", "median", "highest", "gene"):
-        shown.add_column(name, justify="left" if name in ("target", "gene") else "right")
-    for target in targets[:_TARGETS_SHOWN]:
-        values, genes = table[f"{target}_predicted"].to_numpy(), table["gene_id"].tolist()
-        low, high = int(values.argmin()), int(values.argmax())
-        cells = [f"{values[low]:.3f}", genes[low], f"{np.median(values):.3f}", f"{values[high]:.3f}", genes[high]]
-        shown.add_row(target, *cells)
-    if len(targets) > _TARGETS_SHOWN:
-        shown.caption = f"and {len(targets) - _TARGETS_SHOWN} more targets"
-    return shown
-
-
-def _half_width(model: str, checksums: list[str], predicted: np.ndarray, targets: list[str]) -> np.ndarray | None:
-    """Return half-widths of 95% intervals where the models are an ensemble whose run has learned them."""
-    calibration = read_calibration(model)
-    if calibration is None or not calibration.matches(checksums):
-        return None
-    return calibration.half_width(predicted, checksums, targets)
-
-
-@ray.remote
-def _predict_genes(tokens: np.ndarray, *members: SerializedModel) -> np.ndarray:
-    """Predict a batch of genes in a worker process: (members, genes, targets)."""
-    return np.stack([predict_tokens(cluster.loaded_model(packed), tokens) for packed in members])
+    write_predictions(path, table)
+    write_config(path.with_suffix(".config.yaml"), settings, inputs.checksums)
+    console.print(summarise(table, info.targets))
+    console.print(f"predictions of {len(promoters):,} genes in {path}")
 
 
 if __name__ == "__main__":

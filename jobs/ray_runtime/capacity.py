@@ -114,9 +114,9 @@ class TaskLimits:
         """Refuse numbers that nothing can run with."""
         require_resources(self.workers, self.cpus, self.gpus)
 
-    def apply(self, task: Any) -> Any:
+    def apply(self, task: Any, **options: Any) -> Any:
         """Return the task with its resources; `fan_out` runs it again when its worker or node is lost."""
-        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)
+        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, **options)
 
     def max_concurrent_tasks(self, cluster: Cluster) -> int:
         """Return how many tasks can run at the same time on the cluster at its largest: at least 1."""

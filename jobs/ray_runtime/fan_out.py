@@ -20,10 +20,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from jobs.cli.run import console
+from jobs.cli.console import console
 
 Item = TypeVar("Item")
 _MAX_ATTEMPTS = 4  # runs of a task whose worker or node is lost, before the item is given up
+_BATCH_AFTER_OOM = 64  # sequences computed together once memory has run out
 _POLL_SECONDS = 2.0  # longest wait for a result before the limit on submitted tasks is asked for again
 
 
@@ -38,6 +39,11 @@ class Retry:
 
     number: int = 0
     oom_retries: int = 0
+
+    @property
+    def batch_size(self) -> int | None:
+        """Maximum number of sequences to compute together, fewer each time that memory runs out; None: any."""
+        return max(1, _BATCH_AFTER_OOM >> 2 * (self.oom_retries - 1)) if self.oom_retries else None
 
     def after(self, error: RayError) -> Retry:
         """Return the next try; a second loss without a reason may be the system's answer to too much memory."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,19 +12,20 @@ import ray
 import torch
 from upath import UPath
 
-from jobs.cli.run import console
+from jobs.cli.console import console
 from jobs.ray_runtime import cluster
+from jobs.ray_runtime.part_files import Computed, PartTask, compute_parts
 from promoter import storage
 from promoter.dataset.promoters import Promoters
 from promoter.models.config import PretrainedConfig
 from promoter.models.pretrained import PretrainedModel, build_model, embed, genes_per_pass
 from promoter.models.weights import SerializedTrunk
-from promoter.storage.parts import missing_parts, part_path
+from promoter.storage.parts import PartFiles
 from promoter.training.allocator import keep_freed_memory
 
 _FORMAT = 1
 _PASSES_PER_PART = 64  # of the trunk: a minute or so of a GPU at the full context
-_MOST_GENES_PER_PART = 512
+_MAX_GENES_PER_PART = 512
 _STRANDS = ("embedding", "embedding_reverse_complement")
 
 
@@ -33,11 +33,12 @@ def embed_genes(
     config: PretrainedConfig,
     trunk: SerializedTrunk,
     promoters: Promoters,
+    *,
     folder: UPath,
     precision: str,
     both_strands: bool,
     limits: cluster.TaskLimits,
-    place: cluster.Cluster,
+    ray_cluster: cluster.Cluster,
 ) -> np.ndarray:
     """Embed every gene, or read what an earlier run has left.
 
@@ -49,7 +50,7 @@ def embed_genes(
         precision: number type of the forward passes, fp32 or bf16.
         both_strands: whether to embed the reverse complements too.
         limits: resources of each task.
-        place: cluster to compute on.
+        ray_cluster: cluster to compute on.
 
     Returns:
         float32, shape (genes, 1 or 2, dim).
@@ -63,52 +64,43 @@ def embed_genes(
         "both_strands": both_strands,
     }
     name = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
-    where = folder / name
-    cluster.require_shared(where)
-    size = min(_MOST_GENES_PER_PART, _PASSES_PER_PART * genes_per_pass(promoters.length, 32))
+    cluster.require_shared(folder / name)
+    size = min(_MAX_GENES_PER_PART, _PASSES_PER_PART * genes_per_pass(promoters.length, 32))
     ids = promoters.genes["gene_id"].tolist()
-    parts = [slice(start, start + size) for start in range(0, len(ids), size)]
-    paths = [part_path(where, index) for index in range(len(parts))]
-    missing = missing_parts(where, [ids[rows] for rows in parts], lambda _: metadata)
-    if missing:
-        task = limits.apply(_embed_part)
-        packed = ray.put(trunk)
-        with cluster.progress("embed", sum(len(ids[parts[i]]) for i in missing), "genes") as advance:
-            for index, _ in cluster.fan_out(
-                lambda i, _: task.remote(
-                    ids[parts[i]], promoters.tokens[parts[i]], config, str(paths[i]), metadata, packed
-                ),
-                missing,
-                limits.in_flight(place),
-            ):
-                advance(len(ids[parts[index]]))
+    cuts = [slice(start, start + size) for start in range(0, len(ids), size)]
+    parts = PartFiles(folder, name, [ids[rows] for rows in cuts], [metadata] * len(cuts))
+    if missing := parts.missing():
+        compute_parts(
+            parts,
+            missing,
+            _embed_part,
+            lambda index: (promoters.tokens[cuts[index]], config),
+            shared=[trunk],
+            limits=limits,
+            in_flight=limits.in_flight(ray_cluster),
+            name="embed",
+            verb="embedded",
+        )
     else:
-        console.print(f"embeddings of {len(ids):,} genes are in {where} already")
-    return np.concatenate([_read(path) for path in paths])
+        console.print(f"embeddings of {len(ids):,} genes are in {folder / name} already")
+    return np.concatenate([_read(path) for path in parts.paths()])
 
 
-@ray.remote
-def _embed_part(
-    ids: list[str],
-    tokens: np.ndarray,
-    config: PretrainedConfig,
-    path: str,
-    metadata: dict[str, Any],
-    trunk: SerializedTrunk,
-) -> None:
+def _embed_part(part: PartTask, tokens: np.ndarray, config: PretrainedConfig, trunk: SerializedTrunk) -> Computed:
     """Embed some genes in a worker process and write their part."""
     device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
     model = _loaded(trunk, config, tokens.shape[1], device)
-    found = embed(model, tokens, device, metadata["precision"], metadata["both_strands"])
-    if not np.isfinite(found).all():
-        bad = int(np.flatnonzero(~np.isfinite(found).all(axis=(1, 2)))[0])
-        raise FloatingPointError(f"{ids[bad]}: the embedding is not finite")
-    columns: list[pa.Array] = [pa.array(ids, pa.string())]
-    for strand in range(found.shape[1]):
-        flat = pa.array(np.ascontiguousarray(found[:, strand]).reshape(-1))
-        columns.append(pa.FixedSizeListArray.from_arrays(flat, found.shape[2]))
-    names = ["gene_id", *_STRANDS[: found.shape[1]]]
-    storage.write_table(path, pa.table(columns, names=names), metadata)
+    embeddings = embed(model, tokens, device, part.metadata["precision"], part.metadata["both_strands"])
+    if not np.isfinite(embeddings).all():
+        bad = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=(1, 2)))[0])
+        raise FloatingPointError(f"{part.gene_ids[bad]}: the embedding is not finite")
+    columns: list[pa.Array] = [pa.array(part.gene_ids, pa.string())]
+    for strand in range(embeddings.shape[1]):
+        flat = pa.array(np.ascontiguousarray(embeddings[:, strand]).reshape(-1))
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[2]))
+    names = ["gene_id", *_STRANDS[: embeddings.shape[1]]]
+    storage.write_table(part.path, pa.table(columns, names=names), part.metadata)
+    return None, {}
 
 
 @functools.lru_cache(maxsize=1)

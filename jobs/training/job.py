@@ -100,7 +100,14 @@ def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> Train
     folder = storage.require_writable(job.embeddings) if job.embeddings else out_dir / "embeddings"
     both_strands = job.training.reverse_complement > 0
     embedded = embed_genes(
-        config, trunk, job.promoters, folder, job.training.precision, both_strands, limits, cluster
+        config,
+        trunk,
+        job.promoters,
+        folder=folder,
+        precision=job.training.precision,
+        both_strands=both_strands,
+        limits=limits,
+        ray_cluster=cluster,
     )
     return replace(job, pretrained=Pretrained(trunk, embedded))
 

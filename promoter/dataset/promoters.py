@@ -178,7 +178,7 @@ def select(
     return np.flatnonzero(chosen)
 
 
-def narrow(genes: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
+def crop_windows(genes: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
     """Crop the windows of genes to the region `[first, last)`: `sequence`, `start` and `end`.
 
     Args:
@@ -211,7 +211,9 @@ def near_tss(promoters: Promoters) -> Promoters:
     if promoters.length <= _MAX_CNN_WINDOW or upstream is None or upstream < _NEAR_TSS:
         return promoters
     metadata = promoters.metadata | {"window": {"upstream": _NEAR_TSS, "downstream": 0}}
-    return replace(promoters, genes=narrow(promoters.genes, upstream - _NEAR_TSS, upstream), metadata=metadata)
+    return replace(
+        promoters, genes=crop_windows(promoters.genes, upstream - _NEAR_TSS, upstream), metadata=metadata
+    )
 
 
 def region_around_tss(promoters: Promoters, positions: Sequence[int]) -> tuple[int, int]:

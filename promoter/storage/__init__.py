@@ -27,15 +27,6 @@ if TYPE_CHECKING:
         write_text,
         write_yaml,
     )
-    from promoter.storage.parts import (
-        MANIFEST,
-        PART_PATTERN,
-        earlier_run,
-        ensemble_checksum,
-        missing_parts,
-        part_is_complete,
-        part_path,
-    )
     from promoter.storage.paths import AnyPath, is_local, resolve
     from promoter.storage.remote import (
         arrow_filesystem,
@@ -45,25 +36,18 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "MANIFEST",
-    "PART_PATTERN",
     "AnyPath",
     "arrow_filesystem",
     "atomic_path",
     "copy_file",
-    "earlier_run",
-    "ensemble_checksum",
     "fix_hint",
     "is_bgzip",
     "is_gzip",
     "is_local",
     "is_store_error",
-    "missing_parts",
     "open_atomic",
     "open_table",
     "open_text",
-    "part_is_complete",
-    "part_path",
     "probe_file",
     "read_bytes",
     "read_json",
@@ -100,15 +84,6 @@ __getattr__ = lazy_names(
             "write_table",
             "write_text",
             "write_yaml",
-        ],
-        "parts": [
-            "MANIFEST",
-            "PART_PATTERN",
-            "earlier_run",
-            "ensemble_checksum",
-            "missing_parts",
-            "part_is_complete",
-            "part_path",
         ],
         "paths": ["AnyPath", "is_local", "resolve"],
         "remote": ["arrow_filesystem", "fix_hint", "is_store_error", "wrap_store_errors"],

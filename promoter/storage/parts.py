@@ -7,14 +7,15 @@ Parquet file with a column `gene_id`; its metadata names the run it belongs to, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from upath import UPath
 
 from promoter.errors import InputError
-from promoter.storage.formats import open_table, read_json, read_table_metadata
+from promoter.storage.formats import open_table, read_json, read_table_metadata, write_json
 from promoter.storage.paths import AnyPath, resolve
 
 MANIFEST = "manifest.json"
@@ -27,7 +28,7 @@ def part_path(folder: AnyPath, index: int) -> UPath:
     return resolve(folder) / f"part-{index:05d}.parquet"
 
 
-def part_is_complete(path: AnyPath, gene_ids: Sequence[str], metadata: dict[str, Any]) -> bool:
+def part_is_complete(path: AnyPath, gene_ids: Sequence[str], metadata: Mapping[str, Any]) -> bool:
     """Return whether a part exists, can be read, and holds exactly these genes under this metadata.
 
     Args:
@@ -51,34 +52,61 @@ def part_is_complete(path: AnyPath, gene_ids: Sequence[str], metadata: dict[str,
     )
 
 
-def missing_parts(
-    folder: AnyPath, gene_ids: Sequence[Sequence[str]], metadata: Callable[[int], dict[str, Any]]
-) -> list[int]:
-    """Return the indices of the parts that are missing or incomplete, in order.
+@dataclass(frozen=True)
+class PartFiles:
+    """The part files of a run and its manifest.
 
-    The folder is listed once, and the parts found are read by many threads: in a bucket each part costs some
-    requests, and a thousand of them one after another would take minutes.
-
-    Args:
-        folder: folder of the parts, local or remote; it need not exist.
-        gene_ids: expected gene ids of each part.
-        metadata: function from a part's index to the entries that its metadata must have.
-
-    Raises:
-        StorageError: a store refused to read a part.
+    Attributes:
+        out_dir: output folder of the run, resolved.
+        folder: name of the folder of parts in it.
+        gene_ids: expected column `gene_id` of each part.
+        metadata: entries that the metadata of each part must have.
+        manifest: entries of the manifest that identify the run; None, the default, for a folder whose name
+            identifies it, which gets no manifest.
     """
-    resolved = resolve(folder)
-    names = {path.name for path in resolved.glob(PART_PATTERN)}
-    paths = [part_path(resolved, index) for index in range(len(gene_ids))]
-    existing = [index for index, path in enumerate(paths) if path.name in names]
 
-    def is_complete(index: int) -> bool:
-        return part_is_complete(paths[index], gene_ids[index], metadata(index))
+    out_dir: UPath
+    folder: str
+    gene_ids: Sequence[Sequence[str]]
+    metadata: Sequence[Mapping[str, Any]]
+    manifest: Mapping[str, Any] | None = None
 
-    with ThreadPoolExecutor(_READERS) as readers:
-        results = readers.map(is_complete, existing)
-        complete = {index for index, result in zip(existing, results, strict=True) if result}
-    return [index for index in range(len(paths)) if index not in complete]
+    def path(self, index: int) -> UPath:
+        """Return the path of part `index`."""
+        return part_path(self.out_dir / self.folder, index)
+
+    def paths(self) -> list[UPath]:
+        """Return the path of each part."""
+        return [self.path(index) for index in range(len(self.gene_ids))]
+
+    def count_rows(self, indices: Iterable[int]) -> int:
+        """Return how many rows these parts have together."""
+        return sum(len(self.gene_ids[index]) for index in indices)
+
+    def missing(self) -> list[int]:
+        """Return the indices of the parts that are missing or incomplete, in order.
+
+        The folder is listed once, and the parts found are read by many threads: in a bucket each part costs some
+        requests, and a thousand of them one after another would take minutes.
+
+        Raises:
+            StorageError: a store refused to read a part.
+        """
+        names = {path.name for path in (self.out_dir / self.folder).glob(PART_PATTERN)}
+        paths = self.paths()
+        existing = [index for index, path in enumerate(paths) if path.name in names]
+
+        def is_complete(index: int) -> bool:
+            return part_is_complete(paths[index], self.gene_ids[index], self.metadata[index])
+
+        with ThreadPoolExecutor(_READERS) as readers:
+            results = readers.map(is_complete, existing)
+            complete = {index for index, result in zip(existing, results, strict=True) if result}
+        return [index for index in range(len(paths)) if index not in complete]
+
+    def write_manifest(self, *, complete: bool, **entries: Any) -> None:
+        """Write the manifest: what identifies the run, whether all parts are written, and more entries."""
+        write_json(self.out_dir / MANIFEST, {**(self.manifest or {}), "complete": complete, **entries})
 
 
 def earlier_run(out_dir: UPath, folder: str, wanted: Mapping[str, Any]) -> dict[str, Any] | None:

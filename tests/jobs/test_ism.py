@@ -201,7 +201,7 @@ def test_a_run_that_another_has_overtaken_fills_its_parts(
         (tmp_path / "manifest.json").write_text(manifest.replace('"complete": true', '"complete": false'))
         return 7
 
-    monkeypatch.setattr("jobs.ism._choose_size", choose)
+    monkeypatch.setattr("jobs.inference.scoring.choose_size", choose)
     assert exit_code(ism, *other) == 0
     assert storage.read_json(tmp_path / "manifest.json")["genes_per_part"] == 9
     assert load_scores(tmp_path).genes["gene_id"].tolist() == whole.genes["gene_id"].tolist()

@@ -96,7 +96,7 @@ def test_a_worker_killed_in_mid_task_changes_nothing(
         _wait_for_parts(tmp_path, 3)
         while not killed:
             for process, line in command_lines().items():
-                if "ray::_score_genes" in line:
+                if "ray::score_genes" in line:
                     process.kill()
                     killed.append(process.pid)
                     return
@@ -114,7 +114,7 @@ def test_a_killed_driver_is_taken_up_where_it_stopped(
 ) -> None:
     driver = _start(model, sequences, tmp_path)
     _wait_for_parts(tmp_path, 3)
-    workers = [process for process, line in command_lines(driver.pid).items() if "_score_genes" in line]
+    workers = [process for process, line in command_lines(driver.pid).items() if "ray::score_genes" in line]
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     psutil.wait_procs(workers, timeout=60)  # the parts that they are at

@@ -16,8 +16,8 @@ from support.files import Write
 
 from promoter.dataset.promoters import (
     Promoters,
+    crop_windows,
     locate,
-    narrow,
     near_tss,
     read_promoters,
     region_around_tss,
@@ -237,7 +237,9 @@ def test_wide_windows_are_narrowed_to_what_lies_before_the_tss() -> None:
     assert near.genes[["start", "end"]].to_numpy().tolist() == [[48_000, 50_000], [90_001, 92_001]]
     assert near.genes["sequence"].tolist() == [one[8_000:10_000] for one in genes["sequence"]]
     assert near.metadata["window"] == {"upstream": 2000, "downstream": 0}
-    short = replace(wide, genes=narrow(genes, 0, 3000), metadata={"window": {"upstream": 3000, "downstream": 0}})
+    short = replace(
+        wide, genes=crop_windows(genes, 0, 3000), metadata={"window": {"upstream": 3000, "downstream": 0}}
+    )
     assert near_tss(short) is short
 
 

@@ -14,7 +14,8 @@ from promoter.errors import InputError
 from promoter.ism import Scores, iterate_scores, load_scores
 from promoter.ism.store import concatenate, find_manifest, load_contents, write_part
 from promoter.sequence import decode
-from promoter.storage.parts import missing_parts, part_is_complete, part_path
+from promoter.storage.parts import PartFiles, part_is_complete, part_path
+from promoter.storage.paths import resolve
 
 LENGTH = 5
 TARGETS = ["basal", "salt response"]
@@ -157,20 +158,21 @@ def test_a_truncated_part_is_incomplete(folder: Path, keep: int) -> None:
 
 
 def test_missing_parts_include_the_damaged_and_those_of_another_run(tmp_path: Path) -> None:
+    folder = resolve(tmp_path)
     ids = [[f"g{3 * index}", f"g{3 * index + 1}"] for index in range(60)]
     metadata = [{**METADATA, "number": index} for index in range(60)]
     for index in range(60):
         if index % 7:
-            write_part(part_path(tmp_path, index), part(3 * index, 2), metadata[index])
-    damaged = part_path(tmp_path, 8)
+            write_part(part_path(folder / "scores", index), part(3 * index, 2), metadata[index])
+    damaged = part_path(folder / "scores", 8)
     damaged.write_bytes(damaged.read_bytes()[:-20])
-    write_part(part_path(tmp_path, 9), part(3 * 9, 1), metadata[9])  # a gene less
-    write_part(part_path(tmp_path, 10), part(3 * 10, 2), metadata[11])  # of another run
-    write_part(part_path(tmp_path, 99), part(0, 2), metadata[0])  # none of ours
+    write_part(part_path(folder / "scores", 9), part(3 * 9, 1), metadata[9])  # a gene less
+    write_part(part_path(folder / "scores", 10), part(3 * 10, 2), metadata[11])  # of another run
+    write_part(part_path(folder / "scores", 99), part(0, 2), metadata[0])  # none of ours
     expected = [index for index in range(60) if index % 7 == 0 or index in (8, 9, 10)]
-    assert missing_parts(tmp_path, ids, metadata.__getitem__) == expected
-    assert missing_parts(tmp_path / "nowhere", ids, metadata.__getitem__) == list(range(60))
-    assert missing_parts(tmp_path, [], metadata.__getitem__) == []
+    assert PartFiles(folder, "scores", ids, metadata).missing() == expected
+    assert PartFiles(folder, "nowhere", ids, metadata).missing() == list(range(60))
+    assert PartFiles(folder, "scores", [], []).missing() == []
 
 
 def test_a_part_that_cannot_be_written_leaves_the_old_one(folder: Path) -> None:

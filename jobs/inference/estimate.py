@@ -1,4 +1,8 @@
-"""Measure on a worker how long forward passes take, and print the estimate before they begin."""
+"""Measure on a worker how long forward passes take, and print the estimate before they begin.
+
+The first task of the work itself would be a poor measure: with a pretrained network it is a gene, three passes a
+base, and may take longer than the user wants to wait in all.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ import numpy as np
 import ray
 import torch
 
-from jobs.cli.run import console, plural
+from jobs.cli.console import console, plural
+from jobs.inference.inputs import Inputs
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.model_cache import loaded_model
 from promoter.checkpoint import SerializedModel
@@ -24,11 +29,11 @@ _REPEATS = 3  # the first warms up
 def announce_time(
     passes: int,
     what: str,
-    members: list[SerializedModel],
-    tokens: np.ndarray,
+    inputs: Inputs,
+    *,
     precision: Literal["fp32", "bf16"],
     limits: TaskLimits,
-    cluster: Cluster,
+    ray_cluster: Cluster,
     max_hours: float | None,
 ) -> None:
     """Print how long the forward passes will take on the workers.
@@ -36,20 +41,18 @@ def announce_time(
     Args:
         passes: number of sequences that each model predicts.
         what: plural noun for the sequences, for the message.
-        members: models of the ensemble, serialized.
-        tokens: one sequence to measure with, uint8, shape (length,).
+        inputs: models, and genes to measure with.
         precision: precision of the forward passes.
-        limits: resources of each task.
-        cluster: cluster that computes them.
+        limits: resources of each task, which must fit on the cluster.
+        ray_cluster: cluster that computes them.
         max_hours: longest duration that is accepted, in hours; None: any.
 
     Raises:
         InputError: the estimate is longer than `max_hours`; gives both.
     """
-    limits.in_flight(cluster)  # refuses tasks that do not fit
-    measured = limits.apply(_seconds_per_sequence).remote(members[0], tokens, precision)
-    seconds = float(ray.get(measured)) * len(members)
-    slots = limits.max_concurrent_tasks(cluster)
+    measured = limits.apply(_seconds_per_sequence).remote(inputs.models[0], inputs.promoters.tokens[0], precision)
+    seconds = float(ray.get(measured)) * len(inputs.models)
+    slots = limits.max_concurrent_tasks(ray_cluster)
     hours = passes * seconds / slots / 3600
     message = (
         f"{passes:,} forward passes ({what}) of {1000 * seconds:,.3g} ms on "
@@ -70,15 +73,15 @@ def _in_words(hours: float) -> str:
 
 
 @ray.remote
-def _seconds_per_sequence(packed: SerializedModel, tokens: np.ndarray, precision: Any) -> float:
+def _seconds_per_sequence(model: SerializedModel, tokens: np.ndarray, precision: Any) -> float:
     """Measure, in a worker process, a forward pass of a full batch; return the seconds of one sequence."""
-    model = loaded_model(packed)
+    network = loaded_model(model)
     size = genes_per_pass(len(tokens), _MAX_PER_PASS)
     batch = np.repeat(tokens[None], size, axis=0)
     fastest = float("inf")
     for _ in range(_REPEATS):
         began = time.perf_counter()
-        predict(model, batch, precision=precision)
+        predict(network, batch, precision=precision)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - began)

@@ -1,0 +1,46 @@
+"""Predict some genes as a task of `jobs.predict`, and summarise the predictions of all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import ray
+from rich.table import Table
+
+from jobs.inference.inputs import Inputs
+from jobs.ray_runtime import cluster
+from promoter.checkpoint import SerializedModel
+from promoter.evaluation.intervals import read_calibration
+from promoter.training import predict
+
+_MAX_TARGETS_SHOWN = 8
+
+
+def summarise(table: pd.DataFrame, targets: list[str]) -> Table:
+    """Return a printable table, a row a target: which genes are predicted lowest and highest."""
+    summary = Table(box=None, pad_edge=False, collapse_padding=True)
+    for name in ("target", "lowest", "gene", "median", "highest", "gene"):
+        summary.add_column(name, justify="left" if name in ("target", "gene") else "right")
+    for target in targets[:_MAX_TARGETS_SHOWN]:
+        values, genes = table[f"{target}_predicted"].to_numpy(), table["gene_id"].tolist()
+        low, high = int(values.argmin()), int(values.argmax())
+        cells = [f"{values[low]:.3f}", genes[low], f"{np.median(values):.3f}", f"{values[high]:.3f}", genes[high]]
+        summary.add_row(target, *cells)
+    if len(targets) > _MAX_TARGETS_SHOWN:
+        summary.caption = f"and {len(targets) - _MAX_TARGETS_SHOWN} more targets"
+    return summary
+
+
+def interval_half_width(model: str, inputs: Inputs, predicted: np.ndarray) -> np.ndarray | None:
+    """Return half-widths of 95% intervals where the models are an ensemble whose run has learned them."""
+    calibration = read_calibration(model)
+    checksums = [serialized.checksum for serialized in inputs.models]
+    if calibration is None or not calibration.matches(checksums):
+        return None
+    return calibration.half_width(predicted, checksums, inputs.info.targets)
+
+
+@ray.remote
+def predict_genes(tokens: np.ndarray, *models: SerializedModel) -> np.ndarray:
+    """Predict a batch of genes in a worker process: (models, genes, targets)."""
+    return np.stack([predict(cluster.loaded_model(model), tokens) for model in models])

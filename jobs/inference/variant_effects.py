@@ -1,0 +1,171 @@
+"""Predict what alleles do to some genes as a task of `jobs.variants`, and put the parts together as tables."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import heapq
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from rich.table import Table
+from upath import UPath
+
+from jobs.cli.console import console
+from jobs.inference.inputs import Inputs
+from jobs.ray_runtime import cluster
+from jobs.ray_runtime.part_files import Computed, PartTask
+from promoter import storage
+from promoter.checkpoint import SerializedModel
+from promoter.dataset.genome import Genome
+from promoter.dataset.promoters import Promoters
+from promoter.storage.parts import PartFiles
+from promoter.variants.effects import effects_to_table, predict_alleles
+from promoter.variants.vcf import REASONS, VcfRecord, read_records
+from promoter.variants.windows import GeneVariants, TssWindow, WindowVariants, find_alleles, group_by_gene
+
+_STRONGEST = 5  # effects printed at the end
+
+
+def read_alleles(
+    source: UPath, genome: Genome, promoters: Promoters, *, rows: np.ndarray, skipped: UPath
+) -> WindowVariants:
+    """Return the alleles that fall in the windows of these rows, and write a table of what is left out."""
+    with storage.atomic_path(skipped) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(["chrom", "pos", "ref", "alt", "reason"])
+
+        def skip(record: VcfRecord, alt: str, reason: str) -> None:
+            table.writerow([*record[:3], alt, REASONS[reason]])
+
+        return find_alleles(read_records(source), genome, promoters, rows=rows.tolist(), skip=skip)
+
+
+def cut_alleles(
+    in_windows: WindowVariants, inputs: Inputs, identity: Mapping[str, Any], out_dir: UPath
+) -> tuple[list[pd.DataFrame], PartFiles]:
+    """Return the alleles of each part, which are those of some genes, and the parts."""
+    alleles = []
+    if not in_windows.alleles.empty:
+        part = in_windows.alleles["gene"].rank(method="dense").astype(int).sub(1) // identity["genes_per_part"]
+        alleles = [group for _, group in in_windows.alleles.groupby(part)]
+    gene_ids = [inputs.promoters.genes["gene_id"].iloc[group["gene"]].tolist() for group in alleles]
+    names = ("format", "model", "data", "genome", "both_strands", "precision")
+    shared = {**{name: identity[name] for name in names}, "targets": inputs.info.targets}
+    checksums = [hashlib.sha256(group.to_csv(index=False).encode()).hexdigest() for group in alleles]
+    metadata = [{**shared, "alleles": checksum} for checksum in checksums]
+    return alleles, PartFiles(out_dir, "parts", gene_ids, metadata, identity)
+
+
+def effect_arguments(
+    part: pd.DataFrame, genome: Genome, promoters: Promoters, *, windows: list[TssWindow], both_strands: bool
+) -> tuple[Any, ...]:
+    """Return what the task of a part takes: its genes, its alleles by gene, the same rebuilt, and the strands."""
+    rows = part["gene"].unique()
+    numbers = {row: number for number, row in enumerate(rows)}
+    return (
+        promoters.genes[["gene_id", "chrom"]].iloc[rows],
+        part.assign(gene=part["gene"].map(numbers)),
+        group_by_gene(part, genome, promoters, windows),
+        both_strands,
+    )
+
+
+def predict_effects(
+    part: PartTask,
+    genes: pd.DataFrame,
+    alleles: pd.DataFrame,
+    gene_variants: list[GeneVariants],
+    both_strands: bool,
+    *models: SerializedModel,
+) -> Computed:
+    """Predict the alleles of some genes in a worker process and write their part."""
+    predicted = [
+        predict_alleles(
+            cluster.loaded_model(model),
+            gene_variants,
+            both_strands=both_strands,
+            batch_size=part.batch_size,
+            precision=part.metadata["precision"] or "fp32",
+        )
+        for model in models
+    ]
+    reference, difference = (np.stack(values) for values in zip(*predicted, strict=True))
+    if not np.isfinite(reference + difference).all():
+        bad = int(np.flatnonzero(~np.isfinite(reference + difference).all(axis=(0, 2)))[0])
+        raise FloatingPointError(f"{part.gene_ids[bad]}: the model's output is not a finite number")
+    table = effects_to_table(
+        genes,
+        alleles,
+        targets=part.metadata["targets"],
+        reference=reference,
+        difference=difference,
+        windows=[gene.window for gene in gene_variants],
+    )
+    storage.write_table(part.path, table, part.metadata)
+    return None, {}
+
+
+def combine_parts(
+    inputs: Inputs, out_dir: UPath, *, files: list[UPath], in_windows: WindowVariants, windows: list[TssWindow]
+) -> list[Mapping[Any, Any]]:
+    """Put the parts together, one at a time, and return the strongest effects."""
+    targets = inputs.info.targets
+    none = np.zeros((len(inputs.models), 0, len(targets)), np.float32)
+    columns = {"targets": targets, "reference": none, "difference": none, "windows": windows}
+    schema = effects_to_table(
+        inputs.promoters.genes, in_windows.alleles.iloc[:0].astype({"gene": int}), **columns
+    ).schema
+    strongest: list[Mapping[Any, Any]] = []
+    with contextlib.ExitStack() as stack:
+        parquet = stack.enter_context(storage.atomic_path(out_dir / "variants.parquet"))
+        text = stack.enter_context(storage.atomic_path(out_dir / "variants.tsv.gz"))
+        table = stack.enter_context(pq.ParquetWriter(parquet, schema, compression="zstd"))
+        # without the time, equal runs give equal files
+        compressed = stack.enter_context(gzip.GzipFile(text, "wb", compresslevel=6, mtime=0))
+        lines = stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
+        lines.write("\t".join(schema.names) + "\n")
+        for file in files:
+            with storage.open_table(file, "part") as part:
+                rows = part.read().replace_schema_metadata(None)
+            table.write_table(rows)
+            frame = rows.to_pandas()
+            frame.to_csv(lines, sep="\t", header=False, index=False, float_format="%.7g", lineterminator="\n")
+            effect = frame[[f"{target}_difference" for target in targets]].abs().max(axis=1)
+            candidates = frame.assign(_effect=effect).nlargest(_STRONGEST, "_effect").to_dict("records")
+            strongest = heapq.nlargest(_STRONGEST, [*strongest, *candidates], key=lambda row: row["_effect"])
+    return strongest
+
+
+def show_effects(counts: dict[str, int], strongest: list[Mapping[Any, Any]], targets: list[str]) -> None:
+    """Print how many variants and alleles there were, and the strongest effects."""
+    table = Table("", "", show_header=False, box=None)
+    labels = {
+        "variants": "variants read",
+        "alleles": "alleles",
+        "in_windows": "alleles in windows",
+        "outside": "alleles in no window",
+        "rows": "effects (allele and gene)",
+        "spanning_tss": "of these across the TSS",
+        **{reason: f"skipped: {text}" for reason, text in REASONS.items()},
+    }
+    for name, label in labels.items():
+        if counts[name] or name not in REASONS:
+            table.add_row(label, f"{counts[name]:,}")
+    console.print(table)
+    if not strongest:
+        return
+    best = Table("strongest", "gene", "to TSS", *targets, box=None)
+    for row in strongest:
+        ref, alt = (value if len(value) <= 12 else f"{value[:9]}..." for value in (row["ref"], row["alt"]))
+        effects = [f"{row[f'{target}_difference']:+.3g}" for target in targets]
+        best.add_row(
+            f"{row['chrom']}:{row['pos']} {ref}>{alt}", row["gene_id"], f"{row['tss_distance']:+}", *effects
+        )
+    console.print(best)

@@ -1,0 +1,137 @@
+"""Compute the missing part files of a run as Ray tasks: every job that can resume does it by this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayError
+
+from jobs.cli.console import console, plural
+from jobs.ray_runtime.capacity import TaskLimits
+from jobs.ray_runtime.fan_out import Retry, fan_out, progress
+from jobs.ray_runtime.shared_disk import require_same_disk
+from promoter.storage.parts import MANIFEST, PartFiles, part_is_complete
+
+# A small value for the job, such as the strongest effects in a part, and the id of each gene that could not be
+# computed -> reason. The part then lacks the gene, and a later run takes the part for unfinished.
+Computed: TypeAlias = tuple[Any, dict[str, str]]
+_MAX_NAMED = 5  # genes named in the message
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """The part that a task computes and writes.
+
+    Attributes:
+        path: path to write it to.
+        gene_ids: its column `gene_id`.
+        metadata: entries of its metadata.
+        batch_size: maximum number of sequences computed together; None: as many as usual.
+    """
+
+    path: str
+    gene_ids: list[str]
+    metadata: dict[str, Any]
+    batch_size: int | None
+
+
+def compute_parts(
+    parts: PartFiles,
+    missing: Sequence[int],
+    compute: Callable[..., Computed],
+    arguments: Callable[[int], Sequence[Any]],
+    *,
+    shared: Sequence[Any],
+    limits: TaskLimits,
+    in_flight: Callable[[], int],
+    name: str,
+    verb: str,
+    unit: str = "genes",
+) -> list[Any]:
+    """Compute and write parts, then read all parts back.
+
+    A task that is lost is repeated, with smaller batches if it may have lacked memory; after four times its genes
+    count as failed. All other parts are written before the failure is raised.
+
+    Args:
+        parts: all parts of the run.
+        missing: indices of the parts to compute.
+        compute: function of a module that computes and writes a part in a worker process. It takes a `PartTask`,
+            the arguments of the part, and what is shared.
+        arguments: function from a part's index to its arguments.
+        shared: values that all tasks take, such as the models.
+        limits: resources of each task.
+        in_flight: function that returns the maximum number of tasks submitted at the same time.
+        name: name of the progress bar.
+        verb: past participle for messages, such as `scored`.
+        unit: plural noun for the rows of a part.
+
+    Returns:
+        The value of each part that was computed, in the order of parts.
+
+    Raises:
+        RuntimeError: genes could not be computed, which the manifest then lists; or another process changed parts.
+        Exception: the first other error that a task raised.
+    """
+    if len(missing) < len(parts.gene_ids):
+        present = len(parts.gene_ids) - len(missing)
+        console.print(f"resuming: {present:,} of {plural(len(parts.gene_ids), 'part')} are there already")
+    task = limits.apply(_compute_part, name=compute.__name__)
+    references = [ray.put(value) for value in shared]
+    manifest = None if parts.manifest is None else str(parts.out_dir / MANIFEST)
+
+    def submit(index: int, retry: Retry) -> ray.ObjectRef:
+        gene_ids, metadata = list(parts.gene_ids[index]), dict(parts.metadata[index])
+        part = PartTask(str(parts.path(index)), gene_ids, metadata, retry.batch_size)
+        return task.remote(compute, part, manifest, *arguments(index), *references)
+
+    def give_up(index: int, error: RayError) -> Computed:
+        reason = f"its task was lost time and again, {type(error).__name__}"
+        if isinstance(error, OutOfMemoryError):
+            reason += "; lower --workers or raise --cpus_per_worker"
+        return None, dict.fromkeys(parts.gene_ids[index], reason)
+
+    results: dict[int, Computed] = {}
+    with progress(name, parts.count_rows(missing), unit) as advance:
+        for index, result in fan_out(submit, missing, in_flight, give_up):
+            advance(len(parts.gene_ids[index]))
+            results[index] = result
+    if failed := {gene: reason for index in missing for gene, reason in results[index][1].items()}:
+        raise RuntimeError(_record_failures(parts, failed, verb))
+    if lost := parts.missing():
+        raise RuntimeError(
+            f"{parts.out_dir}: {len(lost)} of {len(parts.gene_ids)} parts were changed by another process, "
+            f"the first is {parts.path(lost[0]).name}; run the same command again"
+        )
+    return [results[index][0] for index in missing]
+
+
+def _record_failures(parts: PartFiles, failed: dict[str, str], verb: str) -> str:
+    """Write the genes that could not be computed to the manifest, and say it in a line."""
+    total = len({gene for gene_ids in parts.gene_ids for gene in gene_ids})
+    names = ", ".join(list(failed)[:_MAX_NAMED])
+    if len(failed) > _MAX_NAMED:
+        names += f" and {len(failed) - _MAX_NAMED} more"
+    message = (
+        f"{plural(len(failed), 'gene')} of {total:,} could not be {verb}: "
+        f"{names} ({next(iter(failed.values()))}); the others are in {parts.out_dir / parts.folder}"
+    )
+    if parts.manifest is None:
+        return message
+    parts.write_manifest(complete=False, failed=failed)
+    return f"{message}, all failures in {parts.out_dir / MANIFEST}"
+
+
+@ray.remote
+def _compute_part(
+    compute: Callable[..., Computed], part: PartTask, manifest: str | None, *arguments: Any
+) -> Computed:
+    """Compute a part in a worker process, unless another run of the same command has written it meanwhile."""
+    if manifest is not None:
+        require_same_disk(manifest)
+    if part_is_complete(part.path, part.gene_ids, part.metadata):
+        return None, {}
+    return compute(part, *arguments)
