@@ -7,28 +7,20 @@ from typing import Any
 from rich.table import Table
 from upath import UPath
 
-from jobs.cli.config_file import job_settings, write_config
-from jobs.cli.run import console, run
-from jobs.ism import ism
-from jobs.predict import predict
-from jobs.prepare import prepare
-from jobs.ray_runtime import cluster
-from jobs.report import report
-from jobs.train import train
-from jobs.training.resources import scaling_config
+from jobs.cli.config_file import job_settings, require_at_least, write_config
+from jobs.cli.console import console
+from jobs.cli.run import run
+from jobs.ray_runtime.capacity import require_resources
 from promoter import storage
 from promoter.errors import InputError
-from promoter.ism import load_scores
-from promoter.models.cnn import CNNConfig
-from promoter.simulation.genome import GRAMMAR, INTERACTION, simulate
-from promoter.simulation.recovery import motif_recovery
+from promoter.models.config import CNNConfig
 from promoter.splits.config import SplitConfig
-from promoter.training import TrainingConfig, require_enough_genes
+from promoter.training.config import TrainingConfig
 
 _UPSTREAM = 300
 _CHROMOSOMES = 8
 _SPLIT = SplitConfig(val=["chr7"], test=["chr8"])
-_LEAST_GENES = 10  # on a chromosome: each motif occurs, and the test genes have an r
+_MIN_GENES = 10  # on a chromosome: each motif occurs, and the test genes have an r
 _FOLDERS = ("genome", "data", "run", "ism")
 
 
@@ -45,24 +37,33 @@ def demo(
         seed: random seed of the genome and the training.
     """
     settings = job_settings(demo, locals())
-    cluster.require_resources(workers, None, None)
-    for flag, value, least in (
-        ("epochs", epochs, 1),
-        ("genes_per_chromosome", genes_per_chromosome, _LEAST_GENES),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise InputError(f"--{flag} {value}: must be at least {least}")
+    require_resources(workers, None, None)
+    require_at_least(1, epochs=epochs)
+    require_at_least(_MIN_GENES, genes_per_chromosome=genes_per_chromosome)
+    require_at_least(0, seed=seed)
+
+    from jobs.ism import ism
+    from jobs.predict import predict
+    from jobs.prepare import prepare
+    from jobs.ray_runtime import cluster
+    from jobs.report import report
+    from jobs.train import train
+    from jobs.training.resources import scaling_config
+    from promoter.ism.store import load_scores
+    from promoter.simulation.genome import GRAMMAR, INTERACTION, simulate
+    from promoter.simulation.recovery import motif_recovery
+    from promoter.training.batches import require_enough_genes
+
     training = TrainingConfig(epochs=epochs, learning_rate=2e-3, lr_patience=2, jitter=4, seed=seed)
-    learned = (_CHROMOSOMES - 2) * genes_per_chromosome  # of the chromosomes not in _SPLIT
-    require_enough_genes(learned, genes_per_chromosome, training, workers)
-    where = storage.require_writable(out)
-    _require_same(where, settings)
+    training_genes = (_CHROMOSOMES - 2) * genes_per_chromosome  # of the chromosomes not in _SPLIT
+    require_enough_genes(training_genes, genes_per_chromosome, training, workers)
+    out_dir = storage.require_writable(out)
+    _require_same(out_dir, settings)
     scaling_config(cluster.connect(), workers, gpus_per_worker=0)  # refuses more workers than fit
 
-    write_config(where / "config.yaml", settings, {})
+    write_config(out_dir / "config.yaml", settings, {})
     _step("1/6 simulate a genome with a known grammar (python: promoter.simulation.genome)")
-    truth = simulate(where / "genome", _CHROMOSOMES, genes_per_chromosome, _UPSTREAM, seed=seed)
+    truth = simulate(out_dir / "genome", _CHROMOSOMES, genes_per_chromosome, _UPSTREAM, seed=seed)
     counts = truth.motifs["motif"].value_counts()
     for motif in GRAMMAR:
         console.print(
@@ -74,7 +75,7 @@ def demo(
 
     _step("2/6 prepare (python -m jobs.prepare)")
     prepare(
-        str(where / "data"),
+        str(out_dir / "data"),
         genome=str(truth.genome),
         genes=str(truth.genes),
         expression=str(truth.expression),
@@ -83,8 +84,8 @@ def demo(
 
     _step("3/6 train a small network by DDP (python -m jobs.train)")
     train(
-        str(where / "data"),
-        str(where / "run"),
+        str(out_dir / "data"),
+        str(out_dir / "run"),
         split=_SPLIT,
         model=CNNConfig(channels=(64, 32, 32), kernel_sizes=(11, 5, 3), pool_sizes=(4, 4), dropout=0.2),
         training=training,
@@ -93,48 +94,48 @@ def demo(
     )
 
     _step("4/6 predict, and explain the test genes base by base (python -m jobs.predict, jobs.ism)")
-    model = str(where / "run" / "model")
-    predict(model, str(where / "data"), str(where / "predictions.parquet"))
-    ism(model, str(where / "data"), str(where / "ism"), split="test")
+    model = str(out_dir / "run" / "model")
+    predict(model, str(out_dir / "data"), str(out_dir / "predictions.parquet"))
+    ism(model, str(out_dir / "data"), str(out_dir / "ism"), split="test")
 
     _step("5/6 compare with the truth")
-    metrics = storage.read_json(where / "run" / "metrics.json")["test"]["expression"]
+    metrics = storage.read_json(out_dir / "run" / "metrics.json")["test"]["expression"]
     low, high = metrics["pearson_ci95"]
     console.print(
         f"  held-out r = {metrics['pearson']:.3f} [{low:.2f}, {high:.2f}] on {metrics['n']} genes of a chromosome "
         f"never seen;\n  upper bound given the simulated noise: {truth.ceiling:.3f}"
     )
-    recovery = motif_recovery(truth.motifs, load_scores(where / "ism"))
+    recovery = motif_recovery(truth.motifs, load_scores(out_dir / "ism"))
     table = Table(box=None, pad_edge=False)
     for name in ("implanted motif", "instances", "AUROC of |contribution|, inside against outside"):
         table.add_column(name, justify="left" if name == "implanted motif" else "right")
     for row in recovery.itertuples():
         table.add_row(str(row.motif), f"{row.instances:,}", f"{row.auroc:.3f}")
     console.print(table)
-    storage.write_text(where / "motif_recovery.csv", recovery.to_csv(index=False))
+    storage.write_text(out_dir / "motif_recovery.csv", recovery.to_csv(index=False))
 
     _step("6/6 put it on a page (python -m jobs.report)")
-    report(model, str(where / "report.html"), scores=str(where / "ism"))
+    report(model, str(out_dir / "report.html"), scores=str(out_dir / "ism"))
     console.print(
-        f"\nEverything is in {where}: data/ run/ ism/ predictions.parquet motif_recovery.csv report.html\n"
-        f"Open {where / 'report.html'} in a browser.\n"
+        f"\nEverything is in {out_dir}: data/ run/ ism/ predictions.parquet motif_recovery.csv report.html\n"
+        f"Open {out_dir / 'report.html'} in a browser.\n"
         "Network and window are smaller than the defaults, to fit a laptop; for your own data see the README."
     )
 
 
-def _require_same(where: UPath, settings: dict[str, Any]) -> None:
+def _require_same(out_dir: UPath, settings: dict[str, Any]) -> None:
     """Refuse to mix with a demo of other settings, or with what is none."""
     fix = "choose another --out, or delete the folder"
-    if not (where / "config.yaml").exists():
-        found = [name for name in _FOLDERS if (where / name).exists()]
-        if found:
-            raise InputError(f"{where}: holds {found[0]}/ but no config.yaml of a demo; {fix}")
+    if not (out_dir / "config.yaml").exists():
+        for name in _FOLDERS:
+            if (out_dir / name).exists():
+                raise InputError(f"{out_dir}: holds {name}/ but no config.yaml of a demo; {fix}")
         return
-    earlier = storage.read_yaml(where / "config.yaml")
+    earlier = storage.read_yaml(out_dir / "config.yaml")
     different = [key for key in settings if key not in ("out", "workers") and settings[key] != earlier.get(key)]
     if different:
         was = ", ".join(f"{key} {earlier.get(key, 'absent')}, not {settings[key]}" for key in different)
-        raise InputError(f"{where}: holds a run with other settings ({was}); {fix}")
+        raise InputError(f"{out_dir}: holds a run with other settings ({was}); {fix}")
 
 
 def _step(text: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from jobs.cli.body import lazy_body
+from jobs.cli.config_file import job_settings, require_same, write_config
+from jobs.cli.console import console
 from jobs.cli.run import run
+from promoter import storage
+from promoter.export.formats import FORMATS, require_formats
 
 
-@lazy_body
 def export(
     scores: str,
     out: str,
@@ -28,6 +30,32 @@ def export(
         genes: ids of the genes to export; all by default.
         target: name of the target to export; may be left out when there is only one.
     """
+    settings = job_settings(export, locals())
+    formats = formats or ["modisco", "bigwig", "bed"]
+    require_formats(formats, genome)
+    out_dir = storage.require_writable(out)
+    folder = storage.resolve(scores)
+
+    from promoter.export.modisco import modisco_command
+    from promoter.export.scores import export_scores
+    from promoter.ism.store import find_manifest
+
+    manifest = find_manifest(folder)
+    named = [*([manifest] if manifest else []), *([storage.require_file(genome, "genome")] if genome else [])]
+    inputs = {str(path): storage.sha256(path) for path in named}
+    require_same(out_dir, settings, inputs, ignored={"out"}, outputs=[])
+    written = export_scores(scores, out_dir, formats, genome=genome, genes=genes, target=target)
+    write_config(out_dir / "config.yaml", settings, inputs)
+    for chrom, other in list(written.renamed.items())[:3]:
+        console.print(f"note: {chrom} of the scores is {other} in the genome, and in the files")
+    if not written.tss_known and any(FORMATS[name].uses_tss for name in formats):
+        console.print(f"note: {folder} does not say where the TSS is; taken to be the base behind each window")
+    if written.past_ends:
+        console.print(f"note: the h5 leaves out {written.past_ends:,} genes whose windows pass a chromosome's end")
+    names = ", ".join(path.name for path in written.files)
+    console.print(f"contributions to {written.target} of {written.genes:,} genes in {out_dir}: {names}")
+    if "modisco" in formats:
+        console.print(f"motifs: {modisco_command(out_dir, written.genes, written.length)}")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jobs.cli.config_file import job_settings, write_config
+from jobs.cli.config_file import job_settings, require_at_least, write_config
 from jobs.cli.console import console, plural
 from jobs.cli.run import run
+from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
-from promoter.errors import InputError
 
 _FORMAT = 1
 _FOLDER = "scores"
@@ -57,6 +57,10 @@ def ism(
         cpus_per_worker: number of CPUs reserved for each task.
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
     """
+    settings = job_settings(ism, locals())
+    require_at_least(1, genes_per_task=genes_per_task)
+    limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
+
     from jobs.inference.estimate import announce_time
     from jobs.inference.inputs import load_inputs
     from jobs.inference.scoring import choose_size, score_arguments, score_genes, show_strongest
@@ -65,10 +69,6 @@ def ism(
     from promoter.dataset.promoters import region_around_tss, select, window_of_region
     from promoter.storage.parts import PartFiles, earlier_run
 
-    settings = job_settings(ism, locals())
-    if genes_per_task is not None and genes_per_task < 1:
-        raise InputError(f"--genes_per_task {genes_per_task}: must be at least 1")
-    limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
     inputs = load_inputs(model, ensemble, data)
     promoters = inputs.promoters
     rows = select(promoters, genes, inputs.info.get_split(promoters.genes), split)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
+import math
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 from upath import UPath
 
-from jobs.cli.config_file import require_same, resolved, write_config
-from jobs.cli.run import console, run
+from jobs.cli.config_file import job_settings, require_at_least, require_same, write_config
+from jobs.cli.console import console
+from jobs.cli.run import run
 from promoter import storage
-from promoter.errors import InputError
-from promoter.ism.store import find_manifest
-from promoter.motifs.discovery import Discovery, discover_motifs, place_on_genome, read_contributions, write_h5
-from promoter.motifs.known import as_meme, jaspar_motifs, match_motifs, read_motifs
-from promoter.plots import motif_logo
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _OUTPUTS = ["motifs.tsv", "motifs.meme", "instances.bed", "motifs.h5"]
 
@@ -46,52 +46,45 @@ def motifs(
         genes: ids of the genes to look at; by default all.
         seed: random seed for subsampling seqlets.
     """
-    settings = resolved(locals())
-    if max_seqlets < 1:
-        raise InputError(f"--max_seqlets {max_seqlets}: must be at least 1")
-    if seed < 0:
-        raise InputError(f"--seed {seed}: must be at least 0")
-    known = read_motifs(motifs) if motifs else jaspar_motifs(taxon)
-    where = storage.require_writable(out)
+    settings = job_settings(globals()["motifs"], locals())  # here the name is that of a setting
+    require_at_least(1, max_seqlets=max_seqlets)
+    require_at_least(0, seed=seed)
+
+    import pandas as pd
+
+    from promoter.ism.store import find_manifest
+    from promoter.motifs.discovery import discover_motifs, place_on_genome, read_contributions, write_h5
+    from promoter.motifs.known import as_meme, jaspar_motifs, match_motifs, read_motifs
+    from promoter.plots import motif_logo
+
+    database = read_motifs(motifs) if motifs else jaspar_motifs(taxon)
+    out_dir = storage.require_writable(out)
     manifest = find_manifest(scores)
-    named = [*([manifest] if manifest else []), *([storage.resolve(motifs)] if motifs else [])]
-    inputs = {str(path): storage.sha256(path) for path in named}
-    require_same(where, settings, inputs, ignored={"out"}, outputs=_OUTPUTS)
+    files = [*([manifest] if manifest else []), *([storage.resolve(motifs)] if motifs else [])]
+    inputs = {str(path): storage.sha256(path) for path in files}
+    require_same(out_dir, settings, inputs, ignored={"out"}, outputs=_OUTPUTS)
     contributions = read_contributions(scores, target, window, genes)
-    found = discover_motifs(contributions, max_seqlets, seed)
-    matches = match_motifs({one.name: one.frequencies_AL for one in found.motifs}, known)
-    table = _as_table(found, matches)
-    _write(where, found, table, place_on_genome(found.instances, contributions.genes))
-    write_config(where / "config.yaml", settings, inputs)
-    _show(table, len(contributions.genes), contributions.target, where)
+    discovery = discover_motifs(contributions, max_seqlets, seed)
+    frequencies = {motif.name: motif.frequencies_AL for motif in discovery.motifs}
+    seqlets = {motif.name: motif.seqlets for motif in discovery.motifs}
+    matches = match_motifs(frequencies, database).reset_index(drop=True)
+    table = pd.concat([discovery.to_table(), matches], axis=1)
+    instances = place_on_genome(discovery.instances, contributions.genes)
+    write_h5(out_dir / "motifs.h5", discovery)
+    for motif in discovery.motifs:
+        motif_logo(out_dir / "logos", motif.name, motif.frequencies_AL, motif.contributions_AL)
+    storage.write_text(out_dir / "motifs.meme", as_meme(frequencies, seqlets))
+    storage.write_text(out_dir / "instances.bed", instances.to_csv(sep="\t", header=False, index=False))
+    storage.write_text(out_dir / "motifs.tsv", table.to_csv(sep="\t", index=False))
+    write_config(out_dir / "config.yaml", settings, inputs)
+    _show(table, len(contributions.genes), contributions.target, out_dir)
 
 
-def _as_table(found: Discovery, matches: pd.DataFrame) -> pd.DataFrame:
-    rows = [
-        (one.name, one.consensus, one.iupac, one.sign, one.seqlets, one.contribution, one.group)
-        for one in found.motifs
-    ]
-    columns = ["motif", "consensus", "iupac", "sign", "seqlets", "contribution", "modisco_name"]
-    table = pd.DataFrame(rows, columns=pd.Index(columns))
-    return pd.concat([table, matches.reset_index(drop=True)], axis=1)
-
-
-def _write(where: UPath, found: Discovery, table: pd.DataFrame, placed: pd.DataFrame) -> None:
-    frequencies = {one.name: one.frequencies_AL for one in found.motifs}
-    seqlets = {one.name: one.seqlets for one in found.motifs}
-    write_h5(where / "motifs.h5", found)
-    for one in found.motifs:
-        motif_logo(where / "logos", one.name, one.frequencies_AL, one.contributions_AL)
-    storage.write_text(where / "motifs.meme", as_meme(frequencies, seqlets))
-    storage.write_text(where / "instances.bed", placed.to_csv(sep="\t", header=False, index=False))
-    storage.write_text(where / "motifs.tsv", table.to_csv(sep="\t", index=False))
-
-
-def _show(table: pd.DataFrame, genes: int, target: str, where: UPath) -> None:
+def _show(table: pd.DataFrame, genes: int, target: str, out_dir: UPath) -> None:
     if table.empty:
         console.print(
-            f"no motifs: too few stretches of these {genes:,} genes stand out; score more genes with jobs.ism. "
-            f"Empty tables in {where}"
+            f"no motifs: too few regions of these {genes:,} genes stand out; score more genes with jobs.ism. "
+            f"Empty tables in {out_dir}"
         )
         return
     shown = Table(box=None, pad_edge=False)
@@ -99,12 +92,12 @@ def _show(table: pd.DataFrame, genes: int, target: str, where: UPath) -> None:
         shown.add_column(name, justify="right" if name in ("seqlets", "contribution", "q") else "left")
     for row in table.to_dict("records"):
         resembles = f"{row['match_name']} ({row['match_id']})" if row["match_id"] else ""
-        q = "" if np.isnan(row["q"]) else f"{row['q']:.1g}"
+        q = "" if math.isnan(row["q"]) else f"{row['q']:.1g}"
         shown.add_row(
             row["motif"], row["iupac"], f"{row['seqlets']:,}", f"{row['contribution']:+.3f}", resembles, q
         )
     console.print(shown)
-    console.print(f"{len(table):,} motifs in the contributions to {target} of {genes:,} genes, in {where}")
+    console.print(f"{len(table):,} motifs in the contributions to {target} of {genes:,} genes, in {out_dir}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobs.cli.config_file import job_settings, write_config
 from jobs.cli.console import console
 from jobs.cli.run import run
+from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
 from promoter.errors import InputError
 
@@ -33,6 +34,14 @@ def predict(
         cpus_per_worker: number of CPUs reserved for each task.
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
     """
+    settings = job_settings(predict, locals())
+    limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
+    path = storage.resolve(out)
+    if path.suffix != ".parquet":
+        raise InputError(f"--out {out}: must be a file that ends in .parquet")
+    if path.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it, such as {path / 'predictions.parquet'}")
+
     import numpy as np
     import ray
 
@@ -41,13 +50,6 @@ def predict(
     from jobs.ray_runtime import cluster
     from promoter.evaluation.predictions import predictions_table, write_predictions
 
-    settings = job_settings(predict, locals())
-    limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
-    path = storage.resolve(out)
-    if path.suffix != ".parquet":
-        raise InputError(f"--out {out}: must be a file that ends in .parquet")
-    if path.is_dir():
-        raise InputError(f"--out {out}: is a folder; name a file in it, such as {path / 'predictions.parquet'}")
     inputs = load_inputs(model, ensemble, data)
     promoters, info = inputs.promoters, inputs.info
     storage.require_writable(path.parent)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
 
 from jobs.cli.config_file import job_settings, write_config
-from jobs.cli.run import console, run
+from jobs.cli.console import console
+from jobs.cli.run import run
 from promoter import storage
-from promoter.dataset.annotation import read_genes
-from promoter.dataset.expression import Missing, Transform, looks_untransformed, read_expression
-from promoter.dataset.genome import Genome
-from promoter.dataset.named import fetch_yeast
-from promoter.dataset.prepare import Summary, centred_window, require_window
-from promoter.dataset.prepare import prepare as cut_promoters
-from promoter.dataset.promoters import write_promoters
+from promoter.dataset.config import Missing, Transform
 from promoter.errors import InputError
 from promoter.models.config import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from promoter.dataset.prepare import Summary
 
 
 def prepare(
@@ -69,43 +67,55 @@ def prepare(
         cache: folder that holds, or will hold, the downloads of --dataset.
     """
     settings = job_settings(prepare, locals())
-    if window is not None:
-        if (upstream, downstream) != (2000, 0):
-            raise InputError(f"--window {window}: takes the place of --upstream and --downstream; leave these out")
-        upstream, downstream = centred_window(window, context, ARCHITECTURES)
-        settings |= {"upstream": upstream, "downstream": downstream}
-    elif context is not None:
+    if window is None and context is not None:
         raise InputError(f"--context {context}: goes with --window enformer or borzoi; else give --upstream")
-    del settings["window"], settings["context"]  # said by the two others
-    require_window(upstream, downstream)
-    where = storage.require_writable(out)
-    with storage.removed_on_error(where / "source") as source:  # bad input leaves nothing behind
+    if window is not None and (upstream, downstream) != (2000, 0):
+        raise InputError(f"--window {window}: takes the place of --upstream and --downstream; leave these out")
+    for flag, value in (("genome", genome), ("genes", genes), ("expression", expression)):
+        if value is None and dataset is None:
+            raise InputError(f"--{flag} is missing; give its file, or a named data set with --dataset")
+
+    from promoter.dataset import prepare as preparation
+    from promoter.dataset.annotation import read_genes
+    from promoter.dataset.expression import looks_untransformed, read_expression
+    from promoter.dataset.genome import Genome
+    from promoter.dataset.named import fetch_yeast
+    from promoter.dataset.promoters import write_promoters
+
+    if window is not None:
+        upstream, downstream = preparation.centred_window(window, context, ARCHITECTURES)
+        settings |= {"upstream": upstream, "downstream": downstream}
+    del settings["window"], settings["context"]  # the two others hold the same
+    preparation.require_window(upstream, downstream)
+    out_dir = storage.require_writable(out)
+    with storage.removed_on_error(out_dir / "source") as source:  # bad input leaves nothing behind
         if dataset is not None:
             files = fetch_yeast(source, cache, lambda name: console.print(f"downloading {name} …"))
             genome, genes = genome or str(files.genome), genes or str(files.genes)
             expression = expression or str(files.salt_response if dataset == "yeast" else files.levels)
-        for flag, value in (("genome", genome), ("genes", genes), ("expression", expression)):
-            if value is None:
-                raise InputError(f"--{flag} is missing; give its file, or a named data set with --dataset")
         assert genome and genes and expression  # noqa: S101, PT018 # checked above; for the type checker
-        for value, what in (
-            (genome, "genome FASTA"),
-            (genes, "gene annotation"),
-            (expression, "expression table"),
-        ):
-            storage.require_file(value, what)
+        storage.require_file(genome, "genome FASTA")
+        storage.require_file(genes, "gene annotation")
+        storage.require_file(expression, "expression table")
         table = read_expression(expression, targets, transform, gene_column, missing)
         annotated = read_genes(genes, attribute, feature)
         fasta = Genome(genome)
-        promoters, summary = cut_promoters(
-            fasta, annotated, table, upstream, downstream, chroms, exclude_chroms, ignore_version
+        promoters, summary = preparation.prepare(
+            fasta,
+            annotated,
+            table,
+            upstream=upstream,
+            downstream=downstream,
+            chroms=chroms,
+            exclude_chroms=exclude_chroms,
+            ignore_version=ignore_version,
         )
     inputs = {str(storage.resolve(path)): storage.sha256(path) for path in (genome, genes, expression)}
     promoters.metadata.update(transform=transform, sources=inputs)
-    (where / "config.yaml").unlink(missing_ok=True)  # of an earlier run: it comes last, to tell a whole output
-    path = write_promoters(where, promoters)
-    storage.write_json(where / "summary.json", asdict(summary))
-    write_config(where / "config.yaml", settings, inputs)
+    (out_dir / "config.yaml").unlink(missing_ok=True)  # of an earlier run: it comes last, to tell a whole output
+    path = write_promoters(out_dir, promoters)
+    storage.write_json(out_dir / "summary.json", asdict(summary))
+    write_config(out_dir / "config.yaml", settings, inputs)
     _show(summary, promoters.length)
     if transform == "none" and looks_untransformed(table.values):
         console.print(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from jobs.cli.config_file import job_settings, write_config
-from jobs.cli.run import console, run
+from jobs.cli.console import console
+from jobs.cli.run import run
 from promoter import storage
-from promoter.checkpoint import serialize_models
 from promoter.errors import InputError
-from promoter.ism.store import find_manifest
-from promoter.report.build import build_report
 
 
 def report(
@@ -42,27 +40,42 @@ def report(
         figures: folder to write each figure to, as SVG and PNG.
     """
     settings = job_settings(report, locals())
-    target_file = storage.resolve(out)
-    if target_file.suffix not in (".html", ".htm"):
+    page_file = storage.resolve(out)
+    if page_file.suffix not in (".html", ".htm"):
         raise InputError(f"--out {out}: must be a file that ends in .html")
-    if target_file.is_dir():
-        raise InputError(f"--out {out}: is a folder; name a file in it, such as {target_file / 'report.html'}")
-    storage.require_writable(target_file.parent)
+    if page_file.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it, such as {page_file / 'report.html'}")
+
+    from promoter.checkpoint import serialize_models
+    from promoter.ism.store import find_manifest
+    from promoter.report.build import build_report
+
+    storage.require_writable(page_file.parent)
     if figures is not None:
         storage.require_writable(figures)
-    made = build_report(model, scores, genes, show, target, motifs, search, compare, assembly)
+    page = build_report(
+        model,
+        scores,
+        genes=genes,
+        show=show,
+        target=target,
+        motifs=motifs,
+        search=search,
+        compare=compare,
+        assembly=assembly,
+    )
     if figures is not None:
-        names = made.write_figures(figures)
+        names = page.write_figures(figures)
         console.print(f"{len(names)} figures, each as SVG and PNG, in {storage.resolve(figures)}")
-    storage.write_text(target_file, made.html)
-    inputs = {packed.source: packed.checksum for packed in serialize_models([model])}
+    storage.write_text(page_file, page.html)
+    inputs = {network.source: network.checksum for network in serialize_models([model])}
     if scores is not None and (manifest := find_manifest(scores)):
         inputs[str(manifest)] = storage.sha256(manifest)
-    write_config(target_file.with_suffix(".config.yaml"), settings, inputs)
-    for line in made.left_out:
+    write_config(page_file.with_suffix(".config.yaml"), settings, inputs)
+    for line in page.left_out:
         console.print(f"not in it: {line}", style="dim")
-    size = len(made.html.encode()) / 1e6
-    console.print(f"report with {len(made.genes)} genes, {size:.1f} MB, in {target_file}")
+    size = len(page.html.encode()) / 1e6
+    console.print(f"report with {len(page.genes)} genes, {size:.1f} MB, in {page_file}")
 
 
 if __name__ == "__main__":

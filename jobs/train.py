@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from jobs.cli.model_flags import Model, ModelFlags, chosen
+from jobs.cli.config_file import require_at_least
+from jobs.cli.model_flags import Model, ModelFlags, resolve_model
 from jobs.cli.run import run
-from jobs.ray_runtime import cluster
-from jobs.training.folds import train_folds
-from jobs.training.job import TrainingJob, with_targets
-from jobs.training.run import train_once
+from jobs.ray_runtime.capacity import require_resources
 from promoter import storage
-from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
 from promoter.splits.config import SplitConfig
-from promoter.training import TrainingConfig
+from promoter.training.config import TrainingConfig
 
 
 def train(
@@ -56,33 +53,37 @@ def train(
         min_workers: minimum number of workers: training continues with this many after losing nodes, and scales
             back up when nodes return; by default it waits until there is room for all.
     """
-    cluster.require_resources(workers, cpus_per_worker, gpus_per_worker)
+    require_resources(workers, cpus_per_worker, gpus_per_worker)
     if min_workers is not None and not 1 <= min_workers <= workers:
         raise InputError(f"--min_workers {min_workers}: must be from 1 to --workers {workers}")
-    for flag, value in (("folds", folds), ("seeds", seeds)):
-        if value < 1:
-            raise InputError(f"--{flag} {value}: must be at least 1")
+    require_at_least(1, folds=folds, seeds=seeds)
+
+    from jobs.training.folds import train_folds
+    from jobs.training.job import TrainingJob, with_targets
+    from jobs.training.run import train_once
+    from promoter.dataset.promoters import read_promoters
+
     promoters = read_promoters(data)
     if not promoters.target_names:
         raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
     job = TrainingJob(
-        data,
-        promoters,
-        split,
-        with_targets(chosen(model), promoters.target_names),
-        training,
-        workers,
-        baselines,
-        gpus_per_worker,
-        cpus_per_worker,
+        data=data,
+        promoters=promoters,
+        split=split,
+        model=with_targets(resolve_model(model), promoters.target_names),
+        training=training,
+        workers=workers,
+        baselines=baselines,
+        gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
         min_workers=min_workers,
         embeddings=embeddings,
     )
-    where = storage.require_writable(out)
+    out_dir = storage.require_writable(out)
     if folds == 1 and seeds == 1:
-        train_once(job, where)
+        train_once(job, out_dir)
     else:
-        train_folds(job, where, folds, seeds)
+        train_folds(job, out_dir, folds, seeds)
 
 
 if __name__ == "__main__":

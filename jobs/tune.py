@@ -8,38 +8,27 @@ after each epoch.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from upath import UPath
-
-from jobs.cli.config_file import require_same, resolved, write_config
-from jobs.cli.model_flags import Model, ModelFlags, chosen
-from jobs.cli.run import console, plural, run
-from jobs.ray_runtime import cluster
-from jobs.training.job import TrainingJob, with_pretrained, with_targets
-from jobs.training.resources import scaling_config
-from jobs.training.run import METRICS, train_once
-from jobs.tuning import results
-from jobs.tuning.results import SearchResult, write_results
-from jobs.tuning.search import SEARCH_FOLDER, run_trials
-from jobs.tuning.trials import TrialJob
-from promoter import checkpoint, storage
-from promoter.dataset.promoters import Promoters, locate, read_promoters
+from jobs.cli.config_file import job_settings, require_at_least, require_same, resolved, write_config
+from jobs.cli.console import console, plural
+from jobs.cli.model_flags import Model, ModelFlags, resolve_model
+from jobs.cli.run import run
+from jobs.ray_runtime.capacity import require_resources
+from promoter import storage
 from promoter.errors import InputError
-from promoter.models.build import NetworkConfig, require_length
 from promoter.splits.config import SplitConfig
-from promoter.splits.folds import ChromosomeFolds, assign_folds
-from promoter.training import Examples, TrainingConfig
-from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace
-from promoter.training.space_validator import SpaceValidator
+from promoter.training.config import TrainingConfig
 
-_FINAL = "training"  # folder in --out of the best configuration's training; its files are moved up in the end
-_OUTPUTS = (SEARCH_FOLDER, *results.OUTPUTS, "model", METRICS)
+if TYPE_CHECKING:
+    from promoter.dataset.promoters import Promoters
+    from promoter.splits.folds import ChromosomeFolds
+
 # may change between a run and its resumption
 _MAY_DIFFER = {"workers", "gpus_per_worker", "cpus_per_worker", "at_once", "out", "data", "embeddings"}
 
 
-def tune(
+def tune(  # noqa: PLR0915 # its imports count as statements
     data: str,
     out: str,
     trials: int = 40,
@@ -89,16 +78,14 @@ def tune(
             GPUs, else 0.
         cpus_per_worker: number of CPUs for each trial.
     """
-    settings = resolved(locals())
-    cluster.require_resources(workers, cpus_per_worker, gpus_per_worker)
+    settings = job_settings(tune, locals())
+    require_resources(workers, cpus_per_worker, gpus_per_worker)
     if workers > 1:
         raise InputError(
             f"--workers {workers}: a trial is one process, and a search scales by trials; use --at_once for more "
             "trials at the same time, and jobs.train --config best.yaml --workers for the final network"
         )
-    for flag, value in (("trials", trials), ("folds", folds), ("seeds", seeds), ("at_once", at_once)):
-        if value is not None and value < 1:
-            raise InputError(f"--{flag} {value}: must be at least 1")
+    require_at_least(1, trials=trials, folds=folds, seeds=seeds, at_once=at_once)
     if folds > 1 and split.val is not None:
         raise InputError(
             f"--split.val {', '.join(split.val)}: with --folds {folds} each fold has its own; use --folds 1"
@@ -108,33 +95,50 @@ def tune(
             "--split.random, --split.by and --split.homology: a search holds out whole chromosomes, whatever they "
             "share; give these to jobs.train, with the best.yaml of the search"
         )
+
+    from jobs.ray_runtime import cluster
+    from jobs.training.job import TrainingJob, with_pretrained, with_targets
+    from jobs.training.run import METRICS
+    from jobs.tuning.results import BEST, OUTPUTS, SearchResult, train_best, write_results
+    from jobs.tuning.search import SEARCH_FOLDER, run_trials
+    from jobs.tuning.trials import TrialJob
+    from promoter.dataset.promoters import locate, read_promoters
+    from promoter.models.build import require_length
+    from promoter.splits.folds import assign_folds
+    from promoter.training.batches import Examples
+    from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace
+    from promoter.training.space_validator import SpaceValidator
+
     promoters = read_promoters(data)
     if not promoters.target_names:
         raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
-    network = with_targets(chosen(model), promoters.target_names)
+    network = with_targets(resolve_model(model), promoters.target_names)
     require_length(network, promoters.length, promoters.metadata["window"])
     held_out = assign_folds(promoters.genes["chrom"], split, folds)
     searched = promoters.genes["chrom"].isin(held_out.fold_of_chrom).to_numpy()
     fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()
-    given_space = _read_space(space, network)
-    settings |= resolved({"model": network, "space": given_space})
+    if space is None:
+        space = PRETRAINED_SPACE if network.pretrained else DEFAULT_SPACE
+    elif isinstance(space, str):
+        space = storage.read_yaml(space)
+    settings |= resolved({"model": network, "space": space})
     if embeddings is None:
         del settings["embeddings"]
     genes_of_fold = [int((fold_of_gene == fold).sum()) for fold in range(len(held_out.folds))]
     validator = SpaceValidator(promoters.length, len(fold_of_gene), genes_of_fold)
-    search_space = SearchSpace(given_space, network, training, validator)
+    search_space = SearchSpace(space, network, training, validator)
     points = search_space.grid() if algorithm == "grid" else None
     count = len(points) if points else trials
     out_dir = storage.require_writable(out)
     inputs = {str(locate(data)): promoters.checksum}
-    require_same(out_dir, settings, inputs, _MAY_DIFFER, _OUTPUTS)
+    outputs = (SEARCH_FOLDER, *OUTPUTS, "model", METRICS)
+    require_same(out_dir, settings, inputs, ignored=_MAY_DIFFER, outputs=outputs)
     if (out_dir / METRICS).exists():
         console.print(f"{out_dir}: this search is finished already; nothing to do")
         return
 
     ray_cluster = cluster.connect()
     cluster.require_shared(out_dir)
-    scaling: Any = scaling_config(ray_cluster, workers, gpus_per_worker, cpus_per_worker)
     base = TrainingJob(
         data=data,
         promoters=promoters,
@@ -147,6 +151,7 @@ def tune(
         cpus_per_worker=cpus_per_worker,
         embeddings=embeddings,
     )
+    resources: Any = base.scaling_config(ray_cluster).resources_per_worker
     pretrained = with_pretrained(base, out_dir, ray_cluster).pretrained
     embedded = pretrained and pretrained.embedded
     write_config(out_dir / "config.yaml", settings, inputs)
@@ -158,12 +163,12 @@ def tune(
         space=search_space,
         metric=metric,
         seeds=seeds,
-        resources=scaling.resources_per_worker,
+        resources=resources,
         folder=str(out_dir / SEARCH_FOLDER),
         trunk=pretrained.trunk if pretrained and embedded is None else None,
     )
-    if not (out_dir / results.BEST).exists():
-        found = run_trials(
+    if not (out_dir / BEST).exists():
+        finished = run_trials(
             job,
             out_dir,
             count=count,
@@ -174,17 +179,11 @@ def tune(
             seed=training.seed,
         )
         given = settings | {"data": str(storage.resolve(data))}
-        write_results(out_dir, SearchResult(found, job, promoters, held_out, pretrained), given, keep_folds)
+        result = SearchResult(trials=finished, job=job, promoters=promoters, folds=held_out, pretrained=pretrained)
+        write_results(out_dir, result, given, keep_folds)
     if embeddings is None and embedded is not None:
         base = replace(base, embeddings=str(out_dir / "embeddings"))
-    _train_best(out_dir, base)
-
-
-def _read_space(space: dict[str, Any] | str | None, model: NetworkConfig) -> dict[str, Any]:
-    """Take a space as it is, or from a file."""
-    if space is None:
-        return PRETRAINED_SPACE if model.pretrained else DEFAULT_SPACE
-    return storage.read_yaml(space) if isinstance(space, str) else space
+    train_best(out_dir, base)
 
 
 def _show_start(promoters: Promoters, held_out: ChromosomeFolds, count: int, seeds: int) -> None:
@@ -199,31 +198,6 @@ def _show_start(promoters: Promoters, held_out: ChromosomeFolds, count: int, see
     )
     networks = len(held_out.folds) * seeds
     console.print(f"{count} trials of {plural(networks, 'network')} each")
-
-
-def _train_best(out_dir: UPath, base: TrainingJob) -> None:
-    """Train the best configuration as `jobs.train --config best.yaml` does, and look at the test set once."""
-    best = storage.read_yaml(out_dir / results.BEST)  # read, since an earlier run may have ended after the search
-    console.print("training the best configuration; then the test chromosomes are looked at, once")
-
-    def tuples(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-    job = replace(
-        base,
-        split=SplitConfig(**best["split"]),
-        model=with_targets(chosen(ModelFlags(**tuples(best["model"]))), base.promoters.target_names),
-        training=TrainingConfig(**best["training"]),
-        **{name: best[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
-    )
-    final = storage.require_writable(out_dir / _FINAL)
-    train_once(job, final)
-    checkpoint.copy_model(final / "model", out_dir / "model")
-    # metrics.json last: it stands for the end
-    for name in ("history.csv", "leakage.csv", "baselines.parquet", "predictions.parquet", METRICS):
-        storage.copy_file(final / name, out_dir / name)
-    storage.remove_folder(final)
-    console.print(f"trials, figures, model and metrics in {out_dir}")
 
 
 if __name__ == "__main__":

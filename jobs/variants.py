@@ -7,6 +7,7 @@ from typing import Literal
 from jobs.cli.config_file import resolved, write_config
 from jobs.cli.console import console
 from jobs.cli.run import run
+from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
 
 _FORMAT = 1
@@ -53,6 +54,8 @@ def variants(
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
     """
     settings = resolved(locals())  # `variants` is the file here, and not this function
+    limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
+
     from jobs.inference import variant_effects
     from jobs.inference.estimate import announce_time
     from jobs.inference.inputs import load_inputs
@@ -63,7 +66,6 @@ def variants(
     from promoter.storage.parts import MANIFEST, earlier_run
     from promoter.variants.windows import tss_windows
 
-    limits = cluster.TaskLimits(workers, cpus_per_worker, gpus_per_worker)
     inputs = load_inputs(model, ensemble, data)
     promoters, targets = inputs.promoters, inputs.info.targets
     rows = select(promoters, genes)

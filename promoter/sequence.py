@@ -1,15 +1,20 @@
 """Sequences as tokens and as one-hot tensors.
 
 Tokens are uint8: A=0 C=1 G=2 T=3, anything else 4 (N). Lower case equals upper case.
+
+PyTorch is imported for tensors only, so that a command line is parsed without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 N_TOKEN = 4
 BASES = "ACGT"
@@ -69,25 +74,28 @@ def reverse_complement(sequence: str | np.ndarray | Tensor) -> str | np.ndarray 
     """
     if isinstance(sequence, str):
         return decode(reverse_complement(encode(sequence))[None])[0]  # type: ignore[index] # tokens in, tokens out
-    if isinstance(sequence, Tensor):
-        if sequence.is_floating_point():
-            return sequence.flip(-1, -2)
-        return torch.as_tensor(_COMPLEMENT, device=sequence.device)[sequence.long()].flip(-1).to(sequence.dtype)
-    if np.issubdtype(sequence.dtype, np.floating):
-        return sequence[..., ::-1, ::-1].copy()
-    return _COMPLEMENT[sequence][..., ::-1].astype(sequence.dtype)
+    if isinstance(sequence, np.ndarray):
+        if np.issubdtype(sequence.dtype, np.floating):
+            return sequence[..., ::-1, ::-1].copy()
+        return _COMPLEMENT[sequence][..., ::-1].astype(sequence.dtype)
+    if sequence.is_floating_point():
+        return sequence.flip(-1, -2)
+    complement = sequence.new_tensor(_COMPLEMENT)
+    return complement[sequence.long()].flip(-1)
 
 
-def one_hot(tokens: np.ndarray | Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def one_hot(tokens: np.ndarray | Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Turn tokens into one-hot, on the device of the tokens.
 
     Args:
         tokens: integers, shape (..., length).
-        dtype: number type of the result.
+        dtype: number type of the result; None (default) means float32.
 
     Returns:
         Shape (..., 4, length); N is four zeros.
     """
+    import torch  # noqa: PLC0415 # see above
+
     tokens = torch.as_tensor(tokens)
     bases = torch.arange(len(BASES), dtype=tokens.dtype, device=tokens.device)
-    return (tokens.unsqueeze(-2) == bases.unsqueeze(-1)).to(dtype)
+    return (tokens.unsqueeze(-2) == bases.unsqueeze(-1)).to(dtype or torch.float32)

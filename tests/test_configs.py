@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.cli.model_flags import ModelFlags, chosen
+from jobs.cli.model_flags import ModelFlags, resolve_model
 from promoter.errors import InputError
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.models.config import PretrainedConfig
@@ -56,11 +56,11 @@ def test_small_genome_fits_windows_of_500_bases_and_more(length: int) -> None:
 def test_model_flags_hold_the_settings_of_each_network_and_are_the_configuration_of_none() -> None:
     flags: Any = ModelFlags()
     assert not isinstance(flags, (CNNConfig, PretrainedConfig))
-    assert chosen(flags) == CNNConfig()
+    assert resolve_model(flags) == CNNConfig()
     settings = {field.name: field.default for field in fields(flags)}
     assert settings == asdict(PretrainedConfig()) | asdict(CNNConfig()) | {"name": "promoter_cnn"}
-    assert chosen(replace(flags, name="borzoi", tss_bins=8)) == PretrainedConfig("borzoi", tss_bins=8)
-    assert chosen(replace(flags, crop=500)) == CNNConfig(crop=500)
+    assert resolve_model(replace(flags, name="borzoi", tss_bins=8)) == PretrainedConfig("borzoi", tss_bins=8)
+    assert resolve_model(replace(flags, crop=500)) == CNNConfig(crop=500)
     with pytest.raises(InputError, match=r"--model\.tss_bins 8: is a setting of enformer and borzoi"):
         replace(flags, tss_bins=8)
     with pytest.raises(InputError, match=r"--model\.channels 8,8: is a setting of promoter_cnn, not of enformer"):

@@ -1,25 +1,21 @@
-"""The resolved configuration that every job writes beside its output.
-
-Importing this module imports neither PyTorch nor PyArrow: what needs them is imported where it is used.
-"""
+"""The settings of a job: their limits, and the resolved configuration that it writes beside its output."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jobs.cli.run import PROVENANCE
+from upath import UPath
+
+from promoter import storage
 from promoter.errors import InputError
+from promoter.storage import AnyPath
 
-if TYPE_CHECKING:
-    from upath import UPath
-
-    from promoter.storage import AnyPath
-
+PROVENANCE = "provenance"  # key of config.yaml that records versions and checksums; ignored when read back
 _PACKAGES = ("ray", "pyarrow", "pyfaidx", "pybedtools")
 
 
@@ -33,13 +29,27 @@ def job_settings(job: Callable[..., None], arguments: Mapping[str, Any]) -> dict
     return resolved({name: arguments[name] for name in inspect.signature(job).parameters})
 
 
-def resolved(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as plain YAML values: dataclasses as mappings, paths as strings.
+def resolved(value: Any) -> Any:
+    """Return a value as YAML has it: dataclasses as mappings, tuples as lists, paths as strings."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return resolved(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: resolved(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [resolved(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def require_at_least(minimum: int, **settings: float | None) -> None:
+    """Raise InputError for the first of these settings that is below the minimum.
 
     Args:
-        arguments: name of each setting -> its value.
+        minimum: smallest value that is allowed.
+        settings: name of each flag -> its value; None, for one that is not given, passes.
     """
-    return {name: _plain(value) for name, value in arguments.items()}
+    for name, value in settings.items():
+        if value is not None and value < minimum:
+            raise InputError(f"--{name} {value}: must be at least {minimum}")
 
 
 def write_config(path: AnyPath, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
@@ -50,19 +60,24 @@ def write_config(path: AnyPath, settings: Mapping[str, Any], inputs: Mapping[str
         settings: plain values, as `job_settings` returns them.
         inputs: path of each input -> its SHA-256.
     """
-    from promoter import checkpoint, storage  # noqa: PLC0415 # they import PyTorch and PyArrow
+    from promoter import checkpoint  # here, since it imports PyTorch
 
     versions = checkpoint.versions() | {name: importlib.metadata.version(name) for name in _PACKAGES}
     storage.write_yaml(path, {**settings, PROVENANCE: {"versions": versions, "inputs": dict(inputs)}})
 
 
 def require_same(
-    where: UPath, settings: Mapping[str, Any], inputs: Mapping[str, str], ignored: set[str], outputs: Sequence[str]
+    out_dir: UPath,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    *,
+    ignored: Set[str],
+    outputs: Sequence[str],
 ) -> None:
     """Refuse a folder that holds a run of other settings or inputs.
 
     Args:
-        where: output folder of this run.
+        out_dir: output folder of this run.
         settings: plain values, as `job_settings` returns them.
         inputs: path of each input -> its SHA-256; only the checksums must agree.
         ignored: settings that may differ.
@@ -71,29 +86,17 @@ def require_same(
     Raises:
         InputError: names what differs.
     """
-    from promoter import storage  # noqa: PLC0415 # it imports PyArrow
-
-    if not (where / "config.yaml").exists():
-        if any((where / name).exists() for name in outputs):
-            raise InputError(f"{where}: holds a run without its config.yaml; choose another --out")
+    if not (out_dir / "config.yaml").exists():
+        if any((out_dir / name).exists() for name in outputs):
+            raise InputError(f"{out_dir}: holds a run without its config.yaml; choose another --out")
         return
-    earlier = storage.read_yaml(where / "config.yaml")
+    earlier = storage.read_yaml(out_dir / "config.yaml")
     earlier_inputs = (earlier.pop(PROVENANCE, None) or {}).get("inputs", {})
     different = [key for key in settings if key not in ignored and settings[key] != earlier.get(key)]
     if list(earlier_inputs.values()) != list(inputs.values()):
         different.insert(0, "data")
     if different:
         raise InputError(
-            f"{where}: holds a run with other settings (different: {', '.join(different)}); "
+            f"{out_dir}: holds a run with other settings (different: {', '.join(different)}); "
             "choose another --out, or delete the folder"
         )
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -61,10 +61,10 @@ def explain(error: Exception, parser: ArgumentParser, hints: Mapping[str, Any], 
         hints: name of each setting -> its type.
         given: settings that the user gave, in the order of the parser.
     """
-    known = [flag[2:] for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+    names = [flag[2:] for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
     for setting in given:
-        if setting.name.removesuffix("+") not in known:
-            hint = did_you_mean(setting.name, known) or "; see --help"
+        if setting.name.removesuffix("+") not in names:
+            hint = did_you_mean(setting.name, names) or "; see --help"
             return f"{setting.source}there is no setting '{setting.name}'{hint}"
     for setting in given:
         hint = hints.get(setting.name)
@@ -78,9 +78,9 @@ def explain(error: Exception, parser: ArgumentParser, hints: Mapping[str, Any], 
     return f"{re.sub(r'^(argument|Parser key) ', '', ' '.join(str(error).split()))}; see --help"
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'NAME'?` with the known name that is nearest; nothing where none is near."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Return `; did you mean 'NAME'?` with the candidate that is nearest; nothing where none is near."""
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 

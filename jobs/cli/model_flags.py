@@ -86,17 +86,17 @@ class ModelFlags:
         Raises:
             InputError: a setting of another network was given, or values that make no network.
         """
-        chosen, other, owner = CNNConfig, PretrainedConfig, _PRETRAINED
+        config, other, owner = CNNConfig, PretrainedConfig, _PRETRAINED
         if self.name != _CNN:
-            chosen, other, owner = PretrainedConfig, CNNConfig, _CNN
-        settings = {field.name: getattr(self, field.name) for field in fields(chosen)}
+            config, other, owner = PretrainedConfig, CNNConfig, _CNN
+        settings = {field.name: getattr(self, field.name) for field in fields(config)}
         for field in fields(other):
             if field.name not in settings and field.name != "name" and self._is_given(field):
                 raise InputError(
                     f"--model.{field.name} {_shown(getattr(self, field.name))}: is a setting of {owner}, not of "
                     f"{self.name}; leave it out, or choose another --model.name"
                 )
-        return chosen(**settings)
+        return config(**settings)
 
     def _is_given(self, field: Field[Any]) -> bool:
         return getattr(self, field.name) != field.default
@@ -109,8 +109,8 @@ else:
     Model = ModelFlags
 
 
-def chosen(model: Model) -> NetworkConfig:
-    """Return the settings of the network that was chosen."""
+def resolve_model(model: Model) -> NetworkConfig:
+    """Return the settings of the network that `--model.name` chose, or those that Python code gave."""
     return model.config if isinstance(model, ModelFlags) else model
 
 

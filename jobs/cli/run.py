@@ -15,18 +15,17 @@ import threading
 import traceback
 from argparse import Action
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
-from jobs.cli.console import console, one_line, plural
+from jobs.cli.config_file import PROVENANCE
+from jobs.cli.console import one_line
 from jobs.cli.explain import explain, given_flags, given_in_file, written_as
 from jobs.cli.lists import holds_text, is_list, join_lists, take_lists
+from promoter import storage
 from promoter.errors import InputError, StorageError
 
-__all__ = ["PROVENANCE", "console", "one_line", "plural", "run", "terminate"]
-
-PROVENANCE = "provenance"  # key of config.yaml that records versions and checksums; ignored when read back
 _TERMINATED = 128 + signal.SIGTERM
 _RESUME = "interrupted; run the same command again to resume"
 
@@ -83,8 +82,6 @@ def _end(error: BaseException, code: int, debug: bool, message: str | None = Non
 
 def _describe_store_error(error: Exception, call: Mapping[str, Any]) -> str | None:
     """Name the addresses and the fix where a store failed in the hands of a library, such as Ray's."""
-    from promoter import storage  # here, since it imports PyArrow, which --help does without  # noqa: PLC0415
-
     addresses = [value for value in call.values() if isinstance(value, str) and "://" in value]
     if not addresses or isinstance(error, StorageError) or not storage.is_store_error(error):
         return None
@@ -138,6 +135,8 @@ def _make_parser(job: Callable[..., None], prog: str) -> ArgumentParser:
         "--config", action="config", help="YAML file with any of these settings; flags override it"
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks and the logs of Ray")
+    # evaluated here, since the parser would import what a job imports for type checkers alone
+    job.__annotations__ = get_type_hints(job)
     parser.add_function_arguments(job, as_group=False)
     for action in parser._actions:  # argparse has no public way to list its options
         if is_list(hint := _type_of(action)):
@@ -173,8 +172,6 @@ def _config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _read_config(file: str, groups: set[str], lists: Mapping[str, bool]) -> tuple[str, dict[str, Any]]:
     """Return `FILE: ` for messages, and the settings in the file."""
-    from promoter import storage  # here, since it imports PyArrow, which --help does without  # noqa: PLC0415
-
     path = storage.resolve(file)
     settings = storage.read_yaml(file)
     settings.pop(PROVENANCE, None)

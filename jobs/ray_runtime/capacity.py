@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ray
-
-from jobs.cli.run import console
+from jobs.cli.console import console
 from promoter import storage
 from promoter.errors import InputError
 
@@ -185,6 +183,8 @@ def require_resources(workers: int | None, cpus: int | None, gpus: float | None)
 
 def alive_nodes() -> tuple[Node, ...]:
     """Return the nodes that are alive now."""
+    import ray  # here, since a command line is refused without it
+
     return tuple(_node(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 

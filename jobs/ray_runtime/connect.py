@@ -11,7 +11,8 @@ from typing import Any
 
 import ray
 
-from jobs.cli.run import console, terminate
+from jobs.cli.console import console
+from jobs.cli.run import terminate
 from jobs.ray_runtime.capacity import Cluster, alive_nodes, autoscaler_max_nodes
 from jobs.ray_runtime.import_path import without_shadowing
 

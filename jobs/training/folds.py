@@ -12,12 +12,11 @@ import pandas as pd
 from upath import UPath
 
 from jobs.cli.config_file import require_same, write_config
-from jobs.cli.run import console
+from jobs.cli.console import console
 from jobs.ray_runtime import cluster
 from jobs.training.job import TrainingJob, with_pretrained
 from jobs.training.metrics_table import show_metrics
-from jobs.training.resources import scaling_config
-from jobs.training.resources import trainings_that_fit as at_once
+from jobs.training.resources import trainings_that_fit
 from jobs.training.run import METRICS, RESOURCES, train_once
 from promoter import storage
 from promoter.checkpoint import serialize_model
@@ -27,48 +26,49 @@ from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.intervals import add_intervals, calibrate, coverage, write_calibration
 from promoter.evaluation.predictions import read_predictions, separate_baselines, write_predictions
 from promoter.models.build import require_length
-from promoter.splits import homology as leakage
+from promoter.splits import homology
 from promoter.splits.config import SplitConfig
 from promoter.splits.split import chromosome_folds
 from promoter.training import require_orientation
 
-_LEAST_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from
+_MIN_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from
 _FOLDS = "folds"
 _OUTPUTS = (_FOLDS, "predictions.parquet", METRICS)
 
 
-def train_folds(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
+def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
     """Train a network a fold and seed, as many at a time as fit, and judge what they predict together.
 
     With several folds each network is tested on its own and chooses its epoch on the next: each gene is predicted
     by networks that saw nothing of its chromosome. With one fold all have the split of the job.
 
     Args:
-        job: what all have in common.
-        where: folder for folds/fold_N/ or folds/fold_N_seed_M/, each as a training of its own leaves it,
+        job: settings and data that all trainings share.
+        out_dir: folder for folds/fold_N/ or folds/fold_N_seed_M/, each as a training of its own leaves it,
             predictions.parquet (means over seeds), folds.csv, leakage.csv, metrics.json and config.yaml.
-        folds: how many; 1 or at least 3.
-        seeds: networks a fold.
+        folds: number of folds; 1 or at least 3.
+        seeds: number of networks per fold.
 
     Raises:
         InputError: settings that make no folds of this data.
     """
     splits = _splits(job, folds)
-    settings = job.settings | {"out": str(where), "folds": folds, "seeds": seeds}
+    settings = job.settings | {"out": str(out_dir), "folds": folds, "seeds": seeds}
     inputs = {str(locate(job.data)): job.promoters.checksum}
-    require_same(where, settings, inputs, {*RESOURCES, "out", "data"}, _OUTPUTS)
-    if (where / METRICS).exists():
-        console.print(f"{where}: this run is finished already; nothing to do")
-        show_metrics(storage.read_json(where / METRICS))
+    require_same(out_dir, settings, inputs, ignored={*RESOURCES, "out", "data"}, outputs=_OUTPUTS)
+    if (out_dir / METRICS).exists():
+        console.print(f"{out_dir}: this run is finished already; nothing to do")
+        show_metrics(storage.read_json(out_dir / METRICS))
         return
-    place = cluster.connect()
-    fitting = at_once(place, scaling_config(place, job.workers, job.gpus_per_worker, job.cpus_per_worker))
+    ray_cluster = cluster.connect()
+    scaling = replace(job, min_workers=None).scaling_config(ray_cluster)
+    max_concurrent = trainings_that_fit(ray_cluster, scaling)
     require_length(job.model, job.promoters.length, job.promoters.metadata["window"])
     require_orientation(job.model, job.training)
-    job = with_pretrained(job, where, place)
-    write_config(where / "config.yaml", settings, inputs)
-    related = leakage.find_related_promoters(job.promoters)
-    members: dict[str, TrainingJob] = {}
+    job = with_pretrained(job, out_dir, ray_cluster)
+    write_config(out_dir / "config.yaml", settings, inputs)
+    related = homology.find_related_promoters(job.promoters)
+    trainings: dict[str, TrainingJob] = {}
     for fold, split in enumerate(splits, start=1):
         if folds > 1 and split.test:
             count = int(job.promoters.genes["chrom"].isin(split.test).sum())
@@ -76,11 +76,11 @@ def train_folds(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
         for seed in range(seeds):
             training = replace(job.training, seed=job.training.seed + seed)
             # the baselines of a fold are the same for all seeds
-            member = replace(job, split=split, training=training, baselines=job.baselines and seed == 0)
-            members[_name(fold, seed, seeds)] = member
-    console.print(f"{len(members)} networks, {min(fitting, len(members))} at a time")
-    _train_all(members, where / _FOLDS, related, fitting)
-    _publish(job, where, folds, seeds)
+            baselines = job.baselines and seed == 0
+            trainings[_name(fold, seed, seeds)] = replace(job, split=split, training=training, baselines=baselines)
+    console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
+    _train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
+    _publish(job, out_dir, folds, seeds)
 
 
 def _name(fold: int, seed: int, seeds: int) -> str:
@@ -91,9 +91,9 @@ def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
     """Return the split of each fold."""
     if folds == 1:
         return [job.split]
-    if folds < _LEAST_FOLDS:
+    if folds < _MIN_FOLDS:
         raise InputError(
-            f"--folds {folds}: at least {_LEAST_FOLDS} are needed, to test on, to choose epochs by, to learn from"
+            f"--folds {folds}: at least {_MIN_FOLDS} are needed, to test on, to choose epochs by, to learn from"
         )
     for name in ("val", "test"):
         if getattr(job.split, name) is not None:
@@ -103,17 +103,19 @@ def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
             f"--folds {folds}: folds are of whole chromosomes; --split.random, --split.by family and "
             "--split.homology move go with --folds 1 only"
         )
-    dealt = chromosome_folds(job.promoters.genes["chrom"], folds)
-    return [replace(job.split, test=dealt[i], val=dealt[(i + 1) % folds]) for i in range(folds)]
+    chroms = chromosome_folds(job.promoters.genes["chrom"], folds)
+    return [replace(job.split, test=chroms[i], val=chroms[(i + 1) % folds]) for i in range(folds)]
 
 
-def _train_all(members: dict[str, TrainingJob], folder: UPath, related: pd.DataFrame, at_a_time: int) -> None:
-    """Train the members, each in a folder of its name, and raise the first error."""
+def _train_all(
+    trainings: dict[str, TrainingJob], folder: UPath, related: pd.DataFrame, max_concurrent: int
+) -> None:
+    """Run all trainings, each in a folder of its name, and raise the first error."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for name in members:
+    for name in trainings:
         waiting.put(name)
     errors: list[BaseException] = []
-    with cluster.progress("train", sum(one.training.epochs for one in members.values()), "epochs") as advance:
+    with cluster.progress("train", sum(job.training.epochs for job in trainings.values()), "epochs") as advance:
 
         def train_one(name: str) -> None:
             epochs = 0
@@ -124,8 +126,8 @@ def _train_all(members: dict[str, TrainingJob], folder: UPath, related: pd.DataF
                     epochs += 1
                     advance(1)
 
-            train_once(members[name], folder / name, related, count)
-            advance(members[name].training.epochs - epochs)  # stopped early, or finished by an earlier run
+            train_once(trainings[name], folder / name, related=related, on_epoch=count)
+            advance(trainings[name].training.epochs - epochs)  # stopped early, or finished by an earlier run
             console.print(f"{name}: {_summary(storage.read_json(folder / name / METRICS))}")
 
         def work() -> None:
@@ -138,7 +140,7 @@ def _train_all(members: dict[str, TrainingJob], folder: UPath, related: pd.DataF
                     errors.append(error)
 
         # the main thread stays free for Ctrl-C
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_a_time, len(members)))]
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(max_concurrent, len(trainings)))]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -152,59 +154,55 @@ def _summary(metrics: dict[str, Any]) -> str:
     return f"test r {', '.join(shown[:4])}{', …' * (len(shown) > 4)}"
 
 
-def _publish(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
+def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
     """Put together what the networks predict; metrics.json comes last, so that it stands for a finished run."""
     targets = job.promoters.target_names
-    parts, leaks, rows = [], [], []
+    parts, leaks, rows, models = [], [], [], []
     for fold in range(1, folds + 1):
-        folders = [where / _FOLDS / _name(fold, seed, seeds) for seed in range(seeds)]
-        parts.append(_fold_table(folders, targets, fold, job.baselines, only_test=folds > 1))
+        folders = [out_dir / _FOLDS / _name(fold, seed, seeds) for seed in range(seeds)]
+        models.append([serialize_model(folder / "model").checksum for folder in folders])
+        parts.append(_fold_table(folders, targets, fold=fold, baselines=job.baselines, only_test=folds > 1))
         with storage.open_text(folders[0] / "leakage.csv") as file:
             leaks.append(pd.read_csv(file, dtype={"gene_id": str, "other_gene_id": str}, keep_default_na=False))
         for seed, folder in enumerate(folders, start=1):
             for target, values in storage.read_json(folder / METRICS)["test"].items():
-                chosen = {name: values[name] for name in ("n", "mse", "pearson", "spearman")}
-                rows.append({"fold": fold, "seed": seed, "target": target} | chosen)
+                scores = {name: values[name] for name in ("n", "mse", "pearson", "spearman")}
+                rows.append({"fold": fold, "seed": seed, "target": target} | scores)
     order = {gene: row for row, gene in enumerate(job.promoters.genes["gene_id"])}
     table = pd.concat(parts, ignore_index=True)
     table = table.sort_values("gene_id", key=lambda ids: ids.map(order)).reset_index(drop=True)
     table, others = separate_baselines(table, targets)
     leaked = pd.concat(leaks, ignore_index=True)
     # of several folds the table holds each gene as a test gene, so only leaks of such count
-    concerned = leaked[leaked["split"] == "test"] if folds > 1 else leaked
-    leaking = leakage.leaking_genes(concerned, table["gene_id"])
-    models = [[_checksum(where, fold, seed, seeds) for seed in range(seeds)] for fold in range(1, folds + 1)]
-    write_calibration(where / _FOLDS, calibrate(table, targets, models))
+    relevant = leaked[leaked["split"] == "test"] if folds > 1 else leaked
+    leaking = homology.leaking_genes(relevant, table["gene_id"])
+    write_calibration(out_dir / _FOLDS, calibrate(table, targets, models))
     table = add_intervals(table, targets, folds)
     metrics = evaluate(table, targets, leaking, others, job.training.seed)
     for target in targets:
         metrics["test"][target]["interval_coverage"] = coverage(table[table["split"] == "test"], target)
-    storage.write_text(where / "folds.csv", pd.DataFrame(rows).to_csv(index=False))
-    storage.write_text(where / "leakage.csv", leaked.to_csv(index=False))
-    write_predictions(where / "predictions.parquet", table)
-    storage.write_json(where / METRICS, metrics)
+    storage.write_text(out_dir / "folds.csv", pd.DataFrame(rows).to_csv(index=False))
+    storage.write_text(out_dir / "leakage.csv", leaked.to_csv(index=False))
+    write_predictions(out_dir / "predictions.parquet", table)
+    storage.write_json(out_dir / METRICS, metrics)
     show_metrics(metrics)
-    console.print(f"networks in {where / _FOLDS}, their predictions and metrics in {where}")
-
-
-def _checksum(where: UPath, fold: int, seed: int, seeds: int) -> str:
-    return serialize_model(where / _FOLDS / _name(fold, seed, seeds) / "model").checksum
+    console.print(f"networks in {out_dir / _FOLDS}, their predictions and metrics in {out_dir}")
 
 
 def _fold_table(
-    folders: list[UPath], targets: list[str], fold: int, baselines: bool, only_test: bool
+    folders: list[UPath], targets: list[str], *, fold: int, baselines: bool, only_test: bool
 ) -> pd.DataFrame:
     """Return the mean predictions of a fold's networks, their spread, and the baselines' predictions."""
     tables = [read_predictions(folder / "predictions.parquet") for folder in folders]
-    together = tables[0].copy()
+    mean = tables[0].copy()
     for target in targets:
         column = f"{target}_predicted"
         values = np.stack([table[column].to_numpy() for table in tables])
-        together[column] = values.mean(axis=0)
+        mean[column] = values.mean(axis=0)
         if len(tables) > 1:
-            together[f"{column}_sd"] = values.std(axis=0, ddof=1)
+            mean[f"{column}_sd"] = values.std(axis=0, ddof=1)
     if baselines:
-        plain = read_predictions(folders[0] / "baselines.parquet")
-        together = pd.concat([together, plain[plain.columns[3:]]], axis=1)
-    together.insert(3, "fold", fold)
-    return together[together["split"] == "test"] if only_test else together
+        baseline_table = read_predictions(folders[0] / "baselines.parquet")
+        mean = pd.concat([mean, baseline_table[baseline_table.columns[3:]]], axis=1)
+    mean.insert(3, "fold", fold)
+    return mean[mean["split"] == "test"] if only_test else mean

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.train import ScalingConfig
 from upath import UPath
 
 from jobs.cli.config_file import resolved
-from jobs.cli.run import plural
+from jobs.cli.console import plural
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
@@ -41,20 +42,11 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """The settings and data of one training.
+    """The settings and data of one training; the settings are those of `jobs.train`.
 
     Attributes:
-        data: folder that jobs.prepare wrote.
-        promoters: the data set in it.
-        split: genes held out for validation and test.
+        promoters: the data set in `data`.
         model: the network, with as many outputs as the data has targets.
-        training: the recipe.
-        workers: number of processes that share each batch by DDP.
-        baselines: true to fit the baselines on the same genes.
-        gpus_per_worker: number of GPUs for each worker; None: see `scaling_config`.
-        cpus_per_worker: number of CPUs for each worker; None: see `scaling_config`.
-        min_workers: minimum number of workers to continue with; None: `workers`.
-        embeddings: folder that keeps embeddings for several runs; None: a folder of the run.
         pretrained: weights that a pretrained network starts from; None: not loaded yet, or no such network.
     """
 
@@ -77,6 +69,16 @@ class TrainingJob:
         left_out = {"promoters", "pretrained"} | ({"embeddings"} if self.embeddings is None else set())
         return resolved({name: value for name, value in vars(self).items() if name not in left_out})
 
+    def scaling_config(self, cluster: Cluster) -> ScalingConfig:
+        """Return what `scaling_config` makes of the workers on this cluster."""
+        return scaling_config(
+            cluster,
+            self.workers,
+            gpus_per_worker=self.gpus_per_worker,
+            cpus_per_worker=self.cpus_per_worker,
+            min_workers=self.min_workers,
+        )
+
 
 def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> TrainingJob:
     """Return the job with the weights of a pretrained network, and for a frozen trunk the genes' embeddings.
@@ -95,8 +97,9 @@ def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> Train
     trunk = fetch_trunk(config)
     if config.adapt != "head":
         return replace(job, pretrained=Pretrained(trunk, None))
-    scaling: Any = scaling_config(cluster, 1, job.gpus_per_worker, job.cpus_per_worker or 1).resources_per_worker
-    limits = TaskLimits(None, int(scaling.get("CPU", 1)), scaling.get("GPU", 0))
+    one_worker = replace(job, workers=1, cpus_per_worker=job.cpus_per_worker or 1, min_workers=None)
+    resources: Any = one_worker.scaling_config(cluster).resources_per_worker
+    limits = TaskLimits(None, int(resources.get("CPU", 1)), resources.get("GPU", 0))
     folder = storage.require_writable(job.embeddings) if job.embeddings else out_dir / "embeddings"
     both_strands = job.training.reverse_complement > 0
     embedded = embed_genes(

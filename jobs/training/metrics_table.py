@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.cli.run import console
+from jobs.cli.console import console
 from promoter.metrics import METRICS
 from promoter.splits.config import SPLITS
 

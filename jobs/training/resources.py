@@ -13,6 +13,7 @@ from promoter.errors import InputError
 def scaling_config(
     cluster: Cluster,
     workers: int,
+    *,
     gpus_per_worker: float | None = None,
     cpus_per_worker: int | None = None,
     min_workers: int | None = None,

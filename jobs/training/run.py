@@ -12,24 +12,17 @@ import pandas as pd
 import ray
 import ray.train
 import torch
-from ray.train import (
-    Checkpoint,
-    CheckpointConfig,
-    FailureConfig,
-    RunConfig,
-    ScalingConfig,
-    UserCallback,
-)
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
 from upath import UPath
 
 from jobs.cli.config_file import require_same, write_config
-from jobs.cli.run import console, plural
+from jobs.cli.console import console, plural
 from jobs.ray_runtime import cluster
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
 from jobs.training.job import TrainingJob, describe, with_pretrained
 from jobs.training.metrics_table import metrics_table, show_metrics
-from jobs.training.resources import max_workers, scaling_config
+from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import ModelInfo, load_info
@@ -57,14 +50,9 @@ _RAY_FOLDER = "checkpoints"  # Ray's folder in --out; removed when the model is 
 _STATE = "state.pt"
 _PREDICTIONS = "predictions.npy"
 METRICS = "metrics.json"
-_OUTPUTS = (
-    "model/model.yaml",
-    "model/model.safetensors",
-    "history.csv",
-    "leakage.csv",
-    "predictions.parquet",
-    METRICS,
-)
+_TABLES = ("history.csv", "leakage.csv", "predictions.parquet")
+_OUTPUTS = ("model/model.yaml", "model/model.safetensors", *_TABLES, METRICS)
+RESULTS = (*_TABLES, "baselines.parquet", METRICS)  # beside model/; the last one stands for a finished run
 # may change between a run and its resumption
 RESOURCES = ("workers", "min_workers", "gpus_per_worker", "cpus_per_worker", "embeddings")
 _MAX_FAILURES = 3  # worker deaths before the run gives up
@@ -73,6 +61,7 @@ _MAX_FAILURES = 3  # worker deaths before the run gives up
 def train_once(
     job: TrainingJob,
     out_dir: UPath,
+    *,
     related: pd.DataFrame | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
@@ -100,7 +89,8 @@ def train_once(
     info = describe(promoters, held_out, job.training)
     settings = job.settings | {"out": str(out_dir)}
     inputs = {str(locate(job.data)): promoters.checksum}
-    require_same(out_dir, settings, inputs, {*RESOURCES, "out", "data"}, (_RAY_FOLDER, "model", *_OUTPUTS))
+    outputs = (_RAY_FOLDER, "model", *_OUTPUTS)
+    require_same(out_dir, settings, inputs, ignored={*RESOURCES, "out", "data"}, outputs=outputs)
     if _is_finished(out_dir):
         storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash after metrics.json was written leaves it
         if not quiet:
@@ -110,19 +100,13 @@ def train_once(
 
     ray_cluster = cluster.connect()
     cluster.require_shared(out_dir)
-    scaling = scaling_config(ray_cluster, job.workers, job.gpus_per_worker, job.cpus_per_worker, job.min_workers)
+    scaling = job.scaling_config(ray_cluster)
     job = with_pretrained(job, out_dir, ray_cluster)
     write_config(out_dir / "config.yaml", settings, inputs)
     if not quiet:
         _show_start(held_out, scaling)
-    finished = _run_workers(
-        out_dir,
-        job,
-        info=info,
-        held_out=held_out,
-        scaling=scaling,
-        on_epoch=on_epoch or EpochLogger(job.training.epochs),
-    )
+    on_epoch = on_epoch or EpochLogger(job.training.epochs)
+    finished = _run_workers(out_dir, job, info=info, held_out=held_out, scaling=scaling, on_epoch=on_epoch)
     state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
     if not quiet:
         console.print(f"best epoch {state.best_epoch} of {state.epoch}")
@@ -139,9 +123,9 @@ def _is_finished(out_dir: UPath) -> bool:
     if not (out_dir / METRICS).exists():
         return False
     fix_hint = "delete the folder and train again, or choose another --out"
-    lost = [name for name in _OUTPUTS if not (out_dir / name).is_file()]
-    if lost:
-        raise InputError(f"{out_dir}: holds a finished run without its {', '.join(lost)}; {fix_hint}")
+    missing = [name for name in _OUTPUTS if not (out_dir / name).is_file()]
+    if missing:
+        raise InputError(f"{out_dir}: holds a finished run without its {', '.join(missing)}; {fix_hint}")
     try:
         load_info(out_dir / "model")
         with storage.open_table(out_dir / "predictions.parquet", "table of predictions"):
@@ -167,11 +151,11 @@ def _run_workers(
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> Checkpoint:
     """Train until done, resuming what Ray finds in the run's folder, and return the last checkpoint."""
-    given = job.pretrained
-    embedded = given and given.embedded
+    pretrained = job.pretrained
+    embedded = pretrained and pretrained.embedded
     loop = {
         "tokens": ray.put(job.promoters.tokens if embedded is None else embedded),
-        "trunk": given and ray.put(given.trunk),
+        "trunk": pretrained and ray.put(pretrained.trunk),
         "length": job.promoters.length,
         "targets": ray.put(job.promoters.targets),
         "split": held_out.split,
@@ -260,19 +244,26 @@ def _train_on_worker(job: dict[str, Any]) -> None:
         ray.train.report({"restored": restored.epoch})
     try:
         state = fit(
-            model, examples["train"], examples["val"], training, device, restored, on_epoch, job["max_workers"]
+            model,
+            examples["train"],
+            examples["val"],
+            training,
+            device=device,
+            state=restored,
+            on_epoch=on_epoch,
+            max_workers=job["max_workers"],
         )
     except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
         ray.train.report({"diverged": str(error)})
         return
-    predicted = predict(model, tokens, device, training.precision, together=True)
+    predicted = predict(model, tokens, device, training.precision, distributed=True)
 
     def write(folder: Path) -> None:
         _write_state(folder, state)
         np.save(folder / _PREDICTIONS, predicted, allow_pickle=False)
         best = replace(info, training={**info.training, "best_epoch": state.best_epoch})
-        whole = network_with_trunk(model, job["length"], ray.get(job["trunk"]) if embedded else None)
-        checkpoint.save_model(folder / "model", whole, best)
+        complete = network_with_trunk(model, job["length"], ray.get(job["trunk"]) if embedded else None)
+        checkpoint.save_model(folder / "model", complete, best)
 
     report({"finished": True}, write)
 
@@ -295,12 +286,7 @@ def _epoch_line(record: dict[str, float], epochs: int, seconds: float) -> str:
 
 
 def _publish(
-    out_dir: UPath,
-    finished: Checkpoint,
-    *,
-    job: TrainingJob,
-    info: ModelInfo,
-    held_out: SplitAssignment,
+    out_dir: UPath, finished: Checkpoint, *, job: TrainingJob, info: ModelInfo, held_out: SplitAssignment
 ) -> tuple[TrainingState, dict[str, Any]]:
     """Write the results; metrics.json comes last, so that it stands for a finished run."""
     promoters = job.promoters
@@ -332,7 +318,7 @@ def _show_start(held_out: SplitAssignment, scaling: ScalingConfig) -> None:
     for line in held_out.remarks:
         console.print(line)
     workers = max_workers(scaling)
-    least = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
+    minimum = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
     resources: Any = scaling.resources_per_worker or {}
     each = ", ".join(plural(amount, kind) for kind, amount in resources.items())
-    console.print(f"{least}{plural(workers, 'worker')} with {each}{' each' * (workers != 1)}")
+    console.print(f"{minimum}{plural(workers, 'worker')} with {each}{' each' * (workers != 1)}")

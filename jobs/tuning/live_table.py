@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from rich.live import Live
 from rich.table import Table
 
-from jobs.cli.run import console
+from jobs.cli.console import console
 
 _SHOWN = 5  # of the best trials, in the table on the terminal
 
@@ -113,12 +113,10 @@ class SearchScreen(ray.tune.Callback):
             SearchScreen._live.update(self._table(trials))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Show the score of a trial that has ended."""
+        """Show the score of a trial that has ended, or why it failed."""
         self._line(trials, trial)
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Show why a trial failed."""
-        self._line(trials, trial)
+    on_trial_error = on_trial_complete
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Keep the trials, and show them as they ended: the last one counted as running when it completed."""

@@ -12,9 +12,11 @@ from ray.tune.experiment import Trial
 from rich.table import Table
 from upath import UPath
 
-from jobs.cli.config_file import resolved
-from jobs.cli.run import PROVENANCE, console
-from jobs.training.job import Pretrained, describe
+from jobs.cli.config_file import PROVENANCE, resolved
+from jobs.cli.console import console
+from jobs.cli.model_flags import ModelFlags
+from jobs.training.job import Pretrained, TrainingJob, describe, with_targets
+from jobs.training.run import RESULTS, train_once
 from jobs.tuning.live_table import format_value, number_of, trials_table
 from jobs.tuning.search import trial_folder
 from jobs.tuning.trials import TrialJob, last_states
@@ -22,12 +24,15 @@ from promoter import checkpoint, plots, storage
 from promoter.dataset.promoters import Promoters
 from promoter.models.build import network_with_trunk
 from promoter.splits.assign import assign_by_chromosome
+from promoter.splits.config import SplitConfig
 from promoter.splits.folds import ChromosomeFolds
+from promoter.training.config import TrainingConfig
 from promoter.training.search_space import importance
 
 BEST = "best.yaml"
 TRIALS = "trials.csv"
 OUTPUTS = (TRIALS, BEST, "importance.csv", "folds", "figures", "tensorboard")
+_FINAL = "training"  # folder in --out of the best configuration's training; its files are moved up in the end
 
 
 @dataclass(frozen=True)
@@ -148,3 +153,29 @@ def _write_best(path: UPath, best: Trial, result: SearchResult, given: dict[str,
             PROVENANCE: {"trial": number_of(best), "metric": result.job.metric, "score": last["score"]},
         },
     )
+
+
+def train_best(out_dir: UPath, base: TrainingJob) -> None:
+    """Train the best configuration as `jobs.train --config best.yaml` does, and look at the test set once.
+
+    Args:
+        out_dir: output folder of the command, with best.yaml; an earlier run may have ended after the search.
+        base: data and settings of the training that best.yaml does not hold.
+    """
+    best = storage.read_yaml(out_dir / BEST)
+    console.print("training the best configuration; then the test chromosomes are looked at, once")
+    model = {name: tuple(value) if isinstance(value, list) else value for name, value in best["model"].items()}
+    job = replace(
+        base,
+        split=SplitConfig(**best["split"]),
+        model=with_targets(ModelFlags(**model).config, base.promoters.target_names),
+        training=TrainingConfig(**best["training"]),
+        **{name: best[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
+    )
+    final = storage.require_writable(out_dir / _FINAL)
+    train_once(job, final)
+    checkpoint.copy_model(final / "model", out_dir / "model")
+    for name in RESULTS:
+        storage.copy_file(final / name, out_dir / name)
+    storage.remove_folder(final)
+    console.print(f"trials, figures, model and metrics in {out_dir}")

@@ -11,7 +11,7 @@ from ray.tune import CheckpointConfig, FailureConfig
 from ray.tune.experiment import Trial
 from upath import UPath
 
-from jobs.cli.run import console
+from jobs.cli.console import console
 from jobs.ray_runtime.connect import is_debug
 from jobs.tuning.asha import new_scheduler
 from jobs.tuning.live_table import SearchScreen

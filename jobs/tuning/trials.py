@@ -66,11 +66,11 @@ class TrialJob:
             self.fold_of_gene,
             settings.model,
             settings.training,
-            self.metric,
-            self.seeds,
-            device,
-            saved,
-            self.trunk,
+            metric=self.metric,
+            seeds=self.seeds,
+            device=device,
+            saved=saved,
+            trunk=self.trunk,
         )
 
 

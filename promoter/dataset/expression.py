@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 from upath import UPath
 
 from promoter import storage
+from promoter.dataset.config import Missing, Transform
 from promoter.errors import InputError
 from promoter.storage import AnyPath
 
-Transform = Literal["none", "log1p", "log2p1", "cpm_log2p1"]
-Missing = Literal["error", "drop"]
 _NO_VALUE = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A")
 
 

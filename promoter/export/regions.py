@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
 
 from promoter import storage
 from promoter.export.writer import Batch, ExportSource, FormatWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WINDOW, _QUANTILE = 7, 0.95  # bases, about a motif's core; a gene of 2,000 bases has some ten such regions
 _COLUMNS = ["chrom", "start", "end", "name", "score", "strand"]
@@ -29,16 +31,18 @@ class BedWriter(FormatWriter):
 
     def __init__(self, source: ExportSource, stack: ExitStack) -> None:
         super().__init__(source, stack)
-        self.regions: list[pd.DataFrame] = []
+        self.regions: list[tuple[Any, ...]] = []
 
     def add(self, batch: Batch) -> None:
         """Find the regions of the batch's genes."""
-        self.regions.append(_find_regions(self.source.genes.iloc[batch.rows], batch))
+        self.regions += _find_regions(self.source.genes.iloc[batch.rows], batch)
 
     def finish(self) -> None:
         """Write the regions; their scores are relative to the largest of all."""
+        import pandas as pd  # noqa: PLC0415 # the command line needs the formats' names, not pandas
+
         file = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[0]))
-        _write_bed(file, pd.concat(self.regions))
+        _write_bed(file, pd.DataFrame(self.regions, columns=_COLUMNS))
 
 
 def bed_name(gene: str) -> str:
@@ -46,11 +50,11 @@ def bed_name(gene: str) -> str:
     return re.sub(r"[\s%]", lambda match: quote(match[0]), gene)
 
 
-def _find_regions(genes: pd.DataFrame, batch: Batch) -> pd.DataFrame:
+def _find_regions(genes: pd.DataFrame, batch: Batch) -> list[tuple[Any, ...]]:
     """Return the regions of some genes: chrom, start, end, name, score (mean |contribution|), strand."""
     actual_NL = np.abs(batch.actual_contributions())
     if actual_NL.shape[1] < _WINDOW:
-        return pd.DataFrame(columns=_COLUMNS)
+        return []
     # each window by itself, since running sums would leave traces of rounding; NaN where a base is not known
     means_NW = np.lib.stride_tricks.sliding_window_view(actual_NL, _WINDOW, axis=1).mean(axis=-1)
     rows = []
@@ -62,7 +66,7 @@ def _find_regions(genes: pd.DataFrame, batch: Batch) -> pd.DataFrame:
         for first, last in np.flatnonzero(np.diff(covered, prepend=False, append=False)).reshape(-1, 2).tolist():
             interval = (start + first, start + last) if strand == "+" else (end - last, end - first)
             rows.append((chrom, *interval, bed_name(name), float(actual[first:last].mean()), strand))
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return rows
 
 
 def _write_bed(file: IO[bytes], regions: pd.DataFrame) -> None:

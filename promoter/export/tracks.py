@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 import pybigtools
 
 from promoter import storage
 from promoter.errors import InputError
 from promoter.export.writer import Batch, ExportSource, FormatWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class TrackBlock(NamedTuple):
@@ -160,6 +160,9 @@ def _write_bigwig(path: Path, track: Iterator[TrackBlock], sizes: dict[str, int]
 
 
 def _write_bedgraph(file: IO[bytes], track: Iterator[TrackBlock]) -> None:
+    import pyarrow as pa  # noqa: PLC0415 # the command line needs the formats' names, not PyArrow
+    import pyarrow.csv  # noqa: PLC0415
+
     names = ["chrom", "start", "end", "value"]
     schema = pa.schema(list(zip(names, (pa.string(), pa.int64(), pa.int64(), pa.float32()), strict=True)))
     options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")

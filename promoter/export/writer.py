@@ -8,15 +8,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
 from upath import UPath
 
-from promoter.ism import Scores, hypothetical_contributions
+from promoter.ism.contributions import hypothetical_contributions
 from promoter.sequence import N_TOKEN, encode, one_hot
-from promoter.storage import AnyPath
+from promoter.storage.paths import AnyPath
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from promoter.ism.store import Scores
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promoter.ism.contributions import actual_contributions, hypothetical_contributions
-from promoter.ism.mutagenesis import saturation_mutagenesis
 from promoter.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from promoter.ism.contributions import actual_contributions, hypothetical_contributions
+    from promoter.ism.mutagenesis import saturation_mutagenesis
     from promoter.ism.store import Scores, iterate_scores, load_scores
 
 __all__ = [
@@ -24,6 +24,11 @@ __all__ = [
     "load_scores",
     "saturation_mutagenesis",
 ]
-
-# scoring needs PyTorch alone, the store what reads files
-__getattr__ = lazy_names(__name__, {"store": ["Scores", "iterate_scores", "load_scores"]})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "contributions": ["actual_contributions", "hypothetical_contributions"],
+        "mutagenesis": ["saturation_mutagenesis"],
+        "store": ["Scores", "iterate_scores", "load_scores"],
+    },
+)

@@ -106,6 +106,15 @@ class Discovery:
     patterns: tuple[list[Any], list[Any]] = field(repr=False)
     length: int
 
+    def to_table(self) -> pd.DataFrame:
+        """Return a row per motif: names, consensus, IUPAC codes, sign, seqlets and contribution."""
+        rows = [
+            (motif.name, motif.consensus, motif.iupac, motif.sign, motif.seqlets, motif.contribution, motif.group)
+            for motif in self.motifs
+        ]
+        columns = ["motif", "consensus", "iupac", "sign", "seqlets", "contribution", "modisco_name"]
+        return pd.DataFrame(rows, columns=pd.Index(columns))
+
 
 def read_contributions(
     scores: AnyPath, target: str | None = None, window: int | None = None, genes: Sequence[str] | None = None

@@ -1,4 +1,7 @@
-"""Read and write text, JSON, YAML and Parquet, local or remote, and take the SHA-256 of a file."""
+"""Read and write text, JSON, YAML and Parquet, local or remote, and take the SHA-256 of a file.
+
+PyArrow is imported for Parquet only, so that a command line and its YAML files are parsed without it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from promoter.errors import InputError
@@ -17,6 +18,10 @@ from promoter.storage.atomic import open_atomic
 from promoter.storage.checks import require_file
 from promoter.storage.paths import AnyPath, is_local, resolve
 from promoter.storage.remote import first_line, is_store_error, wrap_store_errors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _CHUNK = 1 << 20  # bytes read at a time, so that memory does not grow with the file
 
@@ -104,6 +109,8 @@ def write_table(
         row_group_size: number of rows in a row group, the unit that a reader can take alone; None, the default,
             means pyarrow's default, about a million.
     """
+    import pyarrow.parquet as pq  # noqa: PLC0415 # see above
+
     if metadata is not None:
         table = table.replace_schema_metadata({"promoter": json.dumps(metadata)})
     with open_atomic(path) as file:
@@ -132,6 +139,9 @@ def open_table(path: AnyPath, what: str) -> Iterator[pq.ParquetFile]:
         InputError: the file is missing, truncated, damaged or not Parquet.
         StorageError: a store refused to read it.
     """
+    import pyarrow as pa  # noqa: PLC0415 # see above
+    import pyarrow.parquet as pq  # noqa: PLC0415 # see above
+
     resolved = require_file(path, what)
     with wrap_store_errors(resolved, "read"), cast("IO[bytes]", resolved.open("rb")) as file:
         try:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import pyarrow.fs
+from typing import TYPE_CHECKING
 
 from promoter.errors import InputError, StorageError
 from promoter.storage.paths import AnyPath, is_local, resolve
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 # packages whose exceptions come from a store: those of s3fs, gcsfs and adlfs
 _LIBRARIES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure", "fsspec", "s3fs", "adlfs"}
@@ -32,6 +34,8 @@ def arrow_filesystem(path: AnyPath) -> tuple[pyarrow.fs.FileSystem | None, str]:
     resolved = resolve(path)
     if is_local(resolved):
         return None, str(resolved)
+    import pyarrow.fs  # noqa: PLC0415 # the command line does without it
+
     handler = pyarrow.fs.FSSpecHandler(resolved.fs)  # type: ignore[abstract] # its methods are missing in the stubs
     return pyarrow.fs.PyFileSystem(handler), resolved.path
 

@@ -37,7 +37,7 @@ def predict(
     tokens: np.ndarray,
     device: str | torch.device | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
-    together: bool = False,
+    distributed: bool = False,
 ) -> np.ndarray:
     """Predict every sequence, in order.
 
@@ -46,8 +46,8 @@ def predict(
         tokens: uint8, shape (N, length).
         device: device of the computation, which holds the model; None (the default) takes that of its parameters.
         precision: fp32 (the default), or bf16 for mixed precision.
-        together: True shares the work among the processes of `torch.distributed`, all of which must call this and
-            get the complete result; False (the default) computes all of it in this process.
+        distributed: True shares the work among the processes of `torch.distributed`, all of which must call this
+            and get the complete result; False (the default) computes all of it in this process.
 
     Returns:
         float32, shape (N, targets), in the model's units.
@@ -57,7 +57,7 @@ def predict(
     """
     device = torch.device(device or next(model.parameters()).device)
     with full_float32():
-        return _predict(model, tokens, device, precision, DistributedContext() if together else None)
+        return _predict(model, tokens, device, precision, DistributedContext() if distributed else None)
 
 
 def evaluate(
@@ -65,7 +65,7 @@ def evaluate(
     examples: Examples,
     device: str | torch.device | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
-    together: bool = False,
+    distributed: bool = False,
 ) -> Evaluation:
     """Predict all examples and compare with their targets, over all genes at once.
 
@@ -74,11 +74,13 @@ def evaluate(
         examples: sequences with targets in the model's units.
         device: device of the computation, which holds the model; None (the default) takes that of its parameters.
         precision: fp32 (the default), or bf16 for mixed precision.
-        together: True shares the work among the processes of `torch.distributed`, as in `predict`.
+        distributed: True shares the work among the processes of `torch.distributed`, as in `predict`.
     """
     device = torch.device(device or next(model.parameters()).device)
     with full_float32():
-        return evaluate_on(model, examples, device, precision, context=DistributedContext() if together else None)
+        return evaluate_on(
+            model, examples, device, precision, context=DistributedContext() if distributed else None
+        )
 
 
 @torch.inference_mode()

@@ -242,7 +242,7 @@ def test_prepare_tells_of_each_download_on_a_line(
         on_download("genome.fa.gz")
         raise InputError("no network")
 
-    monkeypatch.setattr("jobs.prepare.fetch_yeast", fetch)
+    monkeypatch.setattr("promoter.dataset.named.fetch_yeast", fetch)
     assert exit_code(prepare, "--dataset", "yeast", "--out", tmp_path / "out") == 2
     assert capsys.readouterr() == ("downloading genome.fa.gz …\n", "error: no network\n")
 

@@ -33,8 +33,9 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*_: object, **__: object) -> None:
         pytest.fail("work was begun")
 
-    for step in ("simulate", "prepare", "train", "predict", "ism", "report"):
-        monkeypatch.setattr(f"jobs.demo.{step}", begun)
+    monkeypatch.setattr("promoter.simulation.genome.simulate", begun)
+    for step in ("prepare", "train", "predict", "ism", "report"):
+        monkeypatch.setattr(f"jobs.{step}.{step}", begun)
 
 
 def test_a_finished_demo_shows_its_results_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

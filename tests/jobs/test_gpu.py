@@ -55,7 +55,7 @@ def test_elastic_workers_ask_for_a_range() -> None:
 )
 def test_what_gpus_cannot_do_is_refused(workers: int, gpus: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        scaling_config(cluster.Cluster((GPU_NODE,), local=True), workers, gpus)
+        scaling_config(cluster.Cluster((GPU_NODE,), local=True), workers, gpus_per_worker=gpus)
 
 
 def test_one_and_a_half_gpus_are_refused() -> None:

@@ -36,4 +36,4 @@ def test_the_motifs_job_writes_every_file_and_refuses_other_settings(
     assert "other settings (different: taxon)" in other.stderr
     few = command("motifs", *words[:3], tmp_path / "few", "--taxon", "none", "--genes", "chr4_g0003,chr4_g0004")
     assert (few.returncode, few.stderr) == (0, "")
-    assert "no motifs: too few stretches of these 2 genes stand out" in few.stdout
+    assert "no motifs: too few regions of these 2 genes stand out" in few.stdout

@@ -42,7 +42,7 @@ def by_hand(examples: Examples, fold: int, seed: int) -> tuple[PromoterCNN, Exam
 
 @pytest.mark.parametrize("metric", ["pearson", "mse"])
 def test_folds_trained_side_by_side_equal_folds_trained_one_by_one(examples: Examples, metric: Metric) -> None:
-    both = CrossValidation(examples, FOLDS, TWO, TRAINING, metric, seeds=2)
+    both = CrossValidation(examples, FOLDS, TWO, TRAINING, metric=metric, seeds=2)
     while both.advance():
         pass
     assert both.is_finished()

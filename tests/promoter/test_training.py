@@ -374,7 +374,7 @@ def test_predictions_do_not_depend_on_neighbours_or_order(n: int, n_targets: int
     np.testing.assert_allclose(predict(model, tokens[order]), found[order], rtol=1e-5, atol=1e-6)
     one_by_one = [model.eval()(one_hot(tokens[[row]])).detach().numpy()[0] for row in range(n)]
     np.testing.assert_allclose(found, one_by_one, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(predict(model, tokens, together=True), found)  # alone, all of it
+    np.testing.assert_array_equal(predict(model, tokens, distributed=True), found)  # alone, all of it
 
 
 def test_no_sequence_to_predict_is_an_error() -> None:
@@ -458,8 +458,8 @@ def work(rank: int, world: int, folder: str) -> None:
     for n in SIZES:
         examples = random_examples(n, 7)
         if n > 1:
-            seen[f"mse {n}"] = evaluate(network(), examples, together=True).mse
-        seen[f"predictions {n}"] = predict(network(), examples.tokens, together=True)
+            seen[f"mse {n}"] = evaluate(network(), examples, distributed=True).mse
+        seen[f"predictions {n}"] = predict(network(), examples.tokens, distributed=True)
     train, val = random_examples(37, 1), random_examples(35, 2)
     model, saved = network(rank), []  # other initial weights on each: those of rank 0 count
     state = fit(model, train, val, AUGMENTED, on_epoch=lambda now: saved.append(now.to_bytes()))

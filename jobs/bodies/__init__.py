@@ -1,1 +1,0 @@
-"""What jobs do, apart from their arguments, which `--help` describes without importing this."""

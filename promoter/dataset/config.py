@@ -1,0 +1,11 @@
+"""How expression values become targets: names of the transforms, and what to do about missing values.
+
+Imports no pandas, so that the command line does without it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Transform = Literal["none", "log1p", "log2p1", "cpm_log2p1"]
+Missing = Literal["error", "drop"]
