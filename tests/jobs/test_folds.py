@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from support.commands import exit_code, read_until, start
+from support.processes import kill_driver
 
 from jobs.predict import predict
 from jobs.ray_runtime import cluster
@@ -98,32 +99,49 @@ def test_a_part_of_the_ensemble_or_more_than_it_has_no_intervals(folds: Path, da
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_networks_that_are_left(folds: Path, train_flags: list[str], tmp_path: Path):
-    flags = [*flags_of(train_flags), "--folds", "3", "--seeds", "2", "--out", str(tmp_path / "run")]
-    process = start("train", flags)
-    read_until(process, "test r expression")
-    process.kill()
-    process.wait()
-    finished = list((tmp_path / "run" / "folds").glob("*/metrics.json"))
-    assert 0 < len(finished) < 6
+def test_killed_folds_resume_and_keep_the_finished_networks(
+    ray_cluster: cluster.Cluster, train_flags: list[str], tmp_path: Path
+):
+    whole, killed = ([*flags_of(train_flags), "--folds", "3", "--out", str(tmp_path / one)] for one in "wk")
+    assert exit_code(train, *whole) == 0
+    driver = start("train", killed)
+    read_until(driver, "test r expression")
+    kill_driver(driver)
+    finished = list((tmp_path / "k" / "folds").glob("*/metrics.json"))
+    assert 0 < len(finished) < 3
     before = {path: path.stat().st_mtime_ns for path in finished}
-    assert exit_code(train, *flags) == 0
+    assert exit_code(train, *killed) == 0
     assert {path: path.stat().st_mtime_ns for path in finished} == before
     for name in ("predictions.parquet", "metrics.json", "folds.csv"):
-        assert (tmp_path / "run" / name).read_bytes() == (folds / name).read_bytes()
+        assert (tmp_path / "k" / name).read_bytes() == (tmp_path / "w" / name).read_bytes()
 
 
-def test_seeds_of_one_split_are_judged_by_their_mean(data: Path, train_flags: list[str], tmp_path: Path):
-    flags = [*train_flags, "--workers", "1", "--training.epochs", "2", "--seeds", "2", "--baselines", "false"]
-    assert exit_code(train, *flags, "--out", tmp_path) == 0
-    table = pd.read_parquet(tmp_path / "predictions.parquet")
-    members = [
-        pd.read_parquet(tmp_path / "folds" / f"fold_1_seed_{seed}" / "predictions.parquet") for seed in (1, 2)
-    ]
+@pytest.fixture(scope="module")
+def seeds(ray_cluster: cluster.Cluster, train_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two networks of one random split."""
+    out = tmp_path_factory.mktemp("seeds")
+    flags = [*flags_of(train_flags), "--split.random", "true", "--seeds", "2", "--baselines", "false"]
+    assert exit_code(train, *flags, "--out", out) == 0
+    return out
+
+
+def test_seeds_of_one_split_are_judged_by_their_mean(seeds: Path):
+    table = pd.read_parquet(seeds / "predictions.parquet")
+    members = [pd.read_parquet(seeds / "folds" / f"fold_1_seed_{seed}" / "predictions.parquet") for seed in (1, 2)]
     mean = np.mean([member["expression_predicted"] for member in members], axis=0)
     np.testing.assert_allclose(table["expression_predicted"], mean, rtol=1e-5)
     assert table["split"].tolist() == members[0]["split"].tolist()
-    assert json.loads((tmp_path / "metrics.json").read_text()).keys() == {"train", "val", "test"}
+    assert json.loads((seeds / "metrics.json").read_text()).keys() == {"train", "val", "test"}
+
+
+def test_a_random_split_is_kept_with_the_model_gene_by_gene(seeds: Path, data: Path, tmp_path: Path):
+    member = seeds / "folds" / "fold_1_seed_1"
+    table = pd.read_parquet(member / "predictions.parquet")
+    assert (table["split"] == "test").sum() == 20
+    assert table["chrom"][table["split"] == "test"].nunique() == 4
+    out = tmp_path / "p.parquet"
+    assert exit_code(predict, "--model", member / "model", "--data", data, "--out", out) == 0
+    assert pd.read_parquet(out)["split"].tolist() == table["split"].tolist()
 
 
 @pytest.mark.parametrize(

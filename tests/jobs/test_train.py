@@ -4,30 +4,26 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pyarrow.parquet as pq
 import pytest
+import ray
 import yaml
+from cluster_fixtures import CommandRun
 from scipy import stats
 from support.commands import exit_code, read_until, start
-from support.processes import command_lines
+from support.processes import held, kill_driver, ray_workers
 
-from jobs.predict import predict as predict_job
 from jobs.train import train
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import load_info, load_model
 from promoter.dataset.promoters import read_promoters, write_promoters
 from promoter.training import predict
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.ray
 
 
@@ -117,6 +113,7 @@ def test_homologous_promoters_across_the_split_are_told_and_left_out_beside(
     genes.loc[copied, "sequence"] = genes["sequence"].to_numpy()[rows["chr1"][:5]]
     write_promoters(tmp_path / "data", replace(promoters, genes=genes))
     flags = [*train_flags, "--data", str(tmp_path / "data"), "--baselines", "false", "--training.epochs", "1"]
+    flags += ["--workers", "1"]
     for action, out in (("report", "told"), ("drop", "dropped")):
         assert exit_code(train, *flags, "--out", tmp_path / out, "--split.homology", action) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -138,18 +135,6 @@ def test_homologous_promoters_across_the_split_are_told_and_left_out_beside(
     metrics = json.loads((tmp_path / "dropped" / "metrics.json").read_text())
     assert metrics["train"]["expression"]["n"] == 97
     assert "without_homologs" not in metrics["test"]["expression"]
-
-
-def test_a_random_split_is_kept_with_the_model_gene_by_gene(data: Path, train_flags: list[str], tmp_path: Path):
-    flags = [flag for flag in train_flags if flag not in ("--split.val", "chr3", "--split.test", "chr4")]
-    flags += ["--split.random", "true", "--baselines", "false", "--training.epochs", "1", "--out", str(tmp_path)]
-    assert exit_code(train, *flags) == 0
-    table = pd.read_parquet(tmp_path / "predictions.parquet")
-    assert (table["split"] == "test").sum() == 20
-    assert table["chrom"][table["split"] == "test"].nunique() == 4
-    out = tmp_path / "p.parquet"
-    assert exit_code(predict_job, "--model", tmp_path / "model", "--data", data, "--out", out) == 0
-    assert pd.read_parquet(out)["split"].tolist() == table["split"].tolist()
 
 
 def test_history_agrees_with_the_published_model(run: Path):
@@ -324,62 +309,57 @@ def _same_results(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_driver_resumes_to_the_same_result(run: Path, train_flags: list[str], tmp_path: Path):
-    arguments = [*train_flags, "--out", str(tmp_path)]
+def test_killed_driver_resumes_to_the_same_result(
+    long_run: CommandRun, long_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = [*long_flags, "--out", str(tmp_path)]
     driver = start("train", arguments)
-    read_until(driver, "  3/6")
-    # Ray's two agents, which write nothing, take some minutes to notice; the writers go at once
-    children = [child for child, line in command_lines(driver.pid).items() if "Train" in line]
-    assert len(children) >= 3  # two workers and their controller
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    _, alive = psutil.wait_procs(children, timeout=60)
-    assert not alive, "processes of the killed run live on"
+    read_until(driver, "  3/30")
+    killed = kill_driver(driver, "RayTrainWorker")
+    assert sum("Train" in name for name in killed) >= 3  # two workers and their controller
     assert not (tmp_path / "metrics.json").exists()
-    again = start("train", arguments)
-    lines = read_until(again, "model, predictions and metrics")
-    assert again.wait() == 0
-    assert not any("  1/6" in line for line in lines), "trained from the start again"
-    assert any(re.fullmatch(r"resuming after epoch [2-6]\n", line) for line in lines)
-    _same_results(tmp_path, run)
+    assert exit_code(train, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "  1/30" not in printed, "trained from the start again"
+    resumed = re.findall(r"^resuming after epoch (\d+)$", printed, re.M)
+    assert len(resumed) == 1
+    assert 2 <= int(resumed[0]) < 30
+    _same_results(tmp_path, long_run.out)
 
 
 @pytest.mark.slow
-def test_terminated_run_says_how_to_go_on(train_flags: list[str], tmp_path: Path):
-    driver = start("train", [*train_flags, "--out", str(tmp_path)])
-    read_until(driver, "  1/6")
-    driver.terminate()
+def test_terminated_run_says_how_to_resume(long_flags: list[str], tmp_path: Path):
+    driver = start("train", [*long_flags, "--out", str(tmp_path)])
+    read_until(driver, "  1/30")
+    with held(lambda: ray_workers("RayTrainWorker", driver.pid), driver):
+        driver.terminate()
     rest, _ = driver.communicate(timeout=60)
     assert driver.returncode == 143
-    assert [line for line in rest.splitlines() if "/6 " not in line] == [
+    assert [line for line in rest.splitlines() if "/30 " not in line] == [
         "error: interrupted; run the same command again to resume"
     ]
 
 
 @pytest.mark.slow
-def test_killed_worker_is_replaced_and_the_result_is_the_same(run: Path, train_flags: list[str], tmp_path: Path):
-    driver = start("train", [*train_flags, "--out", str(tmp_path)])
-    read_until(driver, "  2/6")
-    workers = [process for process, line in command_lines(driver.pid).items() if "RayTrainWorker" in line]
-    assert len(workers) == 2
-    workers[1].kill()
-    read_until(driver, "model, predictions and metrics")
+def test_killed_worker_is_replaced_and_the_result_is_the_same(
+    ray_cluster: object, long_run: CommandRun, long_flags: list[str], tmp_path: Path
+):
+    driver = start("train", [*long_flags, "--out", str(tmp_path)], ray.get_runtime_context().gcs_address)
+    before = read_until(driver, "  2/30")
+    with held(lambda: ray_workers("RayTrainWorker"), driver) as workers:
+        assert len(workers) == 2
+        workers[1].kill()
+    after = read_until(driver, "model, predictions and metrics")
     assert driver.wait() == 0
-    _same_results(tmp_path, run)
+    assert [line for line in (*before, *after) if line.startswith("resuming after epoch ")]
+    _same_results(tmp_path, long_run.out)
 
 
-def test_output_of_a_run_is_clean(train_flags: list[str], tmp_path: Path):
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.train", *train_flags, "--out", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "pid=" not in done.stdout
-    assert "2 workers with 1 CPU each\n" in done.stdout or (os.cpu_count() or 0) > 3  # more has each more
-    assert "resuming" not in done.stdout
-    epochs = [line for line in done.stdout.splitlines() if "/6 " in line]
-    assert len(epochs) == 6
+@pytest.mark.slow
+def test_a_run_prints_its_epochs_and_nothing_of_rays(long_run: CommandRun):
+    assert long_run.stderr == ""
+    assert "pid=" not in long_run.stdout
+    assert "2 workers with 1 CPU each\n" in long_run.stdout or (os.cpu_count() or 0) > 3  # more has each more
+    assert "resuming" not in long_run.stdout
+    epochs = [line for line in long_run.stdout.splitlines() if "/30 " in line]
+    assert len(epochs) == 30

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from support.processes import command_line, read_each
+
 ROOT = Path(__file__).parents[2]
 _RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 
@@ -103,6 +105,11 @@ class Head:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False
+
+    def workers(self, name: str) -> list[psutil.Process]:
+        """Return the processes of tasks and actors whose name holds a text."""
+        lines = read_each(command_line, filter(self._is_mine, psutil.process_iter()))
+        return [process for process, line in lines.items() if line.startswith("ray::") and name in line]
 
     def kill(self) -> None:
         """End all that runs with this head's token, with SIGKILL: as when the machine is lost."""
