@@ -4,11 +4,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +13,10 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from cluster_fixtures import CommandRun
 from support.commands import exit_code, read_until, start
 from support.files import Command
-from support.processes import command_lines
+from support.processes import held, ray_workers, wait_until
 
 from jobs.ism import ism
 from jobs.predict import predict
@@ -31,7 +28,6 @@ from promoter.dataset.promoters import read_promoters, write_promoters
 from promoter.ism import load_scores
 from promoter.simulation.genome import simulate
 
-ROOT = Path(__file__).parents[2]
 SPACE = """
 training.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
 model.blocks: {choices: [1, 2]}
@@ -42,7 +38,7 @@ model.kernel_sizes.1: {choices: [3]}
 model.pool_sizes.0: {choices: [4, 200]}
 model.crop: {choices: [60, null]}
 """
-EPOCHS = 60  # of a trial that is to be disturbed
+EPOCHS = 30  # of a trial that is to be disturbed
 pytestmark = pytest.mark.ray
 
 
@@ -233,16 +229,23 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(
     assert "failed" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_two_seeds_keep_a_network_of_each_fold_and_seed(
-    ray_cluster: object, data: Path, tmp_path: Path, command: Command
-) -> None:
+@pytest.fixture(scope="module")
+def two_seeds(data: Path, tmp_path_factory: pytest.TempPathFactory, command: Command) -> CommandRun:
+    """A search as a command with a Ray of its own, with two seeds a fold, whose networks are kept."""
     space = "{training.learning_rate: {choices: [3.0e-3, 1.0e-5, 1.0e-6]}}"  # the second and third are stopped
     more = ("--algorithm", "grid", "--seeds", "2", "--keep_folds", "true")
     small = ("--model.channels", "4", "--model.kernel_sizes", "5", "--model.pool_sizes", "[]")
-    out = tmp_path / "out"
+    out = tmp_path_factory.mktemp("two_seeds")
     done = command("tune", *flags(data, out, Path(space), *more, *small))
     assert done.returncode == 0, done.stderr
+    return CommandRun(out, done.stdout, done.stderr)
+
+
+@pytest.mark.slow
+def test_two_seeds_keep_a_network_of_each_fold_and_seed(
+    ray_cluster: object, two_seeds: CommandRun, data: Path, tmp_path: Path
+) -> None:
+    out = two_seeds.out
     table = trials_of(out)
     assert len(table) == 3
     assert table["status"].iloc[0] == "finished"
@@ -256,41 +259,48 @@ def test_two_seeds_keep_a_network_of_each_fold_and_seed(
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_with_its_finished_trials(
-    searched: Path, data: Path, space: Path, tmp_path: Path
+def test_a_search_prints_a_line_a_trial_and_nothing_of_rays(two_seeds: CommandRun) -> None:
+    assert two_seeds.stderr == ""
+    assert "pid=" not in two_seeds.stdout
+    lines = [line for line in two_seeds.stdout.splitlines() if "/3 trial" in line]
+    assert len(lines) == 3
+    assert re.match(r"   1/3 trial 1 +pearson -?0\.\d{4} +after +6 epochs, finished", lines[0])
+
+
+@pytest.mark.slow
+def test_a_killed_search_resumes_with_its_finished_trials(
+    searched: Path, data: Path, space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = flags(data, tmp_path, space)
     driver = start("tune", arguments)
     before = read_until(driver, "   1/6 trial ")
-    # the workers of Ray; its two agents, which write nothing, take some minutes to notice
-    lines = command_lines(driver.pid)
-    children = [child for child, line in lines.items() if line.startswith("ray::") and "Agent" not in line]
-    assert children
-    for child in children:  # held, so that the search cannot end before it is killed, however long that takes
-        with suppress(psutil.Error):
-            child.suspend()
-    time.sleep(1.5)  # the searcher's memory may lag by a second
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
+    with held(lambda: ray_workers("ResourceTrainable", driver.pid), driver) as trials:
+        for _ in range(2):  # what was written down before may lack a trial that has just been printed
+            saved = times_of_states(tmp_path)
+            wait_until(lambda saved=saved: times_of_states(tmp_path) - saved, while_runs=driver)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
     assert driver.stdout is not None
     finished = trials_shown([*before, *driver.stdout])
-    for child in children:
-        with suppress(psutil.Error):
-            child.resume()
-    _, alive = psutil.wait_procs(children, timeout=60)
+    _, alive = psutil.wait_procs(trials, timeout=60)
     assert not alive, "a trial of the killed search lives on"
     assert 1 <= len(finished) < 6
     assert not (tmp_path / "best.yaml").exists()
-    again = start("tune", arguments)
-    lines = read_until(again, "trials, figures, model and metrics in")
-    assert again.wait() == 0
-    assert "resuming the search that was interrupted\n" in lines
+    capsys.readouterr()
+    assert exit_code(tune, *arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "resuming the search that was interrupted" in lines
     assert trials_shown(lines) == {1, 2, 3, 4, 5, 6} - finished, "a finished trial was run again, or one was lost"
     first, second = trials_of(tmp_path), trials_of(searched)
     assert sorted(first["trial"]) == [1, 2, 3, 4, 5, 6]
     first, second = (table[table["trial"].isin(finished)].drop(columns="seconds") for table in (first, second))
     sort = {"by": "trial", "ignore_index": True}
     pd.testing.assert_frame_equal(first.sort_values(**sort), second.sort_values(**sort))
+
+
+def times_of_states(out: Path) -> set[int]:
+    """Return when Ray Tune has written down the state of its search, which it does each second."""
+    return {path.stat().st_mtime_ns for path in out.glob("search/experiment_state-*.json")}
 
 
 def trials_shown(lines: Iterable[str]) -> set[int]:
@@ -314,33 +324,19 @@ def epochs_reported(out: Path) -> list[int]:
     return [json.loads(line)["epoch"] for line in lines]
 
 
-def kill_one(driver: subprocess.Popen[str], name: str, out: Path, epoch: int) -> None:
-    """Kill -9 one of the processes of that name as soon as the trial has reported that epoch."""
-    while True:
-        assert driver.poll() is None, "the search ended before there was something to kill"
-        if max(epochs_reported(out), default=0) >= epoch:
-            for process, line in command_lines(driver.pid).items():
-                if name in line:
-                    with suppress(psutil.NoSuchProcess):  # it ended since we looked
-                        process.kill()
-                        return
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 def test_a_trial_resumes_from_its_checkpoint_when_its_process_is_killed(
     ray_cluster: object, data: Path, tmp_path: Path
 ) -> None:
     driver = start("tune", a_trial(tmp_path, data))
-    kill_one(driver, "ResourceTrainable", tmp_path, epoch=3)
-    deadline = time.monotonic() + 300  # only so that a search that waits for ever ends the test
-    # not how many: an epoch may have been saved, but not told, when its processes were killed
-    while max(before := epochs_reported(tmp_path), default=0) < EPOCHS:
-        if driver.poll() is not None or time.monotonic() > deadline:
-            driver.kill()
-            raise AssertionError(f"the trial never came to its end, only to epoch {max(before, default=0)}")
-        time.sleep(0.05)
-    assert before.count(1) == 1, "it began anew"
+    wait_until(lambda: max(epochs_reported(tmp_path), default=0) >= 3, while_runs=driver)
+    with held(lambda: ray_workers("ResourceTrainable", driver.pid), driver) as trials:
+        assert max(epochs_reported(tmp_path)) < EPOCHS, "the trial had ended before it was killed"
+        for trial in trials:
+            trial.kill()
+    # not how many: an epoch may have been saved, but not told, when its process was killed
+    wait_until(lambda: EPOCHS in epochs_reported(tmp_path), while_runs=driver)
+    assert epochs_reported(tmp_path).count(1) == 1, "it began anew"
     lines = read_until(driver, "trials, figures, model and metrics in")
     assert driver.wait() == 0, lines
     table = trials_of(tmp_path)
@@ -382,16 +378,3 @@ def test_wide_filters_are_found_where_the_grammar_needs_them(ray_cluster: object
     score = table["score"]
     assert score[11] > score[3] + 0.1  # motifs are 8 to 10 bases wide
     assert yaml.safe_load((out / "best.yaml").read_text())["model"]["kernel_sizes"] == [11]
-
-
-def test_output_of_a_search_is_clean(data: Path, space: Path, tmp_path: Path) -> None:
-    arguments = flags(data, tmp_path, space, "--trials", "2", "--training.epochs", "2")
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.tune", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "pid=" not in done.stdout
-    lines = [line for line in done.stdout.splitlines() if "/2 trial" in line]
-    assert len(lines) == 2
-    assert re.match(r"   1/2 trial 1 +pearson -?0\.\d{4} +after +2 epochs, finished", lines[0])
