@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from ray.cluster_utils import Cluster
+from support.commands import ROOT
 
 from jobs.ray_runtime import cluster
 from jobs.training.resources import scaling_config, trainings_that_fit
@@ -22,7 +23,6 @@ from promoter.ism import load_scores, saturation_mutagenesis
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode
 
-ROOT = Path(__file__).parents[2]
 GPU_NODE = cluster.Node(8, 4)
 
 
@@ -64,19 +64,22 @@ def test_one_and_a_half_gpus_are_refused() -> None:
 
 
 SHARING = """
-    import json, os, time
+    import json, os, sys, time
+    from pathlib import Path
     import ray
     from jobs.ray_runtime import cluster
 
     @ray.remote
-    def work(began):
-        time.sleep(max(0, began + 12 - time.time()))  # until all have begun
-        return os.environ["CUDA_VISIBLE_DEVICES"], ray.get_gpu_ids(), time.time()
+    def work(item, folder):
+        (folder / str(item)).touch()
+        while len(list(folder.iterdir())) < 4:  # until all have begun
+            time.sleep(0.05)
+        return os.environ["CUDA_VISIBLE_DEVICES"], ray.get_gpu_ids()
 
     place = cluster.connect()
     limits = cluster.TaskLimits(None, 1, 0.5)
-    task, began = limits.apply(work), time.time()
-    found = cluster.fan_out(lambda item, attempt: task.remote(began), range(4), limits.in_flight(place))
+    task, folder = limits.apply(work), Path(sys.argv[1])
+    found = cluster.fan_out(lambda item, attempt: task.remote(item, folder), range(4), limits.in_flight(place))
     print(json.dumps([place.gpus, limits.max_concurrent_tasks(place), [result for _, result in found]]))
 """
 
@@ -88,13 +91,14 @@ def test_two_tasks_share_a_gpu_and_each_sees_one(tmp_path: Path) -> None:
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2})
     environment = {**os.environ, "RAY_ADDRESS": str(nodes.address)}
     try:
-        words = [sys.executable, "-c", textwrap.dedent(SHARING)]
+        (tmp_path / "begun").mkdir()
+        words = [sys.executable, "-c", textwrap.dedent(SHARING), tmp_path / "begun"]
         ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
         gpus, fitting, found = json.loads(ended.stdout.splitlines()[-1])
         assert (gpus, fitting) == (2, 4)
-        assert sorted(visible for visible, _, _ in found) == ["0", "0", "1", "1"]
-        assert all(ids == [int(visible)] for visible, ids, _ in found)
+        assert sorted(visible for visible, _ in found) == ["0", "0", "1", "1"]
+        assert all(ids == [int(visible)] for visible, ids in found)
         # the job, whose tasks find that there is no such GPU, and compute on the CPU
         torch.manual_seed(0)
         model = PromoterCNN(CNNConfig((8,), (7,), ())).eval()
