@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cluster_fixtures import CommandRun
 from ray.cluster_utils import Cluster
+from support.commands import read_until, start
+from support.processes import TIMEOUT, held, ray_workers, wait_until
 
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.ism import load_scores, saturation_mutagenesis
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
@@ -34,27 +33,16 @@ def nodes() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-def start(nodes: Cluster, job: str, *flags: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", f"jobs.{job}", *map(str, flags)],
-        cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": str(nodes.address)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def end(process: subprocess.Popen[str]) -> str:
-    printed, _ = process.communicate(timeout=300)  # only so that a broken run ends the test
+    printed, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, printed
     return printed
 
 
-def wait_for(pattern: str, folder: Path, count: int, process: subprocess.Popen[str]) -> None:
-    while len(list(folder.glob(pattern))) < count:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
+def replace_a_node(nodes: Cluster) -> None:
+    """Lose a node with all its processes, and add another."""
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    nodes.add_node(num_cpus=1)
 
 
 def test_scores_are_the_same_when_a_node_is_lost_and_another_joins(nodes: Cluster, tmp_path: Path) -> None:
@@ -67,11 +55,10 @@ def test_scores_are_the_same_when_a_node_is_lost_and_another_joins(nodes: Cluste
     tokens = np.random.default_rng(0).integers(0, 4, (genes, length), dtype=np.uint8)
     (tmp_path / "p.fa").write_text("".join(f">g{i:02d}\n{one}\n" for i, one in enumerate(decode(tokens))))
     flags = ["--model", tmp_path / "model", "--data", tmp_path / "p.fa", "--genes_per_task", 4]
-    process = start(nodes, "ism", *flags, "--out", tmp_path / "ism")
-    wait_for("scores/part-*.parquet", tmp_path / "ism", 3, process)
-    lost = nodes.worker_nodes.copy().pop()
-    nodes.remove_node(lost, allow_graceful=False)  # kills its processes
-    nodes.add_node(num_cpus=1)
+    process = start("ism", [*flags, "--out", tmp_path / "ism"], nodes.address)
+    wait_until(lambda: len(list((tmp_path / "ism").glob("scores/part-*.parquet"))) >= 3, while_runs=process)
+    with held(lambda: ray_workers("_score_genes"), process):
+        replace_a_node(nodes)
     printed = end(process)
     assert "3 nodes" in printed
     scores = load_scores(tmp_path / "ism")
@@ -82,18 +69,16 @@ def test_scores_are_the_same_when_a_node_is_lost_and_another_joins(nodes: Cluste
 
 
 def test_training_on_two_nodes_equals_two_workers_on_one_and_outlives_a_node(
-    nodes: Cluster, run: Path, train_flags: list[str], tmp_path: Path
+    nodes: Cluster, long_run: CommandRun, long_flags: list[str], tmp_path: Path
 ) -> None:
-    flags = [*train_flags, "--out", tmp_path / "run", "--cpus_per_worker", 1]
-    process = start(nodes, "train", *flags)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.lstrip().startswith("2/6"):
-            break
-    nodes.add_node(num_cpus=1)
-    nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
-    end(process)
-    found, expected = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "run", run))
+    flags = [*long_flags, "--out", str(tmp_path / "run"), "--cpus_per_worker", "1"]
+    process = start("train", flags, nodes.address)
+    before = read_until(process, "  2/30")
+    with held(lambda: ray_workers("RayTrainWorker"), process) as workers:  # one on each node
+        assert len(workers) == 2
+        replace_a_node(nodes)
+    assert "resuming after epoch" in "".join(before) + end(process)
+    found, expected = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "run", long_run.out))
     timeless = ["epoch", "train_mse", "val_mse", "val_pearson", "val_loss"]
     # two processes that add up the same numbers, on other threads than the run on one node
     pd.testing.assert_frame_equal(found[timeless], expected[timeless], rtol=1e-4)
@@ -102,14 +87,14 @@ def test_training_on_two_nodes_equals_two_workers_on_one_and_outlives_a_node(
 def test_a_search_finishes_all_its_trials_when_a_node_is_lost(nodes: Cluster, data: Path, tmp_path: Path) -> None:
     space = "{training.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}}"
     flags = ["--data", data, "--out", tmp_path / "out", "--space", space, "--split.test", "chr4", "--trials", 2]
-    flags += ["--folds", 2, "--asha", "false", "--training.epochs", 40, "--training.early_stopping", "null"]
+    flags += ["--folds", 2, "--asha", "false", "--training.epochs", 20, "--training.early_stopping", "null"]
     flags += ["--model.channels", "8,8", "--model.kernel_sizes", "7,3", "--model.pool_sizes", 4]
-    process = start(nodes, "tune", *flags)
-    wait_for("search/trial_*/checkpoint_*", tmp_path / "out", 2, process)
-    nodes.add_node(num_cpus=1)
-    nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
+    process = start("tune", flags, nodes.address)
+    wait_until(lambda: len(list((tmp_path / "out").glob("search/trial_*/checkpoint_*"))) >= 2, while_runs=process)
+    with held(lambda: ray_workers("ResourceTrainable"), process):
+        replace_a_node(nodes)
     end(process)
     trials = pd.read_csv(tmp_path / "out" / "trials.csv")
     assert trials["status"].tolist() == ["finished"] * 2
-    assert trials["epochs"].tolist() == [40] * 2
+    assert trials["epochs"].tolist() == [20] * 2
     assert (tmp_path / "out" / "metrics.json").exists()

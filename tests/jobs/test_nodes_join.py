@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 from support.commands import ROOT, read_until, start
-from support.processes import held, ray_workers
+from support.processes import TIMEOUT, held, ray_workers
 
 from jobs.ray_runtime import cluster
 from jobs.ray_runtime.capacity import autoscaler_max_nodes
@@ -160,7 +160,7 @@ def test_the_number_of_tasks_follows_the_number_of_nodes(nodes: Cluster, tmp_pat
             raise AssertionError("it never shrank")
     finally:
         stop.touch()
-        driver.communicate(timeout=60)
+        driver.communicate(timeout=TIMEOUT)
     assert driver.returncode == 0
 
 
@@ -232,7 +232,7 @@ def test_a_local_out_that_a_node_does_not_see_is_refused(nodes: Cluster, data: P
         text=True,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + TIMEOUT
         while len(_alive(nodes)) < 3:
             if blind.poll() is not None:
                 printed = blind.communicate()[0]
@@ -262,7 +262,7 @@ def test_a_local_out_that_a_node_does_not_see_is_refused(nodes: Cluster, data: P
             # jobs.variants has listed by then what it leaves out
             assert {path.name for path in hidden.rglob("*") if path.is_file()} <= {"skipped.tsv"}
     finally:
-        blind.communicate(timeout=60)  # the end of its input is the end of the node
+        blind.communicate(timeout=TIMEOUT)  # the end of its input is the end of the node
 
 
 def _alive(nodes: Cluster) -> list[object]:

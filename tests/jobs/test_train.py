@@ -16,7 +16,7 @@ import yaml
 from cluster_fixtures import CommandRun
 from scipy import stats
 from support.commands import exit_code, read_until, start
-from support.processes import held, kill_driver, ray_workers
+from support.processes import TIMEOUT, held, kill_driver, ray_workers
 
 from jobs.train import train
 from promoter.baselines import fit_baselines
@@ -333,7 +333,7 @@ def test_terminated_run_says_how_to_resume(long_flags: list[str], tmp_path: Path
     read_until(driver, "  1/30")
     with held(lambda: ray_workers("RayTrainWorker", driver.pid), driver):
         driver.terminate()
-    rest, _ = driver.communicate(timeout=60)
+    rest, _ = driver.communicate(timeout=TIMEOUT)
     assert driver.returncode == 143
     assert [line for line in rest.splitlines() if "/30 " not in line] == [
         "error: interrupted; run the same command again to resume"

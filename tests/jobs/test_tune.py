@@ -16,7 +16,7 @@ import yaml
 from cluster_fixtures import CommandRun
 from support.commands import exit_code, read_until, start
 from support.files import Command
-from support.processes import held, ray_workers, wait_until
+from support.processes import TIMEOUT, held, ray_workers, wait_until
 
 from jobs.ism import ism
 from jobs.predict import predict
@@ -282,7 +282,7 @@ def test_a_killed_search_resumes_with_its_finished_trials(
         driver.wait()
     assert driver.stdout is not None
     finished = trials_shown([*before, *driver.stdout])
-    _, alive = psutil.wait_procs(trials, timeout=60)
+    _, alive = psutil.wait_procs(trials, timeout=TIMEOUT)
     assert not alive, "a trial of the killed search lives on"
     assert 1 <= len(finished) < 6
     assert not (tmp_path / "best.yaml").exists()

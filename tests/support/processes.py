@@ -13,7 +13,7 @@ from typing import TypeVar
 import psutil
 
 T = TypeVar("T")
-_TIMEOUT = 300  # only so that a broken run ends the test
+TIMEOUT = 600  # seconds, only so that a broken run ends the test
 
 
 def read_children(read: Callable[[psutil.Process], T], pid: int | None = None) -> dict[psutil.Process, T]:
@@ -70,7 +70,7 @@ def wait_until(ready: Callable[[], T], *, while_runs: subprocess.Popen[str] | No
         ready: question, such as whether a file is there.
         while_runs: process that must not end before.
     """
-    deadline = time.monotonic() + _TIMEOUT
+    deadline = time.monotonic() + TIMEOUT
     while not (answer := ready()):
         if while_runs is not None and while_runs.poll() is not None:
             raise AssertionError(f"the run ended first:\n{while_runs.communicate()[0]}")
@@ -125,6 +125,6 @@ def kill_driver(driver: subprocess.Popen[str], name: str = "") -> list[str]:
         workers = read_each(command_line, ray_workers(pid=driver.pid))
         driver.kill()
         driver.wait()
-    _, alive = psutil.wait_procs(list(workers), timeout=60)
+    _, alive = psutil.wait_procs(list(workers), timeout=TIMEOUT)
     assert not alive, "processes of the killed run live on"
     return list(workers.values())
