@@ -222,7 +222,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("job", "spoiled", "content", "flags", "message"), CASES, ids=[f"{case[0]}-{case[4][:40]}" for case in CASES]
 )
-def test_bad_input_is_one_line_and_nothing_else(
+def test_bad_input_of_any_job_is_one_line_and_writes_nothing(
     inputs: dict[str, Path],
     no_ray: None,
     capsys: pytest.CaptureFixture[str],
@@ -247,7 +247,7 @@ def test_bad_input_is_one_line_and_nothing_else(
 
 
 @pytest.mark.parametrize("job", EXPECTED)
-def test_what_is_required_is_named(no_ray: None, capsys: pytest.CaptureFixture[str], job: str) -> None:
+def test_a_missing_required_flag_is_named(no_ray: None, capsys: pytest.CaptureFixture[str], job: str) -> None:
     assert exit_code(getattr(importlib.import_module(f"jobs.{job}"), job)) == 2
     assert_one_line(capsys.readouterr().err, "required: .*out")
 

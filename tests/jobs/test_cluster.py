@@ -75,7 +75,7 @@ def _die_once(item: int, folder: str) -> int:
     return item
 
 
-def test_dead_worker_loses_no_item(ray_cluster: cluster.Cluster, tmp_path: Path):
+def test_fan_out_loses_no_item_when_a_worker_dies(ray_cluster: cluster.Cluster, tmp_path: Path):
     results = sorted(
         item for item, _ in cluster.fan_out(lambda i, _: _die_once.remote(i, str(tmp_path)), range(6), 2)
     )
@@ -121,7 +121,7 @@ def _die_always(item: int) -> int:
     return item
 
 
-def test_an_item_lost_time_and_again_is_given_up_and_the_others_are_done(ray_cluster: cluster.Cluster):
+def test_fan_out_gives_up_an_item_lost_four_times_and_finishes_the_others(ray_cluster: cluster.Cluster):
     tries: list[cluster.Retry] = []
 
     def submit(item: int, attempt: cluster.Retry) -> ray.ObjectRef:

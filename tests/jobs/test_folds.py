@@ -51,7 +51,7 @@ def test_every_gene_is_predicted_by_networks_that_saw_nothing_of_its_chromosome(
         assert (predicted[0] != predicted[1]).all()
 
 
-def test_metrics_baselines_and_intervals_are_over_all_genes_once(folds: Path):
+def test_metrics_baselines_and_intervals_of_folds_are_over_all_genes_once(folds: Path):
     table = pd.read_parquet(folds / "predictions.parquet")
     metrics = json.loads((folds / "metrics.json").read_text())
     assert metrics.keys() == {"test"}
@@ -73,7 +73,7 @@ def test_metrics_baselines_and_intervals_are_over_all_genes_once(folds: Path):
     assert by_fold["n"].tolist() == [102] * 2 + [51] * 4
 
 
-def test_the_networks_are_an_ensemble_for_other_jobs(folds: Path, data: Path, tmp_path: Path):
+def test_networks_of_folds_are_an_ensemble_for_other_jobs(folds: Path, data: Path, tmp_path: Path):
     assert exit_code(predict, "--model", folds, "--data", data, "--out", tmp_path / "p.parquet") == 0
     table = pd.read_parquet(tmp_path / "p.parquet")
     members = [pd.read_parquet(path) for path in sorted(folds.glob("folds/*/predictions.parquet"))]
@@ -91,7 +91,7 @@ def test_the_networks_are_an_ensemble_for_other_jobs(folds: Path, data: Path, tm
     np.testing.assert_allclose(table["expression_predicted"] - table["expression_low"], half, rtol=1e-3)
 
 
-def test_a_part_of_the_ensemble_or_more_than_it_has_no_intervals(folds: Path, data: Path, tmp_path: Path):
+def test_an_ensemble_other_than_the_calibrated_one_has_no_intervals(folds: Path, data: Path, tmp_path: Path):
     one, out = str(folds / "folds" / "fold_1_seed_1" / "model"), str(tmp_path / "p.parquet")
     for flags in (["--model", one], ["--model", str(folds), "--ensemble", one]):
         assert exit_code(predict, *flags, "--data", data, "--out", out) == 0
@@ -156,7 +156,7 @@ def test_a_random_split_is_kept_with_the_model_gene_by_gene(seeds: Path, data: P
         (["--folds", "3", "--split.homology", "move"], "folds are of whole chromosomes"),
     ],
 )
-def test_folds_that_cannot_be_are_refused_in_one_line(
+def test_impossible_folds_are_refused_in_one_line(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ):
     assert exit_code(train, "--data", data, "--out", tmp_path / "out", *flags) == 2

@@ -53,12 +53,12 @@ def test_elastic_workers_ask_for_a_range() -> None:
         (1, 8, "this machine has 8 and 4"),
     ],
 )
-def test_what_gpus_cannot_do_is_refused(workers: int, gpus: float, message: str) -> None:
+def test_impossible_gpus_per_worker_are_refused(workers: int, gpus: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         scaling_config(cluster.Cluster((GPU_NODE,), local=True), workers, gpus)
 
 
-def test_one_and_a_half_gpus_are_refused() -> None:
+def test_one_and_a_half_gpus_per_worker_are_refused() -> None:
     with pytest.raises(InputError, match=r"--gpus_per_worker 1\.5: must be a whole number, or a fraction below 1"):
         cluster.TaskLimits(None, 1, 1.5)
 

@@ -74,7 +74,7 @@ def _has_parts(out: Path, count: int) -> bool:
     return len(list((out / "scores").glob("part-*.parquet"))) >= count
 
 
-def test_a_worker_killed_in_mid_task_changes_nothing(
+def test_an_ism_worker_killed_in_mid_task_changes_no_score(
     score: Callable[[Path], None], undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     killed: list[int] = []
@@ -94,7 +94,7 @@ def test_a_worker_killed_in_mid_task_changes_nothing(
     assert _parts(tmp_path) == undisturbed
 
 
-def test_a_killed_driver_is_resumed_where_it_stopped(
+def test_a_killed_ism_driver_is_resumed_where_it_stopped(
     score: Callable[[Path], None], undisturbed: dict[str, bytes], model: Path, sequences: Path, tmp_path: Path
 ) -> None:
     driver = start("ism", _flags(model, sequences, tmp_path))
@@ -110,7 +110,7 @@ def test_a_killed_driver_is_resumed_where_it_stopped(
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished parts were written again"
 
 
-def test_two_runs_at_once_share_the_work(
+def test_two_ism_runs_at_once_share_the_work(
     score: Callable[[Path], None], undisturbed: dict[str, bytes], model: Path, sequences: Path, tmp_path: Path
 ) -> None:
     other = start("ism", _flags(model, sequences, tmp_path), ray.get_runtime_context().gcs_address)
@@ -135,7 +135,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["/bin/umount", str(folder)], check=True)
 
 
-def test_a_full_disk_leaves_whole_parts_only_and_the_rest_for_later(
+def test_a_full_disk_leaves_complete_score_files_and_a_rerun_adds_the_rest(
     score: Callable[[Path], None],
     undisturbed: dict[str, bytes],
     model: Path,

@@ -28,7 +28,7 @@ GPU_NODE = cluster.Node(4, 1)
 HEAD = cluster.Node(4, 0)
 
 
-def test_what_fits_is_counted_node_by_node() -> None:
+def test_tasks_that_fit_are_counted_node_by_node() -> None:
     assert cluster.Node(4, 1).tasks_that_fit(1, 0) == 4
     assert cluster.Node(4, 1).tasks_that_fit(1, 0.5) == 2
     assert cluster.Node(1, 1).tasks_that_fit(1, 0.25) == 1
@@ -60,12 +60,14 @@ def test_more_than_the_autoscaler_may_start_is_refused(capsys: pytest.CaptureFix
         cluster.TaskLimits(None, 1, 2).in_flight(place)
 
 
-def test_where_nothing_tells_the_maximum_it_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_workers_are_waited_for_where_the_maximum_of_nodes_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     cluster.Cluster((HEAD,), local=False).check_capacity(100, 1, 1, "--workers")
     assert "waiting for more" in capsys.readouterr().out
 
 
-def test_the_maximum_is_read_where_ray_up_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_maximum_of_nodes_is_read_from_the_file_of_ray_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert autoscaler_max_nodes() is None
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())

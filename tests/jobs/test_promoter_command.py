@@ -59,7 +59,7 @@ def test_only_files_with_a_function_of_their_name_are_jobs() -> None:
     assert list(job_summaries()) == JOBS
 
 
-def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_printed_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert _main("--version") == 0
     assert capsys.readouterr().out == "promoter 0.1.0\n"
 

@@ -27,7 +27,7 @@ from promoter.training import predict
 pytestmark = pytest.mark.ray
 
 
-def test_writes_what_the_contract_names(run: Path):
+def test_a_training_writes_the_files_of_the_contract(run: Path):
     assert {path.name for path in run.iterdir()} == {
         "model",
         "history.csv",
@@ -52,7 +52,7 @@ def test_writes_what_the_contract_names(run: Path):
     assert config["provenance"]["versions"]["ray"]
 
 
-def test_model_describes_its_split_and_window(run: Path):
+def test_a_trained_model_describes_its_split_and_window(run: Path):
     info = load_info(run / "model")
     assert info.split == {"train": ["chr1", "chr2"], "val": ["chr3"], "test": ["chr4"]}
     assert info.window == {"upstream": 100, "downstream": 0, "length": 100}
@@ -83,7 +83,7 @@ def test_metrics_are_those_of_the_predictions_over_all_genes(run: Path):
         assert found["pearson_ci95"][0] <= found["pearson"] <= found["pearson_ci95"][1]
 
 
-def test_plain_models_are_judged_on_the_same_genes_as_the_network(run: Path, data: Path):
+def test_baselines_are_judged_on_the_same_genes_as_the_network(run: Path, data: Path):
     metrics = json.loads((run / "metrics.json").read_text())
     assert "baselines" not in metrics["train"]["expression"]
     promoters, ours = read_promoters(data), pd.read_parquet(run / "predictions.parquet")
@@ -103,7 +103,7 @@ def test_plain_models_are_judged_on_the_same_genes_as_the_network(run: Path, dat
             assert found[name]["pearson_difference"] == pytest.approx(network - r, abs=1e-5)
 
 
-def test_homologous_promoters_across_the_split_are_told_and_left_out_beside(
+def test_homologs_across_the_split_are_reported_and_metrics_are_given_without_them(
     data: Path, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     promoters = read_promoters(data)
@@ -146,14 +146,18 @@ def test_history_agrees_with_the_published_model(run: Path):
     assert best["val_pearson"] == pytest.approx(metrics["pearson"], abs=1e-4)
 
 
-def test_finished_run_is_not_trained_again(run: Path, train_flags: list[str], capsys: pytest.CaptureFixture[str]):
+def test_a_finished_training_is_not_run_again(
+    run: Path, train_flags: list[str], capsys: pytest.CaptureFixture[str]
+):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert exit_code(train, *train_flags, "--out", run) == 0
     assert "finished already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_what_a_crash_after_the_last_result_left_is_removed(run: Path, train_flags: list[str], tmp_path: Path):
+def test_checkpoints_left_by_a_crash_after_the_last_result_are_removed(
+    run: Path, train_flags: list[str], tmp_path: Path
+):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "checkpoint_1").mkdir(parents=True)
     assert exit_code(train, *train_flags, "--out", tmp_path / "run") == 0
@@ -210,7 +214,7 @@ def test_a_finished_run_that_lost_a_result_is_refused(
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
-def test_the_number_of_targets_is_that_of_the_data(
+def test_the_networks_number_of_targets_is_that_of_the_data(
     ray_cluster: object, data: Path, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     one = read_promoters(data)
@@ -236,7 +240,7 @@ def test_the_number_of_targets_is_that_of_the_data(
         (["--model.hidden", "9"], "model"),
     ],
 )
-def test_other_settings_in_the_same_folder_are_refused(
+def test_training_with_other_settings_in_the_same_folder_is_refused(
     run: Path, train_flags: list[str], capsys: pytest.CaptureFixture[str], flags: list[str], named: str
 ):
     assert exit_code(train, *train_flags, "--out", run, *flags) == 2
@@ -262,7 +266,7 @@ def test_other_settings_in_the_same_folder_are_refused(
         (["--cpus_per_worker", "999"], "--workers 2: they want 1998 CPUs"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(
+def test_bad_input_of_training_is_one_line_and_code_2(
     ray_cluster: object,
     train_flags: list[str],
     tmp_path: Path,
@@ -278,7 +282,7 @@ def test_bad_input_is_one_line_and_code_2(
     assert not (tmp_path / "out" / "model").exists()
 
 
-def test_diverging_training_ends_with_code_1_and_the_mend(
+def test_diverging_training_ends_with_code_1_and_the_fix(
     ray_cluster: object, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     flags = ["--training.learning_rate", "1e30", "--training.gradient_clip", "1e30", "--out", str(tmp_path)]
@@ -309,7 +313,7 @@ def _same_results(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_driver_resumes_to_the_same_result(
+def test_killed_training_resumes_to_the_same_result(
     long_run: CommandRun, long_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     arguments = [*long_flags, "--out", str(tmp_path)]
@@ -328,7 +332,7 @@ def test_killed_driver_resumes_to_the_same_result(
 
 
 @pytest.mark.slow
-def test_terminated_run_says_how_to_resume(long_flags: list[str], tmp_path: Path):
+def test_terminated_training_says_how_to_resume(long_flags: list[str], tmp_path: Path):
     driver = start("train", [*long_flags, "--out", str(tmp_path)])
     read_until(driver, "  1/30")
     with held(lambda: ray_workers("RayTrainWorker", driver.pid), driver):
@@ -341,7 +345,7 @@ def test_terminated_run_says_how_to_resume(long_flags: list[str], tmp_path: Path
 
 
 @pytest.mark.slow
-def test_killed_worker_is_replaced_and_the_result_is_the_same(
+def test_killed_training_worker_is_replaced_and_the_result_is_the_same(
     ray_cluster: object, long_run: CommandRun, long_flags: list[str], tmp_path: Path
 ):
     driver = start("train", [*long_flags, "--out", str(tmp_path)], ray.get_runtime_context().gcs_address)
@@ -356,7 +360,7 @@ def test_killed_worker_is_replaced_and_the_result_is_the_same(
 
 
 @pytest.mark.slow
-def test_a_run_prints_its_epochs_and_nothing_of_rays(long_run: CommandRun):
+def test_a_training_prints_its_epochs_and_nothing_of_rays(long_run: CommandRun):
     assert long_run.stderr == ""
     assert "pid=" not in long_run.stdout
     assert "2 workers with 1 CPU each\n" in long_run.stdout or (os.cpu_count() or 0) > 3  # more has each more

@@ -70,7 +70,7 @@ def trials_of(out: Path) -> pd.DataFrame:
     return pd.read_csv(out / "trials.csv", na_values=[""], keep_default_na=False)
 
 
-def test_leaves_what_the_contract_names_and_nothing_else(searched: Path) -> None:
+def test_a_search_leaves_the_files_of_the_contract_and_nothing_else(searched: Path) -> None:
     assert {path.name for path in searched.iterdir()} == {
         *("config.yaml", "trials.csv", "best.yaml", "importance.csv", "figures", "tensorboard", "folds"),
         *("model", "history.csv", "leakage.csv", "predictions.parquet", "baselines.parquet", "metrics.json"),
@@ -83,7 +83,7 @@ def test_leaves_what_the_contract_names_and_nothing_else(searched: Path) -> None
         assert list((searched / "tensorboard" / f"trial_{number}").glob("events.out.*"))
 
 
-def test_trials_tell_settings_score_by_fold_and_status(searched: Path) -> None:
+def test_the_table_of_trials_has_settings_score_by_fold_and_status(searched: Path) -> None:
     table = trials_of(searched)
     assert sorted(table["trial"]) == [1, 2, 3, 4, 5, 6]
     assert set(table["status"]) == {"finished", "stopped"}
@@ -111,7 +111,7 @@ def test_best_yaml_trained_by_hand_gives_the_same_validation_metric_and_model(
         assert (tmp_path / "run" / name).read_bytes() == (searched / name).read_bytes(), name
 
 
-def test_the_kept_folds_make_an_ensemble(searched: Path, data: Path, tmp_path: Path) -> None:
+def test_kept_folds_of_a_search_make_an_ensemble(searched: Path, data: Path, tmp_path: Path) -> None:
     folds = sorted((searched / "folds").iterdir())
     assert [fold.name for fold in folds] == ["fold_1", "fold_2"]
     best = trials_of(searched).iloc[0]
@@ -139,7 +139,7 @@ def test_the_kept_folds_make_an_ensemble(searched: Path, data: Path, tmp_path: P
     assert load_scores(tmp_path / "ism").scores.shape[0] == 3
 
 
-def test_the_targets_of_the_test_genes_change_nothing(
+def test_targets_of_the_test_genes_change_nothing_in_a_search(
     searched: Path, ray_cluster: object, data: Path, space: Path, tmp_path: Path
 ) -> None:
     promoters = read_promoters(data)
@@ -184,7 +184,7 @@ def test_a_finished_search_is_not_run_again(
         (["--workers", "2"], "--workers 2: a trial is one process, and a search scales by trials; use --at_once"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(
+def test_bad_input_of_a_search_is_one_line_and_code_2(
     ray_cluster: object,
     data: Path,
     space: Path,
@@ -201,14 +201,14 @@ def test_bad_input_is_one_line_and_code_2(
     assert not (tmp_path / "out" / "search").exists()
 
 
-def test_other_settings_in_the_same_folder_are_refused(
+def test_a_search_with_other_settings_in_the_same_folder_is_refused(
     searched: Path, data: Path, space: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(tune, *flags(data, searched, space, "--keep_folds", "true", "--seeds", "2")) == 2
     assert "different: seeds" in capsys.readouterr().err
 
 
-def test_trials_that_fail_are_recorded_and_the_search_goes_on(
+def test_trials_that_fail_are_recorded_and_the_search_continues(
     ray_cluster: object, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     width = 2_000_000_000  # 160 GB of weights
@@ -347,7 +347,7 @@ def test_a_trial_resumes_from_its_checkpoint_when_its_process_is_killed(
 
 
 @pytest.mark.slow
-def test_wide_filters_are_found_where_the_grammar_needs_them(ray_cluster: object, tmp_path: Path) -> None:
+def test_a_search_finds_wide_filters_where_the_grammar_needs_them(ray_cluster: object, tmp_path: Path) -> None:
     files = simulate(tmp_path / "genome", chromosomes=6, genes_per_chromosome=150, upstream=120, noise=0.2)
     prepare(
         str(tmp_path / "data"),

@@ -56,12 +56,12 @@ def bed(columns: int) -> str:
         ("gff3", GFF3),
     ],
 )
-def test_the_same_genes_from_every_format(write: Write, name: str, content: str) -> None:
+def test_every_annotation_format_gives_the_same_genes(write: Write, name: str, content: str) -> None:
     assert rows(write(name, content)) == ROWS
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.bed", BED6), ("a.gtf", GTF), ("a.gff3", GFF3), ("any", BED6)])
-def test_gzip_and_bgzip_are_unpacked(write: Write, tmp_path: Path, name: str, content: str) -> None:
+def test_gzip_and_bgzip_annotations_are_unpacked(write: Write, tmp_path: Path, name: str, content: str) -> None:
     assert rows(write(f"{name}.gz", gzip.compress(content.encode()))) == ROWS
     assert rows(bgzip(tmp_path / f"{name}.bgz", content.encode(), block=50)) == ROWS
 
@@ -91,7 +91,7 @@ def test_genes_are_read_from_the_feature_type_asked_for(write: Write) -> None:
     assert rows(write("a.gtf", GTF), feature="exon") == [["plus", "chr1", 100, 150, "+", 100]]
 
 
-def test_ids_that_occur_twice_are_left_to_the_join(write: Write) -> None:
+def test_annotation_keeps_gene_ids_that_occur_twice(write: Write) -> None:
     assert read_genes(write("a.bed", BED6 * 2))["gene_id"].tolist() == ["plus", "minus"] * 2
 
 
@@ -136,7 +136,9 @@ def test_ids_that_occur_twice_are_left_to_the_join(write: Write) -> None:
         ("a.txt", "gene\tlevel\nx\t1\n", "is not BED, GTF or GFF3"),
     ],
 )
-def test_a_bad_file_is_refused_with_the_line(write: Write, name: str, content: str | bytes, message: str) -> None:
+def test_a_bad_annotation_is_refused_with_the_line(
+    write: Write, name: str, content: str | bytes, message: str
+) -> None:
     path = write(name, content)
     with pytest.raises(InputError, match=message) as error:
         read_genes(path)
@@ -144,12 +146,12 @@ def test_a_bad_file_is_refused_with_the_line(write: Write, name: str, content: s
     assert "\n" not in str(error.value)
 
 
-def test_an_attribute_that_is_not_there_names_those_that_are(write: Write) -> None:
+def test_a_missing_GTF_attribute_is_refused_with_those_there_are(write: Write) -> None:
     with pytest.raises(InputError, match=r"no attribute 'symbol'; it has \['ID', 'Name'\].*--attribute"):
         read_genes(write("a.gff3", GFF3), "symbol")
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_annotation_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such gene annotation"):
         read_genes(tmp_path / "none.bed")
     with pytest.raises(InputError, match="is a folder"):

@@ -69,7 +69,7 @@ def test_homologs_across_a_split_by_chromosome_are_reported_and_nothing_is_chang
     ]
 
 
-def test_drop_leaves_homologs_out_of_training_and_tests_on_all_genes() -> None:
+def test_dropping_homologs_leaves_them_out_of_training_and_tests_on_all_genes() -> None:
     assigned = assign_splits(promoters(COPIES), SplitConfig(**HELD_OUT, homology="drop"))
     assert assigned.split_of_gene == {"g00": ("chr1", None), "g01": ("chr1", None), "g42": ("chr3", None)}
     assert len(assigned.rows("test")) == GENES
@@ -79,7 +79,7 @@ def test_drop_leaves_homologs_out_of_training_and_tests_on_all_genes() -> None:
     assert "3 genes" in assigned.remarks[0]
 
 
-def test_move_puts_divided_homology_groups_into_the_training_set() -> None:
+def test_moving_homologs_puts_divided_groups_into_the_training_set() -> None:
     assigned = assign_splits(promoters(COPIES), SplitConfig(**HELD_OUT, homology="move"))
     moved = {"g60": "chr4", "g61": "chr4", "g41": "chr3", "g62": "chr4", "g42": "chr3"}
     assert assigned.split_of_gene == {gene: (chrom, "train") for gene, chrom in moved.items()}
@@ -117,7 +117,7 @@ def test_any_genes_held_out_leak_through_overlaps_and_the_user_is_warned() -> No
         assign_splits(data, by_family)
 
 
-def test_a_split_left_empty_is_refused() -> None:
+def test_a_split_left_empty_by_the_homology_policy_is_refused() -> None:
     everything = {60 + i: i for i in range(GENES)}
     with pytest.raises(InputError, match=r"--split\.homology move: related promoters leave no genes for test"):
         assign_splits(promoters(everything), SplitConfig(**HELD_OUT, homology="move"))

@@ -32,11 +32,11 @@ def test_links_count_from_1_and_spell_chromosomes_as_the_browser_does(
     assert ensembl is None or ensembl in links["Ensembl"]
 
 
-def test_what_lies_before_the_chromosome_is_left_out() -> None:
+def test_browser_links_leave_out_what_lies_before_the_chromosome() -> None:
     assert "chr1%3A1-20" in browser_links("hg38", "chr1", -80, 20)["UCSC"]
 
 
-def test_a_name_from_a_file_cannot_add_to_the_address() -> None:
+def test_a_name_from_a_file_cannot_add_to_a_browser_link() -> None:
     (address,) = browser_links("mm10", "x&y=<b>#", 0, 1).values()
     assert address.endswith("position=chrx%26y%3D%3Cb%3E%23%3A1-1")
 

@@ -61,7 +61,7 @@ def test_folds_trained_side_by_side_equal_folds_trained_one_by_one(examples: Exa
     assert both.epoch == longest
 
 
-def test_resumed_equals_uninterrupted(examples: Examples) -> None:
+def test_resumed_cross_validation_equals_an_uninterrupted_one(examples: Examples) -> None:
     whole = CrossValidation(examples, FOLDS, TWO, TRAINING)
     while whole.advance():
         pass

@@ -52,7 +52,7 @@ PROMOTERS = Promoters(
 )
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_data_set_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = write_promoters(tmp_path / "new" / "data", PROMOTERS)
     assert [file.name for file in (tmp_path / "new" / "data").iterdir()] == ["promoters.parquet"]
     for where in (path, path.parent, str(path.parent)):
@@ -66,7 +66,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert read.tokens.tolist() == [[0, 1, 2, 3], [4, 4, 0, 1], [3, 3, 3, 3]]
 
 
-def test_the_file_has_the_contracts_columns_types_and_metadata(tmp_path: Path) -> None:
+def test_promoters_parquet_has_the_contracts_columns_types_and_metadata(tmp_path: Path) -> None:
     table = pq.read_table(str(write_promoters(tmp_path, PROMOTERS)))
     assert {field.name: str(field.type) for field in table.schema} == COLUMNS
     assert table.schema.names == list(COLUMNS)
@@ -81,7 +81,7 @@ def test_equal_data_have_equal_bytes(tmp_path: Path) -> None:
     assert one == other
 
 
-def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
+def test_a_failed_write_of_a_data_set_leaves_the_earlier_file(tmp_path: Path) -> None:
     path = Path(str(write_promoters(tmp_path, PROMOTERS)))
     before = path.read_bytes()
     with pytest.raises(TypeError):
@@ -91,7 +91,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1, -100])
-def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
+def test_a_truncated_data_set_is_refused(tmp_path: Path, kept: int) -> None:
     path = Path(str(write_promoters(tmp_path, PROMOTERS)))
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match="is empty" if kept == 0 else "not a complete Parquet file") as error:
@@ -100,7 +100,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_damage_amid_the_file_is_refused(tmp_path: Path) -> None:
+def test_damage_amid_a_data_set_is_refused(tmp_path: Path) -> None:
     path = Path(str(write_promoters(tmp_path, PROMOTERS)))
     content = bytearray(path.read_bytes())
     content[4:60] = bytes(56)
@@ -118,7 +118,9 @@ def test_damage_amid_the_file_is_refused(tmp_path: Path) -> None:
         ({"targets": ["level", "gone"]}, r"lacks the columns \['gone'\]; make it again"),
     ],
 )
-def test_another_format_is_refused(tmp_path: Path, change: dict[str, Any] | None, message: str) -> None:
+def test_a_data_set_of_another_format_version_is_refused(
+    tmp_path: Path, change: dict[str, Any] | None, message: str
+) -> None:
     path = str(write_promoters(tmp_path, PROMOTERS))
     table = pq.read_table(path)
     metadata = json.loads(table.schema.metadata[b"promoter"])
@@ -130,7 +132,7 @@ def test_another_format_is_refused(tmp_path: Path, change: dict[str, Any] | None
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
+def test_a_missing_column_of_a_data_set_is_named(tmp_path: Path, column: str) -> None:
     path = str(write_promoters(tmp_path, PROMOTERS))
     table: pa.Table = pq.read_table(path)
     pq.write_table(table.drop_columns([column]), path)
@@ -138,7 +140,7 @@ def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
         read_promoters(path)
 
 
-def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no promoters\.parquet; make it with 'python -m jobs\.prepare"):
         locate(tmp_path)
     with pytest.raises(InputError, match="none: no such data set"):
@@ -151,7 +153,7 @@ FASTA = ">a first\nACGT\nacgt\n\n>b\nRYNnTTTT\n"
 @pytest.mark.parametrize(
     "content", [FASTA, FASTA.replace("\n", "\r\n"), FASTA.rstrip(), gzip.compress(FASTA.encode(), mtime=0)]
 )
-def test_a_FASTA_of_sequences_has_neither_places_nor_targets(write: Write, content: str | bytes) -> None:
+def test_a_FASTA_of_sequences_has_neither_coordinates_nor_targets(write: Write, content: str | bytes) -> None:
     path = write("some.fa", content)
     promoters = read_promoters(path)
     assert promoters.genes["gene_id"].tolist() == ["a", "b"]
@@ -176,7 +178,7 @@ def test_a_FASTA_of_sequences_has_neither_places_nor_targets(write: Write, conte
         ("", "is empty"),
     ],
 )
-def test_what_is_no_FASTA_of_one_length_is_refused(write: Write, content: str | bytes, message: str) -> None:
+def test_a_FASTA_of_several_lengths_is_refused(write: Write, content: str | bytes, message: str) -> None:
     path = write("some.fa", content)
     with pytest.raises(InputError, match=message) as error:
         read_promoters(path)
@@ -198,7 +200,7 @@ SPLITS = pd.Series(["test", None, "train"])
         ({"gene_ids": ["g1", "007"], "split": "train", "splits": SPLITS}, [2]),
     ],
 )
-def test_rows_are_chosen_by_gene_and_by_split(options: dict[str, Any], expected: list[int]) -> None:
+def test_genes_are_chosen_by_name_and_by_split(options: dict[str, Any], expected: list[int]) -> None:
     assert select(PROMOTERS, **options).tolist() == expected
 
 
@@ -211,12 +213,12 @@ def test_rows_are_chosen_by_gene_and_by_split(options: dict[str, Any], expected:
         ({"gene_ids": ["g1"], "split": "test", "splits": SPLITS}, "no gene is left"),
     ],
 )
-def test_a_choice_of_nothing_is_refused(options: dict[str, Any], message: str) -> None:
+def test_a_choice_of_no_genes_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         select(PROMOTERS, **options)
 
 
-def test_wide_windows_are_narrowed_to_what_lies_before_the_tss() -> None:
+def test_wide_windows_are_cropped_to_what_lies_before_the_tss() -> None:
     length, half = 20_000, 10_000
     drawn = np.random.default_rng(0).integers(0, 4, (2, length)).astype(np.uint8)
     genes = pd.DataFrame(
@@ -250,11 +252,11 @@ def test_a_region_around_the_tss_is_given_in_indices_of_the_window() -> None:
 
 
 @pytest.mark.parametrize("positions", [[-4, 1], [-2, 2], [1, 1], [-2], [-2, 0, 1]])
-def test_positions_outside_the_window_are_refused(positions: list[int]) -> None:
+def test_a_region_outside_the_window_is_refused(positions: list[int]) -> None:
     with pytest.raises(InputError, match="from -3 to 1, which the window has around the TSS"):
         region_around_tss(PROMOTERS, positions)
 
 
-def test_positions_without_a_tss_are_refused() -> None:
+def test_a_region_around_an_unknown_tss_is_refused() -> None:
     with pytest.raises(InputError, match="does not say where the TSS is"):
         region_around_tss(replace(PROMOTERS, metadata={"window": None}), [-2, 1])

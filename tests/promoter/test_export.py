@@ -164,7 +164,7 @@ def test_tracks_hold_each_bases_contribution_to_the_nearest_gene(case: Case, tmp
         assert_track({name: file.values(name, 0, size, fillna=None) for name, size in SIZES.items()}, expected)
 
 
-def test_the_mean_would_have_been_another_track(case: Case) -> None:
+def test_the_mean_over_genes_would_be_another_track(case: Case) -> None:
     """The oracle tells overlaps apart: gene 40 shares the TSS of 39, and others are near."""
     genes = case.scores.genes["gene_id"]
     one, other = tracks(case, 0, [genes[39]]), tracks(case, 0, [genes[40]])
@@ -175,7 +175,7 @@ def test_the_mean_would_have_been_another_track(case: Case) -> None:
     assert (both[chrom][known] != other[chrom][known]).all()
 
 
-def test_chosen_genes_only(case: Case, tmp_path: Path) -> None:
+def test_only_chosen_genes_are_exported(case: Case, tmp_path: Path) -> None:
     chosen = ["g44", NAMES[3], "g17"]
     written = export_scores(case.folder, tmp_path, ALL, genome=case.sizes, genes=chosen, target=TARGETS[1])
     assert written.genes == 3
@@ -280,7 +280,7 @@ def test_a_gene_without_known_bases_and_one_without_contributions_have_no_region
 
 
 @pytest.mark.parametrize("kind", ["fasta", "fai", "chrom.sizes"])
-def test_sizes_come_from_a_fasta_its_index_or_a_table_in_any_spelling(
+def test_chromosome_sizes_come_from_a_fasta_its_index_or_a_table_in_any_spelling(
     case: Case, tmp_path: Path, kind: str
 ) -> None:
     fasta = tmp_path / "genome.fa"
@@ -348,7 +348,9 @@ def spoil(case: Case, folder: Path, how: str) -> dict[str, object]:
         ("text", r"sizes: line 1 has no chromosome and length \('hello'\); give"),
     ],
 )
-def test_bad_input_is_refused_and_leaves_nothing(case: Case, tmp_path: Path, how: str, message: str) -> None:
+def test_bad_input_of_an_export_is_refused_and_leaves_nothing(
+    case: Case, tmp_path: Path, how: str, message: str
+) -> None:
     (tmp_path / "in").mkdir()
     arguments = {"formats": ALL, "genome": tmp_path / "in" / "sizes", "target": TARGETS[0]}
     arguments |= spoil(case, tmp_path / "in", how)
@@ -392,7 +394,9 @@ class ListWriter(FormatWriter):
             file.write("\n".join(self.names).encode())
 
 
-def test_a_format_is_added_by_one_entry(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_format_is_added_by_one_entry(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FORMATS, "list", ListWriter)
     written = export_scores(case.folder, tmp_path, ["list", "bed"], target=TARGETS[0])
     assert [path.name for path in written.files] == ["genes.txt", "regions.bed"]
@@ -400,7 +404,7 @@ def test_a_format_is_added_by_one_entry(case: Case, tmp_path: Path, monkeypatch:
     assert (tmp_path / "genes.txt").read_text(encoding="utf-8") == "\n".join(names)
 
 
-def test_to_a_remote_folder(case: Case, tmp_path: Path) -> None:
+def test_scores_are_exported_to_a_remote_folder(case: Case, tmp_path: Path) -> None:
     remote = f"memory:/{tmp_path}/out"
     export_scores(case.folder, remote, ALL, genome=case.sizes, target=TARGETS[0])
     export_scores(case.folder, tmp_path, ALL, genome=case.sizes, target=TARGETS[0])

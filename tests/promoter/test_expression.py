@@ -37,13 +37,17 @@ def as_lists(expression: Expression) -> dict[str, Any]:
         ("extra.tsv", "".join(f"{line}\t{text}\n" for line, text in zip(TSV.splitlines(), "cxyz", strict=True))),
     ],
 )
-def test_the_same_values_from_every_text_format(write: Write, name: str, content: str | bytes) -> None:
+def test_every_text_format_of_expression_gives_the_same_values(
+    write: Write, name: str, content: str | bytes
+) -> None:
     expected = {"": ["g1", "g2", "g3"], "a": [0, 1.5, 3], "b": [10, 0, 30]}
     assert as_lists(read_expression(write(name, content))) == expected
 
 
 @pytest.mark.parametrize("index", ["gene", None])
-def test_parquet_with_the_genes_in_a_column_or_in_the_index(tmp_path: Path, index: str | None) -> None:
+def test_expression_in_parquet_has_the_genes_in_a_column_or_in_the_index(
+    tmp_path: Path, index: str | None
+) -> None:
     path = tmp_path / "a.parquet"
     TABLE.to_parquet(path)
     from_column = read_expression(path).values
@@ -86,19 +90,21 @@ def test_targets_are_taken_in_the_order_asked_for(write: Write) -> None:
         ("cpm_log2p1", np.log2(np.array([0, 1 / 3, 2 / 3]) * 1e6 + 1), np.log2([250001, 1, 750001])),
     ],
 )
-def test_transforms_against_numpy(write: Write, transform: Any, a: list[float], b: list[float]) -> None:
+def test_transforms_of_expression_equal_those_of_numpy(
+    write: Write, transform: Any, a: list[float], b: list[float]
+) -> None:
     values = read_expression(write("a.tsv", TSV), transform=transform).values
     np.testing.assert_allclose(values.to_numpy(), np.stack([a, b], axis=1), rtol=1e-6)
 
 
-def test_a_million_counts_are_the_whole_column_rows_left_out_included(write: Write) -> None:
+def test_counts_per_million_are_of_the_whole_column_with_rows_left_out(write: Write) -> None:
     path = write("a.tsv", "g\ta\tb\ng1\t1\t1\ng1\t1\t1\ng2\t\t2\n")
     expression = read_expression(path, transform="cpm_log2p1", missing="drop")
     np.testing.assert_allclose(expression.values.to_numpy(), np.log2([[5e5 + 1, 2.5e5 + 1]]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("cell", ["", "NA", "NaN", "inf", "-inf"])
-def test_a_missing_value_is_an_error_or_drops_the_gene(write: Write, cell: str) -> None:
+def test_a_missing_expression_value_is_an_error_or_drops_the_gene(write: Write, cell: str) -> None:
     path = write("a.tsv", f"g\ta\tb\ng1\t1\t2\ng2\t3\t{cell}\ng3\t5\t6\n")
     with pytest.raises(
         InputError, match=r"row 3 \(g2\), column 'b': the value is missing.*1 such rows.*--missing drop"
@@ -140,7 +146,9 @@ def test_of_equal_gene_ids_the_first_is_kept_and_the_others_counted(write: Write
         ("", {}, "is empty"),
     ],
 )
-def test_a_bad_table_is_refused(write: Write, content: str, options: dict[str, Any], message: str) -> None:
+def test_a_bad_expression_table_is_refused(
+    write: Write, content: str, options: dict[str, Any], message: str
+) -> None:
     path = write("a.tsv", content)
     with pytest.raises(InputError, match=message) as error:
         read_expression(path, **options)
@@ -148,7 +156,7 @@ def test_a_bad_table_is_refused(write: Write, content: str, options: dict[str, A
     assert str(path) in str(error.value) or "transform" in options
 
 
-def test_damaged_files_are_refused(write: Write, tmp_path: Path) -> None:
+def test_damaged_expression_tables_are_refused(write: Write, tmp_path: Path) -> None:
     packed = gzip.compress(b"g\ta\n" + b"g1\t1\n" * 5000)
     with pytest.raises(InputError, match="gzip data ends early"):
         read_expression(write("a.tsv.gz", packed[: len(packed) // 2]))

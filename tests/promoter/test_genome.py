@@ -60,7 +60,7 @@ def test_windows_equal_slices_of_the_padded_chromosome(
 
 
 @given(st.integers(-500, 500), st.integers(0, 500))
-def test_any_stretch_is_padded_to_its_full_length(genomes: list[Genome], start: int, length: int) -> None:
+def test_any_region_is_padded_to_its_full_length(genomes: list[Genome], start: int, length: int) -> None:
     padded = "N" * 500 + CHROMOSOMES["2"] + "N" * 1000
     for genome in genomes:
         assert genome.fetch("2", start, start + length) == padded[start + 500 : start + 500 + length]
@@ -75,7 +75,7 @@ def test_the_first_transcribed_base_opens_the_downstream_part(write: Write) -> N
     assert window(5, "-", 3, 1) == (5, 9)
 
 
-def test_each_strand_is_in_upper_case_and_lengths_are_known(genomes: list[Genome]) -> None:
+def test_genome_windows_are_in_upper_case_and_chromosome_lengths_are_known(genomes: list[Genome]) -> None:
     for genome in genomes:
         assert genome.lengths == {name: len(sequence) for name, sequence in CHROMOSOMES.items()}
         assert genome.promoter("chr1", 203, "+", 3, 0) == "ACG"
@@ -105,7 +105,7 @@ def yeast_genome(yeast: Path) -> tuple[Genome, dict[str, str]]:
 
 
 @pytest.mark.parametrize(("upstream", "downstream"), [(2000, 0), (1500, 500), (0, 50)])
-def test_yeast_promoters_at_chromosome_ends_and_elsewhere(
+def test_yeast_promoters_at_chromosome_ends_and_elsewhere_equal_the_oracle(
     yeast: Path, yeast_genome: tuple[Genome, dict[str, str]], upstream: int, downstream: int
 ) -> None:
     genome, chromosomes = yeast_genome
@@ -140,7 +140,7 @@ def test_yeast_coding_genes_start_with_ATG(yeast: Path, yeast_genome: tuple[Geno
         ("g.fa.gz", gzip.compress(fasta(CHROMOSOMES), mtime=0), "plain gzip.*gunzip.*bgzip"),
     ],
 )
-def test_what_is_no_FASTA_is_refused(write: Write, name: str, content: bytes, message: str) -> None:
+def test_a_file_that_is_no_FASTA_is_refused(write: Write, name: str, content: bytes, message: str) -> None:
     path = write(name, content)
     with pytest.raises(InputError, match=message) as error:
         Genome(path)
@@ -232,7 +232,7 @@ def test_the_index_of_a_read_only_folder_goes_to_the_cache(
     assert len(list(cache.rglob("*.fai"))) == 1
 
 
-def test_no_place_for_the_index_is_said_with_the_mend(
+def test_a_FASTA_index_that_cannot_be_written_is_refused_with_the_fix(
     read_only: Path, unprivileged: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(read_only))

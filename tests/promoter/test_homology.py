@@ -89,13 +89,13 @@ SEQUENCES = st.lists(
 
 @given(SEQUENCES)
 @settings(max_examples=300)
-def test_counts_equal_those_of_python_sets(sequences: list[str]) -> None:
+def test_shared_kmer_counts_equal_those_of_python_sets(sequences: list[str]) -> None:
     assert by_pair(similar_pairs(encode(sequences), 0.0, 1)) == naive(sequences)
 
 
 @given(SEQUENCES)
 @settings(max_examples=50)
-def test_slices_blocks_and_hashes_that_agree_change_nothing(sequences: list[str]) -> None:
+def test_slices_blocks_and_colliding_hashes_change_no_shared_kmer_count(sequences: list[str]) -> None:
     expected = naive(sequences)
     for name, value in (("_KMERS_PER_SORT", 1 << 5), ("_KMERS_PER_BLOCK", 1 << 5), ("_MIX", np.uint64(0))):
         with pytest.MonkeyPatch.context() as patch:
@@ -103,7 +103,7 @@ def test_slices_blocks_and_hashes_that_agree_change_nothing(sequences: list[str]
             assert by_pair(similar_pairs(encode(sequences), 0.0, 1)) == expected, name
 
 
-def test_counts_merge_in_any_portions() -> None:
+def test_shared_kmer_counts_merge_in_any_portions() -> None:
     rng = np.random.default_rng(0)
     tokens = np.concatenate([family_of(rng, 30, 200), random_tokens(rng, 20, 200)])[rng.permutation(50)]
     expected = naive(decode(tokens))
@@ -113,7 +113,7 @@ def test_counts_merge_in_any_portions() -> None:
             assert by_pair(similar_pairs(tokens, 0.0, 1)) == expected
 
 
-def test_thresholds_take_what_reaches_them() -> None:
+def test_homology_thresholds_are_inclusive() -> None:
     rng = np.random.default_rng(1)
     tokens = mutated(rng, np.tile(random_tokens(rng, 1, 300), (25, 1)), 0.04)
     expected = naive(decode(tokens))
@@ -187,7 +187,7 @@ def test_low_complexity_is_no_homology(unit: str) -> None:
     assert similar_pairs(tokens).empty
 
 
-def test_n_does_not_count() -> None:
+def test_kmers_with_N_do_not_count_as_homology() -> None:
     rng = np.random.default_rng(6)
     tokens = np.full((6, 400), 4, np.uint8)
     tokens[0, :60] = tokens[1, 300:360] = random_tokens(rng, 1, 60)[0]  # 30 k-mers
@@ -202,14 +202,14 @@ def test_n_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 100), (5, 0), (5, 30), (1, 100)])
-def test_nothing_to_compare_gives_an_empty_table(shape: tuple[int, int]) -> None:
+def test_homology_of_no_windows_is_an_empty_table(shape: tuple[int, int]) -> None:
     pairs = similar_pairs(np.zeros(shape, np.uint8))
     assert pairs.empty
     assert list(pairs) == ["i", "j", "shared", "containment", "strand", "identical"]
     assert homology_groups(pairs, shape[0]).tolist() == list(range(shape[0]))
 
 
-def test_thirty_one_bases_are_one_kmer() -> None:
+def test_windows_of_31_bases_are_one_kmer() -> None:
     tokens = random_tokens(np.random.default_rng(7), 1, 31)
     assert by_pair(similar_pairs(np.concatenate([tokens, turned(tokens)]), 0.0, 1)) == {(0, 1): (1, 1.0)}
 
@@ -259,7 +259,7 @@ def test_an_element_in_many_windows_costs_in_proportion_and_joins_none_when_shor
     assert len(np.unique(homology_groups(pairs, 800))) == 1
 
 
-def test_the_order_of_the_windows_does_not_matter() -> None:
+def test_the_order_of_windows_does_not_change_homology() -> None:
     rng = np.random.default_rng(9)
     tokens = np.concatenate([family_of(rng, n, 400) for n in (LINKS, 9, 2, 2, 1, 1)])
     order = rng.permutation(len(tokens))
@@ -338,7 +338,7 @@ def test_overlapping_windows_share_the_kmers_of_the_overlap() -> None:
     assert (both["strand"] == both["strand_k"]).all()
 
 
-def test_related_pairs_are_of_the_kind_that_says_most() -> None:
+def test_homologs_are_of_the_kind_that_says_most() -> None:
     rng = np.random.default_rng(11)
     promoters, chromosomes = made_up(rng, 6, 200, 0)
     places = [("chr1", 250, "+"), ("chr1", 250, "+"), ("chr1", 249, "-"), ("chr1", 69, "-"), ("chr2", 400, "+")]
@@ -376,7 +376,7 @@ def table(*rows: tuple[int, int, float, str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(["i", "j", "fraction", "strand", "kind"]))
 
 
-def test_leaks_are_the_pairs_that_a_split_parts_the_worst_first() -> None:
+def test_leaks_are_the_homologs_that_cross_the_split_the_worst_first() -> None:
     ids = ["a", "b", "c", "d", "e", "f"]
     splits = ["train", "test", "val", "test", None, "train"]
     pairs = table(
@@ -436,7 +436,7 @@ def yeast_windows(request: pytest.FixtureRequest, yeast: Path) -> tuple[Promoter
     return promoters, find_related_promoters(promoters), assign(chroms, split_of_chrom).to_numpy()
 
 
-def test_yeast_leaks_at_its_chromosome_ends(
+def test_yeast_homologs_cross_a_split_at_chromosome_ends(
     yeast: Path, yeast_windows: tuple[Promoters, pd.DataFrame, np.ndarray]
 ) -> None:
     """Whole chromosomes held out, and yet: families near the telomeres have members on all of them."""
@@ -458,7 +458,7 @@ def test_yeast_leaks_at_its_chromosome_ends(
     assert pair[0] in (pair[1], str(reverse_complement(pair[1])))
 
 
-def test_yeast_families_are_those_known(
+def test_yeast_homology_groups_are_those_known(
     yeast: Path, yeast_windows: tuple[Promoters, pd.DataFrame, np.ndarray]
 ) -> None:
     promoters, pairs, _ = yeast_windows

@@ -83,7 +83,7 @@ def test_one_network_has_intervals_of_one_width_at_the_conformal_quantile() -> N
     np.testing.assert_allclose(scale.half_width(np.zeros(3)), np.sort(np.abs(error))[189])
 
 
-def test_too_few_genes_promise_nothing_and_unknown_values_are_left_out() -> None:
+def test_intervals_of_too_few_genes_are_infinite_and_unknown_values_are_left_out() -> None:
     assert np.isinf(fit_scale(np.ones(18), np.ones(18)).half_width(np.ones(1)))
     assert np.isfinite(fit_scale(np.ones(19), np.ones(19)).half_width(np.ones(1)))
     table = ensemble(300, 3)
@@ -127,7 +127,7 @@ def test_new_genes_lie_within_the_intervals_of_the_ensemble(folds: int, seeds: i
     assert np.mean(found) <= (0.95 + 0.01 if folds == 1 else 1)
 
 
-def test_calibration_is_kept_and_knows_its_ensemble(tmp_path: Path) -> None:
+def test_interval_calibration_is_kept_and_knows_its_ensemble(tmp_path: Path) -> None:
     assert read_calibration(tmp_path) is None
     few, many = ensemble(18, 0), ensemble(500, 0)
     for table in (few, many):
@@ -140,7 +140,7 @@ def test_calibration_is_kept_and_knows_its_ensemble(tmp_path: Path) -> None:
     assert not found.matches(["a", "b", "c", "d", "d"])
 
 
-def test_the_order_of_models_does_not_matter() -> None:
+def test_the_order_of_models_does_not_change_intervals() -> None:
     predicted = np.random.default_rng(0).normal(size=(4, 10, 1))
     folds, scales = [["a", "b"], ["c", "d"]], calibrate(ensemble(500, 0), ["y"], [["a"], ["b"]]).scales
     some = Calibration(folds, scales).half_width(predicted, ["a", "b", "c", "d"], ["y"])

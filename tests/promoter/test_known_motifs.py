@@ -26,7 +26,7 @@ def test_motifs_are_named_on_either_strand() -> None:
     assert found["q"]["itself"] < 1e-3
 
 
-def test_meme_text_is_read_back(write: Write) -> None:
+def test_motifs_in_meme_text_are_read_back(write: Write) -> None:
     motifs = {one.matrix_id: one.frequencies_AL for one in jaspar_motifs("urochordates")}
     assert len(motifs) > 10
     read = read_motifs(write("motifs.meme", as_meme(motifs)))
@@ -35,13 +35,13 @@ def test_meme_text_is_read_back(write: Write) -> None:
         np.testing.assert_allclose(one.frequencies_AL, motifs[one.matrix_id], atol=2e-6)  # six digits
 
 
-def test_nothing_to_compare_with() -> None:
+def test_motifs_have_no_names_without_known_ones() -> None:
     motifs = {"a": np.full((4, 6), 0.25)}
     assert match_motifs(motifs, jaspar_motifs("none"))["match_id"].tolist() == [""]
     assert match_motifs({}, jaspar_motifs("fungi")).empty
 
 
-def test_wrong_input_is_named(write: Write) -> None:
+def test_wrong_input_of_known_motifs_is_named(write: Write) -> None:
     with pytest.raises(InputError, match="--taxon yeast: choose among vertebrates"):
         jaspar_motifs("yeast")
     with pytest.raises(InputError, match=r"none\.meme: holds no MOTIF"):

@@ -102,7 +102,7 @@ def _is_convolution_bias(model: nn.Module, name: str) -> bool:
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("config", "length"), [*CASES, (CNNConfig((32, 16, 8)), 501)])
-def test_float32_outputs_agree_to_1e_5(config: CNNConfig, length: int, training: bool) -> None:
+def test_float32_outputs_agree_with_float64_to_1e_5(config: CNNConfig, length: int, training: bool) -> None:
     results = []
     x_BCL = random_one_hot(6, length)
     for model in pair(config, torch.float32):
@@ -123,7 +123,7 @@ def test_training_moves_the_running_statistics_as_the_published_layers_do() -> N
         torch.testing.assert_close(own.running_var, norm.running_var, rtol=1e-10, atol=1e-10)
 
 
-def test_the_default_is_the_published_design() -> None:
+def test_the_default_network_is_the_published_design() -> None:
     model = PromoterCNN(length=2000)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters() if tensor.dim() > 1}
     assert shapes == {
@@ -142,7 +142,7 @@ def test_the_default_is_the_published_design() -> None:
 
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("targets", [1, 3])
-def test_one_row_a_sequence_one_column_a_target(batch: int, targets: int) -> None:
+def test_the_network_gives_a_row_a_sequence_and_a_column_a_target(batch: int, targets: int) -> None:
     model = PromoterCNN(CNNConfig((4, 3), (3, 3), (2,), hidden=2, n_targets=targets)).eval()
     x_BCL = random_one_hot(5, 11)
     predicted = model(x_BCL[:batch])
@@ -197,7 +197,7 @@ def test_the_shortest_window_is_the_product_of_the_pools(pool_sizes: tuple[int, 
         PromoterCNN(config)(random_one_hot(2, shortest - 1))
 
 
-def test_evaluating_puts_every_part_back_in_its_own_mode() -> None:
+def test_evaluating_puts_every_module_back_in_its_own_mode() -> None:
     model = PromoterCNN(CNNConfig((4,), (3,), ())).train()
     model.blocks.eval()
     before = [module.training for module in model.modules()]

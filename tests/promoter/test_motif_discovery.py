@@ -141,7 +141,7 @@ def test_a_seqlet_whose_core_lies_before_the_sequence_is_no_instance(contributio
     ]
 
 
-def test_modisco_file_holds_the_same_seqlets(found: Discovery, tmp_path: Path) -> None:
+def test_the_modisco_file_holds_the_same_seqlets_as_the_instances(found: Discovery, tmp_path: Path) -> None:
     write_h5(tmp_path / "motifs.h5", found)
     with h5py.File(tmp_path / "motifs.h5") as file:
         for one in found.motifs:
@@ -159,14 +159,14 @@ def test_a_silent_track_has_no_motifs(contributions: Contributions) -> None:
     assert list(place_on_genome(found.instances, silent.genes).columns)[:3] == ["chrom", "start", "end"]
 
 
-def test_few_genes_have_no_motifs(contributions: Contributions) -> None:
+def test_too_few_genes_have_no_motifs(contributions: Contributions) -> None:
     few = Contributions(
         contributions.genes[:5], "expression", contributions.hypothetical_NAL[:5], contributions.one_hot_NAL[:5]
     )
     assert discover_motifs(few).motifs == []
 
 
-def test_scores_are_read_by_window_and_strand(contributions: Contributions, tmp_path: Path) -> None:
+def test_motif_discovery_reads_scores_by_window_and_strand(contributions: Contributions, tmp_path: Path) -> None:
     """Scores whose mean over the bases is not 0, of which the last 50 bases are kept."""
     scores_NTAL = contributions.hypothetical_NAL[:, None] + np.float32(1)
     prediction_NT = np.zeros((len(scores_NTAL), 1), np.float32)

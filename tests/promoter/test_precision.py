@@ -135,7 +135,7 @@ def test_embeddings_never_use_tf32(tf32_everywhere: dict[str, Any]) -> None:
     assert settings_now() == tf32_everywhere
 
 
-def test_settings_are_restored_after_an_error() -> None:
+def test_precision_settings_are_restored_after_an_error() -> None:
     before = settings_now()
     with pytest.raises(KeyError), full_float32():
         raise KeyError

@@ -42,7 +42,7 @@ def promoters(
     return Promoters(genes, values, list(targets), {"window": window})
 
 
-def test_a_row_a_gene_in_the_order_of_the_data_with_its_split_and_values() -> None:
+def test_predictions_have_a_row_a_gene_in_the_order_of_the_data_with_split_and_values() -> None:
     data = promoters({"salt response": [1, 2, np.nan, 4, 5], "unused": [0, 0, 0, 0, 0]})
     table = predictions_table(data, INFO, PREDICTED)
     names = ["basal", "basal_predicted", "salt response", "salt response_predicted"]
@@ -56,7 +56,7 @@ def test_a_row_a_gene_in_the_order_of_the_data_with_its_split_and_values() -> No
     np.testing.assert_array_equal(table[["basal_predicted", "salt response_predicted"]], PREDICTED)
 
 
-def test_splits_are_found_across_spellings_of_chromosomes() -> None:
+def test_predictions_find_splits_across_spellings_of_chromosomes() -> None:
     data = promoters({}, chroms=["X", "1", "9", "3", "2"])
     split = predictions_table(data, INFO, PREDICTED)["split"]
     assert split.where(split.notna(), None).tolist() == ["test", "train", None, "val", "train"]
@@ -73,7 +73,7 @@ def test_sequences_of_a_FASTA_have_neither_split_nor_observed_values(tmp_path: P
     assert pq.read_table(tmp_path / "p.parquet")["split"].to_pylist() == [None, None]
 
 
-def test_the_file_has_strings_float32_and_nothing_else(tmp_path: Path) -> None:
+def test_predictions_parquet_has_strings_float32_and_nothing_else(tmp_path: Path) -> None:
     table = predictions_table(promoters({"basal": [1, 2, np.nan, 4, 5]}), INFO, PREDICTED)
     write_predictions(tmp_path / "new" / "p.parquet", table)
     found = pq.read_table(tmp_path / "new" / "p.parquet")
@@ -101,7 +101,7 @@ def test_windows_cut_elsewhere_are_refused_though_as_long(upstream: int, named: 
 
 
 @pytest.mark.parametrize("window", [None, {"upstream": 6, "downstream": 2}])
-def test_fitting_windows_pass(window: dict[str, int] | None) -> None:
+def test_windows_that_fit_the_model_pass(window: dict[str, int] | None) -> None:
     require_fitting(promoters({}, window=window), INFO)
 
 

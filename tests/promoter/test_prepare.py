@@ -107,7 +107,7 @@ def test_chromosomes_are_chosen_in_either_spelling(
 
 
 @pytest.mark.parametrize("flag", ["chroms", "exclude_chroms"])
-def test_an_unknown_chromosome_is_refused_with_those_there_are(prepared: Prepare, flag: str) -> None:
+def test_an_unknown_chromosome_is_refused_with_those_of_the_genome(prepared: Prepare, flag: str) -> None:
     with pytest.raises(InputError, match=rf"--{flag} chrZ, 3: not in .*g\.fa, which has 1, 2$"):
         prepared(**{flag: ["chrZ", "1", "3"]})
 
@@ -130,7 +130,7 @@ def test_names_mapped_to_the_FASTAs_are_reported(prepared: Prepare, spelling: st
     }
 
 
-def test_ids_match_without_their_version_when_asked_to(prepared: Prepare) -> None:
+def test_gene_ids_match_without_their_version_when_asked_to(prepared: Prepare) -> None:
     bed = BED.replace("minus", "minus.12").replace("mute", "mute.x")
     table = (
         TABLE.replace("plus", "plus.3").replace("5\t6\n", "5\t6\nminus.1\t0\t0\n").replace("minus\t", "minus.2\t")
@@ -159,7 +159,7 @@ def test_ids_match_without_their_version_when_asked_to(prepared: Prepare) -> Non
         ({"exclude_chroms": ["1", "2"]}, "no gene is left .*5 chromosome excluded"),
     ],
 )
-def test_nothing_left_is_an_error_that_shows_both_sides(
+def test_an_empty_join_is_an_error_that_shows_ids_of_both_sides(
     prepared: Prepare, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as error:
@@ -182,7 +182,7 @@ def test_a_target_that_would_hide_a_column_of_the_outputs_is_refused(prepared: P
         prepared(table=TABLE.replace("\ta\n", f"\t{name}\n"))
 
 
-def test_the_tables_given_are_left_as_they_were(write: Write) -> None:
+def test_prepare_leaves_the_given_tables_unchanged(write: Write) -> None:
     genome = Genome(write("g.fa", f">1\n{CHROMOSOMES['1']}\n"))
     genes, expression = read_genes(write("g.bed", BED)), read_expression(write("e.tsv", TABLE))
     before = genes.copy(), expression.values.copy()
@@ -227,7 +227,7 @@ def test_every_yeast_promoter_and_value_is_that_of_its_gene(
     )
 
 
-def test_counts_add_up_to_the_genes_and_rows_there_were(yeast: Path, write: Write) -> None:
+def test_counts_of_prepare_add_up_to_all_genes_and_rows(yeast: Path, write: Write) -> None:
     """A real annotation, spoiled by chance in every way at once."""
     rng = np.random.default_rng(0)
     bed = pd.read_csv(yeast / "genes.bed", sep="\t", header=None).sample(900, random_state=0)

@@ -177,7 +177,7 @@ def test_the_bases_stand_in_the_order_that_enformer_was_trained_on() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_even_number_of_bins_is_the_same_stretch_on_both_strands(
+def test_an_even_number_of_bins_is_the_same_region_on_both_strands(
     trunks: dict[str, SerializedTrunk], name: str
 ) -> None:
     """Without attention, which reads everything, what is far from the bins cannot matter, on either strand."""
@@ -204,7 +204,7 @@ def test_an_even_number_of_bins_is_the_same_stretch_on_both_strands(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_predictions_are_equal_before_and_after_saving(
+def test_a_pretrained_network_predicts_the_same_before_and_after_saving(
     trunks: dict[str, SerializedTrunk], tmp_path: Path, name: str, head: str
 ) -> None:
     model = network(trunks, name, 512, head=head, n_targets=2)
@@ -227,7 +227,7 @@ RECIPE = TrainingConfig(epochs=2, batch_size=4, learning_rate=1e-3, reverse_comp
 
 
 @pytest.mark.parametrize("adapt", ["head", "lora", "full"])
-def test_a_resumed_training_ends_where_an_uninterrupted_one_does(
+def test_a_resumed_lora_training_ends_where_an_uninterrupted_one_does(
     trunks: dict[str, SerializedTrunk], adapt: str
 ) -> None:
     train, val = examples(10), examples(4)
@@ -337,7 +337,9 @@ def test_reverse_complements_of_embeddings_are_shown_with_their_probability(
     np.testing.assert_array_equal(*heads)
 
 
-def test_ism_is_by_whole_passes_of_the_stretch(trunks: dict[str, SerializedTrunk]) -> None:
+def test_ism_of_a_pretrained_network_is_by_forward_passes_of_the_region(
+    trunks: dict[str, SerializedTrunk],
+) -> None:
     model = network(trunks, "enformer", 256, tss_bins=2, n_targets=2)
     some = tokens(2, 256)
     scores = saturation_mutagenesis(model, some, positions=(98, 103))
@@ -365,7 +367,7 @@ def test_ism_is_by_whole_passes_of_the_stretch(trunks: dict[str, SerializedTrunk
         ),
     ],
 )
-def test_windows_that_do_not_fit_are_refused(length: int, window: Any, words: str) -> None:
+def test_windows_that_do_not_fit_a_pretrained_network_are_refused(length: int, window: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         require_window(PretrainedConfig("enformer"), length, window)
 
@@ -380,19 +382,19 @@ def test_windows_that_do_not_fit_are_refused(length: int, window: Any, words: st
         ({"layer_decay": 0.0}, "layer_decay 0.0"),
     ],
 )
-def test_values_that_make_no_network_are_refused(settings: dict[str, Any], words: str) -> None:
+def test_values_that_make_no_pretrained_network_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         PretrainedConfig(**settings)
 
 
-def test_shifts_do_not_go_with_embeddings() -> None:
+def test_jitter_is_refused_for_a_head_on_embeddings() -> None:
     with pytest.raises(InputError, match=r"--training.jitter 3 with --model.adapt head"):
         require_orientation(PretrainedConfig(), TrainingConfig(jitter=3))
     require_orientation(PretrainedConfig(adapt="lora"), TrainingConfig(jitter=3))
     require_orientation(CNNConfig(), TrainingConfig(jitter=3))
 
 
-def test_weights_that_are_not_there_are_asked_for_in_one_line(
+def test_missing_pretrained_weights_are_asked_for_in_one_line(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub  # noqa: PLC0415
@@ -446,7 +448,9 @@ def test_the_hub_is_asked_for_the_revision_and_its_commit_is_kept(
     assert json.loads(json.dumps(trunk.origin)) == trunk.origin
 
 
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_extra_is_named_where_the_library_of_a_pretrained_network_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import sys  # noqa: PLC0415
 
     monkeypatch.setitem(sys.modules, "enformer_pytorch", None)

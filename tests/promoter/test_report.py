@@ -102,7 +102,7 @@ def test_the_report_loads_nothing_from_elsewhere(html: str) -> None:
     assert str(policy).startswith("default-src 'none'; script-src 'sha256-")
 
 
-def test_names_from_files_stay_text(html: str) -> None:
+def test_names_from_files_stay_text_in_a_report(html: str) -> None:
     page = Page(html)
     assert EVIL in page.text
     assert EVIL not in html  # neither in the page's text nor in its data
@@ -149,7 +149,9 @@ def test_the_report_says_what_the_run_files_say(html: str, files: RunFiles) -> N
     assert f"{metrics['pearson']:.3f} [{low:.2f}, {high:.2f}]" in text
 
 
-def test_sections_without_files_are_left_out_and_it_says_how_to_make_them(files: RunFiles, tmp_path: Path) -> None:
+def test_report_sections_without_files_are_left_out_and_it_says_how_to_make_them(
+    files: RunFiles, tmp_path: Path
+) -> None:
     alone = tmp_path / "copied"
     alone.mkdir()
     for path in files.model.iterdir():
@@ -164,7 +166,7 @@ def test_sections_without_files_are_left_out_and_it_says_how_to_make_them(files:
         assert f">{heading}</h" not in report.html
 
 
-def test_wrong_input_is_named(files: RunFiles, tmp_path: Path) -> None:
+def test_wrong_input_of_a_report_is_named(files: RunFiles, tmp_path: Path) -> None:
     for settings, message in (
         ({"target": "liver"}, "--target liver: is not of the model; there are salt"),
         (
@@ -183,7 +185,7 @@ def test_wrong_input_is_named(files: RunFiles, tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
-def test_scores_of_another_model_are_refused(files: RunFiles, tmp_path: Path) -> None:
+def test_a_report_refuses_scores_of_another_model(files: RunFiles, tmp_path: Path) -> None:
     torch.manual_seed(1)
     other = write_run(tmp_path, genes=60, scored=2, seed=1)
     with pytest.raises(InputError, match="holds scores of another model"):
@@ -218,7 +220,7 @@ def test_an_ensemble_is_reported_as_one(tmp_path: Path) -> None:
     assert [low is None for low in charts["beside_plain_models"]["data"]["models"]["low"]] == [False, True]
 
 
-def test_genes_are_chosen_from_those_held_out() -> None:
+def test_genes_of_a_report_are_chosen_from_those_held_out() -> None:
     known = pd.DataFrame(
         {"predicted": [9, 1, 2, 3, 8.0], "observed": [9, 1, np.nan, 7, 8.0], "split": ["train", *["test"] * 4]},
         index=list("abcde"),
@@ -231,7 +233,7 @@ def test_genes_are_chosen_from_those_held_out() -> None:
     assert choose_genes(known.assign(predicted=np.nan), [], 2) == dict.fromkeys("bc", "first in the scores")
 
 
-def test_figures_are_written_as_svg_and_png(tmp_path: Path) -> None:
+def test_figures_of_a_report_are_written_as_svg_and_png(tmp_path: Path) -> None:
     files = write_run(tmp_path / "run", genes=60, scored=2)
     report = build_report(files.model, files.scores, show=1)
     names = report.write_figures(tmp_path / "figures")
@@ -245,16 +247,14 @@ def test_figures_are_written_as_svg_and_png(tmp_path: Path) -> None:
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
 
 
-def test_a_gene_is_shown_with_the_prediction_of_networks_that_had_not_learned_from_it(
-    files: RunFiles, html: str
-) -> None:
+def test_a_gene_is_shown_with_the_prediction_of_networks_that_held_it_out(files: RunFiles, html: str) -> None:
     """The scores' own predictions, in these files of no relation to the run's, may be of all folds' networks."""
     held_out = read_predictions(files.run / "predictions.parquet").set_index("gene_id")["salt_predicted"]
     shown = [float(one.replace("\N{MINUS SIGN}", "-")) for one in re.findall(r"<p>Predicted ([^\s,]+),?\s", html)]
     np.testing.assert_allclose(shown, held_out[files.ids], atol=0.006)
 
 
-def test_names_with_signs_of_their_own_have_their_hits(tmp_path: Path) -> None:
+def test_motif_hits_are_found_for_gene_names_with_special_characters(tmp_path: Path) -> None:
     lines = ["HG002#1#chr1\t5\t9\tpattern_0|g#2\t900\t+\t0.5", "NA\t5\t9\tpattern_0|NA\t900\t-\t0.5"]
     (tmp_path / "instances.bed").write_text("\n".join(lines) + "\n")
     hits = read_hits(tmp_path, ["g#2", "NA"])

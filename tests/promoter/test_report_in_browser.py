@@ -79,7 +79,7 @@ def view(browser: Browser) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
-def test_every_figure_has_content_and_nothing_fails(
+def test_every_figure_of_a_report_has_content_and_no_script_fails(
     started: Browser, page: Path, tmp_path: Path, width: int, scheme: str
 ) -> None:
     look(started, width, scheme)
@@ -110,13 +110,13 @@ def test_every_figure_has_content_and_nothing_fails(
     assert (tmp_path / "page.png").stat().st_size > 50_000
 
 
-def test_nothing_is_fetched(browser: Browser) -> None:
+def test_a_report_in_a_browser_fetches_nothing(browser: Browser) -> None:
     fetched = browser.script("return performance.getEntriesByType('resource').map(one => one.name)")
     assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []
     assert browser.messages() == []
 
 
-def test_buttons_zoom_and_move(browser: Browser) -> None:
+def test_buttons_of_the_gene_view_zoom_and_move(browser: Browser) -> None:
     start, end = view(browser)
     middle = (start + end) / 2
     browser.click(".viewer [data-do=in]")
@@ -138,7 +138,7 @@ def test_buttons_zoom_and_move(browser: Browser) -> None:
     assert browser.messages() == []
 
 
-def test_letters_have_the_colours_of_the_figures_in_files(browser: Browser) -> None:
+def test_letters_in_a_report_have_the_colours_of_the_figures_in_files(browser: Browser) -> None:
     for _ in range(20):
         browser.click(".viewer [data-do=in]")  # letters, not bars
     seen = browser.script(
@@ -156,7 +156,7 @@ def test_letters_have_the_colours_of_the_figures_in_files(browser: Browser) -> N
     assert expected <= set(seen)
 
 
-def test_keys_do_the_same(browser: Browser) -> None:
+def test_keys_zoom_and_move_the_gene_view(browser: Browser) -> None:
     left, right, home, end = "\ue012", "\ue014", "\ue011", "\ue010"
     first = view(browser)
     browser.keys(".detail", "+")
@@ -174,7 +174,7 @@ def test_keys_do_the_same(browser: Browser) -> None:
     assert view(browser) == (0, LENGTH)
 
 
-def test_the_mouse_drags_and_its_wheel_zooms_once_the_figure_is_clicked(browser: Browser) -> None:
+def test_the_mouse_drags_the_gene_view_and_its_wheel_zooms_once_clicked(browser: Browser) -> None:
     first = view(browser)
     browser.wheel(".detail", 100)
     assert view(browser) == first  # the page was scrolled
@@ -227,7 +227,7 @@ def test_pointing_at_a_gene_names_it_and_a_name_runs_nothing(browser: Browser) -
     assert browser.script("return window.ran === undefined")
 
 
-def test_the_split_is_chosen_by_radio_buttons(browser: Browser) -> None:
+def test_the_split_of_a_report_is_chosen_by_radio_buttons(browser: Browser) -> None:
     labels = browser.script(
         "return [...document.querySelectorAll('.vega-bind label')].map(one => one.textContent)"
     )
@@ -238,7 +238,7 @@ def test_the_split_is_chosen_by_radio_buttons(browser: Browser) -> None:
     browser.until(f"return (() => {{ {ratio} }})() !== {before}")
 
 
-def test_all_can_be_reached_by_keys_and_is_named(browser: Browser) -> None:
+def test_all_controls_of_a_report_can_be_reached_by_keys_and_are_named(browser: Browser) -> None:
     nameless = browser.script(
         "return [...document.querySelectorAll('a, button, summary, [tabindex], img, canvas:not([aria-hidden])')]"
         ".filter(one => !(one.textContent.trim() || one.getAttribute('aria-label') || one.alt)"

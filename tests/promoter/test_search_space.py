@@ -51,7 +51,7 @@ def test_the_default_space_draws_only_networks_for_the_window(algorithm: str) ->
     assert blocks == {2, 3}
 
 
-def test_equal_seeds_draw_the_same() -> None:
+def test_equal_seeds_draw_the_same_trials() -> None:
     space = space_of(DEFAULT_SPACE, length=2000)
     drawn = []
     for seed in (3, 3, 4):
@@ -79,7 +79,7 @@ def test_a_grid_is_every_valid_combination_once() -> None:
     assert found == expected
 
 
-def test_complete_lists_and_integers_keep_their_types() -> None:
+def test_lists_and_integers_of_a_search_space_keep_their_types() -> None:
     space = space_of(
         {
             "model.channels": {"choices": [[8, 16, 4], [32, 8, 8]]},
@@ -119,12 +119,12 @@ def test_complete_lists_and_integers_keep_their_types() -> None:
         ({"model.blocks": {"choices": [3, 4]}}, "may be 4, but nothing says what model.channels.3 is"),
     ],
 )
-def test_an_invalid_space_is_refused_by_name(space: dict[str, Any], message: str) -> None:
+def test_an_invalid_search_space_is_refused_by_name(space: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         space_of(space)
 
 
-def test_a_range_makes_no_grid() -> None:
+def test_a_search_space_with_a_range_makes_no_grid() -> None:
     with pytest.raises(InputError, match=r"model\.dropout has a range; a grid wants choices"):
         space_of({"model.dropout": {"low": 0.0, "high": 0.5}}).grid()
 

@@ -53,7 +53,7 @@ def dosage(files: Simulation, genes: pd.Index) -> pd.DataFrame:
     return table.astype(float)
 
 
-def test_equal_seeds_give_equal_files_and_others_do_not(tmp_path: Path) -> None:
+def test_equal_seeds_simulate_equal_files_and_others_do_not(tmp_path: Path) -> None:
     made = [simulate(tmp_path / name, 2, 9, 100, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4))]
     contents = [
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.suffix != ".fai"}
@@ -65,7 +65,7 @@ def test_equal_seeds_give_equal_files_and_others_do_not(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(made[0].motifs, pd.read_csv(tmp_path / "a" / "motifs.tsv", sep="\t"))
 
 
-def test_the_files_fit_each_other_and_the_library_keeps_every_gene(
+def test_simulated_files_fit_each_other_and_prepare_keeps_every_gene(
     files: Simulation, promoters: pd.DataFrame
 ) -> None:
     assert promoters["chrom"].value_counts(sort=False).to_dict() == {f"chr{n}": 300 for n in range(1, 9)}
@@ -78,7 +78,9 @@ def test_the_files_fit_each_other_and_the_library_keeps_every_gene(
     np.testing.assert_array_equal(data.targets[:, 0], written[promoters.index].astype(np.float32))
 
 
-def test_genes_lie_on_both_strands_and_past_both_ends_of_each_chromosome(promoters: pd.DataFrame) -> None:
+def test_simulated_promoters_lie_on_both_strands_and_past_both_ends_of_each_chromosome(
+    promoters: pd.DataFrame,
+) -> None:
     assert 0.4 < (promoters["strand"] == "+").mean() < 0.6  # 0.5 ± 0.01
     padded = promoters["sequence"].str.contains("N")
     for _, on_chrom in promoters.groupby("chrom"):
@@ -89,7 +91,7 @@ def test_genes_lie_on_both_strands_and_past_both_ends_of_each_chromosome(promote
         assert on_chrom.index[padded[on_chrom.index]].tolist() == [first["gene_id"], last["gene_id"]]
 
 
-def test_promoters_and_genes_do_not_overlap(promoters: pd.DataFrame) -> None:
+def test_simulated_promoters_and_genes_do_not_overlap(promoters: pd.DataFrame) -> None:
     forward = promoters["strand"] == "+"
     left = promoters["start"] - UPSTREAM * forward
     right = promoters["end"] + UPSTREAM * ~forward
@@ -97,7 +99,7 @@ def test_promoters_and_genes_do_not_overlap(promoters: pd.DataFrame) -> None:
     assert ((right <= next_left) | next_left.isna()).to_numpy().all()
 
 
-def test_each_instance_stands_where_the_truth_says_in_its_orientation(
+def test_each_implanted_instance_stands_where_the_truth_says_in_its_orientation(
     files: Simulation, promoters: pd.DataFrame
 ) -> None:
     sequence_of = promoters["sequence"].to_dict()
@@ -112,7 +114,7 @@ def test_each_instance_stands_where_the_truth_says_in_its_orientation(
 
 
 @pytest.mark.parametrize("name", MOTIFS)
-def test_motifs_are_as_frequent_and_lie_as_the_grammar_says(files: Simulation, name: str) -> None:
+def test_implanted_motifs_are_as_frequent_and_lie_as_the_grammar_says(files: Simulation, name: str) -> None:
     motif, n = MOTIFS[name], 2400
     found = files.motifs[files.motifs["motif"] == name]
     sd = np.sqrt(n * motif.rate * (1 - motif.rate))
@@ -137,7 +139,7 @@ def test_effects_in_the_truth_fall_off_with_the_distance(files: Simulation, prom
         assert one["effect"] == pytest.approx(expected)
 
 
-def test_expression_follows_the_grammar(files: Simulation, promoters: pd.DataFrame) -> None:
+def test_simulated_expression_follows_the_grammar(files: Simulation, promoters: pd.DataFrame) -> None:
     """Least squares on the truth finds each motif's effect and the interaction, within 4 standard errors."""
     x = dosage(files, promoters.index).assign(level=1.0)
     y = pd.read_csv(str(files.expression), sep="\t", index_col="gene_id")["expression"][promoters.index]
@@ -159,7 +161,7 @@ def test_the_noiseless_expectation_reaches_the_ceiling(files: Simulation, promot
     assert float(np.std(y - signal)) == pytest.approx(NOISE * signal.std(), rel=0.06)  # 4 SE
 
 
-def test_without_noise_expression_is_the_signal(tmp_path: Path) -> None:
+def test_simulated_expression_without_noise_is_the_signal(tmp_path: Path) -> None:
     files = simulate(tmp_path, 1, 50, UPSTREAM, noise=0)
     y = pd.read_csv(str(files.expression), sep="\t", index_col="gene_id")["expression"]
     signal = dosage(files, y.index) @ np.array([*(motif.effect for motif in GRAMMAR), INTERACTION[2]])
@@ -217,7 +219,7 @@ def test_random_contributions_recover_nothing(files: Simulation, promoters: pd.D
     np.testing.assert_allclose(motif_recovery(files.motifs, scores_of(noise, promoters))["auroc"], 0.5, atol=0.02)
 
 
-def test_only_scored_genes_count_in_any_order(
+def test_motif_recovery_counts_scored_genes_only_in_any_order(
     files: Simulation, promoters: pd.DataFrame, inside: np.ndarray
 ) -> None:
     order = np.random.default_rng(1).permutation(len(promoters))[:100]
@@ -227,7 +229,7 @@ def test_only_scored_genes_count_in_any_order(
     assert table["instances"].iloc[-1] == files.motifs["gene_id"].isin(some["gene_id"]).sum()
 
 
-def test_recovery_is_the_share_of_pairs_in_the_right_order() -> None:
+def test_motif_recovery_is_the_share_of_pairs_in_the_right_order() -> None:
     genes = pd.DataFrame({"gene_id": ["a", "b"], "sequence": ["ACGTACNN", "TTTTGGGG"]})
     truth = pd.DataFrame({"gene_id": ["b", "a"], "motif": ["x", "y"], "offset": [2, 0], "width": [2, 3]})
     size = np.array([[3, 1, 2, 2, 0, 1, 9, 9], [0, 1, 2, 3, 1, 2, 0, 4]])

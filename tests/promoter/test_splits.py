@@ -73,14 +73,14 @@ def test_equal_genes_give_equal_splits_whatever_their_targets(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [3, 11, 20])
-def test_no_set_is_empty_even_if_each_chromosome_is_too_large(n: int) -> None:
+def test_no_split_is_empty_even_if_each_chromosome_is_too_large(n: int) -> None:
     chroms = genes_on([100] * n)
     for fraction in (0.001, 0.45):
         split = split_by_chromosome(chroms, SplitConfig(val_fraction=fraction, test_fraction=fraction))
         assert set(split.values()) == set(SPLITS)
 
 
-def test_thousands_of_scaffolds_are_split_at_once() -> None:
+def test_thousands_of_scaffolds_are_split() -> None:
     chroms = genes_on([3] * 3000 + [500] * 20)
     n = counts(chroms, split_by_chromosome(chroms, SplitConfig()))
     assert off(n, SplitConfig()) < 6
@@ -93,7 +93,7 @@ def test_given_chromosomes_are_held_out_in_any_spelling() -> None:
 
 
 @pytest.mark.parametrize("given_set", ["val", "test"])
-def test_the_set_that_is_not_given_is_chosen_from_the_rest(given_set: str) -> None:
+def test_the_split_that_is_not_given_is_chosen_from_the_rest(given_set: str) -> None:
     chroms = genes_on([10, 50, 50, 10])
     config = SplitConfig(val=["chr1"]) if given_set == "val" else SplitConfig(test=["chr1"])
     split = split_by_chromosome(chroms, config)
@@ -112,18 +112,20 @@ def test_the_set_that_is_not_given_is_chosen_from_the_rest(given_set: str) -> No
         (["chr1", "chr2"], None, "leave at least one chromosome"),
     ],
 )
-def test_impossible_sets_are_refused(val: list[str] | None, test: list[str] | None, message: str) -> None:
+def test_impossible_held_out_chromosomes_are_refused(
+    val: list[str] | None, test: list[str] | None, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         split_by_chromosome(genes_on([5, 5, 5]), SplitConfig(val=val, test=test))
 
 
-def test_two_chromosomes_are_too_few() -> None:
+def test_two_chromosomes_are_too_few_to_split() -> None:
     with pytest.raises(InputError, match=r"2 chromosomes \(chr1, chr2\) cannot be split"):
         split_by_chromosome(genes_on([5, 5]), SplitConfig())
 
 
 @pytest.mark.parametrize(("val", "test"), [(0, 0.1), (1, 0.1), (0.1, -0.1), (0.5, 0.5), (float("nan"), 0.1)])
-def test_impossible_fractions_are_refused(val: float, test: float) -> None:
+def test_impossible_fractions_of_a_split_are_refused(val: float, test: float) -> None:
     with pytest.raises(InputError, match=r"--split\.(val|test)_fraction"):
         SplitConfig(val_fraction=val, test_fraction=test)
 
@@ -156,7 +158,7 @@ def test_folds_hold_each_chromosome_once_and_about_as_many_genes_each(sizes: lis
     st.floats(0.1, 0.3),
     st.integers(0, 5),
 )
-def test_groups_are_held_out_whole_and_the_sets_are_near_their_fractions(
+def test_homology_groups_are_held_out_complete_and_splits_are_near_their_fractions(
     groups: list[int], fraction: float, seed: int
 ) -> None:
     group_of_gene = np.array(groups)
@@ -180,7 +182,7 @@ def test_any_genes_are_held_out_when_each_is_its_own_group() -> None:
     assert len({tuple(split) for split in splits}) == 20
 
 
-def test_groups_too_large_to_hold_out_are_refused() -> None:
+def test_homology_groups_too_large_to_hold_out_are_refused() -> None:
     with pytest.raises(InputError, match="2 homology groups of 10 genes leave none for val and test"):
         split_by_group(np.array([0] * 5 + [1] * 5), SplitConfig(by="family"))
 

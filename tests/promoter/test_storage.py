@@ -34,7 +34,7 @@ def names(folder: str) -> list[str]:
     return sorted(path.name for path in UPath(folder).iterdir())
 
 
-def test_a_file_appears_when_the_block_ends_and_not_before(folder: str) -> None:
+def test_an_atomic_file_appears_when_the_block_ends_and_not_before(folder: str) -> None:
     path = UPath(folder) / "deep" / "er" / "out.bin"
     for content in (b"first", b"2nd"):  # the second replaces
         with storage.open_atomic(path) as file:
@@ -47,7 +47,7 @@ def test_a_file_appears_when_the_block_ends_and_not_before(folder: str) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_an_exception_leaves_the_earlier_file(
+def test_an_exception_in_an_atomic_write_leaves_the_earlier_file(
     folder: str, error: type[BaseException], before: bytes | None
 ) -> None:
     path = UPath(folder) / "out.bin"
@@ -66,7 +66,7 @@ def test_an_exception_leaves_the_earlier_file(
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_a_named_file_appears_when_the_block_ends_or_not_at_all(folder: str, before: bytes | None) -> None:
+def test_an_atomic_path_appears_when_the_block_ends_or_not_at_all(folder: str, before: bytes | None) -> None:
     path = UPath(folder) / "deep" / "out.bw"
     if before is not None:
         storage.write_text(path, before.decode())
@@ -96,7 +96,7 @@ def test_a_reader_keeps_the_old_file_while_a_new_one_takes_its_place(tmp_path: P
     assert (tmp_path / "out").read_text() == "new"
 
 
-def test_a_target_that_is_a_folder_stays_and_no_partial_file_does(tmp_path: Path) -> None:
+def test_an_atomic_write_onto_a_folder_leaves_it_and_no_partial_file(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(OSError, match="out"):
         storage.write_text(tmp_path / "out", "text")
@@ -114,7 +114,7 @@ def test_a_target_that_is_a_folder_stays_and_no_partial_file_does(tmp_path: Path
         ("memory://bucket/key", "memory://bucket/key"),
     ],
 )
-def test_paths_become_absolute(
+def test_resolved_paths_are_absolute(
     given: str | Path, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -125,7 +125,7 @@ def test_paths_become_absolute(
     assert storage.is_local(found) == (found.protocol != "memory")
 
 
-def test_links_are_not_followed(tmp_path: Path) -> None:
+def test_resolved_paths_follow_no_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     assert str(storage.resolve(tmp_path / "link")) == str(tmp_path / "link")
 
@@ -156,7 +156,7 @@ def test_NaN_is_refused_in_JSON_and_the_earlier_file_stays(folder: str, value: A
     assert names(folder) == ["v.json"]
 
 
-def test_YAML_comes_back_in_its_order(folder: str) -> None:
+def test_YAML_is_read_back_in_its_order(folder: str) -> None:
     value = {"z": [1, 2.5, None], "a": {"true": True, "on": "on", "Γ": "1e3"}}
     storage.write_yaml(f"{folder}/v.yaml", value)
     assert json.dumps(storage.read_yaml(f"{folder}/v.yaml")) == json.dumps(value)
@@ -299,7 +299,7 @@ def test_files_and_folders_without_permission_are_refused(unprivileged: Path) ->
     assert not list((unprivileged / "locked").iterdir())
 
 
-def test_tables_come_back_with_their_metadata(folder: str) -> None:
+def test_Parquet_tables_are_read_back_with_their_metadata(folder: str) -> None:
     table = pa.table({"chrom": ["a", "a"], "x": [1.5, None]})
     metadata = {"window": {"upstream": 5}, "targets": ["Γ"]}
     storage.write_table(f"{folder}/t.parquet", table, metadata)
@@ -311,7 +311,7 @@ def test_tables_come_back_with_their_metadata(folder: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["head", "tail", "middle", "text"])
-def test_a_damaged_table_is_refused_by_name(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_Parquet_table_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "t.parquet"
     storage.write_table(path, pa.table({"x": list(range(5000))}))
     whole = path.read_bytes()
@@ -334,7 +334,7 @@ def test_a_damaged_table_is_refused_by_name(tmp_path: Path, damage: str) -> None
     assert "\n" not in str(error.value)
 
 
-def test_text_is_unpacked_by_content_not_by_name(write: Write) -> None:
+def test_compressed_text_is_unpacked_by_content_not_by_name(write: Write) -> None:
     for name, content in (("a.gz", b"one\ntwo\n"), ("b.txt", gzip.compress(b"one\ntwo\n"))):
         path = write(name, content)
         assert storage.is_gzip(path) == (name == "b.txt")
@@ -350,7 +350,7 @@ def test_text_is_unpacked_by_content_not_by_name(write: Write) -> None:
         (b"\xff\xfeg\x00", "is not a text file"),
     ],
 )
-def test_damaged_text_is_refused_by_name(write: Write, content: bytes, message: str) -> None:
+def test_damaged_compressed_text_is_refused_by_name(write: Write, content: bytes, message: str) -> None:
     path = write("t.tsv", content)
 
     def read() -> None:

@@ -71,7 +71,7 @@ def differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
 # Importing
 
 
-def test_the_config_is_imported_without_a_heavy_library() -> None:
+def test_the_training_config_is_imported_without_a_heavy_library() -> None:
     code = "import sys, promoter.training.config; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split())
@@ -79,7 +79,7 @@ def test_the_config_is_imported_without_a_heavy_library() -> None:
     assert not imported & {"torch", "numpy", "pandas", "pyarrow", "scipy", "optuna"}
 
 
-def test_the_package_offers_every_name_that_it_lists() -> None:
+def test_promoter_training_offers_every_name_that_it_lists() -> None:
     assert [name for name in training.__all__ if not hasattr(training, name)] == []
 
 
@@ -173,7 +173,7 @@ def test_standardised_targets_have_mean_0_and_sd_1(n: int, seed: int) -> None:
     np.testing.assert_allclose(standardised.std(axis=0), 1, atol=1e-9)
 
 
-def test_divergence_names_the_epoch_and_the_learning_rate() -> None:
+def test_a_diverging_training_names_the_epoch_and_the_learning_rate() -> None:
     config = TrainingConfig(epochs=3, batch_size=8, learning_rate=1e30, gradient_clip=1e30)
     with pytest.raises(TrainingDivergedError, match=r"epoch \d.*--training.learning_rate \(now 1e\+30\)"):
         fit(network(), random_examples(24), random_examples(8), config)
@@ -183,7 +183,7 @@ def test_divergence_names_the_epoch_and_the_learning_rate() -> None:
     ("genes", "batch_size", "message"),
     [((1, 9), 8, "1 training and 9 validation"), ((9, 1), 8, "9 training and 1 validation")],
 )
-def test_too_few_genes_are_refused(genes: tuple[int, int], batch_size: int, message: str) -> None:
+def test_too_few_genes_to_train_on_are_refused(genes: tuple[int, int], batch_size: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit(
             network(),
@@ -250,14 +250,14 @@ def run(
     return model, state, saved
 
 
-def test_equal_seeds_give_equal_weights_and_other_seeds_do_not() -> None:
+def test_equal_seeds_train_equal_weights_and_other_seeds_do_not() -> None:
     weights = [run(TrainingConfig(epochs=2, batch_size=8, seed=seed))[0].state_dict() for seed in (1, 1, 2)]
     assert_same_weights(weights[0], weights[1])
     assert differ(weights[0], weights[2])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(recipe: str) -> None:
+def test_a_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(recipe: str) -> None:
     config = RECIPES[recipe]
     model, state, saved = run(config)
     if recipe == "plateau":
@@ -290,7 +290,7 @@ def test_one_cycle_raises_the_rate_for_30_of_100_steps_and_lowers_it_to_nothing(
     assert max(found) > 0.019
 
 
-def test_a_finished_run_can_be_extended_as_if_it_had_not_ended() -> None:
+def test_a_finished_fit_can_be_extended_as_if_it_had_not_ended() -> None:
     long = TrainingConfig(epochs=5, batch_size=8, jitter=2)
     short = TrainingConfig(epochs=2, batch_size=8, jitter=2)
     expected, whole, _ = run(long)
@@ -363,7 +363,7 @@ def test_a_crop_is_cut_after_the_shift_and_before_the_flip() -> None:
 
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 70])
 @pytest.mark.parametrize("n_targets", [1, 3])
-def test_predictions_do_not_depend_on_neighbours_or_order(n: int, n_targets: int) -> None:
+def test_the_prediction_of_a_sequence_does_not_depend_on_neighbours_or_order(n: int, n_targets: int) -> None:
     model = network(n_targets=n_targets).train()
     tokens = random_examples(n, 5).tokens
     found = predict(model, tokens)
@@ -377,7 +377,7 @@ def test_predictions_do_not_depend_on_neighbours_or_order(n: int, n_targets: int
     np.testing.assert_array_equal(predict(model, tokens, together=True), found)  # alone, all of it
 
 
-def test_no_sequence_to_predict_is_an_error() -> None:
+def test_predicting_no_sequence_is_an_error() -> None:
     with pytest.raises(ValueError, match="no sequence"):
         predict(network(), np.zeros((0, LENGTH), np.uint8))
 
@@ -501,14 +501,16 @@ def test_several_processes_predict_what_one_process_does(ranks: list[dict[str, A
             np.testing.assert_allclose(seen[f"mse {n}"], expected.mse, rtol=1e-6)
 
 
-def test_all_processes_end_with_equal_weights_statistics_and_history(ranks: list[dict[str, Any]]) -> None:
+def test_all_training_processes_end_with_equal_weights_statistics_and_history(ranks: list[dict[str, Any]]) -> None:
     assert any("running_var" in name for name in ranks[0]["weights"])
     for seen in ranks[1:]:
         assert_same_weights(seen["weights"], ranks[0]["weights"])
         assert seen["history"] == ranks[0]["history"]
 
 
-def test_resuming_several_processes_equals_their_uninterrupted_run(ranks: list[dict[str, Any]]) -> None:
+def test_resuming_a_training_on_several_processes_equals_its_uninterrupted_run(
+    ranks: list[dict[str, Any]],
+) -> None:
     for seen in ranks:
         for name, weights in seen["weights"].items():
             if len(ranks) == 2:
@@ -517,7 +519,7 @@ def test_resuming_several_processes_equals_their_uninterrupted_run(ranks: list[d
                 torch.testing.assert_close(seen["resumed"][name], weights, rtol=1e-3, atol=1e-4)
 
 
-def test_the_global_batch_keeps_its_size(ranks: list[dict[str, Any]]) -> None:
+def test_the_global_batch_keeps_its_size_on_several_processes(ranks: list[dict[str, Any]]) -> None:
     # 37 genes in batches of 8; the last 5 are enough for 2 workers, and join the batch before them for 3
     assert ranks[0]["steps"] == AUGMENTED.epochs * {2: 5, 3: 4}[len(ranks)]
 

@@ -51,7 +51,7 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> fl
 
 
 @pytest.mark.parametrize("both_strands", [False, True])
-def test_effects_are_ism_scores_and_predictions_of_haplotypes(
+def test_variant_effects_are_ism_scores_and_differences_of_haplotypes(
     genome: Genome, promoters: Promoters, model: PromoterCNN, route: float, both_strands: bool
 ):
     rng = np.random.default_rng(2)

@@ -82,7 +82,9 @@ def test_rebuilt_windows_equal_the_edited_haplotype():
         ("-", TrimmedVariant(14, 15, ""), "CCCCCGGGGT"),
     ],
 )
-def test_variants_at_and_across_the_tss(strand: str, variant: TrimmedVariant, expected: str):
+def test_variants_at_and_across_the_tss_alter_the_right_windows(
+    strand: str, variant: TrimmedVariant, expected: str
+):
     chromosome = "A" * 10 + "CCCCC" + "GGGGG" + "A" * 10
     window = TssWindow(15 if strand == "+" else 14, strand, 5, 5)
     found = apply_variant(*around_of(chromosome, variant, window), variant, window)
@@ -101,7 +103,7 @@ def test_variants_at_and_across_the_tss(strand: str, variant: TrimmedVariant, ex
         (TrimmedVariant(11, 11, "A"), 1, -1),
     ],
 )
-def test_distance_counts_along_the_gene(variant: TrimmedVariant, on_plus: int, on_minus: int):
+def test_the_distance_of_a_variant_counts_along_the_gene(variant: TrimmedVariant, on_plus: int, on_minus: int):
     assert distance_to_tss(variant, TssWindow(10, "+", 8, 8)) == on_plus
     assert distance_to_tss(variant, TssWindow(10, "-", 8, 8)) == on_minus
 
@@ -196,7 +198,7 @@ def test_each_allele_is_found_or_listed(genome: Genome, promoters: Promoters, wr
     assert skipped[1] == (81, "*", "symbolic")
 
 
-def test_windows_found_equal_a_search_through_all(genome: Genome):
+def test_windows_of_a_variant_equal_a_search_through_all(genome: Genome):
     rng = np.random.default_rng(5)
     genes = [
         (f"g{n}", str(rng.choice(["chr1", "chr2"])), int(rng.integers(0, 300)), str(rng.choice(["+", "-"])))

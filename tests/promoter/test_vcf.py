@@ -15,7 +15,7 @@ from promoter.variants.vcf import VcfRecord, read_records
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip", "bcf"])
-def test_plain_gzip_bgzip_and_bcf_read_alike(
+def test_plain_gzip_bgzip_and_bcf_variants_read_alike(
     write: Write, tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
 ):
     from cyvcf2 import VCF, Writer  # noqa: PLC0415 # with the library's own import, a lazy one
@@ -55,7 +55,7 @@ def test_a_vcf_without_records_has_none(write: Write):
         (b"\x1f\x8b\x08\x00\x00", "damaged"),
     ],
 )
-def test_what_is_no_vcf_is_refused_in_one_line(
+def test_a_file_that_is_no_vcf_is_refused_in_one_line(
     write: Write, content: str | bytes, message: str, capfd: pytest.CaptureFixture[str]
 ):
     path = write("x.vcf", content)

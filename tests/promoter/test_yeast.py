@@ -44,7 +44,7 @@ def _as_shared(yeast: Path, name: str) -> bytes:
     )
 
 
-def test_what_is_derived_from_the_originals_equals_the_shared_data(
+def test_the_yeast_data_derived_from_the_originals_equal_the_shared_data(
     yeast: Path, tmp_path: Path, offline: None
 ) -> None:
     files = fetch_yeast(tmp_path, yeast / "original")
@@ -55,7 +55,7 @@ def test_what_is_derived_from_the_originals_equals_the_shared_data(
         assert (tmp_path / name).read_bytes() == _as_shared(yeast, name), name
 
 
-def test_originals_may_be_plain_or_gzip(yeast: Path, originals: Path, tmp_path: Path, offline: None) -> None:
+def test_yeast_originals_may_be_plain_or_gzip(yeast: Path, originals: Path, tmp_path: Path, offline: None) -> None:
     for name in ("lactate_allSamples.featureCounts.txt", "osmo_rawReadCounts_merged_no_mutants.tab"):
         packed = originals / f"{name}.gz"
         (originals / name).write_bytes(gzip.decompress(packed.read_bytes()))
@@ -77,7 +77,7 @@ def test_originals_may_be_plain_or_gzip(yeast: Path, originals: Path, tmp_path: 
     ],
 )
 @pytest.mark.parametrize("damage", ["missing", "changed", "truncated"])
-def test_a_spoiled_original_is_refused_by_name(
+def test_a_spoiled_original_of_a_named_data_set_is_refused_by_name(
     originals: Path, tmp_path: Path, offline: None, name: str, damage: str
 ) -> None:
     path = originals / name
@@ -114,7 +114,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_missing_original_is_downloaded_checked_and_kept(
+def test_a_missing_original_of_a_named_data_set_is_downloaded_checked_and_kept(
     yeast: Path,
     originals: Path,
     tmp_path: Path,
