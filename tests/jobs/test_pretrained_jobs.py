@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 import yaml
 from support import hub
-from support.commands import exit_code, read_until, start
+from support.commands import exit_code, start
+from support.processes import TIMEOUT, has_checkpoint, held, ray_workers, wait_until
 
 pytest.importorskip("enformer_pytorch")
 pytest.importorskip("borzoi_pytorch")
@@ -80,7 +82,7 @@ def head_run(ray_cluster: object, data: Path, weights: Path, tmp_path_factory: p
     return out
 
 
-def test_prepare_centres_the_window_on_the_tss(data: Path):
+def test_prepare_for_enformer_centres_the_window_on_the_tss(data: Path):
     promoters = read_promoters(data)
     assert promoters.metadata["window"] == {"upstream": CONTEXT // 2, "downstream": CONTEXT // 2}
     plus = promoters.genes[promoters.genes["strand"] == "+"]
@@ -117,7 +119,7 @@ def test_a_head_is_trained_on_embeddings_that_are_kept(head_run: Path, data: Pat
     assert "embeddings" in metrics["test"]["expression"]["baselines"]
 
 
-def test_a_frozen_trunk_leaves_as_it_came(head_run: Path, weights: Path):
+def test_a_frozen_trunk_is_not_changed_by_training(head_run: Path, weights: Path):
     model = load_model(head_run / "model")
     assert isinstance(model, PretrainedModel)
     fresh = build_model(model.config, CONTEXT, fetch_trunk(PretrainedConfig("enformer", str(weights))))
@@ -155,7 +157,9 @@ def test_the_trunk_is_trained_by_two_workers(
     np.testing.assert_allclose(written, predict(model, promoters.tokens)[:, 0], rtol=1e-4, atol=1e-4)
 
 
-def test_predict_ism_and_report(head_run: Path, data: Path, genome: Path, tmp_path: Path):
+def test_predict_ism_and_report_take_a_pretrained_network(
+    head_run: Path, data: Path, genome: Path, tmp_path: Path
+):
     predict_job(str(head_run / "model"), str(data), str(tmp_path / "predictions.parquet"))
     again = pd.read_parquet(tmp_path / "predictions.parquet")["expression_predicted"]
     first = pd.read_parquet(head_run / "predictions.parquet")["expression_predicted"]
@@ -191,7 +195,7 @@ def test_predict_ism_and_report(head_run: Path, data: Path, genome: Path, tmp_pa
     assert ids[0] in page
 
 
-def test_what_takes_too_long_is_refused(head_run: Path, data: Path, tmp_path: Path):
+def test_ism_longer_than_max_hours_is_refused(head_run: Path, data: Path, tmp_path: Path):
     with pytest.raises(
         InputError, match=r"--max_hours 1e-07: 55,332 forward passes .* ms on \d+ workers? will take"
     ):
@@ -199,7 +203,9 @@ def test_what_takes_too_long_is_refused(head_run: Path, data: Path, tmp_path: Pa
     assert not (tmp_path / "ism" / "manifest.json").exists()
 
 
-def test_variants_are_differences_of_predictions(head_run: Path, data: Path, genome: Path, tmp_path: Path):
+def test_variants_of_a_pretrained_network_are_differences_of_predictions(
+    head_run: Path, data: Path, genome: Path, tmp_path: Path
+):
     promoters = read_promoters(data)
     gene = promoters.genes[promoters.genes["strand"] == "+"].iloc[0]
     row = int(gene.name)  # type: ignore[arg-type]
@@ -227,7 +233,9 @@ def test_variants_are_differences_of_predictions(head_run: Path, data: Path, gen
     np.testing.assert_allclose(table["expression_difference"], expected[0], rtol=1e-3, atol=1e-5)
 
 
-def test_a_search_with_a_head(ray_cluster: object, data: Path, weights: Path, tmp_path: Path):
+def test_a_search_tunes_the_head_of_a_pretrained_network(
+    ray_cluster: object, data: Path, weights: Path, tmp_path: Path
+):
     config = PretrainedConfig("enformer", str(weights), tss_bins=2)
     space = {"training.learning_rate": {"choices": [1e-3, 1e-2]}, "model.head": {"choices": ["linear", "mlp"]}}
     tune(str(data), str(tmp_path), trials=2, folds=3, space=space, split=SplitConfig(test=["chr4"]), model=config,
@@ -241,7 +249,7 @@ def test_a_search_with_a_head(ray_cluster: object, data: Path, weights: Path, tm
     assert predict(load_model(tmp_path / "folds" / "fold_1"), read_promoters(data).tokens[:2]).shape == (2, 1)
 
 
-def test_embeddings_are_shared_by_runs(head_run: Path, data: Path, weights: Path, tmp_path: Path):
+def test_embeddings_of_another_run_are_reused(head_run: Path, data: Path, weights: Path, tmp_path: Path):
     kept = sorted((head_run / "embeddings").glob("*/part-*.parquet"))
     written = [path.stat().st_mtime_ns for path in kept]
     config = PretrainedConfig("enformer", str(weights), tss_bins=2, head="mlp")
@@ -253,7 +261,7 @@ def test_embeddings_are_shared_by_runs(head_run: Path, data: Path, weights: Path
     assert isinstance(load_model(tmp_path / "folds" / "fold_1_seed_2" / "model"), PretrainedModel)
 
 
-def test_a_search_with_lora_of_borzoi(ray_cluster: object, genome: Path, tmp_path: Path):
+def test_a_search_trains_borzoi_with_lora(ray_cluster: object, genome: Path, tmp_path: Path):
     folder = hub.borzoi(tmp_path / "borzoi")
     files = {name: str(genome / file) for name, file in
              (("genome", "genome.fa"), ("genes", "genes.bed"), ("expression", "expression.tsv"))}  # fmt: skip
@@ -297,7 +305,9 @@ def test_flags_of_another_network_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_data_that_do_not_fit_name_the_command_that_makes_them(genome: Path, weights: Path, tmp_path: Path):
+def test_data_of_another_window_are_refused_with_the_command_that_makes_them(
+    genome: Path, weights: Path, tmp_path: Path
+):
     files = {name: str(genome / file) for name, file in
              (("genome", "genome.fa"), ("genes", "genes.bed"), ("expression", "expression.tsv"))}  # fmt: skip
     prepare(str(tmp_path / "data"), upstream=500, **files)  # type: ignore[arg-type] # text
@@ -311,31 +321,32 @@ def test_data_that_do_not_fit_name_the_command_that_makes_them(genome: Path, wei
         prepare(str(tmp_path / "other"), window="enformer", upstream=500, **files)  # type: ignore[arg-type] # text
 
 
-def test_an_interrupted_run_goes_on_to_the_same_result(
+def test_an_interrupted_lora_training_resumes_to_the_same_result(
     ray_cluster: object, data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     config = PretrainedConfig("enformer", str(weights), adapt="lora", tss_bins=2)
-    # so many epochs that it has not ended when the signal comes, and none of them ends it early
-    recipe = replace(TRAINING, epochs=20, early_stopping=20)
+    recipe = replace(TRAINING, epochs=6, early_stopping=None)
     flags = [
         *("--data", str(data), "--out", str(tmp_path / "stopped"), "--split.val", "chr3", "--split.test", "chr4"),
         *("--model.name", "enformer", "--model.weights", str(weights), "--model.adapt", "lora"),
         *("--model.tss_bins", "2", "--training.batch_size", "8", "--baselines", "false"),
-        *("--training.epochs", "20", "--training.early_stopping", "20"),
+        *("--training.epochs", "6", "--training.early_stopping", "null"),
     ]
-    driver = start("train", flags)
-    read_until(driver, "  3/20")  # Ray Train keeps an epoch's checkpoint a moment after its line is printed
-    driver.terminate()
-    driver.communicate(timeout=60)
+    driver = start("train", flags, ray.get_runtime_context().gcs_address)
+    # Ray Train keeps an epoch's checkpoint a moment after its line is printed
+    wait_until(lambda: has_checkpoint(tmp_path / "stopped"), while_runs=driver)
+    with held(lambda: ray_workers("RayTrainWorker"), driver):
+        driver.terminate()
+        driver.communicate(timeout=TIMEOUT)
     for name in ("stopped", "whole"):
         train(str(data), str(tmp_path / name), SPLIT, config, recipe, baselines=False)
     printed = capsys.readouterr().out
-    assert re.search(r"resuming after epoch [1-9]\d?\n", printed), printed
+    assert re.search(r"resuming after epoch [1-5]\n", printed), printed
     tables = (pd.read_parquet(tmp_path / name / "predictions.parquet") for name in ("stopped", "whole"))
     stopped, whole = (table["expression_predicted"] for table in tables)
     np.testing.assert_allclose(stopped, whole, rtol=1e-4, atol=1e-4)
     # the best epoch may lie before the interruption: what came after shows only in the history
     stopped, whole = (pd.read_csv(tmp_path / name / "history.csv") for name in ("stopped", "whole"))
-    assert stopped["epoch"].tolist() == whole["epoch"].tolist() == list(range(1, 21))
+    assert stopped["epoch"].tolist() == whole["epoch"].tolist() == list(range(1, 7))
     for loss in ("train_mse", "val_mse"):
         np.testing.assert_allclose(stopped[loss], whole[loss], rtol=1e-4)
