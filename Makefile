@@ -14,10 +14,10 @@ test-unit: install  ## run the tests of the library: no Ray, one process a core
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" -n auto tests/promoter
 
 test: install  ## run the tests of library and jobs but the slow ones; print the slowest
-	@echo "library, two processes:"
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" -n 2 -rs --durations=20 tests/promoter
-	@echo "jobs, and all the rest, in one process that shares a Ray cluster:"
-	$(PYTEST) -m "not slow" -rs --durations=20 tests/test_*.py tests/jobs
+	@echo "what needs no Ray, two processes:"
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not ray" -n 2 -rs --durations=20
+	@echo "what uses Ray, in one process that shares a cluster:"
+	$(PYTEST) -m "ray and not slow" -rs --durations=20 tests/jobs
 
 test-slow: install  ## run the slow tests (kill-and-resume, multi-node, submitted jobs, real data)
 	$(PYTEST) -m slow -rs --durations=20

@@ -54,6 +54,6 @@ def command() -> Command:
 
     def run(job: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", f"jobs.{job}", *map(str, arguments)]
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
     return run

@@ -27,7 +27,7 @@ def read(name: str) -> tuple[CNNConfig, TrainingConfig]:
     return CNNConfig(**model), TrainingConfig(**settings["training"])
 
 
-def test_published_is_the_default_and_names_every_number_of_the_design() -> None:
+def test_published_yaml_is_the_default_and_names_every_number_of_the_design() -> None:
     assert read("published.yaml") == (CNNConfig(), TrainingConfig())
     settings = yaml.safe_load((CONFIGS / "published.yaml").read_text())
     ours = {
@@ -46,7 +46,7 @@ def test_published_is_the_default_and_names_every_number_of_the_design() -> None
 
 
 @pytest.mark.parametrize("length", [500, 1000, 2000])
-def test_small_genome_fits_windows_of_500_bases_and_more(length: int) -> None:
+def test_small_genome_yaml_fits_windows_of_500_bases_and_more(length: int) -> None:
     model, training = read("small-genome.yaml")
     PromoterCNN(model, length)
     assert model.both_strands

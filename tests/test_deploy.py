@@ -72,7 +72,7 @@ def test_ray_refuses_a_misspelt_setting(config: dict[str, Any], place: tuple[str
         validate_config(prepare_config(wrong))
 
 
-def test_all_say_the_same_versions() -> None:
+def test_all_cluster_files_say_the_same_versions() -> None:
     version = pins("constraints.txt")["ray"]
     assert version == ray.__version__
     for name in LAUNCHED:
@@ -95,14 +95,14 @@ def test_the_cluster_scales_to_zero_and_the_head_has_no_gpu(config: dict[str, An
     assert config["idle_timeout_minutes"] == 5
 
 
-def test_spot_is_tried_before_on_demand(config: dict[str, Any]) -> None:
+def test_spot_nodes_are_tried_before_on_demand_ones(config: dict[str, Any]) -> None:
     spot, on_demand = (config["available_node_types"][name] for name in ("gpu_spot", "gpu_on_demand"))
     assert spot["priority"] > on_demand.get("priority", 0)
     assert "spot" in json.dumps(spot["node_config"]).lower()
     assert "spot" not in json.dumps(on_demand["node_config"]).lower()
 
 
-def test_nothing_but_ssh_is_open(config: dict[str, Any]) -> None:
+def test_cluster_files_open_nothing_but_ssh(config: dict[str, Any]) -> None:
     rules = config["provider"].get("security_group", {}).get("IpPermissions", [])  # Ray itself adds ssh
     assert all(rule["FromPort"] == rule["ToPort"] == 22 for rule in rules)
     started = start_options(config["head_start_ray_commands"][-1])
@@ -143,7 +143,7 @@ def test_every_node_installs_the_pinned_versions(config: dict[str, Any]) -> None
     assert "worker_setup_commands" not in config
 
 
-def test_the_setup_asks_for_what_pyproject_says(tmp_path: Path) -> None:
+def test_the_setup_of_nodes_installs_the_dependencies_of_pyproject(tmp_path: Path) -> None:
     """The very command of the nodes, without pip: their folder, and their Python's standard library alone."""
     command = [sys.executable, "-I", str(DEPLOY / "requirements.py"), str(ROOT / "pyproject.toml"), "s3"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split("\n")
@@ -152,7 +152,7 @@ def test_the_setup_asks_for_what_pyproject_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "deploy/constraints-cloud.txt"])
-def test_what_is_pinned_is_within_the_ranges(name: str) -> None:
+def test_pinned_versions_are_within_the_ranges_of_pyproject(name: str) -> None:
     extras = _PROJECT["optional-dependencies"]
     pinned = pins(name)
     ranges = [Requirement(line) for line in _PROJECT["dependencies"] + extras["s3"] + extras["gcs"]]
@@ -160,11 +160,11 @@ def test_what_is_pinned_is_within_the_ranges(name: str) -> None:
     assert {one.name for one in checked} == {one.name for one in ranges if one.name in pinned} != set()
 
 
-def test_the_two_constraints_do_not_contradict() -> None:
+def test_the_two_constraints_files_do_not_contradict() -> None:
     assert not pins("constraints.txt").keys() & pins("deploy/constraints-cloud.txt").keys()
 
 
-def test_the_roles_allow_no_more_than_needed() -> None:
+def test_the_aws_roles_allow_no_more_than_needed() -> None:
     config = load("cluster.yaml")
     policies = {path.stem: json.loads(path.read_text()) for path in (DEPLOY / "aws").glob("*.json")}
     roles = {one["node_config"]["IamInstanceProfile"]["Name"] for one in config["available_node_types"].values()}
@@ -309,7 +309,7 @@ def instructions() -> list[tuple[str, list[str]]]:
     return [(name, rest.split()) for name, rest in lines]
 
 
-def test_the_image_is_built_from_files_that_are_there_and_let_through() -> None:
+def test_the_image_is_built_from_files_that_exist_and_are_not_ignored() -> None:
     copied = [word for name, rest in instructions() if name == "COPY" for word in rest[1:-1]]
     assert all((ROOT / name).exists() for name in copied)
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
@@ -406,7 +406,7 @@ def told() -> list[list[str]]:
     return [one for one in commands if one]
 
 
-def test_the_page_tells_commands_that_ray_knows() -> None:
+def test_the_cluster_page_tells_commands_that_ray_knows() -> None:
     commands = [words[1:] for words in told() if words[0] == "ray"]
     assert {words[0] for words in commands} >= {
         "up",
@@ -434,7 +434,7 @@ def resolve(group: click.Command, words: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["prepare", "train", "tune", "ism"])
-def test_the_page_tells_commands_that_the_jobs_know(job: str, command: Command) -> None:
+def test_the_cluster_page_tells_commands_that_the_jobs_know(job: str, command: Command) -> None:
     calls = [words[words.index(f"jobs.{job}") + 1 :] for words in told() if f"jobs.{job}" in words]
     assert calls
     for words in calls:
@@ -446,7 +446,7 @@ def test_the_page_tells_commands_that_the_jobs_know(job: str, command: Command) 
         assert {flag: str(printed[flag[2:]]).removesuffix(".0") for flag in given} == given
 
 
-def test_the_page_names_files_that_are_there() -> None:
+def test_the_cluster_page_names_files_that_exist() -> None:
     page = (ROOT / "docs" / "cluster.md").read_text()
     named = set(re.findall(r"\b(?:deploy|tests)/[\w./-]+\.\w+|\bcluster\.yaml\b", page))
     assert named >= {"deploy/gcp.yaml", "deploy/aws/head.json", "cluster.yaml"}

@@ -29,12 +29,12 @@ def fragments(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_entry_begins_with_a_bare_preposition_or_pronoun(path: Path) -> None:
+def test_no_docstring_entry_begins_with_a_bare_preposition_or_pronoun(path: Path) -> None:
     assert fragments(path.read_text()) == []
 
 
 @pytest.mark.parametrize("text", ["of the draw.", "See there.", "whose scores.", "at the start: those."])
-def test_the_check_finds_a_fragment(text: str) -> None:
+def test_the_check_of_docstrings_finds_a_fragment(text: str) -> None:
     source = f'def f(a, b):\n    """Do it.\n\n    Args:\n        a: {text}\n        b: number of genes.\n    """\n'
     assert fragments(source) == [f"a: {text}"]
     assert len(list(entries(source))) == 2

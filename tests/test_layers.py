@@ -87,11 +87,11 @@ def test_no_file_imports_from_a_folder_below_its_own(path: str) -> None:
         ("promoter/report/build.py", "from jobs.cli import console"),
     ],
 )
-def test_the_check_finds_an_upward_import(path: str, line: str) -> None:
+def test_the_check_of_layers_finds_an_upward_import(path: str, line: str) -> None:
     assert len(upward(path, line)) == 1
 
 
-def test_every_folder_has_its_place() -> None:
+def test_every_folder_of_promoter_has_its_layer() -> None:
     assert {Path(path).with_suffix("").parts[1] for path in SOURCES} == set(RANK)
 
 

@@ -83,7 +83,7 @@ def _is(node: ast.expr | None, value: bool) -> bool:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_is_unpickled_or_run(path: Path) -> None:
+def test_no_code_unpickles_or_evaluates_files(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     assert {(name, one) for one in findings(path.read_text())} <= _ALLOWED
 
@@ -109,7 +109,7 @@ def test_nothing_is_unpickled_or_run(path: Path) -> None:
         "archive.extractall(x)",
     ],
 )
-def test_the_scan_finds(line: str) -> None:
+def test_the_scan_for_unsafe_calls_finds_them(line: str) -> None:
     assert list(findings(line))
 
 
@@ -140,19 +140,19 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_the_evil_object_works(tmp_path: Path) -> None:
+def test_the_evil_pickle_runs_code_when_unpickled(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(_Evil(tmp_path / "ran")))  # noqa: S301 # else the tests below would show nothing
     assert (tmp_path / "ran").is_dir()
 
 
-def test_pickled_weights_are_refused(model: Path, mark: Path) -> None:
+def test_pickled_weights_are_refused_unexecuted(model: Path, mark: Path) -> None:
     load_model(model)
     (model / "model.safetensors").write_bytes(pickle.dumps(_Evil(mark)))
     with pytest.raises(InputError, match="model"):
         load_model(model)
 
 
-def test_a_checkpoint_runs_nothing(mark: Path) -> None:
+def test_a_pickled_checkpoint_runs_nothing(mark: Path) -> None:
     state = io.BytesIO()
     torch.save({"epoch": _Evil(mark)}, state)
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
@@ -190,7 +190,7 @@ def test_a_manifest_names_nothing_outside_its_folder(tmp_path: Path, name: objec
     assert json.loads((folder / "manifest.json").read_text())["complete"]
 
 
-def test_the_page_makes_the_token_private_which_ray_does_not(tmp_path: Path) -> None:
+def test_the_security_page_makes_the_token_private_which_ray_does_not(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "cluster.md").read_text()
     made = [line.split("#")[0].strip() for line in page.splitlines() if "get-auth-token --generate" in line]
     assert len(made) == 2

@@ -6,11 +6,13 @@ import jobs  # noqa: F401 # isort: skip # before ray, which reads the environmen
 
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import ray
 from support import s3_server
+from support.files import Command
 
 from jobs.prepare import prepare
 from jobs.ray_runtime import cluster
@@ -82,3 +84,27 @@ def train_flags(data: Path) -> list[str]:
         *("--model.hidden", "8", "--training.epochs", "6", "--training.batch_size", "16"),
         *("--training.learning_rate", "3e-3", "--training.jitter", "2", "--workers", "2"),
     ]
+
+
+@dataclass(frozen=True)
+class CommandRun:
+    """A run made by a command, and what it printed."""
+
+    out: Path
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def long_flags(train_flags: list[str]) -> list[str]:
+    """The command line of a training of which something is killed: an epoch takes a tenth of a second or more."""
+    return [*train_flags, "--training.epochs", "30", "--training.early_stopping", "null"]
+
+
+@pytest.fixture(scope="session")
+def long_run(long_flags: list[str], command: Command, tmp_path_factory: pytest.TempPathFactory) -> CommandRun:
+    """The long training never interrupted, as a command with a Ray of its own."""
+    out = tmp_path_factory.mktemp("long")
+    done = command("train", *long_flags, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return CommandRun(out, done.stdout, done.stderr)

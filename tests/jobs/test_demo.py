@@ -77,7 +77,7 @@ def test_a_demo_of_other_settings_is_left_alone(
 
 
 @pytest.mark.parametrize("name", ["genome", "data", "run", "ism"])
-def test_a_folder_that_holds_no_demo_is_refused(
+def test_a_folder_that_holds_no_demo_is_refused_by_the_demo(
     tmp_path: Path, no_work: None, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (tmp_path / name).mkdir()
@@ -98,7 +98,7 @@ def test_a_folder_that_holds_no_demo_is_refused(
         (["--workers", "25", "--genes_per_chromosome", "750"], "--workers 25: they want 25 CPUs"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_before_any_work(
+def test_an_impossible_setting_of_the_demo_is_refused_before_any_work(
     ray_cluster: Any,
     tmp_path: Path,
     no_work: None,

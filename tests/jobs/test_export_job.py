@@ -28,7 +28,7 @@ def scored(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.mark.ray
-def test_the_track_shows_what_the_scores_say(
+def test_the_exported_track_holds_the_contributions_of_the_scores(
     scored: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     genome = data / "genome" / "genome.fa"
@@ -85,7 +85,7 @@ def test_the_export_job_writes_its_config_and_mixes_in_no_other_settings(
         (["--formats", "bed", "--scores", "{tmp}"], "holds no part-*.parquet; make them with jobs.ism"),
     ],
 )
-def test_wrong_input_is_one_line(
+def test_wrong_input_of_the_export_job_is_one_line(
     scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     given = ["--scores", scored, "--out", tmp_path / "out", *(word.format(tmp=tmp_path) for word in words)]

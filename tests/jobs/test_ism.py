@@ -30,7 +30,7 @@ def scored(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-def test_scores_are_those_of_the_library(scored: Path, run: Path, data: Path):
+def test_ism_job_scores_are_those_of_the_library(scored: Path, run: Path, data: Path):
     scores = load_scores(scored)
     promoters = read_promoters(data)
     of_test = (promoters.genes["chrom"] == "chr4").to_numpy()
@@ -41,7 +41,7 @@ def test_scores_are_those_of_the_library(scored: Path, run: Path, data: Path):
     np.testing.assert_allclose(scores.scores, expected, atol=2e-5)
 
 
-def test_parts_have_the_contracts_columns_and_name_model_and_data(scored: Path):
+def test_score_files_have_the_contracts_columns_and_name_model_and_data(scored: Path):
     manifest = json.loads((scored / "manifest.json").read_text())
     assert manifest["complete"]
     assert sum(part["genes"] for part in manifest["parts"]) == manifest["genes"] == 51
@@ -59,7 +59,7 @@ def test_parts_have_the_contracts_columns_and_name_model_and_data(scored: Path):
         assert found["data"] == manifest["data"]
 
 
-def test_chosen_genes_only(run: Path, data: Path, tmp_path: Path):
+def test_only_chosen_genes_are_scored(run: Path, data: Path, tmp_path: Path):
     genes = ["chr4_g0003", "chr1_g0050"]
     arguments = ["--model", str(run / "model"), "--data", str(data), "--out", str(tmp_path), "--genes", *genes]
     assert exit_code(ism, *arguments) == 0
@@ -67,7 +67,7 @@ def test_chosen_genes_only(run: Path, data: Path, tmp_path: Path):
     assert load_scores(tmp_path, genes=genes).genes["gene_id"].tolist() == genes
 
 
-def test_rerun_computes_only_what_is_missing_or_damaged(run: Path, data: Path, tmp_path: Path):
+def test_rerun_of_ism_computes_only_missing_or_damaged_files(run: Path, data: Path, tmp_path: Path):
     arguments = (str(run / "model"), str(data), str(tmp_path))
     ism(*arguments, split="test", genes_per_task=8)
     parts = sorted((tmp_path / "scores").iterdir())
@@ -81,14 +81,14 @@ def test_rerun_computes_only_what_is_missing_or_damaged(run: Path, data: Path, t
     assert again == {parts[4]}
 
 
-def test_finished_run_is_left_alone(scored: Path, run: Path, data: Path, capsys: pytest.CaptureFixture[str]):
+def test_finished_ism_run_is_left_alone(scored: Path, run: Path, data: Path, capsys: pytest.CaptureFixture[str]):
     before = {path: path.stat().st_mtime_ns for path in scored.rglob("*")}
     ism(str(run / "model"), str(data), str(scored), split="test", genes_per_task=8)
     assert "scored already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in scored.rglob("*")} == before
 
 
-def test_other_settings_or_model_are_never_mixed_in(
+def test_scores_of_other_settings_or_models_are_never_mixed(
     scored: Path, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     other = tmp_path / "model"
@@ -107,7 +107,7 @@ def test_other_settings_or_model_are_never_mixed_in(
     assert {path: path.stat().st_mtime_ns for path in scored.rglob("*")} == before
 
 
-def test_unknown_gene_is_refused(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_unknown_gene_is_refused_by_ism(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["--model", str(run / "model"), "--data", str(data), "--out", str(tmp_path / "x")]
     assert exit_code(ism, *arguments, "--genes", "nobody") == 2
     assert "nobody" in capsys.readouterr().err
@@ -121,7 +121,7 @@ def test_scores_without_their_manifest_are_not_added_to(
     assert "without their manifest.json" in capsys.readouterr().err
 
 
-def test_size_of_tasks_is_chosen_once(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_genes_per_file_are_chosen_once(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     ism(str(run / "model"), str(data), str(tmp_path))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert 1 <= manifest["genes_per_part"] <= 204 / 4
@@ -143,7 +143,7 @@ def other_model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_ensemble_gives_mean_and_spread(run: Path, other_model: Path, data: Path, tmp_path: Path):
+def test_ism_of_an_ensemble_gives_mean_and_spread(run: Path, other_model: Path, data: Path, tmp_path: Path):
     ism(str(run / "model"), str(data), str(tmp_path), split="test", ensemble=[str(other_model)])
     found = load_scores(tmp_path)
     promoters = read_promoters(data)
@@ -156,7 +156,7 @@ def test_an_ensemble_gives_mean_and_spread(run: Path, other_model: Path, data: P
     np.testing.assert_allclose(found.scores_sd, np.abs(each[0] - each[1]) / np.sqrt(2), atol=2e-5)
 
 
-def test_members_of_an_ensemble_answer_the_same_question(
+def test_ensemble_members_with_other_targets_are_refused(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     info = replace(load_info(run / "model"), targets=["another"])
@@ -186,7 +186,7 @@ def test_duckdb_and_pandas_read_the_store_as_it_is(
     assert half in str(pq.read_schema(next((tmp_path / "scores").iterdir())).field("expression_scores").type)
 
 
-def test_a_run_that_another_has_overtaken_fills_its_parts(
+def test_an_ism_run_that_another_has_overtaken_fills_its_files(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Both have found an empty folder; the other has cut the genes its own way before this one begins to score."""

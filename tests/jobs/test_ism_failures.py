@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
+import ray
 import torch
-from support.commands import exit_code
-from support.processes import command_lines
+from support.commands import ROOT, exit_code, start
+from support.processes import held, kill_driver, ray_workers, wait_until
 
 from jobs.ism import ism
 from jobs.ray_runtime import cluster
@@ -26,7 +24,6 @@ from promoter.errors import InputError
 from promoter.ism import load_scores
 from promoter.models.cnn import CNNConfig, PromoterCNN
 
-ROOT = Path(__file__).parents[2]
 LENGTH, GENES, PER_TASK = 800, 60, 4
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -69,37 +66,25 @@ def _parts(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((out / "scores").iterdir())}
 
 
-def _start(model: Path, sequences: Path, out: Path) -> subprocess.Popen[bytes]:
-    """Start the same run as a command of its own, with a Ray of its own."""
-    flags = ["--model", model, "--data", sequences, "--out", out, "--genes_per_task", PER_TASK]
-    return subprocess.Popen(
-        [sys.executable, "-m", "jobs.ism", *map(str, flags)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def _flags(model: Path, sequences: Path, out: Path) -> list[object]:
+    return ["--model", model, "--data", sequences, "--out", out, "--genes_per_task", PER_TASK]
 
 
-def _wait_for_parts(out: Path, count: int) -> None:
-    deadline = time.monotonic() + 120  # only so that a broken run ends the test
-    while len(list((out / "scores").glob("part-*.parquet"))) < count:
-        assert time.monotonic() < deadline, "no parts came"
-        time.sleep(0.01)
+def _has_parts(out: Path, count: int) -> bool:
+    return len(list((out / "scores").glob("part-*.parquet"))) >= count
 
 
-def test_a_worker_killed_in_mid_task_changes_nothing(
+def test_an_ism_worker_killed_in_mid_task_changes_no_score(
     score: Callable[[Path], None], undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     killed: list[int] = []
 
     def kill_one() -> None:
-        _wait_for_parts(tmp_path, 3)
-        while not killed:
-            for process, line in command_lines().items():
-                if "ray::score_genes" in line:
-                    process.kill()
-                    killed.append(process.pid)
-                    return
+        wait_until(lambda: _has_parts(tmp_path, 1))
+        with held(lambda: ray_workers("score_genes")) as workers:
+            assert not _has_parts(tmp_path, len(undisturbed))
+            workers[0].kill()
+            killed.append(workers[0].pid)
 
     assassin = threading.Thread(target=kill_one)
     assassin.start()
@@ -109,32 +94,30 @@ def test_a_worker_killed_in_mid_task_changes_nothing(
     assert _parts(tmp_path) == undisturbed
 
 
-def test_a_killed_driver_is_taken_up_where_it_stopped(
+def test_a_killed_ism_driver_is_resumed_where_it_stopped(
     score: Callable[[Path], None], undisturbed: dict[str, bytes], model: Path, sequences: Path, tmp_path: Path
 ) -> None:
-    driver = _start(model, sequences, tmp_path)
-    _wait_for_parts(tmp_path, 3)
-    workers = [process for process, line in command_lines(driver.pid).items() if "ray::score_genes" in line]
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    psutil.wait_procs(workers, timeout=60)  # the parts that they are at
+    driver = start("ism", _flags(model, sequences, tmp_path))
+    wait_until(lambda: _has_parts(tmp_path, 3), while_runs=driver)
+    kill_driver(driver, "score_genes")
     assert not json.loads((tmp_path / "manifest.json").read_text())["complete"]
     with pytest.raises(InputError, match="not finished"):
         load_scores(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").glob("part-*.parquet")}
-    assert len(before) < len(undisturbed), "the run was over before it was killed"
+    assert 3 <= len(before) <= len(undisturbed)
     score(tmp_path)
     assert _parts(tmp_path) == undisturbed
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished parts were written again"
 
 
-def test_two_runs_at_once_share_the_work(
+def test_two_ism_runs_at_once_share_the_work(
     score: Callable[[Path], None], undisturbed: dict[str, bytes], model: Path, sequences: Path, tmp_path: Path
 ) -> None:
-    other = _start(model, sequences, tmp_path)
-    _wait_for_parts(tmp_path, 1)
+    other = start("ism", _flags(model, sequences, tmp_path), ray.get_runtime_context().gcs_address)
+    wait_until(lambda: _has_parts(tmp_path, 1), while_runs=other)
     score(tmp_path)
-    assert other.wait() == 0
+    printed, _ = other.communicate()
+    assert other.returncode == 0, printed
     assert _parts(tmp_path) == undisturbed
     assert len(load_scores(tmp_path).genes) == GENES
 
@@ -152,7 +135,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["/bin/umount", str(folder)], check=True)
 
 
-def test_a_full_disk_leaves_whole_parts_only_and_the_rest_for_later(
+def test_a_full_disk_leaves_complete_score_files_and_a_rerun_adds_the_rest(
     score: Callable[[Path], None],
     undisturbed: dict[str, bytes],
     model: Path,
@@ -160,8 +143,7 @@ def test_a_full_disk_leaves_whole_parts_only_and_the_rest_for_later(
     small_disk: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    flags = ["--model", model, "--data", sequences, "--out", small_disk, "--genes_per_task", PER_TASK]
-    assert exit_code(ism, *flags) == 1
+    assert exit_code(ism, *_flags(model, sequences, small_disk)) == 1
     assert "No space left on device" in capsys.readouterr().err
     written = _parts(small_disk)
     assert 0 < len(written) < len(undisturbed)

@@ -51,7 +51,9 @@ def _device() -> str:
 @pytest.mark.gpu
 @pytest.mark.ray
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=gpu()), pytest.param(2, marks=gpu(2))])
-def test_training_by_nccl(ray_cluster: cluster.Cluster, data: Path, tmp_path: Path, workers: int) -> None:
+def test_training_by_nccl_learns_as_by_gloo(
+    ray_cluster: cluster.Cluster, data: Path, tmp_path: Path, workers: int
+) -> None:
     split, model = SplitConfig(val=["chr3"], test=["chr4"]), CNNConfig((8, 8), (7, 3), (4,), hidden=8)
     training = TrainingConfig(epochs=4, batch_size=16, learning_rate=3e-3)
     for gpus in (0, 1):

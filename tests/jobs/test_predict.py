@@ -16,7 +16,7 @@ from promoter.sequence import one_hot
 pytestmark = pytest.mark.ray
 
 
-def test_predicts_every_gene_in_order_as_the_model_does(run: Path, data: Path, tmp_path: Path):
+def test_predict_gives_every_gene_in_order_what_the_model_gives(run: Path, data: Path, tmp_path: Path):
     out = tmp_path / "new" / "predictions.parquet"
     predict(str(run / "model"), str(data), str(out))
     table = pd.read_parquet(out)
@@ -34,7 +34,9 @@ def test_predicts_every_gene_in_order_as_the_model_does(run: Path, data: Path, t
     assert (tmp_path / "new" / "predictions.config.yaml").exists()
 
 
-def test_any_number_of_workers_gives_the_same_bytes(run: Path, data: Path, tmp_path: Path, monkeypatch):
+def test_predict_with_any_number_of_workers_gives_the_same_bytes(
+    run: Path, data: Path, tmp_path: Path, monkeypatch
+):
     monkeypatch.setattr("jobs.predict._GENES_PER_TASK", 32)  # several tasks even for this small data set
     outs = [tmp_path / f"{workers}.parquet" for workers in (1, 2)]
     for workers, out in enumerate(outs, start=1):
@@ -42,7 +44,7 @@ def test_any_number_of_workers_gives_the_same_bytes(run: Path, data: Path, tmp_p
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
-def test_predicts_a_fasta_of_sequences(run: Path, data: Path, tmp_path: Path):
+def test_predict_takes_a_fasta_of_sequences(run: Path, data: Path, tmp_path: Path):
     promoters = read_promoters(data)
     chosen = promoters.genes.iloc[[5, 100, 7]]
     records = [
@@ -58,7 +60,9 @@ def test_predicts_a_fasta_of_sequences(run: Path, data: Path, tmp_path: Path):
     assert table[["chrom", "split", "expression"]].isna().all(axis=None)
 
 
-def test_other_window_is_refused_with_both_lengths(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_predict_refuses_another_window_with_both_lengths(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "long.fa").write_text(">a\n" + "ACGT" * 30 + "\n")
     arguments = ["--model", str(run / "model"), "--data", str(tmp_path / "long.fa")]
     assert exit_code(predict, *arguments, "--out", tmp_path / "out.parquet") == 2
@@ -80,7 +84,7 @@ def _break(model: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "message"), [("version", "format 99"), ("truncated", "SHA-256"), ("missing", "no model.safetensors")]
 )
-def test_unusable_model_is_refused(
+def test_predict_refuses_an_unusable_model(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str, message: str
 ):
     model = tmp_path / "model"
@@ -92,7 +96,7 @@ def test_unusable_model_is_refused(
     assert message in capsys.readouterr().err
 
 
-def test_truncated_data_is_refused(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_predict_refuses_truncated_data(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     damaged = tmp_path / "promoters.parquet"
     damaged.write_bytes((data / "promoters.parquet").read_bytes()[:-100])
     assert exit_code(predict, "--model", run / "model", "--data", damaged, "--out", tmp_path / "o.parquet") == 2

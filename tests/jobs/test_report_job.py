@@ -48,7 +48,9 @@ def test_the_report_job_writes_the_page_its_config_and_the_figures(
 
 
 @pytest.mark.ray
-def test_a_run_as_jobs_train_leaves_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_of_a_run_of_jobs_train_has_all_sections(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, _, err = outcome(capsys, report, "--model", run / "model", "--out", tmp_path / "report.html")
     assert (code, err) == (0, "")
     text = (tmp_path / "report.html").read_text()
@@ -67,7 +69,7 @@ def test_a_run_as_jobs_train_leaves_it(run: Path, tmp_path: Path, capsys: pytest
         (["--show=-1"], "--show -1: must be at least 0"),
     ],
 )
-def test_wrong_input_is_one_line_and_writes_nothing(
+def test_wrong_input_of_the_report_job_is_one_line_and_writes_nothing(
     files: RunFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     given = [

@@ -71,7 +71,7 @@ def test_prepare_reads_and_writes_a_bucket(s3: Server, data: Path) -> None:
     assert pd.read_parquet(found.open("rb")).equals(pd.read_parquet(data / "promoters.parquet"))
 
 
-def test_training_goes_on_from_its_checkpoint_in_the_bucket_once_credentials_are_renewed(
+def test_training_resumes_from_its_checkpoint_in_the_bucket_once_credentials_are_renewed(
     s3: Server, at: str, run: Path, train_flags: list[str], capsys: Capture
 ) -> None:
     flags = [*train_flags, "--data", f"{at}/data", "--out", f"{at}/run"]
@@ -121,7 +121,7 @@ def test_a_put_that_fails_twice_or_is_slow_costs_only_time(
     assert pd.read_parquet(found.open("rb")).equals(pd.read_parquet(tmp_path / "p.parquet"))
 
 
-def test_ism_keeps_its_whole_parts_computes_the_others_and_exports_them(
+def test_ism_in_a_bucket_keeps_complete_files_computes_the_others_and_exports_them(
     s3: Server, at: str, data: Path, run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     tasks = ["--genes_per_task", 40]
@@ -153,7 +153,7 @@ def test_ism_keeps_its_whole_parts_computes_the_others_and_exports_them(
         assert s3.read(f"export/{name}") == (tmp_path / "export" / name).read_bytes()
 
 
-def test_a_search_goes_on_with_its_trials_and_finds_the_same(
+def test_a_search_in_a_bucket_resumes_and_finds_the_same(
     s3: Server, at: str, data: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     space = "{training.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}}"
@@ -191,7 +191,7 @@ def test_a_search_goes_on_with_its_trials_and_finds_the_same(
 
 
 @pytest.mark.parametrize("answer", ["ExpiredToken", "AccessDenied"])
-def test_credentials_that_do_not_serve_are_told_before_heavy_work(
+def test_refused_credentials_are_named_before_heavy_work(
     s3: Server, at: str, data: Path, run: Path, capsys: Capture, answer: str
 ) -> None:
     jobs: list[tuple[Any, list[object]]] = [
@@ -209,7 +209,7 @@ def test_credentials_that_do_not_serve_are_told_before_heavy_work(
     assert not s3.keys("refused")
 
 
-def test_a_bucket_that_is_not_there_is_not_made(s3: Server, data: Path, run: Path, capsys: Capture) -> None:
+def test_a_missing_bucket_is_refused_and_not_made(s3: Server, data: Path, run: Path, capsys: Capture) -> None:
     assert exit_code(predict, "--model", run, "--data", data, "--out", "s3://promotres/p.parquet") == 2
     assert "s3://promotres/: cannot write here (The specified bucket does not exist); check" in line(capsys)
     assert [one["Name"] for one in s3.client.list_buckets()["Buckets"]] == [BUCKET]
@@ -243,7 +243,7 @@ def test_a_large_object_goes_in_parts_and_leaves_none_when_one_fails(s3: Server,
     assert s3.keys("other") == s3.uploads() == []
 
 
-def test_what_another_process_writes_is_seen_at_once(s3: Server) -> None:
+def test_objects_that_another_process_writes_are_seen_at_once(s3: Server) -> None:
     folder = storage.resolve(f"{AT}/shared")
     storage.write_text(folder / "one.txt", "1")
     assert [path.name for path in folder.glob("*.txt")] == ["one.txt"]
@@ -256,7 +256,7 @@ def test_what_another_process_writes_is_seen_at_once(s3: Server) -> None:
     assert sorted(path.name for path in UPath(folder).glob("*")) == ["one.txt"]
 
 
-def test_a_part_that_cannot_be_read_now_is_not_taken_for_damaged(s3: Server, at: str) -> None:
+def test_a_file_with_expired_credentials_is_not_taken_for_damaged(s3: Server, at: str) -> None:
     with (
         s3.failing(lambda method, path: "ExpiredToken" if method == "GET" else None),
         pytest.raises(StorageError, match=r"s3://.*could not be read .*renew the credentials"),

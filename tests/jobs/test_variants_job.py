@@ -80,7 +80,7 @@ def haplotype_window(genome: Genome, row: pd.Series, tss: int, strand: str, upst
     return str(reverse_complement(padded[border : border + upstream]))
 
 
-def test_effects_are_those_of_haplotypes_and_snvs_those_of_ism(
+def test_variant_effects_are_those_of_haplotypes_and_snvs_those_of_ism(
     done: Path, flags: dict[str, Any], run: Path, data: Path, tmp_path: Path
 ):
     ism(str(run / "model"), str(data), str(tmp_path / "ism"))
@@ -116,7 +116,7 @@ def test_effects_are_those_of_haplotypes_and_snvs_those_of_ism(
     assert np.abs(found["expression_difference"]).max() > 0.05
 
 
-def test_counts_and_tables_agree(done: Path):
+def test_counts_and_tables_of_variants_agree(done: Path):
     found = pd.read_parquet(done / "variants.parquet")
     text = pd.read_csv(done / "variants.tsv.gz", sep="\t")
     pd.testing.assert_frame_equal(text, found, check_dtype=False, rtol=1e-6)
@@ -130,7 +130,7 @@ def test_counts_and_tables_agree(done: Path):
     assert json.loads((done / "manifest.json").read_text())["complete"]
 
 
-def test_rerun_does_nothing_or_only_what_is_missing(
+def test_rerun_of_variants_computes_only_what_is_missing(
     flags: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("jobs.variants._GENES_PER_PART", 20)
@@ -159,7 +159,7 @@ def test_rerun_does_nothing_or_only_what_is_missing(
     assert (tmp_path / "variants.parquet").read_bytes() == whole
 
 
-def test_an_ensemble_gives_mean_and_spread(flags: dict[str, Any], run: Path, tmp_path: Path):
+def test_variants_of_an_ensemble_have_mean_and_spread(flags: dict[str, Any], run: Path, tmp_path: Path):
     other = load_model(run / "model")
     torch.manual_seed(1)
     with torch.no_grad():
@@ -193,7 +193,7 @@ def test_a_vcf_without_variants_gives_tables_without_rows(flags: dict[str, Any],
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["variants"] == 0
 
 
-def test_a_refused_run_leaves_nothing(
+def test_a_refused_run_of_variants_leaves_nothing(
     ray_cluster: object, flags: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     words = [f"--{key}={value}" for key, value in flags.items()]
@@ -211,7 +211,7 @@ def test_a_refused_run_leaves_nothing(
         ({"data": "genome.fa"}, "all sequences need one length|windows of"),
     ],
 )
-def test_wrong_input_ends_on_one_line_and_leaves_nothing(
+def test_wrong_input_of_variants_ends_on_one_line_and_leaves_nothing(
     flags: dict[str, Any],
     data: Path,
     tmp_path: Path,

@@ -31,7 +31,9 @@ def require_golden(name: str, metrics: dict[str, Any]) -> None:
     assert {key: metrics["baselines"][key]["pearson"] for key in expected} == pytest.approx(expected, abs=2e-3)
 
 
-def test_yeast_from_originals_to_scores(ray_cluster: cluster.Cluster, yeast: Path, tmp_path: Path):
+def test_yeast_goes_from_originals_to_scores_with_the_recorded_r(
+    ray_cluster: cluster.Cluster, yeast: Path, tmp_path: Path
+):
     data, out, scores = (tmp_path / name for name in ("data", "run", "ism"))
     originals = yeast / "original"
     assert exit_code(prepare, "--dataset", "yeast", "--cache", originals, "--upstream", "500", "--out", data) == 0

@@ -62,12 +62,12 @@ def test_a_bin_counts_the_words_that_begin_in_it() -> None:
     np.testing.assert_array_equal(counts[1], kmer_counts(encode([sequence[4:]]), 3)[0])
 
 
-def test_both_strands_count_the_same() -> None:
+def test_kmers_of_both_strands_count_the_same() -> None:
     tokens = np.random.default_rng(0).integers(0, 5, (20, 60)).astype(np.uint8)
     np.testing.assert_array_equal(kmer_counts(tokens), kmer_counts(np.asarray(reverse_complement(tokens))))
 
 
-def test_composition_of_known_sequences() -> None:
+def test_composition_of_known_sequences_is_as_counted_by_hand() -> None:
     found = composition(encode(["CGCGCGCG", "GGGGCCCC", "AATTNNNN", "NNNNNNNN"]))
     np.testing.assert_allclose(found[0], [1, 4 / (4 * 4 / 8), 0])
     np.testing.assert_allclose(found[1], [1, 0, 0])
@@ -101,7 +101,7 @@ def test_ridge_is_scikit_learns_with_the_penalty_that_is_best_on_what_is_left_ou
     np.testing.assert_allclose(ridge(x, known, learned, fold), expected, atol=2e-3)  # float32 products
 
 
-def test_what_the_other_genes_express_changes_nothing() -> None:
+def test_targets_of_held_out_genes_change_no_baseline() -> None:
     rng = np.random.default_rng(2)
     tokens = rng.integers(0, 4, (90, 80)).astype(np.uint8)
     targets = rng.normal(size=(90, 2)).astype(np.float32)
@@ -119,7 +119,7 @@ def test_what_the_other_genes_express_changes_nothing() -> None:
     np.testing.assert_allclose(first["composition"], line.predict(composition(tokens)), atol=1e-4)
 
 
-def test_a_lone_training_chromosome_and_a_short_window_will_do() -> None:
+def test_ridge_takes_a_lone_training_chromosome_and_a_short_window() -> None:
     tokens = np.random.default_rng(3).integers(0, 4, (30, 10)).astype(np.uint8)
     targets = np.random.default_rng(4).normal(size=(30, 1)).astype(np.float32)
     chroms = pd.Series(["chr1"] * 20 + ["chr2"] * 10)

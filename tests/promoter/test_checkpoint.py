@@ -147,7 +147,7 @@ def test_a_model_directory_is_safetensors_and_plain_yaml_and_nothing_else(saved:
         assert description[name] == value
 
 
-def test_what_was_held_out_is_named_by_gene_where_chromosomes_do_not_tell(tmp_path: Path) -> None:
+def test_held_out_genes_are_named_where_chromosomes_do_not_tell_them(tmp_path: Path) -> None:
     of_gene = {"a": ("chr1", "test"), "NA": ("chr3", None), "b,\t": ("chr4", "train")}  # ids that tables mistake
     info = replace(INFO, split_of_gene=of_gene)
     save_model(tmp_path, network(), info)
@@ -160,7 +160,7 @@ def test_what_was_held_out_is_named_by_gene_where_chromosomes_do_not_tell(tmp_pa
     assert "split.tsv" in refusal(tmp_path)
 
 
-def test_an_ensemble_counts_a_gene_as_learned_from_where_any_member_did(tmp_path: Path) -> None:
+def test_a_gene_in_the_training_set_of_any_member_is_in_that_of_the_ensemble(tmp_path: Path) -> None:
     split = {"train": ["chr1", "chr2"], "val": ["chr3"], "test": ["chr4"]}
     first = replace(
         INFO, split=split, split_of_gene={"a": ("chr1", "test"), "b": ("chr3", None), "c": ("chr9", None)}
@@ -175,7 +175,7 @@ def test_an_ensemble_counts_a_gene_as_learned_from_where_any_member_did(tmp_path
 
 
 @pytest.mark.parametrize("version", [0, 2, "1.5", None])
-def test_another_format_version_is_refused_with_file_version_and_mend(saved: Path, version: object) -> None:
+def test_another_format_version_is_refused_with_file_version_and_fix(saved: Path, version: object) -> None:
     description = yaml.safe_load((saved / "model.yaml").read_text())
     (saved / "model.yaml").write_text(yaml.safe_dump(description | {"format": version}))
     message = refusal(saved)
@@ -185,7 +185,7 @@ def test_another_format_version_is_refused_with_file_version_and_mend(saved: Pat
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "hello", "a: [1", "\x00", "a: !!python/object:os.x {}"])
-def test_a_description_that_is_no_mapping_is_refused(saved: Path, text: str) -> None:
+def test_a_model_yaml_that_is_no_mapping_is_refused(saved: Path, text: str) -> None:
     (saved / "model.yaml").write_text(text)
     assert "model" in refusal(saved)
 
@@ -215,7 +215,7 @@ def _without(name: str) -> Callable[[dict[str, Any]], None]:
         (lambda d: d.update(targets=["basal"]), "1 targets for 2 outputs"),
     ],
 )
-def test_a_description_that_does_not_fit_is_refused(
+def test_a_model_yaml_that_does_not_fit_is_refused(
     saved: Path, change: Callable[[dict[str, Any]], None], named: str
 ) -> None:
     description = yaml.safe_load((saved / "model.yaml").read_text())
@@ -249,23 +249,23 @@ def test_pickled_weights_are_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.yaml", "model.safetensors"])
-def test_a_missing_file_is_named(saved: Path, name: str) -> None:
+def test_a_missing_file_of_a_model_is_named(saved: Path, name: str) -> None:
     (saved / name).unlink()
     assert f"holds no {name}" in refusal(saved)
 
 
-def test_a_missing_directory_is_named(saved: Path) -> None:
+def test_a_missing_model_directory_is_named(saved: Path) -> None:
     assert "no such model directory" in refusal(saved.parent / "none")
     assert "no such model directory" in refusal(saved / "model.yaml")
 
 
-def test_target_names_must_fit_the_outputs(tmp_path: Path) -> None:
+def test_target_names_must_fit_the_outputs_of_a_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"1 target names for 2 outputs: \['one'\]"):
         save_model(tmp_path / "model", network(), replace(INFO, targets=["one"]))
     assert not (tmp_path / "model").exists()
 
 
-def test_a_packed_model_is_the_model_and_its_checksum_tells_it_apart(saved: Path) -> None:
+def test_a_serialized_model_is_the_model_and_its_checksum_tells_it_apart(saved: Path) -> None:
     packed = serialize_model(saved)
     shutil.rmtree(saved)  # another process has no files
     model, info = deserialize_model(packed)
@@ -293,7 +293,7 @@ def test_a_copied_model_is_the_model_byte_for_byte(saved: Path, target: str) -> 
     assert torch.equal(predictions(load_model(folder)), predictions(network()))
 
 
-def test_saving_again_replaces_the_model(saved: Path) -> None:
+def test_saving_a_model_again_replaces_it(saved: Path) -> None:
     other = network()
     other.rescale_output([1, 1], [2, 2])
     save_model(saved, other, replace(INFO, transform=None))

@@ -40,7 +40,7 @@ def test_metrics_are_those_of_scipy_and_numpy_in_each_column(pair: np.ndarray) -
             assert metrics.pearson(observed, predicted)[column] == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-9)
 
 
-def test_float32_of_large_mean_loses_nothing() -> None:
+def test_metrics_of_float32_with_a_large_mean_lose_nothing() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(1e4, 1, (3000, 1)).astype(np.float32)
     y = (x + rng.normal(0, 1, x.shape)).astype(np.float32)
@@ -108,7 +108,7 @@ def test_intervals_of_few_genes_stay_within_what_the_metric_can_be(pair: np.ndar
             assert -1 - 1e-6 <= found[f"{name}_ci95"][0] <= found[f"{name}_ci95"][1] <= 1 + 1e-6
 
 
-def test_equal_seeds_give_equal_intervals_and_others_do_not() -> None:
+def test_equal_seeds_give_equal_bootstrap_intervals_and_others_do_not() -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 30))
     assert summary(x, y, seed=1) == summary(x, y, seed=1)
     assert summary(x, y, seed=1) != summary(x, y, seed=2)
@@ -122,7 +122,7 @@ def test_equal_seeds_give_equal_intervals_and_others_do_not() -> None:
         ([np.inf, 2.0, 6.0], {"n": 2, "mse": 2.5, "pearson": 1.0, "spearman": 1.0}),
     ],
 )
-def test_genes_without_an_observed_value_are_left_out(observed: list[float], expected: dict) -> None:
+def test_genes_without_an_observed_value_are_left_out_of_metrics(observed: list[float], expected: dict) -> None:
     found = summary(observed, [7.0, 4.0, 5.0])
     assert {key: pytest.approx(found[key]) if found[key] is not None else None for key in expected} == expected
     json.dumps(found, allow_nan=False)

@@ -67,7 +67,7 @@ def exact_scores(model: PromoterCNN, tokens: np.ndarray, positions: tuple[int, i
 @pytest.mark.parametrize("positions", [(0, 4), (330, 350), (696, 700)])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.usefixtures("tf32")
-def test_scores_are_exact(config: CNNConfig, positions: tuple[int, int]) -> None:
+def test_scores_on_a_gpu_are_exact(config: CNNConfig, positions: tuple[int, int]) -> None:
     """To 1e-5 of a sequence's largest |score|; and the self-check finds that the engine suits (it would warn)."""
     model, tokens = network(config)
     scores = saturation_mutagenesis(model, tokens, device="cuda")
@@ -78,7 +78,7 @@ def test_scores_are_exact(config: CNNConfig, positions: tuple[int, int]) -> None
 
 
 @pytest.mark.usefixtures("tf32")
-def test_predictions_and_metrics_are_those_of_the_cpu() -> None:
+def test_predictions_and_metrics_on_a_gpu_are_those_of_the_cpu() -> None:
     model, tokens = network()
     targets = np.random.default_rng(1).normal(size=(3, 1)).astype(np.float32)
     expected = predict(model, tokens), evaluate(model, Examples(tokens, targets)).mse
@@ -88,7 +88,7 @@ def test_predictions_and_metrics_are_those_of_the_cpu() -> None:
 
 
 @pytest.mark.usefixtures("tf32")
-def test_embeddings_are_those_of_the_cpu() -> None:
+def test_embeddings_on_a_gpu_are_those_of_the_cpu() -> None:
     torch.manual_seed(0)
     trunk = torch.nn.Sequential(
         torch.nn.Conv1d(4, 64, 15, padding=7), torch.nn.Flatten(), torch.nn.Linear(64 * 512, 32)
@@ -101,7 +101,7 @@ def test_embeddings_are_those_of_the_cpu() -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_another_model_scores_as_on_the_cpu() -> None:
+def test_another_model_scores_on_a_gpu_as_on_the_cpu() -> None:
     pytest.importorskip("tangermeme")
     torch.manual_seed(0)
     model = torch.nn.Sequential(
@@ -115,7 +115,7 @@ def test_another_model_scores_as_on_the_cpu() -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
 
 
-def test_bf16_is_off_by_a_few_hundredths_of_the_largest_score() -> None:
+def test_bf16_on_a_gpu_is_off_by_a_few_hundredths_of_the_largest_score() -> None:
     model, tokens = network()
     expected = saturation_mutagenesis(model, tokens)
     found = saturation_mutagenesis(model, tokens, device="cuda", precision="bf16")
@@ -140,7 +140,7 @@ def test_a_full_gpu_is_answered_by_smaller_batches() -> None:
 @pytest.mark.parametrize(
     "settings", [{}, {"precision": "bf16"}, {"compile": True}], ids=["fp32", "bf16", "compiled"]
 )
-def test_fit_learns_as_on_a_cpu(settings: dict[str, Any]) -> None:
+def test_fit_on_a_gpu_learns_as_on_a_cpu(settings: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 4, (256, 100), dtype=np.uint8)
     targets = (tokens == 2).mean(axis=1, keepdims=True).astype(np.float32)  # G content

@@ -34,7 +34,7 @@ def drawn(figure: Figure, panel: int) -> np.ndarray:
     return np.concatenate([np.asarray(one.get_offsets()) for one in figure.axes[panel].collections])
 
 
-def test_progress_shows_each_scored_trial_and_the_best_so_far() -> None:
+def test_the_plot_of_progress_shows_each_scored_trial_and_the_best_so_far() -> None:
     for larger, best in ((True, [0.2, 0.2, 0.4]), (False, [0.2, 0.1, 0.1])):
         figure = plots.search_progress(TRIALS.sample(frac=1, random_state=0), "r", larger)
         points = drawn(figure, 0)
@@ -42,7 +42,7 @@ def test_progress_shows_each_scored_trial_and_the_best_so_far() -> None:
         assert figure.axes[0].lines[0].get_ydata() == pytest.approx(best)
 
 
-def test_each_setting_has_a_panel_with_the_trials_that_have_it() -> None:
+def test_the_plot_of_settings_has_a_panel_a_setting_with_the_trials_that_have_it() -> None:
     figure = plots.score_by_setting(TRIALS, SETTINGS, {"training.learning_rate": True}, "r")
     rate, kernel, crop = (drawn(figure, panel) for panel in range(3))
     assert sorted(map(tuple, rate)) == [(1e-4, 0.1), (1e-3, 0.2), (1e-2, 0.4)]
@@ -52,7 +52,7 @@ def test_each_setting_has_a_panel_with_the_trials_that_have_it() -> None:
     assert {(round(x), y) for x, y in crop} == {(1, 0.1), (0, 0.4)}  # 250, 500; None has no crop
 
 
-def test_figures_are_written_as_svg_and_png(tmp_path: Path) -> None:
+def test_figures_of_a_search_are_written_as_svg_and_png(tmp_path: Path) -> None:
     plots.write_figure(tmp_path, "progress", plots.search_progress(TRIALS, "r", True))
     assert (tmp_path / "progress.png").read_bytes().startswith(b"\x89PNG")
     assert "</svg>" in (tmp_path / "progress.svg").read_text()
@@ -110,7 +110,7 @@ def test_each_letter_is_as_high_as_its_contribution_and_stands_at_its_distance(
 @pytest.mark.parametrize("draw", ["logo", "mutation_map"])
 @pytest.mark.parametrize("strand", ["+", "-"])
 @pytest.mark.parametrize("tss", [START + 11, START - 70, None])
-def test_both_axes_name_the_base_that_stands_there(draw: str, strand: str, tss: int | None) -> None:
+def test_both_axes_of_a_mutation_map_name_the_base_at_a_position(draw: str, strand: str, tss: int | None) -> None:
     """Each tick's label, above and below, against the base whose place it is drawn at."""
     axes = (
         plots.logo(contributions_of(SEQUENCE), START, strand, tss, "chr3")
@@ -139,7 +139,7 @@ def test_both_axes_name_the_base_that_stands_there(draw: str, strand: str, tss: 
     assert bool([line for line in axes.lines if np.array_equal(line.get_xdata(), [0, 0])]) == (tss == START + 11)
 
 
-def test_a_long_stretch_is_bars_of_the_same_heights() -> None:
+def test_a_long_region_is_drawn_as_bars_of_the_same_heights() -> None:
     sequence = SEQUENCE * 12
     contributions = contributions_of(sequence)
     axes = plots.logo(contributions, START, "-", START + 10)
@@ -156,7 +156,7 @@ def test_a_long_stretch_is_bars_of_the_same_heights() -> None:
     assert [text.get_text() for text in legend.get_texts()] == list(BASES)
 
 
-def test_the_map_shows_each_score_white_at_zero_and_marks_what_is_there() -> None:
+def test_the_mutation_map_shows_each_score_white_at_zero_and_marks_the_reference() -> None:
     scores = some_scores(SEQUENCE)
     figure = Figure()
     axes = plots.mutation_map(scores, SEQUENCE, axes=figure.subplots())
@@ -178,12 +178,12 @@ def test_the_map_shows_each_score_white_at_zero_and_marks_what_is_there() -> Non
     assert [label.get_text() for label in axes.get_yticklabels()] == list(BASES)
 
 
-def test_no_scores_at_all_are_drawn_without_a_warning() -> None:
+def test_a_plot_of_no_scores_is_drawn_without_a_warning() -> None:
     assert len(plots.logo(np.zeros((4, 20)), START, tss=START).patches) == 0
     assert plots.mutation_map(np.zeros((4, 20)), "N" * 20).images[0].get_clim() == (-1, 1)
 
 
-def test_what_is_no_stretch_is_refused() -> None:
+def test_a_region_that_cannot_be_plotted_is_refused() -> None:
     scores = some_scores(SEQUENCE)
     with pytest.raises(ValueError, match="several bases at a position: give actual ones"):
         plots.logo(hypothetical_contributions(scores))

@@ -14,14 +14,14 @@ ANY_TEXT = st.text(max_size=60)
 DNA = st.text("ACGTN", max_size=60)
 
 
-def test_tokens_of_each_base_in_either_case() -> None:
+def test_each_base_has_its_token_in_either_case() -> None:
     assert encode("ACGTNacgtn").tolist() == [0, 1, 2, 3, 4] * 2
     assert encode("").shape == (0,)
     assert encode("ACGT").dtype == np.uint8
 
 
 @pytest.mark.parametrize("letter", "RYKMSWBDHVUryn-.*? é𝒳\ud800")
-def test_any_other_letter_is_one_N(letter: str) -> None:
+def test_any_letter_but_ACGTU_is_one_N(letter: str) -> None:
     assert encode(f"A{letter}C").tolist() == [0, 4, 1]
 
 
@@ -31,7 +31,7 @@ def test_encode_keeps_the_length_of_any_text(text: str) -> None:
     assert decode(encode(text)[None]) == [expected]
 
 
-def test_a_list_is_encoded_row_by_row() -> None:
+def test_a_list_of_sequences_is_encoded_row_by_row() -> None:
     assert encode(["ACG", "tNé"]).tolist() == [[0, 1, 2], [3, 4, 4]]
     assert encode([]).shape == (0, 0)
 
@@ -43,7 +43,7 @@ def test_sequences_of_several_lengths_are_refused() -> None:
         encode(["AC", "GTA", "A"])
 
 
-def test_reverse_complement_by_hand() -> None:
+def test_reverse_complement_equals_one_written_by_hand() -> None:
     assert reverse_complement("AACGTNr") == "NNACGTT"
 
 

@@ -81,7 +81,7 @@ class Browser:
         """Return what a function body returns."""
         return self._do("execute/sync", {"script": text, "args": list(arguments)})
 
-    def until(self, text: str, seconds: float = 60) -> Any:
+    def until(self, text: str, seconds: float = 600) -> Any:
         """Wait until a function body returns something true, and return it."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -144,7 +144,7 @@ def _send(address: str, method: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = Request(address, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310 # loopback
     try:
-        with _DIRECT.open(request, timeout=120) as answer:
+        with _DIRECT.open(request, timeout=600) as answer:
             return json.loads(answer.read())["value"]
     except URLError as error:
         told = error.read().decode() if hasattr(error, "read") else ""  # type: ignore[union-attr] # HTTPError has it
@@ -152,7 +152,7 @@ def _send(address: str, method: str, body: dict[str, Any] | None = None) -> Any:
 
 
 def _await(address: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while True:
         try:
             if _send(address, "GET")["ready"]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,18 @@ def outcome(capsys: pytest.CaptureFixture[str], job: Callable[..., None], *words
     return code, printed.out, printed.err
 
 
-def start(job: str, arguments: list[str]) -> subprocess.Popen[str]:
-    """Start `python -m jobs.JOB ...` as a person does."""
+def start(job: str, arguments: Iterable[object], address: str | None = None) -> subprocess.Popen[str]:
+    """Start `python -m jobs.JOB ...` as a person does.
+
+    Args:
+        job: name of the job.
+        arguments: words of its command line.
+        address: address of the Ray cluster that it connects to; None: it starts one.
+    """
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", f"jobs.{job}", *arguments],
+        [sys.executable, "-u", "-m", f"jobs.{job}", *map(str, arguments)],
         cwd=ROOT,
+        env=os.environ | ({"RAY_ADDRESS": address} if address else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ HELD_OUT = "--split.val chr3 --split.test chr4 --training.learning_rate 3e-3"
 UNFINISHED_TRAINING = f"{HELD_OUT} {SMALL} --training.epochs 40 --training.early_stopping null --baselines false"
 
 
+RunJob = Callable[[str, Path, str], str]
+
+
 def run_job(name: str, folder: Path, flags: str) -> str:
     """Run a job in a folder; return what it printed."""
     words = [sys.executable, "-m", f"jobs.{name}", *flags.split()]
@@ -36,17 +40,22 @@ def run_job(name: str, folder: Path, flags: str) -> str:
     return ended.stdout
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Read all that was recorded and resume what was unfinished, in a copy of it in `folder`."""
+def measure(folder: Path, run: RunJob = run_job) -> dict[str, Any]:
+    """Read all that was recorded and resume what was unfinished, in a copy of it.
+
+    Args:
+        folder: folder for the copy.
+        run: function that runs a job in a folder, as `run_job`, which does it in a process of its own.
+    """
     shutil.copytree(RECORDED, folder, dirs_exist_ok=True)
     return {
         "data": measure_data(folder),
-        "cnn": measure_predictions(folder, "cnn/model", "data", ["expression_predicted"]),
-        "ensemble": measure_predictions(folder, "folds", "data", ["expression_predicted", "expression_low"]),
-        "pretrained": measure_predictions(folder, "head/model", "wide", ["expression_predicted"]),
+        "cnn": measure_predictions(run, folder, "cnn/model", "data", ["expression_predicted"]),
+        "ensemble": measure_predictions(run, folder, "folds", "data", ["expression_predicted", "expression_low"]),
+        "pretrained": measure_predictions(run, folder, "head/model", "wide", ["expression_predicted"]),
         "scores": measure_scores(folder / "scores"),
-        "resumed_scores": resume_scores(folder),
-        "resumed_training": resume_training(folder),
+        "resumed_scores": resume_scores(run, folder),
+        "resumed_training": resume_training(run, folder),
     }
 
 
@@ -56,9 +65,11 @@ def measure_data(folder: Path) -> dict[str, Any]:
     return {"genes": len(table), "sequences": sequences, "targets": table["expression"].astype(float).tolist()}
 
 
-def measure_predictions(folder: Path, model: str, data: str, columns: list[str]) -> dict[str, list[float]]:
+def measure_predictions(
+    run: RunJob, folder: Path, model: str, data: str, columns: list[str]
+) -> dict[str, list[float]]:
     out = f"{model.replace('/', '-')}-predicted.parquet"
-    run_job("predict", folder, f"--model {model} --data {data} --out {out}")
+    run("predict", folder, f"--model {model} --data {data} --out {out}")
     table = pd.read_parquet(folder / out)
     return {name: table[name].astype(float).tolist() for name in columns}
 
@@ -76,17 +87,17 @@ def measure_scores(folder: Path) -> dict[str, Any]:
     }
 
 
-def resume_scores(folder: Path) -> dict[str, Any]:
+def resume_scores(run: RunJob, folder: Path) -> dict[str, Any]:
     kept = folder / "half_scored" / "scores" / "part-00000.parquet"
     before = kept.stat().st_mtime_ns
-    run_job("ism", folder, "--model cnn/model --data data --out half_scored --genes_per_task 30")
+    run("ism", folder, "--model cnn/model --data data --out half_scored --genes_per_task 30")
     if kept.stat().st_mtime_ns != before:
         raise AssertionError("the finished part was computed again")
     return measure_scores(folder / "half_scored")
 
 
-def resume_training(folder: Path) -> dict[str, Any]:
-    printed = run_job("train", folder, f"--data data --out half_trained {UNFINISHED_TRAINING}")
+def resume_training(run: RunJob, folder: Path) -> dict[str, Any]:
+    printed = run("train", folder, f"--data data --out half_trained {UNFINISHED_TRAINING}")
     if re.search(r"^ +[12]/40 ", printed, re.M) or not re.search(r"^ *40/40 ", printed, re.M):
         raise AssertionError(f"the training was not resumed:\n{printed}")
     history = pd.read_csv(folder / "half_trained" / "history.csv")

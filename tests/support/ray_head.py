@@ -13,10 +13,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from support.processes import TIMEOUT, command_line, read_each
 
 ROOT = Path(__file__).parents[2]
 _RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
@@ -30,10 +33,12 @@ def _folder() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    """Return free ports, below those that the kernel gives to connections: one could take them meanwhile."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = 20_000 + secrets.randbelow(12_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports += [] if port in ports else [port]
     return ports
 
 
@@ -83,7 +88,7 @@ class Head:
         subprocess.run(words, env=self.environment, cwd=self.folder, check=True, capture_output=True, text=True)
         self.processes = [one for one in psutil.process_iter() if self._is_mine(one)]
         assert self.processes
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + TIMEOUT
         while not self._answers():
             assert time.monotonic() < deadline, "no dashboard"
             time.sleep(0.2)
@@ -103,6 +108,11 @@ class Head:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False
+
+    def workers(self, name: str) -> list[psutil.Process]:
+        """Return the processes of tasks and actors whose name holds a text."""
+        lines = read_each(command_line, filter(self._is_mine, psutil.process_iter()))
+        return [process for process, line in lines.items() if line.startswith("ray::") and name in line]
 
     def kill(self) -> None:
         """End all that runs with this head's token, with SIGKILL: as when the machine is lost."""
@@ -126,7 +136,7 @@ class Head:
             capture_output=True,
             text=True,
             check=False,
-            timeout=200,  # only so that a broken run ends the test
+            timeout=TIMEOUT,
         )
 
     def submit(self, job: str, *flags: object, wait: bool = True) -> subprocess.CompletedProcess[str]:

@@ -83,7 +83,7 @@ class Linear(nn.Module):
         return outputs.squeeze(1) if self.squeeze else outputs
 
 
-def test_axes_are_gene_target_base_position() -> None:
+def test_axes_of_scores_are_gene_target_base_position() -> None:
     """Whole numbers are exact in float32, so a swap of axes, also of equal sizes, cannot pass."""
     weight = np.random.default_rng(0).integers(-1000, 1000, (4, 4, 4))
     tokens = np.array([[0, 1, 2, 3], [3, 3, 1, 4], [2, 0, 4, 1], [1, 2, 0, 0]], np.uint8)
@@ -124,7 +124,7 @@ def test_strings_lower_case_and_all_kinds_of_tokens_score_alike() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 92, 93, 1000])
-def test_batch_size_does_not_matter(batch_size: int) -> None:
+def test_batch_size_does_not_change_scores(batch_size: int) -> None:
     model, letters = network(SMALL), sequences(SHORT)
     np.testing.assert_allclose(
         saturation_mutagenesis(model, letters, batch_size=batch_size),
@@ -142,7 +142,7 @@ def test_the_reference_base_scores_exactly_0_and_N_scores_all_four() -> None:
             assert zero == [letter == base for base in "ACGT"]
 
 
-def test_every_part_is_left_in_the_mode_it_had() -> None:
+def test_scoring_leaves_every_module_in_its_mode() -> None:
     model = network(SMALL).train()
     model.blocks.eval()
     before = [module.training for module in model.modules()]
@@ -159,7 +159,7 @@ def test_every_part_is_left_in_the_mode_it_had() -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_a_model_can_be_trained_on_afterwards() -> None:
+def test_a_scored_model_can_be_trained_further() -> None:
     model = network(SMALL)
     saturation_mutagenesis(model, sequences(SHORT))
     model(torch.zeros(2, 4, SHORT)).sum().backward()

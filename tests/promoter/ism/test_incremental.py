@@ -119,7 +119,7 @@ def test_a_trained_network_is_scored_as_by_forward_passes() -> None:
     assert largest_error(score_substitutions(model, torch.from_numpy(tokens[:4])).numpy(), expected) < 1e-5
 
 
-def test_what_a_sequence_scores_does_not_depend_on_its_neighbours() -> None:
+def test_the_scores_of_a_sequence_do_not_depend_on_its_neighbours() -> None:
     model = random_network(CNNConfig((8, 6), (7, 3), (4,), 8), 0)
     tokens = torch.randint(0, 5, (5, 41), dtype=torch.uint8)
     together = score_substitutions(model, tokens).numpy()
@@ -139,7 +139,7 @@ def test_the_shortest_window_works_and_a_shorter_one_is_refused() -> None:
 
 @given(configurations(), st.integers(0, 1000), st.data())
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
-def test_some_positions_score_as_they_do_among_all(
+def test_chosen_positions_score_as_they_do_among_all(
     drawn: tuple[CNNConfig, int], seed: int, data: st.DataObject
 ) -> None:
     config, length = drawn

@@ -108,7 +108,7 @@ def make(kind: type[PromoterCNN] = PromoterCNN) -> PromoterCNN:
         (with_another_head, "incremental"),
     ],
 )
-def test_a_changed_network_is_scored_as_it_is(
+def test_a_network_with_changed_modules_is_scored_as_it_is(
     change: Callable[[PromoterCNN], None], method: str, tokens: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = make()
@@ -124,7 +124,7 @@ def test_a_changed_network_is_scored_as_it_is(
         assert largest_error(before, expected) > 0.01  # the change matters
 
 
-def test_a_subclass_is_scored_as_it_is(tokens: np.ndarray) -> None:
+def test_a_subclass_of_the_network_is_scored_as_it_is(tokens: np.ndarray) -> None:
     model = make(Squared)
     expected = exact(model, tokens)
     scores = saturation_mutagenesis(model, tokens)

@@ -112,23 +112,23 @@ def test_remote_scores_load_as_local_ones(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [[5], [6, 0], [4, 3, 5], [3, 1, 6, 0, 2, 5, 4], [2, 2]])
-def test_chosen_genes_come_in_the_order_asked_for(folder: Path, order: list[int]) -> None:
+def test_scores_of_chosen_genes_come_in_the_order_asked_for(folder: Path, order: list[int]) -> None:
     assert_same(load_scores(folder, genes=[f"g{row}" for row in order]), rows(WHOLE, order))
 
 
 @pytest.mark.parametrize("genes", [["g0", "nobody", "g6"], ["nobody"]])
-def test_a_gene_without_scores_is_named(folder: Path, genes: list[str]) -> None:
+def test_a_chosen_gene_without_scores_is_named(folder: Path, genes: list[str]) -> None:
     with pytest.raises(InputError, match=rf"^{folder}/scores: has no scores of nobody; .*--genes"):
         load_scores(folder, genes=genes)
 
 
-def test_a_folder_without_parts_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_score_files_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match=rf"^{folder}: holds no part"):
             load_scores(folder)
 
 
-def test_a_truncated_part_or_other_Parquet_file_is_refused_by_name(folder: Path) -> None:
+def test_a_truncated_score_file_or_other_Parquet_file_is_refused_by_name(folder: Path) -> None:
     path = folder / "scores" / "part-00001.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -232,7 +232,9 @@ def test_the_standard_deviations_of_an_ensemble_are_kept(tmp_path: Path) -> None
     assert load_scores(tmp_path).targets == TARGETS
 
 
-def test_only_the_row_groups_with_the_genes_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_row_groups_with_the_chosen_genes_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = part(0, 50)
     write_part(part_path(tmp_path, 0), many, METADATA)
     groups: list[list[int]] = []
@@ -271,7 +273,7 @@ def test_parts_of_several_runs_are_not_mixed(folder: Path) -> None:
 
 @pytest.mark.parametrize("genes", [None, ["g6", "g1", "g4"]])
 @pytest.mark.parametrize("targets", [None, TARGETS[1:]])
-def test_iterating_gives_the_same_scores_in_file_order(
+def test_iterating_over_a_store_gives_the_same_scores_in_file_order(
     folder: Path, genes: list[str] | None, targets: list[str] | None
 ) -> None:
     some = list(iterate_scores(folder, genes, targets))
@@ -285,7 +287,7 @@ def test_iterating_gives_the_same_scores_in_file_order(
     assert_same(concatenate(some), expected)
 
 
-def test_iterating_reads_one_row_group_at_a_time(tmp_path: Path) -> None:
+def test_iterating_over_a_store_reads_one_row_group_at_a_time(tmp_path: Path) -> None:
     many = part(0, 50)
     write_part(part_path(tmp_path, 0), many, METADATA)
     some = list(iterate_scores(tmp_path))
@@ -293,7 +295,7 @@ def test_iterating_reads_one_row_group_at_a_time(tmp_path: Path) -> None:
     assert_same(concatenate(some), many)
 
 
-def test_contents_name_genes_targets_and_the_tss(folder: Path) -> None:
+def test_the_contents_of_a_store_name_genes_targets_and_the_tss(folder: Path) -> None:
     contents = load_contents(folder, ["g5", "g2"])
     assert contents.genes["gene_id"].tolist() == ["g2", "g5"]
     assert (contents.targets, contents.length, contents.downstream) == (TARGETS, LENGTH, None)

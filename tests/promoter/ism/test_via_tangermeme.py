@@ -74,7 +74,7 @@ def _predict(model: nn.Module, tokens: np.ndarray, position: int = 0, base: int 
         return model(x_CL[None]).reshape(-1)
 
 
-def test_the_path_taken_is_logged(tokens: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_engine_chosen_for_a_model_is_logged(tokens: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="promoter"):
         saturation_mutagenesis(OneOutput(), tokens)
         saturation_mutagenesis(PromoterCNN(), tokens)
@@ -84,7 +84,7 @@ def test_the_path_taken_is_logged(tokens: np.ndarray, caplog: pytest.LogCaptureF
     ]
 
 
-def test_where_memory_runs_out_fewer_are_scored_at_a_time(
+def test_fewer_mutants_are_scored_at_a_time_after_memory_ran_out(
     tokens: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Tight(OneOutput):
@@ -126,6 +126,8 @@ def test_all_sequences_of_a_call_go_to_tangermeme_together(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("positions", [(5, 5), (-1, 4), (0, 32)])
-def test_positions_outside_the_window_are_refused(positions: tuple[int, int], tokens: np.ndarray) -> None:
+def test_positions_outside_the_window_are_not_scored_by_any_engine(
+    positions: tuple[int, int], tokens: np.ndarray
+) -> None:
     with pytest.raises(ValueError, match="0 <= start < end <= 31"):
         saturation_mutagenesis(OneOutput(), tokens, positions=positions)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+from support.processes import command_lines, read_children
+
+from jobs.ray_runtime import cluster
+
+pytestmark = pytest.mark.ray
+
+
+@ray.remote(num_cpus=0)
+class _Gauge:
+    """Counts tasks that are running, and the most there ever were."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def change(self, by: int) -> int:
+        self.now += by
+        self.most = max(self.most, self.now)
+        return self.most
+
+
+@ray.remote(num_cpus=0)
+def _work(gauge: Any, item: int) -> int:
+    ray.get(gauge.change.remote(1))
+    time.sleep(0.02)
+    ray.get(gauge.change.remote(-1))
+    return item * item
+
+
+def test_fan_out_yields_each_result_once_and_bounds_what_is_submitted(ray_cluster: cluster.Cluster):
+    gauge: Any = _Gauge.remote()
+    submitted: list[int] = []
+
+    def submit(item: int, _: cluster.Retry) -> ray.ObjectRef:
+        submitted.append(item)
+        return _work.remote(gauge, item)
+
+    results = {}
+    for item, result in cluster.fan_out(submit, range(20), 3):
+        assert len(submitted) - len(results) <= 3
+        results[item] = result
+    assert results == {item: item * item for item in range(20)}
+    most: Any = ray.get(gauge.change.remote(0))
+    assert most <= 3
+
+
+@ray.remote(num_cpus=1)
+def _fail(item: int) -> int:
+    if item == 3:
+        raise KeyError("gene 3")
+    return item
+
+
+def test_fan_out_raises_what_the_task_raised(ray_cluster: cluster.Cluster):
+    with pytest.raises(KeyError, match="gene 3"):
+        list(cluster.fan_out(lambda item, _: _fail.remote(item), range(10), 2))
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _die_once(item: int, folder: str) -> int:
+    mark = Path(folder) / str(item)
+    if item == 2 and not mark.exists():
+        mark.touch()
+        os._exit(1)
+    return item
+
+
+def test_fan_out_loses_no_item_when_a_worker_dies(ray_cluster: cluster.Cluster, tmp_path: Path):
+    results = sorted(
+        item for item, _ in cluster.fan_out(lambda i, _: _die_once.remote(i, str(tmp_path)), range(6), 2)
+    )
+    assert results == [0, 1, 2, 3, 4, 5]
+    assert (tmp_path / "2").exists()
+
+
+def test_local_ray_listens_on_loopback_only(ray_cluster: cluster.Cluster):
+    if not ray_cluster.local:
+        pytest.skip("the tests use a cluster that was there before them")
+    connections = read_children(lambda process: process.net_connections(kind="tcp"))
+    open_ports = {
+        connection.laddr
+        for of_process in connections.values()
+        for connection in of_process
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert open_ports
+    assert {address.ip for address in open_ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_the_token_is_in_no_command_line_and_no_file(ray_cluster: cluster.Cluster):
+    if not ray_cluster.local:
+        pytest.skip("the tests use a cluster that was there before them")
+    token = os.environ["RAY_AUTH_TOKEN"]
+    names = read_children(psutil.Process.name)
+    raylet = next(process for process, name in names.items() if name == "raylet")
+    assert raylet.environ()["RAY_AUTH_TOKEN"] == token
+    assert not [line for line in command_lines().values() if token in line]
+    modes = read_children(lambda process: Path(f"/proc/{process.pid}/environ").stat().st_mode)
+    assert modes
+    assert not any(mode & 0o077 for mode in modes.values())  # nobody else reads the token there
+    session = Path(ray.get_runtime_context().get_session_name())
+    files = [path for path in (Path("/tmp/ray") / session).rglob("*") if path.is_file()]  # noqa: S108 # Ray's place
+    assert files
+    assert not [path for path in files if token.encode() in path.read_bytes()]
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _die_always(item: int) -> int:
+    if item == 1:
+        os._exit(1)
+    return item
+
+
+def test_fan_out_gives_up_an_item_lost_four_times_and_finishes_the_others(ray_cluster: cluster.Cluster):
+    tries: list[cluster.Retry] = []
+
+    def submit(item: int, attempt: cluster.Retry) -> ray.ObjectRef:
+        if item == 1:
+            tries.append(attempt)
+        return _die_always.remote(item)
+
+    results = dict(cluster.fan_out(submit, range(4), 2, lambda item, error: f"{item}: {type(error).__name__}"))
+    assert results == {0: 0, 1: "1: WorkerCrashedError", 2: 2, 3: 3}
+    # from the second loss on memory is suspected, and smaller batches are asked for
+    assert tries == [cluster.Retry(0, 0), cluster.Retry(1, 0), cluster.Retry(2, 1), cluster.Retry(3, 2)]
+    with pytest.raises(WorkerCrashedError):
+        list(cluster.fan_out(lambda item, _: _die_always.remote(item), [1], 1))
+
+
+def test_out_of_memory_asks_for_smaller_batches_at_once():
+    assert cluster.Retry().after(OutOfMemoryError("killed")) == cluster.Retry(1, 1)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promoter.errors import InputError, NoValidSettingsError
+from promoter.models.build import NetworkConfig
+from promoter.models.cnn import CNNConfig, PromoterCNN
+from promoter.training.config import TrainingConfig
+from promoter.training.search_space import DEFAULT_SPACE, SearchSpace, importance, new_study
+
+
+def cnn(model: NetworkConfig) -> CNNConfig:
+    assert isinstance(model, CNNConfig)
+    return model
+
+
+def fits(length: int):
+    def check(model: NetworkConfig, training: TrainingConfig) -> None:
+        PromoterCNN(cnn(model), length)
+
+    return check
+
+
+def space_of(space: dict[str, Any], length: int = 100, model: CNNConfig | None = None) -> SearchSpace:
+    return SearchSpace(space, model or CNNConfig(), TrainingConfig(), fits(length))
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_the_default_space_draws_only_networks_for_the_window(algorithm: str) -> None:
+    space = space_of(DEFAULT_SPACE, length=300)
+    study = new_study(algorithm, "maximize", seed=1)
+    crops, blocks = set(), set()
+    for number in range(60):
+        trial, settings = space.ask(study)
+        study.tell(trial, float(number % 7))
+        model = cnn(settings.model)
+        PromoterCNN(model, 300)  # does not raise
+        crops.add(model.crop)
+        blocks.add(len(model.channels))
+        depth = len(model.channels)
+        assert ("model.channels.2" in settings.drawn) == (depth == 3)
+        assert model.channels == tuple(settings.drawn[f"model.channels.{i}"] for i in range(depth))
+        assert model.pool_sizes == tuple(settings.drawn[f"model.pool_sizes.{i}"] for i in range(depth - 1))
+        assert settings.training.learning_rate == settings.drawn["training.learning_rate"]
+        assert settings.model.hidden == CNNConfig().hidden  # what the space leaves out stays
+    assert crops == {None, 250}  # 500 and 1,000 are longer than the window
+    assert blocks == {2, 3}
+
+
+def test_equal_seeds_draw_the_same_trials() -> None:
+    space = space_of(DEFAULT_SPACE, length=2000)
+    drawn = []
+    for seed in (3, 3, 4):
+        study = new_study("random", "maximize", seed)
+        drawn.append([space.ask(study)[1].drawn for _ in range(5)])
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_grid_is_every_valid_combination_once() -> None:
+    space = {
+        "model.blocks": {"choices": [1, 2]},
+        "model.kernel_sizes.0": {"choices": [3, 4, 5]},  # 4 is never valid
+        "model.pool_sizes.0": {"choices": [4, 64, 128]},  # 128 is more than the window
+        "training.batch_size": {"low": 16, "high": 48, "step": 16},
+    }
+    base = CNNConfig(channels=(4, 4), kernel_sizes=(3, 3), pool_sizes=(2,))
+    found = space_of(space, 100, base).grid()
+    expected = [
+        {"model.blocks": 1, "model.kernel_sizes.0": k, "training.batch_size": b}
+        for k, b in product((3, 5), (16, 32, 48))
+    ] + [
+        {"model.blocks": 2, "model.kernel_sizes.0": k, "model.pool_sizes.0": p, "training.batch_size": b}
+        for k, p, b in product((3, 5), (4, 64), (16, 32, 48))
+    ]
+    assert found == expected
+
+
+def test_lists_and_integers_of_a_search_space_keep_their_types() -> None:
+    space = space_of(
+        {
+            "model.channels": {"choices": [[8, 16, 4], [32, 8, 8]]},
+            "training.batch_size": {"low": 8, "high": 64, "log": True},
+            "training.early_stopping": {"choices": [None, 3]},
+        }
+    )
+    study = new_study("random", "maximize", 0)
+    seen = [space.ask(study)[1] for _ in range(30)]
+    assert {cnn(one.model).channels for one in seen} == {(8, 16, 4), (32, 8, 8)}
+    assert all(isinstance(one.training.batch_size, int) and 8 <= one.training.batch_size <= 64 for one in seen)
+    assert {one.training.early_stopping for one in seen} == {None, 3}
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "is empty"),
+        ({"model.width": {"choices": [1]}}, "no setting 'model.width'"),
+        ({"training.seed": {"choices": [1]}}, "no setting 'training.seed'"),
+        ({"model.dropout": [0.1, 0.2]}, r"model.dropout \[0.1, 0.2\]: must be"),
+        ({"model.dropout": {"choices": []}}, "model.dropout: choices must be a list that is not empty"),
+        ({"model.dropout": {"choices": [{"a": 1}]}}, "model.dropout: choices must be single values or lists"),
+        ({"model.dropout": {"low": 0.1}}, "model.dropout: needs choices, or low and high"),
+        ({"model.dropout": {"low": 0.1, "hgih": 0.3}}, "model.dropout: hgih is not one of"),
+        ({"model.dropout": {"low": 0.5, "high": 0.1}}, "model.dropout: .*low.*high"),
+        ({"training.learning_rate": {"low": "1e-4", "high": 0.1}}, "low '1e-4'.* must be numbers .*1.0e-4"),
+        ({"training.learning_rate": {"low": 0.0, "high": 0.1, "log": True}}, "training.learning_rate: "),
+        ({"model.crop": {"choices": [500, 1000]}}, "no valid settings.* crop .* is more than the window has, 100"),
+        ({"model.kernel_sizes.0": {"choices": [4]}}, r"no valid settings.*\[4\] are not odd"),
+        ({"model.dropout": {"choices": ["much"]}}, "no valid settings.*wrong type"),
+        (
+            {"model.channels": {"choices": [[1, 1, 1]]}, "model.channels.0": {"choices": [1]}},
+            "both model.channels and model.channels.0",
+        ),
+        ({"model.channels": {"choices": [[1]]}, "model.blocks": {"choices": [1]}}, "both model.blocks and"),
+        ({"model.blocks": {"choices": [3, 4]}}, "may be 4, but nothing says what model.channels.3 is"),
+    ],
+)
+def test_an_invalid_search_space_is_refused_by_name(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        space_of(space)
+
+
+def test_a_search_space_with_a_range_makes_no_grid() -> None:
+    with pytest.raises(InputError, match=r"model\.dropout has a range; a grid wants choices"):
+        space_of({"model.dropout": {"low": 0.0, "high": 0.5}}).grid()
+
+
+def test_a_space_without_a_valid_combination_raises_no_valid_settings_error() -> None:
+    with pytest.raises(NoValidSettingsError):
+        space_of({"model.pool_sizes.0": {"choices": [1000]}})
+
+
+def test_importance_points_at_the_setting_that_decides() -> None:
+    space = space_of(
+        {
+            "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+            "model.dropout": {"low": 0.0, "high": 0.5},
+            "model.blocks": {"choices": [2, 3]},
+            "model.channels.2": {"choices": [8, 64]},
+        }
+    )
+    study = new_study("random", "maximize", 0)
+    drawn = [space.ask(study)[1].drawn for _ in range(60)]
+    scores = [float(-np.log(one["training.learning_rate"]) + 0.01 * one["model.dropout"]) for one in drawn]
+    table = importance(space, drawn, scores).set_index("setting")
+    assert table.index[0] == "training.learning_rate"
+    assert table["importance"].iloc[0] > 0.9
+    deep = sum(one["model.blocks"] == 3 for one in drawn)
+    trials = table["trials"]
+    assert trials["model.channels.2"] == deep < trials["model.blocks"] == 60
+
+
+def test_importance_of_too_few_or_equal_trials_is_not_a_number() -> None:
+    space = space_of({"model.dropout": {"low": 0.0, "high": 0.5}})
+    few = importance(space, [{"model.dropout": 0.1}] * 3, [1.0, 2.0, 3.0])
+    equal = importance(space, [{"model.dropout": d / 10} for d in range(5)], [1.0] * 5)
+    assert few["importance"].isna().all()
+    assert equal["importance"].isna().all()
