@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.cli.config_file import job_settings, write_config
+from jobs.cli.console import with_flags
 from jobs.cli.run import console, run
 from promoter import storage
 from promoter.checkpoint import serialize_models
@@ -60,7 +61,7 @@ def report(
         inputs[str(manifest)] = storage.sha256(manifest)
     write_config(target_file.with_suffix(".config.yaml"), settings, inputs)
     for line in made.left_out:
-        console.print(f"not in it: {line}", style="dim")
+        console.print(f"not in it: {with_flags(line)}", style="dim")
     size = len(made.html.encode()) / 1e6
     console.print(f"report with {len(made.genes)} genes, {size:.1f} MB, in {target_file}")
 

@@ -1,4 +1,4 @@
-"""Draw figures: functions that take tables or arrays and return figures or axes, for notebooks and the jobs."""
+"""Draw figures: functions that take tables or arrays and return figures or axes, for notebooks and jobs."""
 
 from __future__ import annotations
 

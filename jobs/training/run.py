@@ -24,6 +24,7 @@ from ray.train.torch import TorchTrainer, get_device
 from upath import UPath
 
 from jobs.cli.config_file import require_same, write_config
+from jobs.cli.console import with_flags
 from jobs.cli.run import console, plural
 from jobs.ray_runtime import cluster
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
@@ -330,7 +331,7 @@ def _show_start(held_out: SplitAssignment, scaling: ScalingConfig) -> None:
         shown = ", ".join(chroms[:12]) + (f" and {len(chroms) - 12} more" if len(chroms) > 12 else "")
         console.print(f"{name:>5}: {len(held_out.rows(name)):,} genes" + f" on {shown}" * bool(shown))
     for line in held_out.remarks:
-        console.print(line)
+        console.print(with_flags(line))
     workers = max_workers(scaling)
     least = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
     resources: Any = scaling.resources_per_worker or {}

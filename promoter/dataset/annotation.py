@@ -149,7 +149,7 @@ def _gene_id(
             return value.removeprefix("gene:") if name == "ID" else value
     raise InputError(
         f"{where}: line {number} has no attribute {' or '.join(map(repr, names))}; "
-        f"it has {sorted(attributes)}: choose one with --attribute"
+        f"it has {sorted(attributes)}: choose one with `attribute`"
     )
 
 

@@ -113,7 +113,7 @@ def read_contributions(
     """Read the contributions that a folder of ISM scores gives.
 
     Args:
-        scores: folder that `jobs.ism` wrote.
+        scores: folder that ism wrote.
         target: name of the target; may be left out when there is only one.
         window: number of bases to keep, counted from the end of each sequence; all by default.
         genes: ids of the genes to read; all by default.
@@ -127,8 +127,9 @@ def read_contributions(
     window = contents.length if window is None else window
     if not _CORE <= window <= contents.length:
         raise InputError(
-            f"--window {window}: must be from {_CORE}, the bases that make a seqlet, to {contents.length}, "
-            "the bases that were scored"
+            f"must be from {_CORE}, the bases of a seqlet, to {contents.length}, the bases that were scored",
+            setting="window",
+            value=window,
         )
     tables, hypothetical, ones = [], [], []
     for batch in iterate_scores(scores, genes, [target]):

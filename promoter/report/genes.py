@@ -66,7 +66,7 @@ def choose(
     """Choose genes of a scores folder, without reading the scores.
 
     Args:
-        scores: folder that `jobs.ism` wrote.
+        scores: folder that ism wrote.
         members: the models that the report is about.
         predictions: the run's predictions, as `promoter.evaluation.predictions.predictions_table` returns them;
             None if there are none.
@@ -85,7 +85,7 @@ def choose(
     there = set(contents.genes["gene_id"])
     missing = [gene for gene in named if gene not in there]
     if missing:
-        raise InputError(f"{folder}: has no scores of {', '.join(missing[:3])}; score them with jobs.ism --genes")
+        raise InputError(f"{folder}: has no scores of {', '.join(missing[:3])}; score them with ism (`genes`)")
     known = _known(contents.genes, predictions, target)
     return ChosenGenes(folder, target, contents, known, choose_genes(known, named, each))
 
@@ -186,7 +186,7 @@ def _require_scores_of(folder: UPath, members: Sequence[SerializedModel]) -> Non
     theirs = set((storage.read_json(manifest).get("models") or []) if manifest else [])
     if theirs and theirs.isdisjoint(one.checksum for one in members):
         raise InputError(
-            f"{folder}: holds scores of another model; score the genes with jobs.ism --model of this one"
+            f"{folder}: holds scores of another model; score the genes with this one by ism (`model`)"
         )
 
 
@@ -203,7 +203,7 @@ def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
     """Read the motif hits in the promoters of some genes.
 
     Args:
-        motifs: folder that `jobs.motifs` wrote; it, or its instances.bed, may be missing.
+        motifs: folder that motifs wrote; it, or its instances.bed, may be missing.
         genes: ids of the genes.
 
     Returns:

@@ -219,7 +219,7 @@ def train_epochs(
         ended += record["seconds"]
         if not np.isfinite([*trained.loss, record["train_mse"], val_loss]).all():
             raise TrainingDivergedError(
-                f"the loss is not a number in epoch {epoch}; lower --training.learning_rate (now {rate:g})"
+                f"the loss is not a number in epoch {epoch}; lower `TrainingConfig.learning_rate` (now {rate:g})"
             )
         _update_state(state, record, optimisation)
         yield state

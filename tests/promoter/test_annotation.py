@@ -145,7 +145,7 @@ def test_a_bad_file_is_refused_with_the_line(write: Write, name: str, content: s
 
 
 def test_an_attribute_that_is_not_there_names_those_that_are(write: Write) -> None:
-    with pytest.raises(InputError, match=r"no attribute 'symbol'; it has \['ID', 'Name'\].*--attribute"):
+    with pytest.raises(InputError, match=r"no attribute 'symbol'; it has \['ID', 'Name'\].*`attribute`"):
         read_genes(write("a.gff3", GFF3), "symbol")
 
 

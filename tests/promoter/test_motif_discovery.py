@@ -180,7 +180,7 @@ def test_scores_are_read_by_window_and_strand(contributions: Contributions, tmp_
     assert (read.genes["end"][plus] == whole["end"][plus]).all()
     assert (read.genes["start"][~plus] == whole["start"][~plus]).all()
     assert (read.genes["end"] - read.genes["start"] == 50).all()
-    with pytest.raises(InputError, match="--window 20: must be from 21"):
+    with pytest.raises(InputError, match="`window=20`: must be from 21"):
         read_contributions(tmp_path, window=20)
-    with pytest.raises(InputError, match="--target x: is not"):
+    with pytest.raises(InputError, match="`target='x'`: is not"):
         read_contributions(tmp_path, target="x")

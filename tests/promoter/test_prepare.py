@@ -108,7 +108,7 @@ def test_chromosomes_are_chosen_in_either_spelling(
 
 @pytest.mark.parametrize("flag", ["chroms", "exclude_chroms"])
 def test_an_unknown_chromosome_is_refused_with_those_there_are(prepared: Prepare, flag: str) -> None:
-    with pytest.raises(InputError, match=rf"--{flag} chrZ, 3: not in .*g\.fa, which has 1, 2$"):
+    with pytest.raises(InputError, match=rf"`{flag}=\['chrZ', '3'\]`: not in .*g\.fa, which has 1, 2$"):
         prepared(**{flag: ["chrZ", "1", "3"]})
 
 
@@ -135,7 +135,7 @@ def test_ids_match_without_their_version_when_asked_to(prepared: Prepare) -> Non
     table = (
         TABLE.replace("plus", "plus.3").replace("5\t6\n", "5\t6\nminus.1\t0\t0\n").replace("minus\t", "minus.2\t")
     )
-    with pytest.raises(InputError, match="--ignore_version"):
+    with pytest.raises(InputError, match="`ignore_version`"):
         prepared(bed=bed.replace("elsewhere", "x").replace("outside", "y"), table=table)
     promoters, summary = prepared(bed=bed, table=table, ignore_version=True)
     assert promoters.genes["gene_id"].tolist() == ["plus", "minus"]
@@ -149,13 +149,13 @@ def test_ids_match_without_their_version_when_asked_to(prepared: Prepare) -> Non
     [
         (
             {"table": "gene\ta\nA\t1\nB\t1\nC\t1\nD\t1\n"},
-            r"ids like plus, minus, elsewhere\) .*ids like A, B, C\).*--attribute, --gene_column",
+            r"ids like plus, minus, elsewhere\) .*ids like A, B, C\).*`attribute`, `gene_column`",
         ),
         (
             {"bed": BED.replace("chr", "scaffold")},
             r"no gene lies on a chromosome of .*g\.fa: .*has scaffold1, scaffold2, scaffold9, the FASTA 1, 2; use",
         ),
-        ({"chroms": ["chr9"]}, r"no gene is left \(.*5 chromosome not in --chroms.*; loosen --chroms"),
+        ({"chroms": ["chr9"]}, r"no gene is left \(.*5 chromosome not in --chroms.*; loosen `chroms`"),
         ({"exclude_chroms": ["1", "2"]}, "no gene is left .*5 chromosome excluded"),
     ],
 )
@@ -169,7 +169,7 @@ def test_nothing_left_is_an_error_that_shows_both_sides(
 
 @pytest.mark.parametrize(("upstream", "downstream"), [(0, 0), (-1, 5), (5, -1), (-3, 3)])
 def test_a_window_without_bases_is_refused(prepared: Prepare, upstream: int, downstream: int) -> None:
-    message = rf"--upstream {upstream} --downstream {downstream}: .*above 0"
+    message = rf"`upstream={upstream}` `downstream={downstream}`: .*above 0"
     with pytest.raises(InputError, match=message):
         require_window(upstream, downstream)
     with pytest.raises(InputError, match=message):

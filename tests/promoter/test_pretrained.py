@@ -122,7 +122,7 @@ def test_a_folder_says_whether_its_enformer_has_the_distances_of_tensorflow(tmp_
     assert not fetch_trunk(PretrainedConfig("enformer", str(folder))).config["use_tf_gamma"]
     # of the published size it may be a copy under another name
     (folder / "config.json").write_text(json.dumps(described | {"dim": 1536, "depth": 11}))
-    with pytest.raises(InputError, match=r'mine: its config\.json must say "use_tf_gamma": true if these are'):
+    with pytest.raises(InputError, match=r"mine'`: its config\.json must say \"use_tf_gamma\": true if these are"):
         fetch_trunk(PretrainedConfig("enformer", str(folder)))
 
 
@@ -355,13 +355,13 @@ def test_ism_is_by_whole_passes_of_the_stretch(trunks: dict[str, SerializedTrunk
 @pytest.mark.parametrize(
     ("length", "window", "words"),
     [
-        (2000, None, "--window enformer --context 2048"),
+        (2000, None, "`window='enformer'` `context=2048`"),
         (393_216, None, "takes 196,608 bases, or fewer in steps of 256, not a window of 393,216"),
-        (256, None, "tss_bins 4 of 128 bases are more than the window's 256"),
+        (256, None, "tss_bins=4`: as many bins of 128 bases are more than the window's 256"),
         (
             1024,
             {"upstream": 1024, "downstream": 0},
-            "wants the TSS in the middle .*--window enformer --context 1024",
+            "wants the TSS in the middle .*`window='enformer'` `context=1024`",
         ),
     ],
 )
@@ -373,11 +373,11 @@ def test_windows_that_do_not_fit_are_refused(length: int, window: Any, words: st
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"name": "gpt"}, "name gpt is not one of enformer, borzoi"),
-        ({"adapt": "half"}, "adapt half is not one of head, lora, full"),
-        ({"tss_bins": 0}, "tss_bins 0 must be at least 1"),
-        ({"dropout": 1.0}, "dropout 1.0"),
-        ({"layer_decay": 0.0}, "layer_decay 0.0"),
+        ({"name": "gpt"}, "name='gpt'`: must be one of enformer, borzoi"),
+        ({"adapt": "half"}, "adapt='half'`: must be one of head, lora, full"),
+        ({"tss_bins": 0}, "tss_bins=0`: must be at least 1"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"layer_decay": 0.0}, "layer_decay=0.0"),
     ],
 )
 def test_values_that_make_no_network_are_refused(settings: dict[str, Any], words: str) -> None:
@@ -386,7 +386,7 @@ def test_values_that_make_no_network_are_refused(settings: dict[str, Any], words
 
 
 def test_shifts_do_not_go_with_embeddings() -> None:
-    with pytest.raises(InputError, match=r"--training.jitter 3 with --model.adapt head"):
+    with pytest.raises(InputError, match=r"`TrainingConfig.jitter=3` with `PretrainedConfig.adapt='head'`"):
         require_orientation(PretrainedConfig(), TrainingConfig(jitter=3))
     require_orientation(PretrainedConfig(adapt="lora"), TrainingConfig(jitter=3))
     require_orientation(CNNConfig(), TrainingConfig(jitter=3))
@@ -407,7 +407,7 @@ def test_weights_that_are_not_there_are_asked_for_in_one_line(
     for word in (
         "johahi/borzoi-replicate-0",
         "hf download johahi/borzoi-replicate-0 --local-dir borzoi-replicate-0",
-        "--model.weights borzoi-replicate-0",
+        "`PretrainedConfig.weights='borzoi-replicate-0'`",
     ):
         assert word in str(refused.value)
     with pytest.raises(InputError, match="neither a local folder nor a name on the hub"):

@@ -157,7 +157,7 @@ def test_sections_without_files_are_left_out_and_it_says_how_to_make_them(files:
     report = build_report(alone)
     text = Page(report.html).text
     assert report.genes == []
-    for job in ("jobs.train", "jobs.ism", "jobs.motifs", "jobs.tune"):
+    for job in ("train", "ism", "motifs", "tune"):
         assert any(job in line for line in report.left_out), job
         assert job in text
     for heading in ("Learning curves", "Leakage", "Beside baselines", "Error by chromosome"):
@@ -166,17 +166,17 @@ def test_sections_without_files_are_left_out_and_it_says_how_to_make_them(files:
 
 def test_wrong_input_is_named(files: RunFiles, tmp_path: Path) -> None:
     for settings, message in (
-        ({"target": "liver"}, "--target liver: is not of the model; there are salt"),
+        ({"target": "liver"}, "`target='liver'`: is not of the model; there are salt"),
         (
             {"genes": ["nobody"], "scores": files.scores},
-            "has no scores of nobody; score them with jobs.ism --genes",
+            "has no scores of nobody; score them with ism (`genes`)",
         ),
-        ({"genes": ["nobody"]}, "--genes: their logos need --scores"),
+        ({"genes": ["nobody"]}, "`genes`: their logos need `scores`"),
         ({"motifs": tmp_path}, "motifs.tsv: no such table of motifs"),
         ({"search": tmp_path}, "trials.csv: no such table of trials"),
         ({"compare": tmp_path}, "metrics.json: no such JSON file"),
-        ({"assembly": "a b"}, "--assembly a b: must be a name"),
-        ({"show": -1}, "--show -1: must be at least 0"),
+        ({"assembly": "a b"}, "`assembly='a b'`: must be a name"),
+        ({"show": -1}, "`show=-1`: must be at least 0"),
     ):
         with pytest.raises(InputError, match=re.escape(message)) as raised:
             build_report(files.model, **settings)  # type: ignore[arg-type] # each has the type of its setting

@@ -175,7 +175,7 @@ def test_standardised_targets_have_mean_0_and_sd_1(n: int, seed: int) -> None:
 
 def test_divergence_names_the_epoch_and_the_learning_rate() -> None:
     config = TrainingConfig(epochs=3, batch_size=8, learning_rate=1e30, gradient_clip=1e30)
-    with pytest.raises(TrainingDivergedError, match=r"epoch \d.*--training.learning_rate \(now 1e\+30\)"):
+    with pytest.raises(TrainingDivergedError, match=r"epoch \d.*`TrainingConfig.learning_rate` \(now 1e\+30\)"):
         fit(network(), random_examples(24), random_examples(8), config)
 
 
@@ -214,13 +214,13 @@ def test_too_few_genes_are_refused(genes: tuple[int, int], batch_size: int, mess
     ],
 )
 def test_a_setting_that_cannot_train_is_refused_by_name_and_value(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"training: {name} {value} "):
+    with pytest.raises(InputError, match=f"`TrainingConfig.{name}={value!r}`: must "):
         TrainingConfig(**{name: value})
 
 
 def test_reverse_complements_are_refused_for_a_network_with_position_bins() -> None:
     model = PromoterCNN(CNNConfig((4,), (3,), (), bins=2))
-    with pytest.raises(InputError, match=r"--model.bins 2 with --training.reverse_complement 0\.5"):
+    with pytest.raises(InputError, match=r"`CNNConfig.bins=2` with `TrainingConfig.reverse_complement=0\.5`"):
         fit(model, random_examples(8, 0), random_examples(4, 1), TrainingConfig(epochs=1, batch_size=4))
 
 
@@ -534,5 +534,5 @@ def test_the_gradient_is_that_of_one_process_though_shares_differ_by_a_gene(rank
 def test_a_batch_too_small_for_the_processes_is_refused(ranks: list[dict[str, Any]]) -> None:
     least = 2 * len(ranks)
     for seen in ranks:
-        assert f"batch_size 3 is too small for {len(ranks)} workers" in seen["refusal"]
+        assert f"batch_size=3`: is too small for {len(ranks)} workers" in seen["refusal"]
         assert f"{least} in all" in seen["refusal"]
