@@ -365,7 +365,7 @@ def _score(
 ) -> Scores:
     """Score with every model; of several return means and standard deviations."""
     predictions = np.stack([predict(model, tokens) for model in models])
-    scores = np.stack([saturation_mutagenesis(model, tokens, None, *how) for model in models])
+    scores = np.stack([saturation_mutagenesis(model, tokens, **how._asdict()) for model in models])
     if not (np.isfinite(predictions).all() and np.isfinite(scores).all()):
         raise FloatingPointError("the model's output is not a finite number")
     if len(models) == 1:

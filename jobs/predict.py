@@ -70,7 +70,7 @@ def predict(
             advance(result.shape[1])
     spread = predicted.std(axis=0, ddof=1) if len(members) > 1 else None
     half_width = _half_width(model, [one.checksum for one in members], predicted, info.targets)
-    table = predictions_table(promoters, info, predicted.mean(axis=0), spread, half_width)
+    table = predictions_table(promoters, info, predicted.mean(axis=0), spread=spread, half_width=half_width)
     write_predictions(target, table)
     inputs = {packed.source: packed.checksum for packed in members} | {str(locate(data)): promoters.checksum}
     write_config(target.with_suffix(".config.yaml"), settings, inputs)

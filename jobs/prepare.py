@@ -94,11 +94,18 @@ def prepare(
             (expression, "expression table"),
         ):
             storage.require_file(value, what)
-        table = read_expression(expression, targets, transform, gene_column, missing)
+        table = read_expression(expression, targets, transform=transform, gene_column=gene_column, missing=missing)
         annotated = read_genes(genes, attribute, feature)
         fasta = Genome(genome)
         promoters, summary = cut_promoters(
-            fasta, annotated, table, upstream, downstream, chroms, exclude_chroms, ignore_version
+            fasta,
+            annotated,
+            table,
+            upstream=upstream,
+            downstream=downstream,
+            chroms=chroms,
+            exclude_chroms=exclude_chroms,
+            ignore_version=ignore_version,
         )
     inputs = {str(storage.resolve(path)): storage.sha256(path) for path in (genome, genes, expression)}
     promoters.metadata.update(transform=transform, sources=inputs)

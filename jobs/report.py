@@ -51,7 +51,17 @@ def report(
     storage.require_writable(target_file.parent)
     if figures is not None:
         storage.require_writable(figures)
-    made = build_report(model, scores, genes, show, target, motifs, search, compare, assembly)
+    made = build_report(
+        model,
+        scores=scores,
+        genes=genes,
+        show=show,
+        target=target,
+        motifs=motifs,
+        search=search,
+        compare=compare,
+        assembly=assembly,
+    )
     if figures is not None:
         names = made.write_figures(figures)
         console.print(f"{len(names)} figures, each as SVG and PNG, in {storage.resolve(figures)}")

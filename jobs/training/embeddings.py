@@ -99,7 +99,9 @@ def _embed_part(
     """Embed some genes in a worker process and write their part."""
     device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
     model = _loaded(trunk, config, tokens.shape[1], device)
-    found = embed(model, tokens, device, metadata["precision"], metadata["both_strands"])
+    found = embed(
+        model, tokens, device=device, precision=metadata["precision"], both_strands=metadata["both_strands"]
+    )
     if not np.isfinite(found).all():
         bad = int(np.flatnonzero(~np.isfinite(found).all(axis=(1, 2)))[0])
         raise FloatingPointError(f"{ids[bad]}: the embedding is not finite")

@@ -176,7 +176,7 @@ def _publish(job: TrainingJob, where: UPath, folds: int, seeds: int) -> None:
     models = [[_checksum(where, fold, seed, seeds) for seed in range(seeds)] for fold in range(1, folds + 1)]
     write_calibration(where / _FOLDS, calibrate(table, targets, models))
     table = add_intervals(table, targets, folds)
-    metrics = evaluate(table, targets, leaking, others, job.training.seed)
+    metrics = evaluate(table, targets, leaking=leaking, baselines=others, seed=job.training.seed)
     for target in targets:
         metrics["test"][target]["interval_coverage"] = coverage(table[table["split"] == "test"], target)
     storage.write_text(where / "folds.csv", pd.DataFrame(rows).to_csv(index=False))

@@ -261,12 +261,19 @@ def _train_on_worker(job: dict[str, Any]) -> None:
         ray.train.report({"restored": restored.epoch})
     try:
         state = fit(
-            model, examples["train"], examples["val"], training, device, restored, on_epoch, job["max_workers"]
+            model,
+            examples["train"],
+            examples["val"],
+            config=training,
+            device=device,
+            state=restored,
+            on_epoch=on_epoch,
+            max_workers=job["max_workers"],
         )
     except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
         ray.train.report({"diverged": str(error)})
         return
-    predicted = predict(model, tokens, device, training.precision, together=True)
+    predicted = predict(model, tokens, device=device, precision=training.precision, together=True)
 
     def write(folder: Path) -> None:
         _write_state(folder, state)
@@ -317,9 +324,11 @@ def _publish(
     if job.baselines:
         chroms, in_training_set = promoters.genes["chrom"], held_out.split == "train"
         embedded = job.pretrained and job.pretrained.embedded
-        baselines = fit_baselines(near_tss(promoters).tokens, promoters.targets, chroms, in_training_set, embedded)
+        baselines = fit_baselines(
+            near_tss(promoters).tokens, promoters.targets, chroms, in_training_set, embedded=embedded
+        )
         write_predictions(out_dir / "baselines.parquet", baselines_table(table, info.targets, baselines))
-    metrics = evaluate(table, info.targets, held_out.leaking, baselines, job.training.seed)
+    metrics = evaluate(table, info.targets, leaking=held_out.leaking, baselines=baselines, seed=job.training.seed)
     storage.write_json(out_dir / METRICS, metrics)
     storage.remove_folder(out_dir / _RAY_FOLDER)
     return state, metrics

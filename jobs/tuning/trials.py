@@ -66,12 +66,12 @@ class TrialJob:
             self.examples,
             self.fold_of_gene,
             settings.model,
-            settings.training,
-            self.metric,
-            self.seeds,
-            device,
-            saved,
-            self.trunk,
+            training=settings.training,
+            metric=self.metric,
+            seeds=self.seeds,
+            device=device,
+            saved=saved,
+            trunk=self.trunk,
         )
 
 

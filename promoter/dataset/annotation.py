@@ -63,7 +63,9 @@ def read_genes(path: AnyPath, attribute: str | None = None, feature: str = "gene
                 continue
         interval = _interval(where, number, fields)
         gene_id = (
-            interval.name if file_format == "bed" else _gene_id(where, number, fields[8], file_format, attribute)
+            interval.name
+            if file_format == "bed"
+            else _gene_id(where, number, fields[8], file_format=file_format, attribute=attribute)
         )
         if interval.strand not in ("+", "-"):
             raise InputError(
@@ -136,6 +138,7 @@ def _gene_id(
     where: UPath,
     number: int,
     text: str,
+    *,
     file_format: Format,
     attribute: str | None,
 ) -> str:

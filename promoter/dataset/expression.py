@@ -39,6 +39,7 @@ class Expression:
 def read_expression(
     path: AnyPath,
     targets: Sequence[str] | None = None,
+    *,
     transform: Transform = "none",
     gene_column: str | None = None,
     missing: Missing = "error",

@@ -45,6 +45,7 @@ def prepare(
     genome: Genome,
     genes: pd.DataFrame,
     expression: Expression,
+    *,
     upstream: int = 2000,
     downstream: int = 0,
     chroms: Sequence[str] | None = None,
@@ -87,7 +88,7 @@ def prepare(
             expression.n_duplicates + int(again.sum()),
         )
     matched = match_chromosomes(genes["chrom"].unique(), genome.lengths)
-    reasons = _reasons(genome, genes, values, matched, chroms, exclude_chroms)
+    reasons = _reasons(genome, genes, values, matched=matched, chroms=chroms, exclude_chroms=exclude_chroms)
     kept = genes[reasons.isna()].copy()
     if kept.empty:
         raise InputError(_nothing_left(genome, genes, values, reasons))
@@ -96,7 +97,7 @@ def prepare(
     targets = values.loc[kept["gene_id"]].to_numpy(dtype=np.float32)
     metadata: dict[str, Any] = {"window": {"upstream": upstream, "downstream": downstream}}
     promoters = Promoters(kept[GENE_SCHEMA.names], targets, list(values.columns), metadata)
-    return promoters, _summarise(genome, genes, expression, kept, reasons, matched)
+    return promoters, _summarise(genome, genes, expression, kept=kept, reasons=reasons, matched=matched)
 
 
 def require_window(upstream: int, downstream: int) -> None:
@@ -180,6 +181,7 @@ def _reasons(
     genome: Genome,
     genes: pd.DataFrame,
     values: pd.DataFrame,
+    *,
     matched: dict[str, str],
     chroms: Sequence[str] | None,
     exclude_chroms: Sequence[str] | None,
@@ -241,7 +243,7 @@ def _cut(genome: Genome, genes: pd.DataFrame, upstream: int, downstream: int) ->
     # in file order, so that each block of a bgzip FASTA is decompressed once
     ordered = genes.sort_values(["chrom", "start"])
     sequences = [
-        genome.promoter(chrom, tss, strand, upstream, downstream)
+        genome.promoter(chrom, tss, strand, upstream=upstream, downstream=downstream)
         for chrom, tss, strand in zip(ordered["chrom"], ordered["tss"], ordered["strand"], strict=True)
     ]
     genes["sequence"] = pd.Series(sequences, index=ordered.index, dtype="object")
@@ -252,6 +254,7 @@ def _summarise(
     genome: Genome,
     genes: pd.DataFrame,
     expression: Expression,
+    *,
     kept: pd.DataFrame,
     reasons: pd.Series,
     matched: dict[str, str],

@@ -48,6 +48,7 @@ def predictions_table(
     promoters: Promoters,
     info: ModelInfo,
     predicted: np.ndarray,
+    *,
     spread: np.ndarray | None = None,
     half_width: np.ndarray | None = None,
 ) -> pd.DataFrame:

@@ -202,7 +202,7 @@ def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed:
                     contribution,
                 )
             )
-            rows += _instances(name, pattern, first, last, contributions)
+            rows += _instances(name, pattern, first=first, last=last, contributions=contributions)
     return Discovery(motifs, pd.DataFrame(rows, columns=pd.Index(INSTANCE_COLUMNS)), patterns, length)
 
 
@@ -284,7 +284,7 @@ def _core(contributions_LA: np.ndarray) -> tuple[int, int]:
 
 
 def _instances(
-    name: str, pattern: Any, first: int, last: int, contributions: Contributions
+    name: str, pattern: Any, *, first: int, last: int, contributions: Contributions
 ) -> Iterator[tuple[str, str, int, int, str, float]]:
     """Yield a pattern's seqlets as rows, without unknown bases such as those past a chromosome's end."""
     for seqlet in pattern.seqlets:

@@ -63,6 +63,7 @@ class Report:
 
 def build_report(
     model: AnyPath,
+    *,
     scores: AnyPath | None = None,
     genes: Sequence[str] | None = None,
     show: int = 3,
@@ -110,13 +111,17 @@ def build_report(
     predictions = read_predictions(run / "predictions.parquet") if (run / "predictions.parquet").exists() else None
     if predictions is not None and not {target, f"{target}_predicted"} <= set(predictions):
         raise InputError(f"{run / 'predictions.parquet'}: has no {target}; is it of another model?")
-    chosen = choose(scores, members, predictions, genes or (), show, target) if scores is not None else None
+    chosen = (
+        choose(scores, members, predictions, named=genes or (), each=show, target=target)
+        if scores is not None
+        else None
+    )
     page = {
         "run": run.name,
         "folder": str(run),
         "target": target,
         "model": model_section(run, members, network, info),
-        "metrics": metrics_section(metrics, run, info.targets, target, parts),
+        "metrics": metrics_section(metrics, run, info.targets, target=target, parts=parts),
         "compare": comparison_section(compare, metrics, run, info.targets),
         "predicted": predicted_section(predictions, metrics, target, parts),
         "curves": curves_section(run, members, parts),

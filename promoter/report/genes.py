@@ -59,6 +59,7 @@ def choose(
     scores: AnyPath,
     members: Sequence[SerializedModel],
     predictions: pd.DataFrame | None,
+    *,
     named: Sequence[str],
     each: int,
     target: str,
@@ -101,10 +102,10 @@ def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None = N
     if not chosen.reasons:
         return []
     scores = load_scores(chosen.folder, list(chosen.reasons))
-    return [_view(chosen, scores, row, hits, assembly) for row in range(len(scores.genes))]
+    return [_view(chosen, scores, row, hits=hits, assembly=assembly) for row in range(len(scores.genes))]
 
 
-def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, assembly: str | None) -> GeneView:
+def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, assembly: str | None) -> GeneView:
     gene = {str(name): value for name, value in scores.genes.iloc[row].items()}
     index = scores.targets.index(chosen.target)
     scores_AL = scores.scores[row, index]
@@ -149,7 +150,10 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, ass
         "tss_known": chosen.contents.downstream is not None,
         "data": data,
     }
-    return GeneView(page, partial(_figure, actual_AL, scores_AL, gene, downstream, placed, chosen.target))
+    return GeneView(
+        page,
+        partial(_figure, actual_AL, scores_AL, gene, downstream=downstream, placed=placed, target=chosen.target),
+    )
 
 
 def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[str, str]:
@@ -277,7 +281,13 @@ def _lines(sequence: str, upstream: int) -> list[tuple[int, str]]:
 
 
 def _figure(
-    actual_AL: np.ndarray, scores_AL: np.ndarray, gene: dict[str, Any], downstream: int, placed: bool, target: str
+    actual_AL: np.ndarray,
+    scores_AL: np.ndarray,
+    gene: dict[str, Any],
+    *,
+    downstream: int,
+    placed: bool,
+    target: str,
 ) -> Figure:
     """Draw a gene's window, and below it the most important region as letters and as a map of mutations."""
     length = actual_AL.shape[1]

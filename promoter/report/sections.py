@@ -111,7 +111,7 @@ def _split_words(split: dict[str, Any]) -> str | None:
 
 
 def metrics_section(
-    metrics: dict[str, Any] | None, run: UPath, targets: list[str], target: str, parts: PageParts
+    metrics: dict[str, Any] | None, run: UPath, targets: list[str], *, target: str, parts: PageParts
 ) -> dict[str, Any] | None:
     """Return the metrics of the network and the baselines by split and target."""
     if metrics is None or "test" not in metrics:

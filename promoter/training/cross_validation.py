@@ -46,13 +46,13 @@ class CrossValidation:
         examples: Examples,
         fold_of_gene: np.ndarray,
         model: NetworkConfig,
+        *,
         training: TrainingConfig,
         metric: Metric = "pearson",
         seeds: int = 1,
         device: str | torch.device = "cpu",
         saved: bytes | None = None,
         trunk: SerializedTrunk | None = None,
-        *,
         loss: Loss = SQUARED_ERROR,
     ) -> None:
         self.folds, self.seeds, self.metric = int(fold_of_gene.max()) + 1, seeds, metric

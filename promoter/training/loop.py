@@ -89,12 +89,12 @@ def fit(
     model: Learner,
     train: Examples,
     val: Examples,
+    *,
     config: TrainingConfig | None = None,
     device: str | torch.device = "cpu",
     state: TrainingState | None = None,
     on_epoch: Callable[[TrainingState], None] | None = None,
     max_workers: int | None = None,
-    *,
     loss: Loss = SQUARED_ERROR,
 ) -> TrainingState:
     """Train `model` and leave in it the best epoch's weights, returning original units.

@@ -36,7 +36,7 @@ def prepared(write: Write) -> Prepare:
         genome = write("g.fa", "".join(f">{name}\n{sequence}\n" for name, sequence in CHROMOSOMES.items()))
         expression = read_expression(write("e.tsv", table), missing=missing)
         genes = read_genes(write("g.bed", bed))
-        return prepare(Genome(genome), genes, expression, upstream, **options)
+        return prepare(Genome(genome), genes, expression, upstream=upstream, **options)
 
     return run
 
@@ -186,7 +186,7 @@ def test_the_tables_given_are_left_as_they_were(write: Write) -> None:
     genome = Genome(write("g.fa", f">1\n{CHROMOSOMES['1']}\n"))
     genes, expression = read_genes(write("g.bed", BED)), read_expression(write("e.tsv", TABLE))
     before = genes.copy(), expression.values.copy()
-    prepare(genome, genes, expression, 4, ignore_version=True)
+    prepare(genome, genes, expression, upstream=4, ignore_version=True)
     pd.testing.assert_frame_equal(genes, before[0])
     pd.testing.assert_frame_equal(expression.values, before[1])
 
@@ -203,7 +203,9 @@ def test_every_yeast_promoter_and_value_is_that_of_its_gene(
     yeast: Path, yeast_chromosomes: dict[str, str], upstream: int, downstream: int
 ) -> None:
     genes, expression = read_genes(yeast / "genes.bed"), read_expression(yeast / "expression.tsv")
-    promoters, summary = prepare(Genome(yeast / "genome.fa.gz"), genes, expression, upstream, downstream)
+    promoters, summary = prepare(
+        Genome(yeast / "genome.fa.gz"), genes, expression, upstream=upstream, downstream=downstream
+    )
     lengths = {name: len(sequence) for name, sequence in yeast_chromosomes.items()}
     past_end = 0
     for gene in promoters.genes.itertuples():
@@ -242,7 +244,7 @@ def test_counts_add_up_to_the_genes_and_rows_there_were(yeast: Path, write: Writ
         Genome(yeast / "genome.fa.gz"),
         genes,
         expression,
-        100,
+        upstream=100,
         chroms=["II", "IV", "XII"],
         exclude_chroms=["chrIV"],
     )

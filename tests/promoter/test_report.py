@@ -32,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
 @pytest.fixture(scope="module")
 def html(files: RunFiles) -> str:
     report = build_report(
-        files.model, files.scores, genes=files.ids, show=0, motifs=files.motifs, search=files.search,
+        files.model, scores=files.scores, genes=files.ids, show=0, motifs=files.motifs, search=files.search,
         compare=files.run, assembly="sacCer3",
     )  # fmt: skip
     assert report.left_out == []
@@ -187,7 +187,7 @@ def test_scores_of_another_model_are_refused(files: RunFiles, tmp_path: Path) ->
     torch.manual_seed(1)
     other = write_run(tmp_path, genes=60, scored=2, seed=1)
     with pytest.raises(InputError, match="holds scores of another model"):
-        build_report(other.model, files.scores)
+        build_report(other.model, scores=files.scores)
 
 
 def test_an_ensemble_is_reported_as_one(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_an_ensemble_is_reported_as_one(tmp_path: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["test"]["salt"]["interval_coverage"] = 0.9375
     (run / "metrics.json").write_text(json.dumps(metrics))
-    report = build_report(run, members[1].scores, show=1)
+    report = build_report(run, scores=members[1].scores, show=1)
     page = Page(report.html)
     assert "2, an ensemble" in page.text
     assert "fold_1_seed_2" in page.text
@@ -233,7 +233,7 @@ def test_genes_are_chosen_from_those_held_out() -> None:
 
 def test_figures_are_written_as_svg_and_png(tmp_path: Path) -> None:
     files = write_run(tmp_path / "run", genes=60, scored=2)
-    report = build_report(files.model, files.scores, show=1)
+    report = build_report(files.model, scores=files.scores, show=1)
     names = report.write_figures(tmp_path / "figures")
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         f"{name}.{kind}" for name in names for kind in ("svg", "png")
