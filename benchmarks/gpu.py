@@ -284,7 +284,9 @@ def passes_at(model: PromoterCNN, tokens_NL: Tensor, chosen: list[int]) -> Tenso
     scores = torch.zeros(len(tokens_NL), model.config.n_targets, 4, tokens_NL.shape[1])
     for position in chosen:
         stretch = (position, position + 1)
-        scores[..., position] = forward_passes.score_substitutions(model, tokens_NL, None, stretch)[..., 0].cpu()
+        scores[..., position] = forward_passes.score_substitutions(
+            model, tokens_NL, batch_size=None, positions=stretch
+        )[..., 0].cpu()
     return scores
 
 
@@ -466,7 +468,7 @@ def training(session: Session) -> None:
             found: list[float] = []
 
             def run(config: TrainingConfig = config, found: list[float] = found) -> None:
-                state = fit(PromoterCNN(PUBLISHED), learned, validated, config, session.device)
+                state = fit(PromoterCNN(PUBLISHED), learned, validated, config=config, device=session.device)
                 found.extend(record["genes_per_second"] for record in state.history[1:])
 
             memory = session.peak(run)
@@ -600,7 +602,7 @@ def pretrained_rows(session: Session, name: Any, adapt: Any) -> None:
                 measure("forward pass, TF32 as PyTorch has it", precision, lambda: model(x_BCL))
             with full_float32():
                 measure("forward pass, as scores and embeddings", precision, lambda: model(x_BCL))
-        mutants(session, model, name, precision, length)
+        mutants(session, model, name, precision=precision, length=length)
     embeddings_BD = torch.randn(64, model.head.norm.normalized_shape[0], device=session.device)
     head = model.head.train()
     measure("head, 64 embeddings", "fp32", training_step(head, head.parameters(), embeddings_BD, "fp32"))
@@ -614,12 +616,16 @@ def computed(name: str, mode: str, precision: str) -> tuple[float, float]:
     return (float(found[1]), float(found[2])) if found else (math.nan, math.nan)
 
 
-def mutants(session: Session, model: nn.Module, name: str, precision: Any, length: int) -> None:
+def mutants(session: Session, model: nn.Module, name: str, *, precision: Any, length: int) -> None:
     """Time the mutants of one position."""
     tokens_1L = random_tokens(1, length, session.device)
     with full_float32():
         score = functools.partial(
-            forward_passes.score_substitutions, model, tokens_1L, None, (length // 2, length // 2 + 1), precision
+            forward_passes.score_substitutions,
+            model,
+            tokens_1L,
+            positions=(length // 2, length // 2 + 1),
+            precision=precision,
         )
         took = session.seconds(score)
     session.row(name, "ISM, a mutant", precision, 1e3 * took / 3, session.peak(score), *[math.nan] * 4)

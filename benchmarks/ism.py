@@ -261,7 +261,7 @@ def zeros(model: PromoterCNN, tokens_NL: Tensor) -> float:
     """Return the share of exact zeros among the differences that the second convolution multiplies."""
     layers = incremental._fold(model, torch.float32)
     references = incremental._forward(layers, tokens_NL)
-    sites = incremental._MutationSites.of(tokens_NL[:, 5::16], range(4), 0, 5, 16)
+    sites = incremental._MutationSites.of(tokens_NL[:, 5::16], range(4), first=0, residue=5, period=16)
     _, change = incremental._first_change(layers[0], references[0], sites)
     return float((change == 0).float().mean())
 

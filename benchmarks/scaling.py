@@ -177,7 +177,7 @@ def epochs(count: int) -> float:
             Examples(data.tokens[rows], data.targets[rows])
             for rows in (at.isin(["chr1", "chr2"]).to_numpy(), (at == "chr3").to_numpy())
         )
-        state = fit(PromoterCNN(model, 100), some, others, training)
+        state = fit(PromoterCNN(model, 100), some, others, config=training)
         alone = float(np.median([record["seconds"] for record in state.history[1:]]))
         train(
             str(folder),

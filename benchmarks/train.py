@@ -138,7 +138,7 @@ def library_fit(genes: int, epochs: int) -> list[float]:
     tokens, targets = examples(genes + VALIDATION)
     config = TrainingConfig(epochs=epochs)
     train, val = Examples(tokens[:genes], targets[:genes]), Examples(tokens[genes:], targets[genes:])
-    state = fit(PromoterCNN(), train, val, config)
+    state = fit(PromoterCNN(), train, val, config=config)
     return [record["seconds"] for record in state.history][1:]
 
 

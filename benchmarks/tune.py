@@ -55,7 +55,9 @@ def main() -> None:
         )
         for number in range(options.rounds):
             for asha in (True, False):
-                one = search(data, Path(folder, f"{number}-{asha}"), asha, options.trials, options.epochs)
+                one = search(
+                    data, Path(folder, f"{number}-{asha}"), asha=asha, trials=options.trials, epochs=options.epochs
+                )
                 found[asha].append(one)
                 print(f"round {number + 1}, {'with' if asha else 'without'} ASHA: {one.seconds:.0f} s", flush=True)
     print(
@@ -74,7 +76,7 @@ def main() -> None:
     print(f"ASHA is faster by {ratio:.1f} ×")
 
 
-def search(data: str, out: Path, asha: bool, trials: int, epochs: int) -> Search:
+def search(data: str, out: Path, *, asha: bool, trials: int, epochs: int) -> Search:
     rates, widths = "{low: 3.0e-4, high: 3.0e-2, log: true}", "{choices: [3, 7, 11]}"
     space = f"{{training.learning_rate: {rates}, model.kernel_sizes.0: {widths}}}"
     flags = {

@@ -63,7 +63,7 @@ def demo(
 
     write_config(out_dir / "config.yaml", settings, {})
     _step("1/6 simulate a genome with a known grammar (python: promoter.simulation.genome)")
-    truth = simulate(out_dir / "genome", _CHROMOSOMES, genes_per_chromosome, _UPSTREAM, seed=seed)
+    truth = simulate(out_dir / "genome", _CHROMOSOMES, genes_per_chromosome, upstream=_UPSTREAM, seed=seed)
     counts = truth.motifs["motif"].value_counts()
     for motif in GRAMMAR:
         console.print(

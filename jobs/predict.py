@@ -66,7 +66,7 @@ def predict(
             advance(result.shape[1])
     spread = predicted.std(axis=0, ddof=1) if len(models) > 1 else None
     half_width = interval_half_width(model, inputs, predicted)
-    table = predictions_table(promoters, info, predicted.mean(axis=0), spread, half_width)
+    table = predictions_table(promoters, info, predicted.mean(axis=0), spread=spread, half_width=half_width)
     write_predictions(path, table)
     write_config(path.with_suffix(".config.yaml"), settings, inputs.checksums)
     console.print(summarise(table, info.targets))

@@ -97,7 +97,7 @@ def prepare(
         storage.require_file(genome, "genome FASTA")
         storage.require_file(genes, "gene annotation")
         storage.require_file(expression, "expression table")
-        table = read_expression(expression, targets, transform, gene_column, missing)
+        table = read_expression(expression, targets, transform=transform, gene_column=gene_column, missing=missing)
         annotated = read_genes(genes, attribute, feature)
         fasta = Genome(genome)
         promoters, summary = preparation.prepare(

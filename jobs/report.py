@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.cli.config_file import job_settings, write_config
-from jobs.cli.console import console
+from jobs.cli.console import console, with_flags
 from jobs.cli.run import run
 from promoter import storage
 from promoter.errors import InputError
@@ -55,7 +55,7 @@ def report(
         storage.require_writable(figures)
     page = build_report(
         model,
-        scores,
+        scores=scores,
         genes=genes,
         show=show,
         target=target,
@@ -73,7 +73,7 @@ def report(
         inputs[str(manifest)] = storage.sha256(manifest)
     write_config(page_file.with_suffix(".config.yaml"), settings, inputs)
     for line in page.left_out:
-        console.print(f"not in it: {line}", style="dim")
+        console.print(f"not in it: {with_flags(line)}", style="dim")
     size = len(page.html.encode()) / 1e6
     console.print(f"report with {len(page.genes)} genes, {size:.1f} MB, in {page_file}")
 

@@ -48,6 +48,7 @@ def fit_baselines(
     targets: np.ndarray,
     chroms: pd.Series,
     in_training: np.ndarray,
+    *,
     embedded: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Fit every baseline in `BASELINES` on the training genes, and predict all genes.

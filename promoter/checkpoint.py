@@ -47,7 +47,7 @@ class ModelInfo:
         window: `upstream`, `downstream` and `length` in bases; the first two are None if unknown.
         standardisation: per target the `mean` and `sd` of the training set; the saved weights already return
             original units.
-        transform: name of the transform of the expression values, as in `jobs.prepare`.
+        transform: name of the transform of the expression values, as in `promoter.dataset.prepare`.
         split: `train`, `val`, `test` -> chromosomes, so that the model tells which genes were held out.
         split_of_gene: gene id -> (chromosome, split), for genes that are not in the split of their chromosome; the
             split is None for a gene that was left out.
@@ -171,10 +171,10 @@ def serialize_model(folder: AnyPath) -> SerializedModel:
     where = storage.resolve(folder)
     with storage.wrap_store_errors(where, "read"):
         if not where.is_dir():
-            raise InputError(f"{where}: no such model directory; give the 'model' folder that jobs.train wrote")
+            raise InputError(f"{where}: no such model directory; give the 'model' folder that train wrote")
         for name in (DESCRIPTION, WEIGHTS):
             if not (where / name).exists():
-                raise InputError(f"{where}: holds no {name}; give the 'model' folder that jobs.train wrote")
+                raise InputError(f"{where}: holds no {name}; give the 'model' folder that train wrote")
         genes = (where / GENES).read_bytes() if (where / GENES).exists() else b""
         return SerializedModel(
             (where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes(), str(where), genes
@@ -186,7 +186,7 @@ def serialize_models(folders: Sequence[AnyPath]) -> list[SerializedModel]:
 
     Args:
         folders: paths of model directories, or of folders that hold several: runs, each with its `model`, or a run
-            with `folds`, as jobs.train and jobs.tune write them.
+            with `folds`, as train and tune write them.
 
     Raises:
         InputError: a folder holds no model.
@@ -281,8 +281,10 @@ def deserialize_ensemble(members: Sequence[SerializedModel]) -> tuple[Network, M
         for name in ("targets", "window"):
             if getattr(other_info, name) != getattr(info, name):
                 raise InputError(
-                    f"--ensemble {other.source}: has {name} {getattr(other_info, name)}, {members[0].source} has "
-                    f"{getattr(info, name)}; give models that were trained on the same data"
+                    f"has {name} {getattr(other_info, name)}, {members[0].source} has {getattr(info, name)}",
+                    setting="ensemble",
+                    value=other.source,
+                    fix="give models that were trained on the same data",
                 )
     of_chrom: dict[str, str] = {}
     for member in infos:

@@ -12,13 +12,35 @@
 Exit code 2 means that the input must change, 1 that the job failed at run time. This package raises the
 exceptions; the command line turns each into one line on stderr and the exit code. In a search of settings a
 diverged training ends its trial, not the job.
+
+Messages name a setting between backticks, as Python has it: a parameter as `positions`, a field of a configuration
+as `SplitConfig.val_fraction`, either with its value as `adapt='lora'`. The command line shows its flag instead.
 """
 
 from __future__ import annotations
 
+import os
+
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one line with the file, the value and the fix."""
+    """What the user gave cannot be used; the message is one line with the setting or file, the value and the fix.
+
+    Args:
+        problem: what is wrong; begins with the file, and the row, where the message is about one.
+        setting: name of the setting that the message is about, without backticks; None (default) for a file.
+        value: value of the setting; left out (default) where it is not given or says nothing.
+        fix: how to fix it; None (default) where `problem` says that too.
+    """
+
+    def __init__(
+        self, problem: str, *, setting: str | None = None, value: object = ..., fix: str | None = None
+    ) -> None:
+        self.problem, self.setting, self.fix = problem, setting, fix
+        self.value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        given = "" if value is ... else f"={self.value!r}"
+        head = "" if setting is None else f"`{setting}{given}`: "
+        # args hold the finished message: an exception is copied to other processes by its args and attributes
+        super().__init__(head + problem + ("" if fix is None else f"; {fix}"))
 
 
 class NoValidSettingsError(InputError):

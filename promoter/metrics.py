@@ -70,6 +70,7 @@ def compare_predictions(
     predictions: pd.DataFrame,
     others: Mapping[str, np.ndarray],
     target_names: Sequence[str],
+    *,
     splits: Sequence[str] = ("val", "test"),
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
@@ -105,7 +106,7 @@ def compare_predictions(
 def _compared(observed: np.ndarray, ours: np.ndarray, theirs: np.ndarray, seed: int) -> dict[str, Any]:
     if not len(observed):
         return dict.fromkeys(("mse", "pearson", "pearson_difference", "pearson_difference_ci95"))
-    difference, interval = pearson_difference(observed, ours, theirs, seed)
+    difference, interval = pearson_difference(observed, ours, theirs, seed=seed)
     defined = np.isfinite(difference)
     return {
         "mse": float(mse(observed[:, None], theirs[:, None])[0]),
@@ -120,7 +121,7 @@ def _or_none(value: float) -> float | None:
 
 
 def pearson_difference(
-    observed: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int = 1000
+    observed: np.ndarray, first: np.ndarray, second: np.ndarray, *, seed: int = 0, resamples: int = 1000
 ) -> tuple[float, tuple[float, float]]:
     """Compute the first prediction's r minus the second's, with a paired 95% bootstrap interval.
 

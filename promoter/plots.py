@@ -1,4 +1,4 @@
-"""Draw figures: functions that take tables or arrays and return figures or axes, for notebooks and the jobs."""
+"""Draw figures: functions that take tables or arrays and return figures or axes, for notebooks and jobs."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ def score_by_setting(trials: pd.DataFrame, settings: list[str], ranges: dict[str
 
 def logo(
     contributions: np.ndarray,
+    *,
     start: int | None = None,
     strand: str = "+",
     tss: int | None = None,
@@ -128,7 +129,7 @@ def logo(
             "contributions has several bases at a position: give actual ones, hypothetical ones times one-hot"
         )
     axes = axes if axes is not None else _new_axes(length, 2.4)
-    x = _label_positions(axes, length, start, strand, tss, chrom)
+    x = _label_positions(axes, length, start=start, strand=strand, tss=tss, chrom=chrom)
     if length <= _MAX_LETTERS and contributions.any():
         table = pd.DataFrame(contributions.T, index=x, columns=list(BASES))
         logomaker.Logo(table, ax=axes, color_scheme=BASE_COLOURS, baseline_width=0, font_weight="bold")
@@ -149,6 +150,7 @@ def logo(
 def mutation_map(
     scores: np.ndarray,
     sequence: str,
+    *,
     start: int | None = None,
     strand: str = "+",
     tss: int | None = None,
@@ -174,7 +176,7 @@ def mutation_map(
     if len(sequence) != length:
         raise ValueError(f"sequence has {len(sequence)} bases, scores has {length}")
     axes = axes if axes is not None else _new_axes(length, 1.8)
-    x = _label_positions(axes, length, start, strand, tss, chrom)
+    x = _label_positions(axes, length, start=start, strand=strand, tss=tss, chrom=chrom)
     largest = float(np.abs(scores).max()) or 1.0
     image = axes.imshow(
         scores,
@@ -249,7 +251,7 @@ def _require_bases(values: np.ndarray, name: str) -> int:
 
 
 def _label_positions(
-    axes: Axes, length: int, start: int | None, strand: str, tss: int | None, chrom: str | None
+    axes: Axes, length: int, *, start: int | None, strand: str, tss: int | None, chrom: str | None
 ) -> np.ndarray:
     """Label the lower axis along the gene and the upper one along the chromosome; return each base's x."""
     if start is None and tss is not None:

@@ -5,12 +5,16 @@ Imports neither PyTorch, Ray, pandas nor PyArrow, so that `--help` is quick.
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 
 from rich.console import Console
 
 from promoter.errors import InputError
 
+_GROUPS = {"SplitConfig": "split", "CNNConfig": "model", "PretrainedConfig": "model", "TrainingConfig": "training"}
+_SETTING = re.compile(rf"`(?:({'|'.join(_GROUPS)})\.)?([a-z]\w*)(?:=([^`]*))?`")  # as promoter.errors names one
 _MAX_LENGTH = 400  # characters of an error message that is not ours: some libraries print whole arrays
 # No markup, since gene names may hold [brackets]. A pipe or file has no width: take one that fits tables.
 console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
@@ -24,6 +28,35 @@ def plural(amount: float, unit: str) -> str:
 def one_line(error: BaseException) -> str:
     """Return an exception's message on one line, with its type where the message alone says too little."""
     text = " ".join(str(error).split())
-    if not type(error).__module__.startswith("promoter."):
+    if type(error).__module__.startswith("promoter."):
+        text = with_flags(text)
+    else:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _MAX_LENGTH or isinstance(error, InputError) else text[:_MAX_LENGTH] + " …"
+
+
+def with_flags(message: str) -> str:
+    """Return a message of the library with each setting as the command line writes it.
+
+    Args:
+        message: text that names settings as `promoter.errors` describes; `SplitConfig.val=['1', 'X']` between
+            backticks becomes `--split.val 1,X`.
+    """
+    return _SETTING.sub(_as_flag, message)
+
+
+def _as_flag(setting: re.Match[str]) -> str:
+    config, name, value = setting.groups()
+    flag = f"--{_GROUPS[config]}.{name}" if config else f"--{name}"
+    return flag if value is None else f"{flag} {_as_argument(value)}"
+
+
+def _as_argument(value: str) -> str:
+    """Write a Python value as it is given to a flag."""
+    try:
+        parsed = ast.literal_eval(value)
+    except (SyntaxError, ValueError):  # a description of a value
+        return value
+    if parsed is None or isinstance(parsed, bool):
+        return {None: "null", True: "true", False: "false"}[parsed]
+    return ",".join(map(str, parsed)) or "[]" if isinstance(parsed, list | tuple) else str(parsed)

@@ -78,8 +78,8 @@ def score_genes(
 
     def score(rows: slice) -> Scores:
         predictions = np.stack([predict(network, tokens[rows]) for network in networks])
-        how = (None, part.batch_size, region, precision)
-        scores = np.stack([saturation_mutagenesis(network, tokens[rows], *how) for network in networks])
+        options = {"batch_size": part.batch_size, "positions": region, "precision": precision}
+        scores = np.stack([saturation_mutagenesis(network, tokens[rows], **options) for network in networks])
         return _summarise(genes.iloc[rows], targets, predictions, scores)
 
     failed = {}

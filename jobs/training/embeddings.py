@@ -90,7 +90,13 @@ def _embed_part(part: PartTask, tokens: np.ndarray, config: PretrainedConfig, tr
     """Embed some genes in a worker process and write their part."""
     device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
     model = _loaded(trunk, config, tokens.shape[1], device)
-    embeddings = embed(model, tokens, device, part.metadata["precision"], part.metadata["both_strands"])
+    embeddings = embed(
+        model,
+        tokens,
+        device=device,
+        precision=part.metadata["precision"],
+        both_strands=part.metadata["both_strands"],
+    )
     if not np.isfinite(embeddings).all():
         bad = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=(1, 2)))[0])
         raise FloatingPointError(f"{part.gene_ids[bad]}: the embedding is not finite")

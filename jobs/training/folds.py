@@ -178,7 +178,7 @@ def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
     leaking = homology.leaking_genes(relevant, table["gene_id"])
     write_calibration(out_dir / _FOLDS, calibrate(table, targets, models))
     table = add_intervals(table, targets, folds)
-    metrics = evaluate(table, targets, leaking, others, job.training.seed)
+    metrics = evaluate(table, targets, leaking=leaking, baselines=others, seed=job.training.seed)
     for target in targets:
         metrics["test"][target]["interval_coverage"] = coverage(table[table["split"] == "test"], target)
     storage.write_text(out_dir / "folds.csv", pd.DataFrame(rows).to_csv(index=False))

@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer, get_device
 from upath import UPath
 
 from jobs.cli.config_file import require_same, write_config
-from jobs.cli.console import console, plural
+from jobs.cli.console import console, plural, with_flags
 from jobs.ray_runtime import cluster
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
 from jobs.training.job import TrainingJob, describe, with_pretrained
@@ -247,7 +247,7 @@ def _train_on_worker(job: dict[str, Any]) -> None:
             model,
             examples["train"],
             examples["val"],
-            training,
+            config=training,
             device=device,
             state=restored,
             on_epoch=on_epoch,
@@ -256,7 +256,7 @@ def _train_on_worker(job: dict[str, Any]) -> None:
     except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
         ray.train.report({"diverged": str(error)})
         return
-    predicted = predict(model, tokens, device, training.precision, distributed=True)
+    predicted = predict(model, tokens, device=device, precision=training.precision, distributed=True)
 
     def write(folder: Path) -> None:
         _write_state(folder, state)
@@ -302,9 +302,11 @@ def _publish(
     if job.baselines:
         chroms, in_training_set = promoters.genes["chrom"], held_out.split == "train"
         embedded = job.pretrained and job.pretrained.embedded
-        baselines = fit_baselines(near_tss(promoters).tokens, promoters.targets, chroms, in_training_set, embedded)
+        baselines = fit_baselines(
+            near_tss(promoters).tokens, promoters.targets, chroms, in_training_set, embedded=embedded
+        )
         write_predictions(out_dir / "baselines.parquet", baselines_table(table, info.targets, baselines))
-    metrics = evaluate(table, info.targets, held_out.leaking, baselines, job.training.seed)
+    metrics = evaluate(table, info.targets, leaking=held_out.leaking, baselines=baselines, seed=job.training.seed)
     storage.write_json(out_dir / METRICS, metrics)
     storage.remove_folder(out_dir / _RAY_FOLDER)
     return state, metrics
@@ -316,7 +318,7 @@ def _show_start(held_out: SplitAssignment, scaling: ScalingConfig) -> None:
         shown = ", ".join(chroms[:12]) + (f" and {len(chroms) - 12} more" if len(chroms) > 12 else "")
         console.print(f"{name:>5}: {len(held_out.rows(name)):,} genes" + f" on {shown}" * bool(shown))
     for line in held_out.remarks:
-        console.print(line)
+        console.print(with_flags(line))
     workers = max_workers(scaling)
     minimum = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
     resources: Any = scaling.resources_per_worker or {}

@@ -13,6 +13,7 @@ import ray.tune
 import torch
 from ray.tune.experiment import Trial
 
+from jobs.cli.console import with_flags
 from promoter.models.weights import SerializedTrunk
 from promoter.training import Examples, TrainingDivergedError
 from promoter.training.allocator import keep_freed_memory
@@ -65,7 +66,7 @@ class TrialJob:
             self.examples,
             self.fold_of_gene,
             settings.model,
-            settings.training,
+            training=settings.training,
             metric=self.metric,
             seeds=self.seeds,
             device=device,
@@ -128,7 +129,7 @@ def _permanent_failure(error: Exception) -> dict[str, Any]:
     out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # GPU, CPU
     if not out_of_memory and not isinstance(error, TrainingDivergedError):
         raise error
-    return {"score": float("nan"), "complete": False, "reason": " ".join(str(error).split())[:300]}
+    return {"score": float("nan"), "complete": False, "reason": " ".join(with_flags(str(error)).split())[:300]}
 
 
 def last_states(trial: Trial, job: TrialJob) -> CrossValidation:

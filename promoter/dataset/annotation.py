@@ -63,7 +63,9 @@ def read_genes(path: AnyPath, attribute: str | None = None, feature: str = "gene
                 continue
         interval = _interval(where, number, fields)
         gene_id = (
-            interval.name if file_format == "bed" else _gene_id(where, number, fields[8], file_format, attribute)
+            interval.name
+            if file_format == "bed"
+            else _gene_id(where, number, fields[8], file_format=file_format, attribute=attribute)
         )
         if interval.strand not in ("+", "-"):
             raise InputError(
@@ -136,6 +138,7 @@ def _gene_id(
     where: UPath,
     number: int,
     text: str,
+    *,
     file_format: Format,
     attribute: str | None,
 ) -> str:
@@ -149,7 +152,7 @@ def _gene_id(
             return value.removeprefix("gene:") if name == "ID" else value
     raise InputError(
         f"{where}: line {number} has no attribute {' or '.join(map(repr, names))}; "
-        f"it has {sorted(attributes)}: choose one with --attribute"
+        f"it has {sorted(attributes)}: choose one with `attribute`"
     )
 
 

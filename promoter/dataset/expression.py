@@ -38,6 +38,7 @@ class Expression:
 def read_expression(
     path: AnyPath,
     targets: Sequence[str] | None = None,
+    *,
     transform: Transform = "none",
     gene_column: str | None = None,
     missing: Missing = "error",
@@ -56,7 +57,8 @@ def read_expression(
         InputError: the table cannot be used; the message names the row and the column.
     """
     if transform not in get_args(Transform):
-        raise InputError(f"--transform {transform}: unknown; choose one of {', '.join(get_args(Transform))}")
+        fix = f"choose one of {', '.join(get_args(Transform))}"
+        raise InputError("unknown", setting="transform", value=transform, fix=fix)
     where = storage.require_file(path, "expression table")
     table = _read_table(where)
     genes, columns = _split_gene_column(where, table, gene_column)
@@ -67,11 +69,11 @@ def read_expression(
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise InputError(
             f"{where}: {_row_name(genes, row)}, column '{values.columns[column]}': the value is missing, NaN or "
-            f"infinite ({int(bad.any(axis=1).sum())} such rows); fix it, or drop such genes with --missing drop"
+            f"infinite ({int(bad.any(axis=1).sum())} such rows); fix it, or drop such genes with `missing='drop'`"
         )
     complete: np.ndarray = ~np.any(bad, axis=1)
     if not complete.any():
-        raise InputError(f"{where}: no row has a value in every target; choose other --targets")
+        raise InputError(f"{where}: no row has a value in every target; choose other `targets`")
     # before rows are dropped, since counts per million are of all values of a column
     transformed = _transform(where, genes, values.mask(bad), transform)[complete]
     genes, duplicated = genes[complete], duplicated[complete]
@@ -79,7 +81,7 @@ def read_expression(
         kept = transformed[~duplicated.to_numpy()].astype("float32")
     if np.isinf(kept.to_numpy()).any():
         raise InputError(
-            f"{where}: values above {np.finfo('float32').max:.1e} do not fit; choose a log --transform"
+            f"{where}: values above {np.finfo('float32').max:.1e} do not fit; choose a log as `transform`"
         )
     kept.index = pd.Index(genes[~duplicated], name="gene_id")
     return Expression(kept, ignored, int((~complete).sum()), int(duplicated.sum()))
@@ -123,7 +125,7 @@ def _split_gene_column(
     table.columns = table.columns.astype(str)
     names = list(table.columns)
     if gene_column is not None and gene_column not in names:
-        raise InputError(f"{where}: has no column '{gene_column}'; --gene_column may be one of {names[:10]}")
+        raise InputError(f"{where}: has no column '{gene_column}'; `gene_column` may be one of {names[:10]}")
     _require_distinct(where, names)
     if len(table) == 0:
         raise InputError(f"{where}: has a header but no rows; is it the right file?")
@@ -150,7 +152,7 @@ def _numeric_columns(
         unknown = [name for name in targets if name not in columns.columns]
         if unknown or not targets:
             raise InputError(
-                f"{where}: --targets {unknown or '[]'}: no such column; there are {list(columns.columns[:10])}"
+                f"{where}: `targets={unknown}`: no such column; there are {list(columns.columns[:10])}"
             )
         columns = columns[list(targets)]
     numeric, ignored = {}, []
@@ -163,7 +165,7 @@ def _numeric_columns(
             row = int(np.flatnonzero(text)[0])
             raise InputError(
                 f"{where}: {_row_name(genes, row)}, column '{name}': '{column.iloc[row]}' is no number; "
-                "fix it, or choose columns with --targets"
+                "fix it, or choose columns with `targets`"
             )
         else:
             numeric[str(name)] = numbers.to_numpy(dtype="float64")
@@ -184,7 +186,7 @@ def _transform(where: UPath, genes: pd.Series, values: pd.DataFrame, transform: 
         row, column = (int(i) for i in np.argwhere(array < 0)[0])
         raise InputError(
             f"{where}: {_row_name(genes, row)}, column '{values.columns[column]}': {array[row, column]:g} is "
-            f"negative, which --transform {transform} cannot take; use --transform none if it is a log already"
+            f"negative, which `transform={transform!r}` cannot take; use `transform='none'` if it is a log already"
         )
     if transform == "cpm_log2p1":
         total = np.nansum(array, axis=0)

@@ -66,7 +66,7 @@ class Genome:
         left = min(max(-start, 0), end - start)
         return "N" * left + inside + "N" * (end - start - left - len(inside))
 
-    def promoter(self, chrom: str, tss: int, strand: str, upstream: int, downstream: int) -> str:
+    def promoter(self, chrom: str, tss: int, strand: str, *, upstream: int, downstream: int) -> str:
         """Return a promoter, 5'→3' along the gene, exactly `upstream + downstream` bases long."""
         start, end = window(tss, strand, upstream, downstream)
         forward = self.fetch(chrom, start, end)

@@ -148,7 +148,7 @@ def _fetch(source: _Source, folder: Path, on_download: Callable[[str], None]) ->
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{source.url}: cannot be downloaded ({reason}); bring the file yourself as {folder / source.name} "
-            "and name its folder with --cache"
+            "and give its folder as `cache`"
         ) from error
 
 

@@ -16,6 +16,7 @@ from promoter.dataset.genome import Genome, window
 from promoter.dataset.promoters import GENE_SCHEMA, RESERVED_NAMES, Promoters
 from promoter.errors import InputError
 
+_NOT_CHOSEN = "chromosome not in --chroms"  # a key of summary.json, which scripts may read
 _VERSION = re.compile(r"\.\d+$")
 
 
@@ -44,6 +45,7 @@ def prepare(
     genome: Genome,
     genes: pd.DataFrame,
     expression: Expression,
+    *,
     upstream: int = 2000,
     downstream: int = 0,
     chroms: Sequence[str] | None = None,
@@ -86,7 +88,7 @@ def prepare(
             expression.n_duplicates + int(again.sum()),
         )
     matched = match_chromosomes(genes["chrom"].unique(), genome.lengths)
-    reasons = _reasons(genome, genes, values, matched, chroms, exclude_chroms)
+    reasons = _reasons(genome, genes, values, matched=matched, chroms=chroms, exclude_chroms=exclude_chroms)
     kept = genes[reasons.isna()].copy()
     if kept.empty:
         raise InputError(_nothing_left(genome, genes, values, reasons))
@@ -95,7 +97,7 @@ def prepare(
     targets = values.loc[kept["gene_id"]].to_numpy(dtype=np.float32)
     metadata: dict[str, Any] = {"window": {"upstream": upstream, "downstream": downstream}}
     promoters = Promoters(kept[GENE_SCHEMA.names], targets, list(values.columns), metadata)
-    return promoters, _summarise(genome, genes, expression, kept, reasons, matched)
+    return promoters, _summarise(genome, genes, expression, kept=kept, reasons=reasons, matched=matched)
 
 
 def require_window(upstream: int, downstream: int) -> None:
@@ -110,7 +112,7 @@ def require_window(upstream: int, downstream: int) -> None:
     """
     if upstream < 0 or downstream < 0 or upstream + downstream == 0:
         raise InputError(
-            f"--upstream {upstream} --downstream {downstream}: the window holds no bases; "
+            f"`upstream={upstream}` `downstream={downstream}`: the window holds no bases; "
             "neither may be negative, and one must be above 0"
         )
 
@@ -149,15 +151,19 @@ def centred_window(window: str, context: int | None, networks: Mapping[str, Netw
     if network is None:
         if not window.isdecimal() or int(window) % 2 or int(window) < 2 or context is not None:
             raise InputError(
-                f"--window {window}: must be {', '.join(networks)} or an even number of bases; "
-                "--context goes with the names"
+                f"must be {', '.join(networks)} or an even number of bases",
+                setting="window",
+                value=window,
+                fix="`context` goes with the names",
             )
         return int(window) // 2, int(window) // 2
     length = network.context if context is None else context
     if length % network.step or not 0 < length <= network.context:
         raise InputError(
-            f"--context {length}: {window} takes up to {network.context:,} bases, in steps of {network.step}; "
-            f"give {min(network.context, max(network.step, round(length / network.step) * network.step))}"
+            f"{window} takes up to {network.context:,} bases, in steps of {network.step}",
+            setting="context",
+            value=length,
+            fix=f"give {min(network.context, max(network.step, round(length / network.step) * network.step))}",
         )
     return length // 2, length // 2
 
@@ -175,6 +181,7 @@ def _reasons(
     genome: Genome,
     genes: pd.DataFrame,
     values: pd.DataFrame,
+    *,
     matched: dict[str, str],
     chroms: Sequence[str] | None,
     exclude_chroms: Sequence[str] | None,
@@ -188,9 +195,9 @@ def _reasons(
     on_fasta = genes["chrom"].map(matched)
     drop(on_fasta.isna(), "chromosome not in the FASTA")
     if chroms is not None:
-        drop(~on_fasta.isin(_chosen("--chroms", chroms, genome, genes)), "chromosome not in --chroms")
+        drop(~on_fasta.isin(_chosen("chroms", chroms, genome, genes)), _NOT_CHOSEN)
     if exclude_chroms is not None:
-        drop(on_fasta.isin(_chosen("--exclude_chroms", exclude_chroms, genome, genes)), "chromosome excluded")
+        drop(on_fasta.isin(_chosen("exclude_chroms", exclude_chroms, genome, genes)), "chromosome excluded")
     outside = on_fasta.notna() & (genes["tss"] >= on_fasta.map(genome.lengths))
     drop(outside, "TSS past the end of its chromosome")
     candidates = genes["gene_id"].where(reasons.isna())  # a gene left out already hides no other
@@ -199,14 +206,14 @@ def _reasons(
     return reasons
 
 
-def _chosen(flag: str, names: Sequence[str], genome: Genome, genes: pd.DataFrame) -> set[str]:
+def _chosen(setting: str, names: Sequence[str], genome: Genome, genes: pd.DataFrame) -> set[str]:
     """Translate a user's chromosome names into the FASTA's; names known only to the annotation are ignored."""
     matched = match_chromosomes(names, genome.lengths)
     elsewhere = match_chromosomes(names, genes["chrom"].unique())
     unknown = [name for name in names if name not in matched and name not in elsewhere]
     if unknown:
         available = ", ".join(list(genome.lengths)[:20])
-        raise InputError(f"{flag} {', '.join(unknown)}: not in {genome.path}, which has {available}")
+        raise InputError(f"not in {genome.path}, which has {available}", setting=setting, value=unknown)
     return set(matched.values())
 
 
@@ -214,8 +221,8 @@ def _nothing_left(genome: Genome, genes: pd.DataFrame, values: pd.DataFrame, rea
     if not genes["gene_id"].isin(values.index).any():
         return (
             f"no gene of the annotation (ids like {', '.join(genes['gene_id'][:3])}) is in the expression table "
-            f"(ids like {', '.join(values.index[:3])}); use the same ids in both: see --attribute, --gene_column "
-            "and --ignore_version"
+            f"(ids like {', '.join(values.index[:3])}); use the same ids in both: see `attribute`, "
+            "`gene_column` and `ignore_version`"
         )
     if (reasons == "chromosome not in the FASTA").all():
         return (
@@ -224,7 +231,7 @@ def _nothing_left(genome: Genome, genes: pd.DataFrame, values: pd.DataFrame, rea
             "use files of one assembly"
         )
     counts = ", ".join(f"{n} {reason}" for reason, n in reasons.value_counts().items())
-    return f"no gene is left ({counts}); loosen --chroms or --exclude_chroms"
+    return f"no gene is left ({counts}); loosen `chroms` or `exclude_chroms`"
 
 
 def _cut(genome: Genome, genes: pd.DataFrame, upstream: int, downstream: int) -> pd.DataFrame:
@@ -236,7 +243,7 @@ def _cut(genome: Genome, genes: pd.DataFrame, upstream: int, downstream: int) ->
     # in file order, so that each block of a bgzip FASTA is decompressed once
     ordered = genes.sort_values(["chrom", "start"])
     sequences = [
-        genome.promoter(chrom, tss, strand, upstream, downstream)
+        genome.promoter(chrom, tss, strand, upstream=upstream, downstream=downstream)
         for chrom, tss, strand in zip(ordered["chrom"], ordered["tss"], ordered["strand"], strict=True)
     ]
     genes["sequence"] = pd.Series(sequences, index=ordered.index, dtype="object")
@@ -247,6 +254,7 @@ def _summarise(
     genome: Genome,
     genes: pd.DataFrame,
     expression: Expression,
+    *,
     kept: pd.DataFrame,
     reasons: pd.Series,
     matched: dict[str, str],

@@ -120,7 +120,7 @@ def locate(data: AnyPath) -> UPath:
     where = storage.resolve(data)
     if where.is_dir():
         if not (where / FILE_NAME).exists():
-            raise InputError(f"{where}: holds no {FILE_NAME}; make it with 'python -m jobs.prepare --out {where}'")
+            raise InputError(f"{where}: holds no {FILE_NAME}; make it with prepare")
         return where / FILE_NAME
     return storage.require_file(where, "data set")
 
@@ -144,7 +144,7 @@ def read_promoters(data: AnyPath) -> Promoters:
 
 def select(
     promoters: Promoters,
-    gene_ids: Sequence[str] | None = None,
+    genes: Sequence[str] | None = None,
     splits: pd.Series | None = None,
     split: str | None = None,
 ) -> np.ndarray:
@@ -152,7 +152,7 @@ def select(
 
     Args:
         promoters: the data set.
-        gene_ids: ids of the genes to take; None (default) takes all.
+        genes: ids of the genes to take; None (default) takes all.
         splits: split of each gene; needed if `split` is given.
         split: the only split to take genes from; None (default) takes all.
 
@@ -163,18 +163,21 @@ def select(
         InputError: a gene id is unknown, or no gene is selected.
     """
     chosen = np.ones(len(promoters), dtype=bool)
-    if gene_ids is not None:
-        unknown = sorted(set(gene_ids) - set(promoters.genes["gene_id"]))
+    if genes is not None:
+        unknown = sorted(set(genes) - set(promoters.genes["gene_id"]))
         if unknown:
             raise InputError(
-                f"--genes {', '.join(unknown[:3])}: not in the data ({len(unknown)} of {len(gene_ids)}); "
-                f"it has ids like {', '.join(promoters.genes['gene_id'][:3])}"
+                f"not in the data ({len(unknown)} of {len(genes)})",
+                setting="genes",
+                value=unknown[:3],
+                fix=f"it has ids like {', '.join(promoters.genes['gene_id'][:3])}",
             )
-        chosen &= promoters.genes["gene_id"].isin(set(gene_ids)).to_numpy()
+        chosen &= promoters.genes["gene_id"].isin(set(genes)).to_numpy()
     if split is not None and splits is not None:
         chosen &= (splits == split).to_numpy()
     if not chosen.any():
-        raise InputError(f"no gene is left by --genes and --split {split}; choose others")
+        by = "`genes`" if split is None else f"`genes` and `split={split!r}`"
+        raise InputError(f"no gene is left by {by}; choose others")
     return np.flatnonzero(chosen)
 
 
@@ -231,13 +234,15 @@ def region_around_tss(promoters: Promoters, positions: Sequence[int]) -> tuple[i
     """
     window = promoters.metadata.get("window") or {}
     upstream = window.get("upstream")
-    given = f"--positions {','.join(map(str, positions))}"
     if upstream is None:
-        raise InputError(f"{given}: the data does not say where the TSS is; prepare it with jobs.prepare")
+        problem = "the data does not say where the TSS is"
+        raise InputError(problem, setting="positions", value=list(positions), fix="prepare it with prepare")
     if len(positions) != 2 or not -upstream <= positions[0] < positions[1] <= window["downstream"]:
         raise InputError(
-            f"{given}: must be first and last, the last not included, from {-upstream} to {window['downstream']}, "
-            "which the window has around the TSS"
+            f"must be first and last, the last not included, from {-upstream} to {window['downstream']}, which "
+            "the window has around the TSS",
+            setting="positions",
+            value=list(positions),
         )
     return upstream + positions[0], upstream + positions[1]
 
@@ -265,13 +270,13 @@ def _read_parquet(path: UPath) -> Promoters:
         if metadata.get("format") != FORMAT:
             raise InputError(
                 f"{path}: has data format {metadata.get('format')}, this version reads {FORMAT}; "
-                "make it again with jobs.prepare"
+                "make it again with prepare"
             )
         table = file.read()
     names = list(metadata["targets"])
     missing = [name for name in (*GENE_SCHEMA.names, *names) if name not in table.column_names]
     if missing:
-        raise InputError(f"{path}: lacks the columns {missing}; make it again with jobs.prepare")
+        raise InputError(f"{path}: lacks the columns {missing}; make it again with prepare")
     targets = np.empty((len(table), len(names)), np.float32)
     for index, name in enumerate(names):
         targets[:, index] = table[name].to_numpy()

@@ -16,6 +16,7 @@ HELD_OUT = ("val", "test")
 def evaluate(
     predictions: pd.DataFrame,
     targets: list[str],
+    *,
     leaking: np.ndarray,
     baselines: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
@@ -43,7 +44,7 @@ def evaluate(
                     of_clean = clean.get(split, {}).get(target)
                     metrics[split][target]["without_homologs"] = of_clean or dict(OF_NO_GENES)
     if baselines:
-        compared = compare_predictions(predictions, baselines, targets, held_out, seed)
+        compared = compare_predictions(predictions, baselines, targets, splits=held_out, seed=seed)
         for split in held_out:
             for target in targets:
                 metrics[split][target]["baselines"] = compared[split][target]

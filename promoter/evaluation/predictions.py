@@ -29,7 +29,7 @@ def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
     if promoters.length != expected["length"]:
         raise InputError(
             f"the data has windows of {promoters.length} bases, the model was trained on {expected['length']}; "
-            "prepare the data with the model's --upstream and --downstream"
+            "prepare the data with the model's `upstream` and `downstream`"
             + (
                 f" ({expected['upstream']} and {expected['downstream']})"
                 if expected["upstream"] is not None
@@ -40,7 +40,7 @@ def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
         if window and expected[side] is not None and window[side] != expected[side]:
             raise InputError(
                 f"the data has {window[side]} bases {side} of the TSS, the model was trained on {expected[side]}; "
-                f"prepare the data with --{side} {expected[side]}"
+                f"prepare the data with `{side}={expected[side]}`"
             )
 
 
@@ -48,6 +48,7 @@ def predictions_table(
     promoters: Promoters,
     info: ModelInfo,
     predicted: np.ndarray,
+    *,
     spread: np.ndarray | None = None,
     half_width: np.ndarray | None = None,
 ) -> pd.DataFrame:

@@ -35,7 +35,8 @@ class H5Writer(FormatWriter):
         self.kept = genes[self.inside]
         self.done = 0
         if not len(self.kept):
-            raise InputError("--formats h5: every window passes a chromosome's end; choose other formats")
+            problem = "every window passes a chromosome's end"
+            raise InputError(problem, setting="formats", value="h5", fix="choose other formats")
         path = stack.enter_context(storage.atomic_path(source.out_dir / self.files[0]))
         file = stack.enter_context(h5py.File(path, "w"))
         shape = (len(self.kept), len(BASES), source.length)

@@ -36,11 +36,13 @@ def require_formats(formats: Sequence[str], genome: AnyPath | None) -> None:
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise InputError(f"--formats {', '.join(unknown) or '(none)'}: choose among {', '.join(FORMATS)}")
+        raise InputError(f"choose among {', '.join(FORMATS)}", setting="formats", value=unknown)
     needing = [name for name in formats if FORMATS[name].needs_sizes]
     if needing and genome is None:
-        others = ",".join(name for name, writer in FORMATS.items() if not writer.needs_sizes)
+        others = [name for name, writer in FORMATS.items() if not writer.needs_sizes]
         raise InputError(
-            f"--formats {', '.join(needing)}: needs the chromosomes' lengths; "
-            f"give --genome FASTA, .fai or chrom.sizes, or choose --formats {others}"
+            "needs the chromosomes' lengths",
+            setting="formats",
+            value=needing,
+            fix=f"give `genome`, a FASTA, .fai or chrom.sizes, or choose `formats={others}`",
         )

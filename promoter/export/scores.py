@@ -55,7 +55,7 @@ def export_scores(
     """Write the scores of one target in other formats, reading some genes at a time.
 
     Args:
-        scores: folder that `jobs.ism` wrote.
+        scores: folder that ism wrote.
         out: folder for the files; all of them appear at the end.
         formats: names of formats, keys of `FORMATS`.
         genome: FASTA, .fai or chrom.sizes with the lengths of the chromosomes; None (default) where no format
@@ -73,10 +73,10 @@ def export_scores(
     on_genome = [name for name in formats if FORMATS[name].needs_coordinates]
     table = contents.genes
     if on_genome and table[["chrom", "start", "strand"]].isna().any(axis=None):
-        others = ",".join(name for name, writer in FORMATS.items() if not writer.needs_coordinates)
+        others = [name for name, writer in FORMATS.items() if not writer.needs_coordinates]
         raise InputError(
-            f"{storage.resolve(scores)}: is of sequences without coordinates, which --formats "
-            f"{', '.join(sorted(set(on_genome)))} needs; choose --formats {others}"
+            f"{storage.resolve(scores)}: is of sequences without coordinates, which "
+            f"`formats={sorted(set(on_genome))}` needs; choose `formats={others}`"
         )
     sizes, spelling = _match_genome(table, genome) if genome and on_genome else ({}, {})
     table = table.assign(chrom=table["chrom"].replace(spelling))

@@ -149,7 +149,8 @@ def _write_bigwig(path: Path, track: Iterator[TrackBlock], sizes: dict[str, int]
 
     pybigtools.open(str(path), "w").write(sizes, intervals())
     if not covered:
-        raise InputError("--formats bigwig: the sequences hold no known base; choose other genes")
+        problem = "the sequences hold no known base"
+        raise InputError(problem, setting="formats", value="bigwig", fix="choose other genes")
     try:  # pybigtools prints what goes wrong in writing, and raises nothing
         with pybigtools.open(str(path)) as file:
             written = file.info()["summary"]["basesCovered"]

@@ -19,6 +19,7 @@ _BASES_PER_BATCH = {"cpu": 1 << 15, "cuda": 1 << 21}
 def score_substitutions(
     model: nn.Module,
     tokens_NL: Tensor,
+    *,
     batch_size: int | None = None,
     positions: tuple[int, int] | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",

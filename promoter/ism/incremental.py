@@ -123,7 +123,7 @@ class _MutationSites(NamedTuple):
     period: int
 
     @classmethod
-    def of(cls, bases_NS: Tensor, olds: Iterable[int], first: int, residue: int, period: int) -> _MutationSites:
+    def of(cls, bases_NS: Tensor, olds: Iterable[int], *, first: int, residue: int, period: int) -> _MutationSites:
         """Find the sites that hold one of the bases `olds`; `bases_NS` has the steps from `first` on."""
         indices = {old: torch.nonzero(bases_NS == old) for old in olds}
         new = [
@@ -148,6 +148,7 @@ class _MutationSites(NamedTuple):
 def score_substitutions(
     model: PromoterCNN,
     tokens_NL: Tensor,
+    *,
     batch_size: int | None = None,
     positions: tuple[int, int] | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -176,7 +177,9 @@ def score_substitutions(
     outside = model.config.outside(tokens_NL.shape[1])
     if outside:  # nothing there changes anything
         seen = (max(start - outside, 0), max(end - outside, 0))
-        scores_NTAL = score_substitutions(model, tokens_NL[:, outside:], batch_size, seen, precision)
+        scores_NTAL = score_substitutions(
+            model, tokens_NL[:, outside:], batch_size=batch_size, positions=seen, precision=precision
+        )
         return F.pad(scores_NTAL, (end - start - scores_NTAL.shape[-1], 0))
     layers = _fold(model, torch.bfloat16 if precision == "bf16" else torch.float32)
     strands = [tokens_NL, reverse_complement(tokens_NL)] if model.config.both_strands else [tokens_NL]
@@ -197,7 +200,7 @@ def score_substitutions(
         for first in range(0, bases_NS.shape[1], at_a_time):
             bases_NP = bases_NS[:, first : first + at_a_time]
             for olds in (range(N_TOKEN), [N_TOKEN]):  # three new bases where the old one is known, four for N
-                sites = _MutationSites.of(bases_NP, olds, first, residue, period)
+                sites = _MutationSites.of(bases_NP, olds, first=first, residue=residue, period=period)
                 if not len(sites.sequence_P):
                     continue
                 moved = [_moved_means(layers, references[0], sites, weights_LG)]
@@ -241,10 +244,14 @@ def _moved_means(
     for layer, reference in zip(layers[1:], references[1:], strict=True):
         low, length = first - layer.half, change_PALC.shape[2] + layer.kernel - 1
         first, cells = _pooled(low, length, layer.pool)
-        values_PAWC = _pre_pool_gap(layer, reference, first, cells, sites)[:, None].repeat(1, new, 1, 1)
+        values_PAWC = _pre_pool_gap(layer, reference, first=first, cells=cells, sites=sites)[:, None].repeat(
+            1, new, 1, 1
+        )
         lead = low - first * layer.pool
         _add_convolved(values_PAWC.flatten(0, 1)[:, lead : lead + length], change_PALC.flatten(0, 1), layer)
-        change_PALC = _pool_and_relu(layer, values_PAWC, _lower_bound(layer, reference, first, cells, sites))
+        change_PALC = _pool_and_relu(
+            layer, values_PAWC, _lower_bound(layer, reference, first=first, cells=cells, sites=sites)
+        )
     margin = references[-1].margin
     if weights_LG.shape[1] == 1:  # all weights are equal, and a change in the margins is 0
         return (change_PALC.sum(dim=2, dtype=torch.float64) * weights_LG[margin])[..., None]
@@ -262,8 +269,8 @@ def _first_change(layer: _Layer, reference: _Reference, sites: _MutationSites) -
     first, cells = _pooled(low, layer.kernel, layer.pool)
     lead = low - first * layer.pool
     margins = (0, 0, lead, cells * layer.pool - lead - layer.kernel)
-    gap_PWC = _pre_pool_gap(layer, reference, first, cells, sites)
-    lower_bound_PLC = _lower_bound(layer, reference, first, cells, sites)
+    gap_PWC = _pre_pool_gap(layer, reference, first=first, cells=cells, sites=sites)
+    lower_bound_PLC = _lower_bound(layer, reference, first=first, cells=cells, sites=sites)
     sizes = list(sites.counts.values())
     changes = []
     for old, some_PWC, least in zip(sites.counts, gap_PWC.split(sizes), lower_bound_PLC.split(sizes), strict=True):
@@ -316,19 +323,23 @@ def _refuse(pooling: Never) -> NoReturn:
     )
 
 
-def _pre_pool_gap(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _MutationSites) -> Tensor:
+def _pre_pool_gap(
+    layer: _Layer, reference: _Reference, *, first: int, cells: int, sites: _MutationSites
+) -> Tensor:
     """Return what pools into `cells` cells from `first` on: (sites, cells * pool, channels)."""
     start = first * layer.pool + reference.margin
-    return _regions(reference.gap_NLC, start, cells * layer.pool, reference.stride, sites)
+    return _regions(reference.gap_NLC, start, width=cells * layer.pool, stride=reference.stride, sites=sites)
 
 
-def _lower_bound(layer: _Layer, reference: _Reference, first: int, cells: int, sites: _MutationSites) -> Tensor:
+def _lower_bound(layer: _Layer, reference: _Reference, *, first: int, cells: int, sites: _MutationSites) -> Tensor:
     """Return the lowest change of `cells` pooled cells from `first` on: (sites, cells, channels)."""
     start = first + reference.margin // layer.pool
-    return _regions(reference.lower_bound_NLC, start, cells, reference.stride * layer.pool, sites)
+    return _regions(
+        reference.lower_bound_NLC, start, width=cells, stride=reference.stride * layer.pool, sites=sites
+    )
 
 
-def _regions(values_NLC: Tensor, start: int, width: int, stride: int, sites: _MutationSites) -> Tensor:
+def _regions(values_NLC: Tensor, start: int, *, width: int, stride: int, sites: _MutationSites) -> Tensor:
     """Copy from each site's sequence `width` cells, from `start` on for step 0: (sites, width, channels)."""
     steps_NSWC = values_NLC[:, start:].unfold(1, width, sites.period // stride).transpose(2, 3)
     return steps_NSWC[sites.sequence_P, sites.step_P]

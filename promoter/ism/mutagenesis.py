@@ -26,9 +26,10 @@ _MUTANTS_AFTER_OOM = 4096  # assumed size of a batch that did not fit into memor
 def saturation_mutagenesis(
     model: nn.Module,
     tokens: np.ndarray | Tensor | Sequence[str],
+    *,
+    positions: tuple[int, int] | None = None,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
-    positions: tuple[int, int] | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> np.ndarray:
     """Score every single-base substitution of every sequence.
@@ -43,10 +44,10 @@ def saturation_mutagenesis(
         model: one-hot (batch, 4, length) -> (batch, targets), or (batch,) for one target. It is moved to
             `device`, run in evaluation mode and left in the mode it had.
         tokens: uint8, shape (N, length), or strings of one length.
+        positions: (start, end) of the bases to change, 0-based, half-open; all by default.
         device: the device to compute on; by default that of the model's parameters.
         batch_size: number of mutants computed together; by default chosen by model, length, device and its free
             memory.
-        positions: (start, end) of the bases to change, 0-based, half-open; all by default.
         precision: fp32 (the default) is exact to 1e-5 of a sequence's largest |score|. bf16 computes the matrix
             products of a `PromoterCNN` with an error of some 1e-2 of it, and a pretrained network in mixed
             precision with an error of 1e-2 of a prediction. Any other model is computed as it is.
@@ -70,7 +71,7 @@ def saturation_mutagenesis(
     model.to(device)
     at_a_time: int | None = max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length)
     with full_float32():
-        method, score = _choose_method(model, length, device, positions, precision)
+        method, score = _choose_method(model, length, device=device, positions=positions, precision=precision)
         _log.info("saturation mutagenesis: %s", method)
         if method == "through tangermeme":
             at_a_time = None  # its fast path is prepared anew in each call, and only where the call is long enough
@@ -84,6 +85,7 @@ def saturation_mutagenesis(
 def _choose_method(
     model: nn.Module,
     length: int,
+    *,
     device: torch.device,
     positions: tuple[int, int] | None,
     precision: Literal["fp32", "bf16"],
@@ -92,13 +94,13 @@ def _choose_method(
     # the class decides, since any module may be given: a subclass of PromoterCNN may compute anything
     if type(model) is PromoterCNN and self_check.engine_matches(model, length, device):
         return "incremental", lambda x_NL, size: incremental.score_substitutions(
-            model, x_NL, size, positions, precision
+            model, x_NL, batch_size=size, positions=positions, precision=precision
         )
     if type(model) is PromoterCNN or isinstance(model, PretrainedModel):
         # in bf16 a CNN's forward pass rounds the prediction itself, by more than many a base changes it
         rounding = "fp32" if type(model) is PromoterCNN else precision
         return "whole passes", lambda x_NL, size: forward_passes.score_substitutions(
-            model, x_NL, size, positions, rounding
+            model, x_NL, batch_size=size, positions=positions, precision=rounding
         )
     return "through tangermeme", lambda x_NL, size: via_tangermeme.score_substitutions(
         model, x_NL, size, positions

@@ -72,7 +72,9 @@ def _compare(model: PromoterCNN, length: int, device: torch.device) -> tuple[str
     tokens_1L = _sequence(length, model.config.outside(length)).to(device)
     largest = error = 0.0
     for positions in _positions(length, model.config.outside(length)):
-        expected = forward_passes.score_substitutions(exact, tokens_1L, _MUTANTS_PER_PASS, positions)
+        expected = forward_passes.score_substitutions(
+            exact, tokens_1L, batch_size=_MUTANTS_PER_PASS, positions=positions
+        )
         if not expected.isfinite().all():
             return None, False  # the weights are not finite, nor will any scores be
         scores = incremental.score_substitutions(model, tokens_1L, positions=positions)

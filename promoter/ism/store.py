@@ -82,7 +82,7 @@ def find_manifest(folder: AnyPath) -> UPath | None:
     """Return the path of a run's manifest, None if there is none.
 
     Args:
-        folder: the folder that `jobs.ism` wrote, or the `scores` folder in it.
+        folder: the folder that ism wrote, or the `scores` folder in it.
     """
     resolved = resolve(folder)
     candidates = (resolved / MANIFEST, resolved.parent / MANIFEST)
@@ -125,7 +125,7 @@ def _as_lists(values_NAL: np.ndarray, dtype: Dtype) -> pa.Array:
     with np.errstate(over="ignore"):  # raised below, with the fix
         flat = values_NAL.astype(dtype).reshape(-1)
     if dtype == "float16" and not np.isfinite(flat).all():
-        raise ValueError(f"a score of {np.abs(values_NAL).max():g} is too large for float16; take --dtype float32")
+        raise ValueError(f"a score of {np.abs(values_NAL).max():g} is too large for float16; take float32")
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), values_NAL.shape[1] * values_NAL.shape[2])
 
 
@@ -133,7 +133,7 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
     """Load ISM scores into memory.
 
     Args:
-        folder: folder that `jobs.ism` wrote, or the `scores` folder in it; local or remote.
+        folder: folder that ism wrote, or the `scores` folder in it; local or remote.
         genes: gene ids to read, in this order; only the row groups that hold them are read. None, the default,
             means all, in file order.
 
@@ -176,7 +176,7 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
     """Read which genes a scores folder holds, in file order, without reading the scores.
 
     Args:
-        folder: folder that `jobs.ism` wrote, or the `scores` folder in it; local or remote.
+        folder: folder that ism wrote, or the `scores` folder in it; local or remote.
         genes: gene ids to look for; None, the default, means all.
 
     Raises:
@@ -204,7 +204,7 @@ def iterate_scores(
     """Yield scores a few genes at a time, in file order, so that memory does not grow with the number of genes.
 
     Args:
-        folder: folder that `jobs.ism` wrote, or the `scores` folder in it; local or remote.
+        folder: folder that ism wrote, or the `scores` folder in it; local or remote.
         genes: gene ids to read; None, the default, means all. Ids without scores are skipped; `load_contents`
             names them.
         targets: names of the targets to read, others are not read from the files; None, the default, means all.
@@ -246,7 +246,7 @@ def _read_parts(
             if metadata.get("format") != FORMAT:
                 raise InputError(
                     f"{path}: has scores format {metadata.get('format')}, this version reads {FORMAT}; "
-                    "make it again with jobs.ism"
+                    "make it again with ism"
                 )
             first = first or metadata
             if metadata != first:
@@ -273,10 +273,10 @@ def _listed_parts(scores_dir: UPath, every: bool) -> list[UPath]:
         paths = [scores_dir / _part_name(scores_dir.parent / MANIFEST, part) for part in manifest["parts"]]
     elif manifest and every:
         raise InputError(
-            f"{scores_dir.parent}: is not finished; run the same jobs.ism again, or load some of its genes by name"
+            f"{scores_dir.parent}: is not finished; run the same ism again, or load some of its genes by name"
         )
     if not paths:
-        raise InputError(f"{scores_dir}: holds no {PART_PATTERN}; make them with jobs.ism --out")
+        raise InputError(f"{scores_dir}: holds no {PART_PATTERN}; make them with ism")
     return paths
 
 
@@ -287,7 +287,7 @@ def _part_name(manifest: UPath, part: Any) -> str:
     if match is None:
         raise InputError(
             f"{manifest}: names {file!r}, which is no part-NNNNN.parquet in its own folder scores; "
-            "copy the folder again from its source, or make it again with jobs.ism"
+            "copy the folder again from its source, or make it again with ism"
         )
     return match[1]
 
@@ -312,9 +312,7 @@ def _select_rows(table: pa.Table, genes: Sequence[str]) -> pa.Table:
 def _require_genes(scores_dir: UPath, genes: Sequence[str], scored: Container[str]) -> None:
     missing = [gene for gene in genes if gene not in scored]
     if missing:
-        raise InputError(
-            f"{scores_dir}: has no scores of {', '.join(missing[:3])}; score them with jobs.ism --genes"
-        )
+        raise InputError(f"{scores_dir}: has no scores of {', '.join(missing[:3])}; score them with ism (`genes`)")
 
 
 def _from_table(table: pa.Table, targets: list[str]) -> Scores:

@@ -20,6 +20,7 @@ def choose_target(targets: Sequence[str], target: str | None) -> str:
     if target is None and len(targets) == 1:
         return targets[0]
     if target is None or target not in targets:
-        problem = "is missing" if target is None else f"{target}: is not in the scores"
-        raise InputError(f"--target {problem}; there are {', '.join(targets)}")
+        problem = "is missing" if target is None else "is not in the scores"
+        fix = f"there are {', '.join(targets)}"
+        raise InputError(problem, setting="target", value=... if target is None else target, fix=fix)
     return target

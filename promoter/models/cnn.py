@@ -44,8 +44,8 @@ class PromoterCNN(TrainableNetwork):
             self.require_length(length)
         inputs = (len(BASES), *self.config.channels[:-1])
         self.blocks = nn.ModuleList(
-            _Block(*sizes)
-            for sizes in zip_longest(
+            _Block(before, after, kernel=kernel, pool=pool)
+            for before, after, kernel, pool in zip_longest(
                 inputs, self.config.channels, self.config.kernel_sizes, self.config.pool_sizes, fillvalue=1
             )
         )
@@ -140,7 +140,7 @@ class _Block(nn.Module):
         pooling: kind of pooling.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, pool: int, pooling: Pooling = "max") -> None:
+    def __init__(self, inputs: int, outputs: int, *, kernel: int, pool: int, pooling: Pooling = "max") -> None:
         super().__init__()
         self.conv = nn.Conv1d(inputs, outputs, kernel, bias=False)  # weight (outputs, inputs, kernel)
         self.norm = nn.BatchNorm2d(outputs)

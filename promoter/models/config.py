@@ -35,7 +35,7 @@ class CNNConfig:
         both_strands: read the reverse complement too, with the same filters, and average the two strands in each
             bin; use it with training.reverse_complement 0, since a reverse-complemented promoter has its bins in
             reverse order.
-        n_targets: number of outputs. jobs.train takes it from the data: 1 counts as not given, and any other
+        n_targets: number of outputs. Training takes it from the data: 1 counts as not given, and any other
             number must be that of the data.
     """
 
@@ -54,22 +54,28 @@ class CNNConfig:
         blocks = len(self.channels)
         if blocks == 0 or len(self.kernel_sizes) != blocks or len(self.pool_sizes) != blocks - 1:
             raise InputError(
-                f"model: {blocks} channels {list(self.channels)} need {blocks} kernel_sizes and "
-                f"{max(blocks - 1, 0)} pool_sizes, at least one block; "
-                f"given are {list(self.kernel_sizes)} and {list(self.pool_sizes)}"
+                f"wants {blocks} `CNNConfig.kernel_sizes` and {max(blocks - 1, 0)} `CNNConfig.pool_sizes`, and at "
+                "least one block",
+                setting="CNNConfig.channels",
+                value=list(self.channels),
+                fix=f"given are {list(self.kernel_sizes)} and {list(self.pool_sizes)}",
             )
         even = [kernel for kernel in self.kernel_sizes if kernel < 1 or kernel % 2 == 0]
         if even:
-            raise InputError(f"model: kernel_sizes {even} are not odd and positive; same padding needs odd ones")
+            problem = f"{even} are not odd and positive; same padding needs odd ones"
+            raise InputError(problem, setting="CNNConfig.kernel_sizes", value=list(self.kernel_sizes))
         for name in ("channels", "pool_sizes"):
             if any(value < 1 for value in getattr(self, name)):
-                raise InputError(f"model: {name} {list(getattr(self, name))} must all be at least 1")
+                values = list(getattr(self, name))
+                raise InputError("must all be at least 1", setting=f"CNNConfig.{name}", value=values)
         _require_positive(self, ("hidden", "bins", "n_targets"))
-        _require_dropout(self.dropout)
+        _require_dropout(self)
         if self.crop is not None and self.crop < self.min_length:
             raise InputError(
-                f"model: crop {self.crop} is too short for {self.pools}, which need at least {self.min_length}; "
-                "crop less or pool less"
+                f"is too short for {self.pools}, which need at least {self.min_length}",
+                setting="CNNConfig.crop",
+                value=self.crop,
+                fix="crop less or pool less",
             )
 
     @property
@@ -109,10 +115,11 @@ class CNNConfig:
             window: unused here; a pretrained network needs the TSS in the middle.
         """
         if self.crop is not None and length < self.crop:
-            raise InputError(f"model: crop {self.crop} is more than the window has, {length} bases; crop to fewer")
+            problem = f"is more than the window has, {length} bases"
+            raise InputError(problem, setting="CNNConfig.crop", value=self.crop, fix="crop to fewer")
         if length < self.min_length:
             raise InputError(
-                f"model: a window of {length} bases is too short for {self.pools}, which need at least "
+                f"a window of {length} bases is too short for {self.pools}, which need at least "
                 f"{self.min_length}; widen the window or pool less"
             )
 
@@ -125,9 +132,9 @@ class CNNConfig:
         """
         if self.bins > 1 and reverse_complement > 0:
             raise InputError(
-                f"--model.bins {self.bins} with --training.reverse_complement {reverse_complement:g}: a "
-                "promoter turned round has its bins in reverse; give --training.reverse_complement 0, and "
-                "--model.both_strands true instead"
+                f"`CNNConfig.bins={self.bins}` with `TrainingConfig.reverse_complement={reverse_complement:g}`: a "
+                "promoter turned round has its bins in reverse; give `TrainingConfig.reverse_complement=0`, and "
+                "`CNNConfig.both_strands=True` instead"
             )
 
 
@@ -202,7 +209,7 @@ class PretrainedConfig:
         lora_rank: rank of the matrices that lora adds.
         layer_decay: factor by which the learning rate falls from each block to the one below it, with adapt full;
             the head has the full rate.
-        n_targets: number of outputs. jobs.train takes it from the data: 1 counts as not given, and any other
+        n_targets: number of outputs. Training takes it from the data: 1 counts as not given, and any other
             number must be that of the data.
     """
 
@@ -227,11 +234,13 @@ class PretrainedConfig:
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise InputError(f"model: {name} {getattr(self, name)} is not one of {', '.join(known)}")
+                problem = f"must be one of {', '.join(known)}"
+                raise InputError(problem, setting=f"PretrainedConfig.{name}", value=getattr(self, name))
         _require_positive(self, ("tss_bins", "hidden", "lora_rank", "n_targets"))
-        _require_dropout(self.dropout)
+        _require_dropout(self)
         if not 0 < self.layer_decay <= 1:
-            raise InputError(f"model: layer_decay {self.layer_decay} must be above 0 and at most 1")
+            problem = "must be above 0 and at most 1"
+            raise InputError(problem, setting="PretrainedConfig.layer_decay", value=self.layer_decay)
 
     @property
     def architecture(self) -> Architecture:
@@ -270,26 +279,28 @@ class PretrainedConfig:
             window: its `upstream` and `downstream` in bases; None, or None in it, where they are unknown.
 
         Raises:
-            InputError: the message has the `jobs.prepare` that makes a window that fits.
+            InputError: the message has the settings with which prepare makes a window that fits.
         """
         known = self.architecture
-        make = f"python -m jobs.prepare --window {self.name}"
+        make = f"`window={self.name!r}`"
         if length % known.step or not 0 < length <= known.context:
             fitting = min(known.context, max(known.step, round(length / known.step) * known.step))
             raise InputError(
-                f"model: {self.name} takes {known.context:,} bases, or fewer in steps of {known.step}, not a "
-                f"window of {length:,}; prepare the data by '{make}' or '{make} --context {fitting}'"
+                f"{self.name} takes {known.context:,} bases, or fewer in steps of {known.step}, not a window of "
+                f"{length:,}; prepare the data with {make} or with {make} `context={fitting}`"
             )
         if length < self.tss_bins * known.bin_width:
             raise InputError(
-                f"model: tss_bins {self.tss_bins} of {known.bin_width} bases are more than the window's "
-                f"{length:,}; take fewer, or prepare a wider window"
+                f"as many bins of {known.bin_width} bases are more than the window's {length:,}",
+                setting="PretrainedConfig.tss_bins",
+                value=self.tss_bins,
+                fix="take fewer, or prepare a wider window",
             )
         if window and window.get("upstream") is not None and window["upstream"] != window["downstream"]:
             raise InputError(
-                f"model: {self.name} wants the TSS in the middle of the window, which has {window['upstream']:,} "
-                f"bases upstream and {window['downstream']:,} downstream of it; prepare the data by "
-                f"'{make} --context {length}'"
+                f"{self.name} wants the TSS in the middle of the window, which has {window['upstream']:,} "
+                f"bases upstream and {window['downstream']:,} downstream of it; prepare the data with "
+                f"{make} `context={length}`"
             )
 
     def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
@@ -301,8 +312,9 @@ class PretrainedConfig:
         """
         if self.adapt == "head" and jitter:
             raise InputError(
-                f"--training.jitter {jitter} with --model.adapt head: embeddings are computed once, of "
-                "sequences as they are; give --training.jitter 0, or --model.adapt lora"
+                f"`TrainingConfig.jitter={jitter}` with `PretrainedConfig.adapt='head'`: embeddings are computed "
+                "once, of sequences as they are",
+                fix="give `TrainingConfig.jitter=0`, or `PretrainedConfig.adapt='lora'`",
             )
 
 
@@ -312,9 +324,11 @@ NetworkConfig: TypeAlias = CNNConfig | PretrainedConfig
 def _require_positive(config: NetworkConfig, names: tuple[str, ...]) -> None:
     for name in names:
         if getattr(config, name) < 1:
-            raise InputError(f"model: {name} {getattr(config, name)} must be at least 1")
+            setting = f"{type(config).__name__}.{name}"
+            raise InputError("must be at least 1", setting=setting, value=getattr(config, name))
 
 
-def _require_dropout(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise InputError(f"model: dropout {dropout} must be at least 0 and below 1")
+def _require_dropout(config: NetworkConfig) -> None:
+    if not 0 <= config.dropout < 1:
+        setting = f"{type(config).__name__}.dropout"
+        raise InputError("must be at least 0 and below 1", setting=setting, value=config.dropout)

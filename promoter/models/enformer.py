@@ -73,8 +73,10 @@ def infer_missing_config(hub_config: Mapping[str, Any], source: str, folder: Pat
     published = (hub_config.get("dim"), hub_config.get("depth")) == (1536, 11)
     if published and "use_tf_gamma" not in hub_config and Path(source).is_dir():
         raise InputError(
-            f'--model.weights {source}: its config.json must say "use_tf_gamma": true if these are the weights of '
-            f"{official} (or name the folder {official.rsplit('/', 1)[-1]}), false if others"
+            f'its config.json must say "use_tf_gamma": true if these are the weights of {official} (or name the '
+            f"folder {official.rsplit('/', 1)[-1]}), false if others",
+            setting="PretrainedConfig.weights",
+            value=source,
         )
     return {"use_tf_gamma": bool(hub_config.get("use_tf_gamma", False))}
 

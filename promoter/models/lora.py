@@ -29,7 +29,8 @@ def add_lora(trunk: nn.Module, config: PretrainedConfig) -> nn.Module:
     try:
         peft = importlib.import_module("peft")
     except ImportError as error:
-        raise InputError(f"--model.adapt lora: peft cannot be imported ({error}); {INSTALL}") from error
+        problem = f"peft cannot be imported ({error})"
+        raise InputError(problem, setting="PretrainedConfig.adapt", value="lora", fix=INSTALL) from error
     lora_config = peft.LoraConfig(
         r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=list(config.architecture.attention)
     )

@@ -208,6 +208,7 @@ def empty_model(config: PretrainedConfig, length: int, origin: Mapping[str, Any]
 def embed(
     model: PretrainedModel,
     tokens: np.ndarray,
+    *,
     device: str | torch.device,
     precision: Literal["fp32", "bf16"] = "fp32",
     both_strands: bool = False,

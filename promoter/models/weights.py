@@ -99,29 +99,25 @@ def fetch_trunk(config: PretrainedConfig) -> SerializedTrunk:
     folder, revision = _locate_files(config)
     file = next((folder / name for name in _WEIGHTS_FILES if (folder / name).is_file()), None)
     if file is None or not (folder / "config.json").is_file():
-        raise InputError(
-            f"--model.weights {config.source}: {folder} must hold config.json and {' or '.join(_WEIGHTS_FILES)}, "
-            f"as '{_download_command(facts.hub)}' makes it"
+        raise _unusable(
+            config,
+            f"{folder} must hold config.json and {' or '.join(_WEIGHTS_FILES)}",
+            f"'{_download_command(facts.hub)}' makes such a folder",
         )
     hub_config = storage.read_json(folder / "config.json")
     kind = hub_config.get("model_type", config.name)
     if kind != config.name:
-        raise InputError(
-            f"--model.weights {config.source}: holds {kind}, not {config.name}; give --model.name {kind}"
-        )
+        raise _unusable(config, f"holds {kind}, not {config.name}", f"give `PretrainedConfig.name={kind!r}`")
     inferred = enformer.infer_missing_config(hub_config, config.source, folder) if kind == "enformer" else {}
     try:
         network, info = cls.from_pretrained(str(folder), output_loading_info=True)
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"--model.weights {config.source}: cannot be read ({reason}); fetch it again") from error
+        raise _unusable(config, f"cannot be read ({reason})", "fetch it again") from error
     wrong = sorted(name for key in ("missing_keys", "mismatched_keys") for name in map(str, info[key]))
     missing = [name for name in wrong if name.startswith(facts.trunk_prefixes)]
     if missing:
-        raise InputError(
-            f"--model.weights {config.source}: lacks weights of {config.name} ({', '.join(missing[:3])}); "
-            "fetch it again"
-        )
+        raise _unusable(config, f"lacks weights of {config.name} ({', '.join(missing[:3])})", "fetch it again")
     settings = _trunk_settings(network.config) | inferred
     shortest = facts.step * -(-config.tss_bins * facts.bin_width // facts.step)
     state = _trunk_state(network, build_trunk(config, settings, shortest, 1).module)
@@ -144,6 +140,10 @@ def _library_class(architecture: Architecture) -> Any:
         ) from error
 
 
+def _unusable(config: PretrainedConfig, problem: str, fix: str) -> InputError:
+    return InputError(problem, setting="PretrainedConfig.weights", value=config.source, fix=fix)
+
+
 def _download_command(name: str) -> str:
     return f"hf download {name} --local-dir {name.rsplit('/', 1)[-1]}"
 
@@ -154,10 +154,8 @@ def _locate_files(config: PretrainedConfig) -> tuple[Path, str | None]:
     if folder.is_dir():
         return folder, None
     if config.weights is not None and (folder.is_absolute() or config.weights.count("/") != 1):
-        raise InputError(
-            f"--model.weights {config.weights}: is neither a local folder nor a name on the hub; give a folder as "
-            f"'{_download_command(config.architecture.hub)}' makes it"
-        )
+        fix = f"give a folder as '{_download_command(config.architecture.hub)}' makes it"
+        raise _unusable(config, "is neither a local folder nor a name on the hub", fix)
     hub = importlib.import_module("huggingface_hub")
     try:
         snapshot = hub.snapshot_download(
@@ -166,10 +164,11 @@ def _locate_files(config: PretrainedConfig) -> tuple[Path, str | None]:
     except Exception as error:  # network, proxy, hub or cache: each library has errors of its own
         reason = " ".join(str(error).split())[:160]
         local = config.source.rsplit("/", 1)[-1]
-        raise InputError(
-            f"--model.weights {config.source}: cannot be fetched ({type(error).__name__}: {reason}); with a "
-            f"network run '{_download_command(config.source)}', bring the folder here and give "
-            f"--model.weights {local}"
+        raise _unusable(
+            config,
+            f"cannot be fetched ({type(error).__name__}: {reason})",
+            f"with a network run '{_download_command(config.source)}', bring the folder here and give "
+            f"`PretrainedConfig.weights={local!r}`",
         ) from error
     return Path(snapshot), Path(snapshot).name
 

@@ -122,7 +122,7 @@ def read_contributions(
     """Read the contributions that a folder of ISM scores gives.
 
     Args:
-        scores: folder that `jobs.ism` wrote.
+        scores: folder that ism wrote.
         target: name of the target; may be left out when there is only one.
         window: number of bases to keep, counted from the end of each sequence; all by default.
         genes: ids of the genes to read; all by default.
@@ -136,8 +136,9 @@ def read_contributions(
     window = contents.length if window is None else window
     if not _CORE <= window <= contents.length:
         raise InputError(
-            f"--window {window}: must be from {_CORE}, the bases that make a seqlet, to {contents.length}, "
-            "the bases that were scored"
+            f"must be from {_CORE}, the bases of a seqlet, to {contents.length}, the bases that were scored",
+            setting="window",
+            value=window,
         )
     tables, hypothetical, ones = [], [], []
     for batch in iterate_scores(scores, genes, [target]):
@@ -210,7 +211,7 @@ def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed:
                     contribution,
                 )
             )
-            rows += _instances(name, pattern, first, last, contributions)
+            rows += _instances(name, pattern, first=first, last=last, contributions=contributions)
     return Discovery(motifs, pd.DataFrame(rows, columns=pd.Index(INSTANCE_COLUMNS)), patterns, length)
 
 
@@ -292,7 +293,7 @@ def _core(contributions_LA: np.ndarray) -> tuple[int, int]:
 
 
 def _instances(
-    name: str, pattern: Any, first: int, last: int, contributions: Contributions
+    name: str, pattern: Any, *, first: int, last: int, contributions: Contributions
 ) -> Iterator[tuple[str, str, int, int, str, float]]:
     """Yield a pattern's seqlets as rows, without unknown bases such as those past a chromosome's end."""
     for seqlet in pattern.seqlets:

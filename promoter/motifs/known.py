@@ -49,7 +49,7 @@ def jaspar_motifs(taxon: str) -> list[KnownMotif]:
         InputError: the taxon is not in `TAXA`.
     """
     if taxon not in TAXA:
-        raise InputError(f"--taxon {taxon}: choose among {', '.join(TAXA)}")
+        raise InputError(f"choose among {', '.join(TAXA)}", setting="taxon", value=taxon)
     if taxon == "none":
         return []
     groups = None if taxon == "all" else [taxon]

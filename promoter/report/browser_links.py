@@ -44,7 +44,8 @@ def require_assembly(name: str) -> str:
         InputError: the name cannot be that of an assembly.
     """
     if not re.fullmatch(r"[A-Za-z]{2,}[A-Za-z0-9]*\d+|GC[AF]_\d+\.\d+", known := _SYNONYMS.get(name, name)):
-        raise InputError(f"--assembly {name}: must be a name as UCSC or Ensembl has it, such as hg38 or sacCer3")
+        problem = "must be a name as UCSC or Ensembl has it, such as hg38 or sacCer3"
+        raise InputError(problem, setting="assembly", value=name)
     return known
 
 

@@ -1,6 +1,6 @@
 """Build one HTML file about a run, readable offline: what was trained, how good it is, and why it predicts so.
 
-Everything on the page comes from the files of a run, and of jobs.ism, jobs.motifs and jobs.tune. It loads nothing:
+Everything on the page comes from the files of a run, and of ism, motifs and tune. It loads nothing:
 its content security policy forbids that, and runs only the two scripts that the page was written with.
 """
 
@@ -63,6 +63,7 @@ class Report:
 
 def build_report(
     model: AnyPath,
+    *,
     scores: AnyPath | None = None,
     genes: Sequence[str] | None = None,
     show: int = 3,
@@ -76,12 +77,12 @@ def build_report(
 
     Args:
         model: model directory of a run, or the folder of a run.
-        scores: folder that `jobs.ism` wrote with this model; None (default) leaves out the section on genes.
+        scores: folder that ism wrote with this model; None (default) leaves out the section on genes.
         genes: ids of genes to draw in addition to the chosen ones.
         show: number of genes to choose of each kind: highest, lowest and worst predicted (default 3).
         target: name of the target to draw figures of (default: the first); the tables of metrics show all targets.
-        motifs: folder that `jobs.motifs` wrote; None (default) leaves out the section.
-        search: folder that `jobs.tune` wrote; None (default) means the run's own folder, if it is a search.
+        motifs: folder that motifs wrote; None (default) leaves out the section.
+        search: folder that tune wrote; None (default) means the run's own folder, if it is a search.
         compare: folder of another run to compare metrics with; None (default) leaves out the section.
         assembly: UCSC's or Ensembl's name of the genome assembly, for links to their browsers; None (default)
             makes no links.
@@ -91,14 +92,15 @@ def build_report(
             target or the assembly is unknown.
     """
     if show < 0:
-        raise InputError(f"--show {show}: must be at least 0")
+        raise InputError("must be at least 0", setting="show", value=show)
     assembly = require_assembly(assembly) if assembly else None
     if genes and scores is None:
-        raise InputError("--genes: their logos need --scores; make them with jobs.ism")
+        raise InputError("their logos need `scores`", setting="genes", fix="make them with ism")
     members = serialize_models([model])
     network, info = deserialize_ensemble(members)
     if target is not None and target not in info.targets:
-        raise InputError(f"--target {target}: is not of the model; there are {', '.join(info.targets)}")
+        fix = f"there are {', '.join(info.targets)}"
+        raise InputError("is not of the model", setting="target", value=target, fix=fix)
     target = target or info.targets[0]
     where = storage.resolve(model)
     run = where.parent if (where / DESCRIPTION).exists() else where
@@ -109,13 +111,17 @@ def build_report(
     predictions = read_predictions(run / "predictions.parquet") if (run / "predictions.parquet").exists() else None
     if predictions is not None and not {target, f"{target}_predicted"} <= set(predictions):
         raise InputError(f"{run / 'predictions.parquet'}: has no {target}; is it of another model?")
-    chosen = choose(scores, members, predictions, genes or (), show, target) if scores is not None else None
+    chosen = (
+        choose(scores, members, predictions, named=genes or (), each=show, target=target)
+        if scores is not None
+        else None
+    )
     page = {
         "run": run.name,
         "folder": str(run),
         "target": target,
         "model": model_section(run, members, network, info),
-        "metrics": metrics_section(metrics, run, info.targets, target, parts),
+        "metrics": metrics_section(metrics, run, info.targets, target=target, parts=parts),
         "compare": comparison_section(compare, metrics, run, info.targets),
         "predicted": predicted_section(predictions, metrics, target, parts),
         "curves": curves_section(run, members, parts),
@@ -131,9 +137,7 @@ def build_report(
             name += "_"
         parts.figures[name] = view.draw
     if chosen is None:
-        parts.left_out.append(
-            "Genes base by base: score some with jobs.ism --model MODEL --data DATA --out ISM, give --scores ISM"
-        )
+        parts.left_out.append("Genes base by base: score some with ism, give their folder as `scores`")
     return Report(
         _render(page, parts),
         [gene["id"] for gene in page["genes"]],

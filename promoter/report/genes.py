@@ -59,6 +59,7 @@ def choose(
     scores: AnyPath,
     members: Sequence[SerializedModel],
     predictions: pd.DataFrame | None,
+    *,
     named: Sequence[str],
     each: int,
     target: str,
@@ -66,7 +67,7 @@ def choose(
     """Choose genes of a scores folder, without reading the scores.
 
     Args:
-        scores: folder that `jobs.ism` wrote.
+        scores: folder that ism wrote.
         members: the models that the report is about.
         predictions: the run's predictions, as `promoter.evaluation.predictions.predictions_table` returns them;
             None if there are none.
@@ -85,7 +86,7 @@ def choose(
     there = set(contents.genes["gene_id"])
     missing = [gene for gene in named if gene not in there]
     if missing:
-        raise InputError(f"{folder}: has no scores of {', '.join(missing[:3])}; score them with jobs.ism --genes")
+        raise InputError(f"{folder}: has no scores of {', '.join(missing[:3])}; score them with ism (`genes`)")
     known = _known(contents.genes, predictions, target)
     return ChosenGenes(folder, target, contents, known, choose_genes(known, named, each))
 
@@ -101,10 +102,10 @@ def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None = N
     if not chosen.reasons:
         return []
     scores = load_scores(chosen.folder, list(chosen.reasons))
-    return [_view(chosen, scores, row, hits, assembly) for row in range(len(scores.genes))]
+    return [_view(chosen, scores, row, hits=hits, assembly=assembly) for row in range(len(scores.genes))]
 
 
-def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, assembly: str | None) -> GeneView:
+def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, assembly: str | None) -> GeneView:
     gene = {str(name): value for name, value in scores.genes.iloc[row].items()}
     index = scores.targets.index(chosen.target)
     scores_AL = scores.scores[row, index]
@@ -149,7 +150,10 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, hits: pd.DataFrame, ass
         "tss_known": chosen.contents.downstream is not None,
         "data": data,
     }
-    return GeneView(page, partial(_figure, actual_AL, scores_AL, gene, downstream, placed, chosen.target))
+    return GeneView(
+        page,
+        partial(_figure, actual_AL, scores_AL, gene, downstream=downstream, placed=placed, target=chosen.target),
+    )
 
 
 def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[str, str]:
@@ -186,7 +190,7 @@ def _require_scores_of(folder: UPath, members: Sequence[SerializedModel]) -> Non
     theirs = set((storage.read_json(manifest).get("models") or []) if manifest else [])
     if theirs and theirs.isdisjoint(one.checksum for one in members):
         raise InputError(
-            f"{folder}: holds scores of another model; score the genes with jobs.ism --model of this one"
+            f"{folder}: holds scores of another model; score the genes with this one by ism (`model`)"
         )
 
 
@@ -203,7 +207,7 @@ def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
     """Read the motif hits in the promoters of some genes.
 
     Args:
-        motifs: folder that `jobs.motifs` wrote; it, or its instances.bed, may be missing.
+        motifs: folder that motifs wrote; it, or its instances.bed, may be missing.
         genes: ids of the genes.
 
     Returns:
@@ -277,7 +281,13 @@ def _lines(sequence: str, upstream: int) -> list[tuple[int, str]]:
 
 
 def _figure(
-    actual_AL: np.ndarray, scores_AL: np.ndarray, gene: dict[str, Any], downstream: int, placed: bool, target: str
+    actual_AL: np.ndarray,
+    scores_AL: np.ndarray,
+    gene: dict[str, Any],
+    *,
+    downstream: int,
+    placed: bool,
+    target: str,
 ) -> Figure:
     """Draw a gene's window, and below it the most important region as letters and as a map of mutations."""
     length = actual_AL.shape[1]

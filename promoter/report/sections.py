@@ -1,4 +1,4 @@
-"""Gather the sections of the report's page from the files of a run, and of jobs.ism, jobs.motifs and jobs.tune.
+"""Gather the sections of the report's page from the files of a run, and of ism, motifs and tune.
 
 A section is a dictionary for the template, or None if its files are missing; `PageParts.left_out` then says how to
 make them.
@@ -111,11 +111,11 @@ def _split_words(split: dict[str, Any]) -> str | None:
 
 
 def metrics_section(
-    metrics: dict[str, Any] | None, run: UPath, targets: list[str], target: str, parts: PageParts
+    metrics: dict[str, Any] | None, run: UPath, targets: list[str], *, target: str, parts: PageParts
 ) -> dict[str, Any] | None:
     """Return the metrics of the network and the baselines by split and target."""
     if metrics is None or "test" not in metrics:
-        parts.left_out.append("Metrics: give --model the model/ in the folder that jobs.train wrote")
+        parts.left_out.append("Metrics: give as `model` the model/ in the folder that train wrote")
         return None
     rows = [
         {"split": split, "target": name, **metrics[split][name]}
@@ -132,7 +132,7 @@ def metrics_section(
     if baselines:
         parts.charts["beside_plain_models"] = charts.beside_baselines(_correlations(run, test[target], target))
     else:
-        parts.left_out.append("Baselines beside the network: train with --baselines true")
+        parts.left_out.append("Baselines beside the network: train with `baselines=True`")
     clean = [
         {"target": name, **test[name]["without_homologs"]}
         for name in targets[:_MAX_TARGETS]
@@ -179,7 +179,7 @@ def comparison_section(
     other = other.parent if (other / DESCRIPTION).exists() else other
     other_metrics = storage.read_json(other / "metrics.json")
     if not isinstance(other_metrics, dict) or "test" not in other_metrics:
-        raise InputError(f"{other / 'metrics.json'}: holds no metrics; give --compare the folder of a run")
+        raise InputError(f"{other / 'metrics.json'}: holds no metrics; give as `compare` the folder of a run")
     rows = []
     for name, folder, of_run in (("this run", run, metrics or {}), (other.name, other, other_metrics)):
         config = storage.read_yaml(folder / "config.yaml") if (folder / "config.yaml").exists() else {}
@@ -197,8 +197,8 @@ def predicted_section(
     """Return errors by chromosome and the worst predictions of the test set."""
     if predictions is None or predictions[target].isna().all():
         parts.left_out.append(
-            "Predicted against observed, error by chromosome: give --model the model/ in the folder that "
-            "jobs.train wrote, with its predictions.parquet"
+            "Predicted against observed, error by chromosome: give as `model` the model/ in the folder that "
+            "train wrote, with its predictions.parquet"
         )
         return None
     parts.charts["predicted_against_observed"] = charts.predicted_against_observed(predictions, target)
@@ -235,13 +235,13 @@ def curves_section(run: UPath, members: list[SerializedModel], parts: PageParts)
             history = _read_csv(path)
             if not {"epoch", "train_mse", "val_mse", "val_pearson"} <= set(history):
                 raise InputError(
-                    f"{path}: lacks epoch, train_mse, val_mse or val_pearson; was it written by jobs.train?"
+                    f"{path}: lacks epoch, train_mse, val_mse or val_pearson; was it written by train?"
                 )
             best = deserialize_model(member)[1].training.get("best_epoch", np.nan)
             name = storage.resolve(member.source).parent.name if len(members) > 1 else "network"
             histories.append(history.assign(network=name, best=best))
     if not histories:
-        parts.left_out.append("Learning curves: give --model the model/ in the folder that jobs.train wrote")
+        parts.left_out.append("Learning curves: give as `model` the model/ in the folder that train wrote")
         return None
     history = pd.concat(histories, ignore_index=True)
     parts.charts["learning_curve_mse"] = charts.learning_curve(
@@ -259,7 +259,7 @@ def leakage_section(run: UPath, parts: PageParts) -> dict[str, Any] | None:
     """Return the pairs of related genes that cross the split."""
     path = run / "leakage.csv"
     if not path.exists():
-        parts.left_out.append("Leakage: train with this version's jobs.train, which writes leakage.csv")
+        parts.left_out.append("Leakage: train with this version, which writes leakage.csv")
         return None
     try:
         leaks = _read_csv(path, ["gene_id", "split", "other_gene_id", "other_split", "strand", "kind"])
@@ -275,7 +275,7 @@ def leakage_section(run: UPath, parts: PageParts) -> dict[str, Any] | None:
 def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] | None:
     """Return the table of motifs with their logos."""
     if folder is None:
-        parts.left_out.append("Motifs: find some with jobs.motifs --scores ISM --out MOTIFS, give --motifs MOTIFS")
+        parts.left_out.append("Motifs: find some with motifs, give their folder as `motifs`")
         return None
     where = storage.resolve(folder)
     storage.require_file(where / "motifs.tsv", "table of motifs")
@@ -284,7 +284,7 @@ def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
     )
     if "motif" not in table:
         raise InputError(
-            f"{where / 'motifs.tsv'}: has no column motif; give --motifs a folder that jobs.motifs wrote"
+            f"{where / 'motifs.tsv'}: has no column motif; give as `motifs` a folder that motifs wrote"
         )
     rows = []
     for row in table.head(_MAX_MOTIFS).to_dict("records"):
@@ -300,9 +300,7 @@ def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
 def search_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] | None:
     """Return a hyperparameter search's figures and best trials."""
     if folder is None:
-        parts.left_out.append(
-            "Search: look for a better configuration with jobs.tune --out SEARCH, give --search SEARCH"
-        )
+        parts.left_out.append("Search: look for a better configuration with tune, give its folder as `search`")
         return None
     where = storage.resolve(folder)
     storage.require_file(where / "trials.csv", "table of trials")

@@ -84,6 +84,7 @@ def simulate(
     folder: AnyPath,
     chromosomes: int = 8,
     genes_per_chromosome: int = 300,
+    *,
     upstream: int = 300,
     noise: float = 0.4,
     seed: int = 0,
@@ -124,7 +125,7 @@ def simulate(
         truth,
         float(1 / np.hypot(1, noise)),
     )
-    _write(files, out_dir, sequences, genes, expression)
+    _write(files, out_dir, sequences, genes=genes, expression=expression)
     return files
 
 
@@ -205,6 +206,7 @@ def _write(
     files: Simulation,
     out_dir: UPath,
     sequences: dict[str, np.ndarray],
+    *,
     genes: list[_Gene],
     expression: np.ndarray,
 ) -> None:

@@ -72,17 +72,20 @@ def assign_splits(
     remarks = []
     if config.random:
         remarks.append(
-            "--split.random: homologs and neighbours of held-out genes are in training, which can inflate r"
+            "`SplitConfig.random`: homologs and neighbours of held-out genes are in training, which can inflate r"
         )
     final = apply_homology_policy(split, related, config.homology)
     if (changed := int((final != split).sum())) > 0:
         what = "are left out" if config.homology == "drop" else "are in the training set, and not held out"
-        remarks.append(f"--split.homology {config.homology}: {changed:,} genes with related promoters {what}")
+        setting = f"`SplitConfig.homology={config.homology!r}`"
+        remarks.append(f"{setting}: {changed:,} genes with related promoters {what}")
     empty = [name for name in SPLITS if not (final == name).any()]
     if empty:
         raise InputError(
-            f"--split.homology {config.homology}: related promoters leave no genes for {' and '.join(empty)}; "
-            "choose other chromosomes, or --split.homology report"
+            f"related promoters leave no genes for {' and '.join(empty)}",
+            setting="SplitConfig.homology",
+            value=config.homology,
+            fix="choose other chromosomes, or `SplitConfig.homology='report'`",
         )
     leaks = homology.find_leaks(related, genes["gene_id"], pd.Series(final))
     leaking = homology.leaking_genes(leaks, genes["gene_id"])

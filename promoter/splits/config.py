@@ -44,18 +44,24 @@ class SplitConfig:
     def __post_init__(self) -> None:
         """Raise InputError for impossible fractions, and for settings that exclude each other."""
         if self.random and self.by == "family":
-            raise InputError("--split.random and --split.by family exclude each other; give one of them")
+            raise InputError(
+                "`SplitConfig.random` and `SplitConfig.by='family'` exclude each other; give one of them"
+            )
         for name in ("val", "test"):
             if getattr(self, name) is not None and not self.by_chromosome:
-                other = "--split.random" if self.random else "--split.by family"
+                other = "SplitConfig.random" if self.random else "SplitConfig.by='family'"
                 raise InputError(
-                    f"--split.{name}: {other} does not hold out chromosomes; give --split.{name}_fraction instead"
+                    f"`{other}` does not hold out chromosomes",
+                    setting=f"SplitConfig.{name}",
+                    fix=f"give `SplitConfig.{name}_fraction` instead",
                 )
         for name in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"--split.{name} {getattr(self, name)}: must lie between 0 and 1")
+            if not 0 < (share := getattr(self, name)) < 1:
+                raise InputError("must lie between 0 and 1", setting=f"SplitConfig.{name}", value=share)
         if self.val_fraction + self.test_fraction >= 1:
             raise InputError(
-                f"--split.val_fraction {self.val_fraction} and --split.test_fraction {self.test_fraction} "
-                "leave nothing to train on; lower them"
+                f"with `SplitConfig.test_fraction={self.test_fraction}` leaves nothing to train on",
+                setting="SplitConfig.val_fraction",
+                value=self.val_fraction,
+                fix="lower them",
             )

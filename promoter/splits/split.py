@@ -36,7 +36,8 @@ def split_by_chromosome(chroms: pd.Series, config: SplitConfig) -> dict[str, str
     given = {name: _given_chromosomes(name, getattr(config, name), order) for name in ("val", "test")}
     both = sorted(set(given["val"] or ()) & set(given["test"] or ()))
     if both:
-        raise InputError(f"--split.val and --split.test both hold {both}; a chromosome belongs to one of them")
+        problem = f"`SplitConfig.val` and `SplitConfig.test` both hold {both}"
+        raise InputError(problem, fix="a chromosome belongs to one of them")
     targets = {"val": config.val_fraction * len(chroms), "test": config.test_fraction * len(chroms)}
     fixed = {chrom: name for name, chosen in given.items() for chrom in chosen or ()}
     free = [chrom for chrom in order if chrom not in fixed]
@@ -80,7 +81,7 @@ def split_by_group(group_of_gene: np.ndarray, config: SplitConfig) -> np.ndarray
     if empty:
         raise InputError(
             f"{len(groups)} homology groups of {len(index)} genes leave none for {' and '.join(empty)}; "
-            "raise --split.val_fraction and --split.test_fraction, or take more genes"
+            "raise `SplitConfig.val_fraction` and `SplitConfig.test_fraction`, or take more genes"
         )
     return split
 
@@ -118,8 +119,10 @@ def chromosome_folds(chroms: pd.Series, folds: int) -> list[list[str]]:
     order = [str(name) for name in chroms.drop_duplicates()]
     if len(order) < folds:
         raise InputError(
-            f"--folds {folds}: the genes that are not for testing lie on {len(order)} chromosomes "
-            f"({', '.join(order[:5])}); give at most {len(order)} folds"
+            f"the genes that are not for testing lie on {len(order)} chromosomes ({', '.join(order[:5])})",
+            setting="folds",
+            value=folds,
+            fix=f"give at most {len(order)} folds",
         )
     counts = chroms.value_counts()
     chroms_of_fold: list[list[str]] = [[] for _ in range(folds)]
@@ -135,14 +138,16 @@ def _given_chromosomes(name: str, chosen: Sequence[str] | None, available: Itera
     if chosen is None:
         return None
     if not chosen:
-        raise InputError(f"--split.{name} is empty; name at least one chromosome, or leave it out")
+        raise InputError(f"`SplitConfig.{name}` is empty; name at least one chromosome, or leave it out")
     available = list(available)
     matched = match_chromosomes(chosen, available)
     unknown = [chrom for chrom in chosen if chrom not in matched]
     if unknown:
         raise InputError(
-            f"--split.{name} {', '.join(unknown)}: no gene lies on it; "
-            f"the data has {', '.join(available[:30])}{' …' if len(available) > 30 else ''}"
+            "no gene lies on it",
+            setting=f"SplitConfig.{name}",
+            value=unknown,
+            fix=f"the data has {', '.join(available[:30])}{' …' if len(available) > 30 else ''}",
         )
     return list(dict.fromkeys(matched[chrom] for chrom in chosen))
 

@@ -121,7 +121,7 @@ def earlier_run(out_dir: UPath, folder: str, wanted: Mapping[str, Any]) -> dict[
     Raises:
         InputError: the manifest is another run's, or there are parts without a manifest.
     """
-    fix = "choose another --out, or delete the folder"
+    fix = "choose another output folder, or delete this one"
     if not (out_dir / MANIFEST).exists():
         if any((out_dir / folder).glob(PART_PATTERN)):
             raise InputError(f"{out_dir}: holds {folder} without their {MANIFEST}; {fix}")

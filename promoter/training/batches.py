@@ -163,8 +163,10 @@ def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: 
         )
     if config.batch_size < 2 * workers:
         raise InputError(
-            f"training: batch_size {config.batch_size} is too small for {workers} workers; "
-            f"at least 2 genes a worker are needed, {2 * workers} in all"
+            f"is too small for {workers} workers",
+            setting="TrainingConfig.batch_size",
+            value=config.batch_size,
+            fix=f"at least 2 genes a worker are needed, {2 * workers} in all",
         )
 
 

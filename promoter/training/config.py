@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 from promoter.errors import InputError
 
@@ -55,17 +55,20 @@ class TrainingConfig:
         minimum = {"epochs": 1, "batch_size": 2, "lr_patience": 0, "jitter": 0, "weight_decay": 0, "seed": 0}
         for name, bound in minimum.items():
             if getattr(self, name) < bound:
-                raise InputError(f"training: {name} {getattr(self, name)} must be at least {bound}")
+                self._refuse(name, f"must be at least {bound}")
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
-                raise InputError(f"training: {name} {getattr(self, name)} must be above 0")
+                self._refuse(name, "must be above 0")
         if not 0 < self.lr_factor < 1:
-            raise InputError(f"training: lr_factor {self.lr_factor} must lie between 0 and 1")
+            self._refuse("lr_factor", "must lie between 0 and 1")
         if not 0 <= self.reverse_complement <= 1:
-            raise InputError(f"training: reverse_complement {self.reverse_complement} must lie in 0 to 1")
+            self._refuse("reverse_complement", "must lie in 0 to 1")
         if self.schedule not in ("plateau", "one_cycle"):
-            raise InputError(f"training: schedule {self.schedule} is not plateau or one_cycle")
+            self._refuse("schedule", "must be plateau or one_cycle")
         if self.precision not in ("fp32", "bf16"):
-            raise InputError(f"training: precision {self.precision} is not fp32 or bf16")
+            self._refuse("precision", "must be fp32 or bf16")
         if self.early_stopping is not None and self.early_stopping < 1:
-            raise InputError(f"training: early_stopping {self.early_stopping} must be at least 1, or null")
+            self._refuse("early_stopping", "must be at least 1, or null")
+
+    def _refuse(self, name: str, problem: str) -> NoReturn:
+        raise InputError(problem, setting=f"TrainingConfig.{name}", value=getattr(self, name))

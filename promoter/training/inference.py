@@ -35,6 +35,7 @@ class Evaluation(NamedTuple):
 def predict(
     model: nn.Module,
     tokens: np.ndarray,
+    *,
     device: str | torch.device | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     distributed: bool = False,
@@ -57,12 +58,14 @@ def predict(
     """
     device = torch.device(device or next(model.parameters()).device)
     with full_float32():
-        return _predict(model, tokens, device, precision, DistributedContext() if distributed else None)
+        context = DistributedContext() if distributed else None
+        return _predict(model, tokens, device=device, precision=precision, context=context)
 
 
 def evaluate(
     model: nn.Module,
     examples: Examples,
+    *,
     device: str | torch.device | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     distributed: bool = False,
@@ -85,7 +88,12 @@ def evaluate(
 
 @torch.inference_mode()
 def _predict(
-    model: nn.Module, tokens: np.ndarray, device: torch.device, precision: str, context: DistributedContext | None
+    model: nn.Module,
+    tokens: np.ndarray,
+    *,
+    device: torch.device,
+    precision: str,
+    context: DistributedContext | None,
 ) -> np.ndarray:
     """Predict fixed batches, dealt to the processes in turn; adding up zeros elsewhere gathers them exactly."""
     rank, size = (context.rank, context.size) if context else (0, 1)
@@ -132,7 +140,7 @@ def evaluate_on(
         scale: mean and SD that bring the network's output to original units; None (the default) takes the output
             as it is.
     """
-    predictions = _predict(model, examples.tokens, device, precision, context)
+    predictions = _predict(model, examples.tokens, device=device, precision=precision, context=context)
     if scale is not None:
         predictions = (predictions * scale.sd + scale.mean).astype(np.float32)
     observed = examples.targets

@@ -89,12 +89,12 @@ def fit(
     model: Learner,
     train: Examples,
     val: Examples,
+    *,
     config: TrainingConfig | None = None,
     device: str | torch.device = "cpu",
     state: TrainingState | None = None,
     on_epoch: Callable[[TrainingState], None] | None = None,
     max_workers: int | None = None,
-    *,
     loss: Loss = SQUARED_ERROR,
 ) -> TrainingState:
     """Train `model` and leave in it the best epoch's weights, returning original units.
@@ -219,7 +219,7 @@ def train_epochs(
         ended += record["seconds"]
         if not np.isfinite([*trained.loss, record["train_mse"], val_loss]).all():
             raise TrainingDivergedError(
-                f"the loss is not a number in epoch {epoch}; lower --training.learning_rate (now {rate:g})"
+                f"the loss is not a number in epoch {epoch}; lower `TrainingConfig.learning_rate` (now {rate:g})"
             )
         _update_state(state, record, optimisation)
         yield state

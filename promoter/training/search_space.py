@@ -223,7 +223,7 @@ class SearchSpace:
                 if f"model.{field}.{index}" not in self.space:
                     raise InputError(
                         f"search space: {BLOCKS} may be {depth}, but nothing says what model.{field}.{index} is; "
-                        f"add it to the space, or lengthen --model.{field}"
+                        f"add it to the space, or lengthen `CNNConfig.{field}`"
                     )
 
 
@@ -303,8 +303,9 @@ def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:
         allowed -= {f"model.{field}" for field in fixed}
         if name not in allowed:
             raise InputError(
-                f"search space: {name!r} is not to be searched with --model.name {pretrained.name} and "
-                f"--model.adapt {pretrained.adapt}; there are {', '.join(sorted(allowed - _NOT_SEARCHED))}"
+                f"search space: {name!r} is not to be searched with `PretrainedConfig.name={pretrained.name!r}` "
+                f"and `PretrainedConfig.adapt={pretrained.adapt!r}`",
+                fix=f"there are {', '.join(sorted(allowed - _NOT_SEARCHED))}",
             )
     allowed -= _NOT_SEARCHED
     per_block = {f"model.{field}" for field in _PER_BLOCK}

@@ -183,7 +183,7 @@ def tss_windows(promoters: Promoters) -> list[TssWindow]:
     """
     shape = promoters.metadata.get("window")
     if not shape or shape.get("upstream") is None:
-        raise InputError("--data: has no coordinates; give the folder that jobs.prepare wrote")
+        raise InputError("the data set has no coordinates; give a folder that prepare wrote")
     genes = promoters.genes
     return [
         TssWindow(int(tss), strand, shape["upstream"], shape["downstream"])
@@ -367,7 +367,7 @@ def _require_same_genome(
     path = genome.genome.path
     for row in rows:
         gene, chrom = genes["gene_id"].iloc[row], genes["chrom"].iloc[row]
-        fix_hint = "give the genome that jobs.prepare was given"
+        fix_hint = "give the genome that the data were prepared from"
         if chrom not in chrom_of:
             raise InputError(f"{path}: has no chromosome {chrom}, where {gene} lies; {fix_hint}")
         tokens = encode(genome.fetch(chrom_of[chrom], *windows[row].interval))

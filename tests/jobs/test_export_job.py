@@ -82,7 +82,7 @@ def test_the_export_job_writes_its_config_and_mixes_in_no_other_settings(
         (["--genome", "{tmp}/none.fa"], "none.fa: no such genome; check the path"),
         (["--formats", "bed", "--target", "liver"], "--target liver: is not in the scores; there are expression"),
         (["--formats", "bed", "--genes", "nobody"], "has no scores of nobody"),
-        (["--formats", "bed", "--scores", "{tmp}"], "holds no part-*.parquet; make them with jobs.ism"),
+        (["--formats", "bed", "--scores", "{tmp}"], "holds no part-*.parquet; make them with ism"),
     ],
 )
 def test_wrong_input_of_the_export_job_is_one_line(

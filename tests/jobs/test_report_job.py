@@ -37,7 +37,7 @@ def test_the_report_job_writes_the_page_its_config_and_the_figures(
     ]
     code, out, err = outcome(capsys, report, *words, "--figures", tmp_path / "figures", "--assembly", "sacCer3")
     assert (code, err) == (0, "")
-    assert "not in it: Motifs: find some with jobs.motifs" in out
+    assert "not in it: Motifs: find some with motifs, give their folder as --motifs" in out
     text = page.read_text()
     assert f"{files.ids[1]} <small>named" in text
     assert "genome.ucsc.edu/cgi-bin/hgTracks?db=sacCer3" in text

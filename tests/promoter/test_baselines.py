@@ -151,7 +151,7 @@ def test_ridge_on_embeddings_learns_what_is_linear_in_them() -> None:
     tokens = rng.integers(0, 4, (240, 60)).astype(np.uint8)
     chroms = pd.Series(np.repeat(["a", "b", "c", "d"], 60))
     learned = (chroms != "d").to_numpy()
-    predicted = fit_baselines(tokens, targets, chroms, learned, embedded)["embeddings"]
+    predicted = fit_baselines(tokens, targets, chroms, learned, embedded=embedded)["embeddings"]
     assert np.corrcoef(predicted[~learned, 0], targets[~learned, 0])[0, 1] > 0.98
     assert "embeddings" not in fit_baselines(tokens, targets, chroms, learned)
 
@@ -178,7 +178,7 @@ def test_a_registered_baseline_is_fitted_and_comes_out_of_the_table_of_the_folds
     pd.testing.assert_frame_equal(alone, table)
     assert list(others) == list(fitted)
     np.testing.assert_array_equal(others["median"], np.tile(np.median(targets[in_training], axis=0), (40, 1)))
-    judged = evaluate(alone, ["y", "z"], np.zeros(40, bool), others)["test"]["z"]["baselines"]
+    judged = evaluate(alone, ["y", "z"], leaking=np.zeros(40, bool), baselines=others)["test"]["z"]["baselines"]
     assert list(judged) == list(fitted)
     off = targets[~in_training, 1] - np.median(targets[in_training, 1])
     assert judged["median"]["mse"] == pytest.approx(float(np.square(off, dtype=np.float64).mean()), rel=1e-5)

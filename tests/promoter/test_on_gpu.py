@@ -96,8 +96,8 @@ def test_embeddings_on_a_gpu_are_those_of_the_cpu() -> None:
     bins = torch.nn.Sequential(trunk, torch.nn.Unflatten(1, (1, 32)))
     model = PretrainedModel(PretrainedConfig("enformer", tss_bins=1), Trunk(bins, [bins], 32), {}).eval()
     tokens = np.random.default_rng(0).integers(0, 5, (4, 512), dtype=np.uint8)
-    expected = embed(model, tokens, "cpu", both_strands=True)
-    found = embed(model.to("cuda"), tokens, "cuda", both_strands=True)
+    expected = embed(model, tokens, device="cpu", both_strands=True)
+    found = embed(model.to("cuda"), tokens, device="cuda", both_strands=True)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -152,6 +152,6 @@ def test_fit_on_a_gpu_learns_as_on_a_cpu(settings: dict[str, Any]) -> None:
         config = TrainingConfig(
             epochs=8, batch_size=16, learning_rate=3e-3, **(settings if device == "cuda" else {})
         )
-        state = fit(model, learned, validated, config, device)
+        state = fit(model, learned, validated, config=config, device=device)
         r[device] = max(record["val_pearson"] for record in state.history)
     assert r["cuda"] == pytest.approx(r["cpu"], abs=0.05)

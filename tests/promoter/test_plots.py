@@ -85,7 +85,7 @@ def test_each_letter_is_as_high_as_its_contribution_and_stands_at_its_distance(
     strand: str, tss: int | None
 ) -> None:
     contributions = contributions_of(SEQUENCE)
-    axes = plots.logo(contributions, START, strand, tss)
+    axes = plots.logo(contributions, start=START, strand=strand, tss=tss)
     letters = {round(one.get_path().get_extents().get_points()[:, 0].mean()): one for one in axes.patches}
     for position, letter in enumerate(SEQUENCE):
         on_genome = START + position if strand == "+" else START + len(SEQUENCE) - 1 - position
@@ -113,9 +113,9 @@ def test_each_letter_is_as_high_as_its_contribution_and_stands_at_its_distance(
 def test_both_axes_of_a_mutation_map_name_the_base_at_a_position(draw: str, strand: str, tss: int | None) -> None:
     """Each tick's label, above and below, against the base whose place it is drawn at."""
     axes = (
-        plots.logo(contributions_of(SEQUENCE), START, strand, tss, "chr3")
+        plots.logo(contributions_of(SEQUENCE), start=START, strand=strand, tss=tss, chrom="chr3")
         if draw == "logo"
-        else plots.mutation_map(some_scores(SEQUENCE), SEQUENCE, START, strand, tss, "chr3")
+        else plots.mutation_map(some_scores(SEQUENCE), SEQUENCE, start=START, strand=strand, tss=tss, chrom="chr3")
     )
     axes.figure.canvas.draw()
     place = axes.get_window_extent()
@@ -142,7 +142,7 @@ def test_both_axes_of_a_mutation_map_name_the_base_at_a_position(draw: str, stra
 def test_a_long_region_is_drawn_as_bars_of_the_same_heights() -> None:
     sequence = SEQUENCE * 12
     contributions = contributions_of(sequence)
-    axes = plots.logo(contributions, START, "-", START + 10)
+    axes = plots.logo(contributions, start=START, strand="-", tss=START + 10)
     assert len(axes.containers) == 4
     for base, bars in zip(BASES, axes.containers, strict=True):
         expected = {
@@ -179,7 +179,7 @@ def test_the_mutation_map_shows_each_score_white_at_zero_and_marks_the_reference
 
 
 def test_a_plot_of_no_scores_is_drawn_without_a_warning() -> None:
-    assert len(plots.logo(np.zeros((4, 20)), START, tss=START).patches) == 0
+    assert len(plots.logo(np.zeros((4, 20)), start=START, tss=START).patches) == 0
     assert plots.mutation_map(np.zeros((4, 20)), "N" * 20).images[0].get_clim() == (-1, 1)
 
 
@@ -194,4 +194,4 @@ def test_a_region_that_cannot_be_plotted_is_refused() -> None:
     with pytest.raises(ValueError, match="29 bases, scores has 30"):
         plots.mutation_map(scores, SEQUENCE[1:])
     with pytest.raises(ValueError, match=r"strand '\.' must be"):
-        plots.mutation_map(scores, SEQUENCE, START, ".")
+        plots.mutation_map(scores, SEQUENCE, start=START, strand=".")

@@ -75,7 +75,7 @@ def write_run(folder: Path, genes: int, scored: int, seed: int = 0) -> RunFiles:
         columns=["gene_id", "split", "other_gene_id", "other_split", "fraction", "strand", "kind"],
     )
     storage.write_text(run / "leakage.csv", leaks.to_csv(index=False))
-    storage.write_json(run / "metrics.json", evaluate(table, ["salt"], ids == EVIL, plain))
+    storage.write_json(run / "metrics.json", evaluate(table, ["salt"], leaking=ids == EVIL, baselines=plain))
     epochs = np.arange(1, 6)
     history = pd.DataFrame(
         {"epoch": epochs, "train_mse": 1 / epochs, "val_mse": 1.2 / epochs, "val_pearson": 0.7 - 0.3 / epochs}

@@ -41,7 +41,9 @@ def promoters_of(genome: Genome, genes: list[tuple[str, str, int, str]], up: int
     table = pd.DataFrame(genes, columns=pd.Index(["gene_id", "chrom", "tss", "strand"]))
     windows = [TssWindow(tss, strand, up, down) for _, _, tss, strand in genes]
     table["start"], table["end"] = zip(*(window.interval for window in windows), strict=True)
-    table["sequence"] = [genome.promoter(chrom, tss, strand, up, down) for _, chrom, tss, strand in genes]
+    table["sequence"] = [
+        genome.promoter(chrom, tss, strand, upstream=up, downstream=down) for _, chrom, tss, strand in genes
+    ]
     shape = {"upstream": up, "downstream": down}
     return Promoters(table, np.zeros((len(table), 0), np.float32), [], {"window": shape})
 

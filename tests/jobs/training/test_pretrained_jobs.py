@@ -292,7 +292,7 @@ def test_a_search_trains_borzoi_with_lora(ray_cluster: object, genome: Path, tmp
             "--model.adapt lora: is a setting of enformer and borzoi, not of promoter_cnn",
         ),
         (["--model.name", "gpt"], "--model.name gpt: must be promoter_cnn, enformer or borzoi"),
-        (["--model.name", "borzoi", "--model.tss_bins", "0"], "model: tss_bins 0 must be at least 1"),
+        (["--model.name", "borzoi", "--model.tss_bins", "0"], "--model.tss_bins 0: must be at least 1"),
     ],
 )
 def test_flags_of_another_network_are_refused(
@@ -311,10 +311,10 @@ def test_data_of_another_window_are_refused_with_the_command_that_makes_them(
     files = {name: str(genome / file) for name, file in
              (("genome", "genome.fa"), ("genes", "genes.bed"), ("expression", "expression.tsv"))}  # fmt: skip
     prepare(str(tmp_path / "data"), upstream=500, **files)  # type: ignore[arg-type] # text
-    with pytest.raises(InputError, match=r"python -m jobs.prepare --window enformer --context 512"):
+    with pytest.raises(InputError, match=r"prepare the data with .*`window='enformer'` `context=512`"):
         train(str(tmp_path / "data"), str(tmp_path / "out"), SPLIT, PretrainedConfig("enformer", str(weights)))
     with pytest.raises(
-        InputError, match=r"--context 500: enformer takes up to 196,608 bases, in steps of 256; give 512"
+        InputError, match=r"`context=500`: enformer takes up to 196,608 bases, in steps of 256; give 512"
     ):
         prepare(str(tmp_path / "other"), window="enformer", context=500, **files)  # type: ignore[arg-type] # text
     with pytest.raises(InputError, match="takes the place of --upstream"):

@@ -258,7 +258,7 @@ def test_training_with_other_settings_in_the_same_folder_is_refused(
         (["--training.learning_rat", "1"], "did you mean 'training.learning_rate'"),
         (["--model.kernel_sizes", "6,3"], "[6] are not odd"),
         (["--model.pool_sizes", "101"], "100 bases is too short"),
-        (["--model.channels", "8"], "1 channels [8]"),
+        (["--model.channels", "8"], "--model.channels 8: wants 1 --model.kernel_sizes"),
         (["--training.precision", "fp8"], "fp8"),
         (["--data", "no/such/folder"], "no/such/folder"),
         (["--workers", "0"], "--workers 0"),

@@ -147,7 +147,7 @@ def test_a_bad_annotation_is_refused_with_the_line(
 
 
 def test_a_missing_GTF_attribute_is_refused_with_those_there_are(write: Write) -> None:
-    with pytest.raises(InputError, match=r"no attribute 'symbol'; it has \['ID', 'Name'\].*--attribute"):
+    with pytest.raises(InputError, match=r"no attribute 'symbol'; it has \['ID', 'Name'\].*`attribute`"):
         read_genes(write("a.gff3", GFF3), "symbol")
 
 

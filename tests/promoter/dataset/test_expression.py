@@ -107,7 +107,7 @@ def test_counts_per_million_are_of_the_whole_column_with_rows_left_out(write: Wr
 def test_a_missing_expression_value_is_an_error_or_drops_the_gene(write: Write, cell: str) -> None:
     path = write("a.tsv", f"g\ta\tb\ng1\t1\t2\ng2\t3\t{cell}\ng3\t5\t6\n")
     with pytest.raises(
-        InputError, match=r"row 3 \(g2\), column 'b': the value is missing.*1 such rows.*--missing drop"
+        InputError, match=r"row 3 \(g2\), column 'b': the value is missing.*1 such rows.*`missing='drop'`"
     ):
         read_expression(path)
     expression = read_expression(path, missing="drop")
@@ -127,16 +127,20 @@ def test_of_equal_gene_ids_the_first_is_kept_and_the_others_counted(write: Write
     [
         ("g\ta\ng1\t1\ng2\t1,5\n", {}, r"row 3 \(g2\), column 'a': '1,5' is no number"),
         ("g\ta\n\ng1\t1\ng2\tx\n", {}, r"\(g2\), column 'a': 'x' is no number"),
-        ("g\ta\ng1\t-1\n", {"transform": "log1p"}, r"row 2 \(g1\), column 'a': -1 is negative.*--transform none"),
+        (
+            "g\ta\ng1\t-1\n",
+            {"transform": "log1p"},
+            r"row 2 \(g1\), column 'a': -1 is negative.*`transform='none'`",
+        ),
         ("g\ta\ng1\t-1\n", {"transform": "log2p1"}, "is negative"),
         ("g\ta\tb\ng1\t1\t0\n", {"transform": "cpm_log2p1"}, "column 'b' sums to 0"),
-        ("g\ta\ng1\t1\n", {"transform": "ln"}, "--transform ln: unknown; choose one of none, log1p"),
+        ("g\ta\ng1\t1\n", {"transform": "ln"}, "`transform='ln'`: unknown; choose one of none, log1p"),
         ("g\ta\ng1\tx\n", {}, r"no column of numbers.*other columns: a"),
         ("g a\ng1 1\n", {}, "no column of numbers.*tabs"),
         ("g\ng1\n", {}, "no column of numbers.*none"),
         ("g\ta\n", {}, "has a header but no rows"),
         ("g\ta\ta\ng1\t1\t2\n", {}, "two columns are named 'a'"),
-        ("g\ta\ng1\t1\n", {"gene_column": "id"}, r"has no column 'id'; --gene_column may be one of \['g', 'a'\]"),
+        ("g\ta\ng1\t1\n", {"gene_column": "id"}, r"has no column 'id'; `gene_column` may be one of \['g', 'a'\]"),
         ("g\ta\ng1\t1\n\t2\n", {}, "row 3 has no gene id in column 'g'"),
         ("g\ta\ng1\t\n", {"missing": "drop"}, "no row has a value"),
         ("g\ta\ng1\t1\t2\t3\n", {}, "rows have more columns than its header"),

@@ -53,7 +53,7 @@ def test_windows_equal_slices_of_the_padded_chromosome(
     expected = oracle(sequence, tss, strand, upstream, downstream)
     assert len(genomes) == 5
     for genome in genomes:
-        promoter = genome.promoter(chrom, tss, strand, upstream, downstream)
+        promoter = genome.promoter(chrom, tss, strand, upstream=upstream, downstream=downstream)
         assert "".join(base if base in "ACGT" else "N" for base in promoter) == expected
     start, end = window(tss, strand, upstream, downstream)
     assert end - start == upstream + downstream
@@ -68,9 +68,9 @@ def test_any_region_is_padded_to_its_full_length(genomes: list[Genome], start: i
 
 def test_the_first_transcribed_base_opens_the_downstream_part(write: Write) -> None:
     genome = Genome(write("g.fa", ">c\nAAAAACGGGGG\n"))
-    assert genome.promoter("c", 5, "+", 3, 1) == "AAAC"
-    assert genome.promoter("c", 5, "-", 3, 1) == "CCCG"  # read leftward from the C at 5
-    assert genome.promoter("c", 5, "-", 1, 3) == "CGTT"
+    assert genome.promoter("c", 5, "+", upstream=3, downstream=1) == "AAAC"
+    assert genome.promoter("c", 5, "-", upstream=3, downstream=1) == "CCCG"  # read leftward from the C at 5
+    assert genome.promoter("c", 5, "-", upstream=1, downstream=3) == "CGTT"
     assert window(5, "+", 3, 1) == (2, 6)
     assert window(5, "-", 3, 1) == (5, 9)
 
@@ -78,8 +78,8 @@ def test_the_first_transcribed_base_opens_the_downstream_part(write: Write) -> N
 def test_genome_windows_are_in_upper_case_and_chromosome_lengths_are_known(genomes: list[Genome]) -> None:
     for genome in genomes:
         assert genome.lengths == {name: len(sequence) for name, sequence in CHROMOSOMES.items()}
-        assert genome.promoter("chr1", 203, "+", 3, 0) == "ACG"
-        assert genome.promoter("chr1", 199, "-", 3, 0) == "CGT"
+        assert genome.promoter("chr1", 203, "+", upstream=3, downstream=0) == "ACG"
+        assert genome.promoter("chr1", 199, "-", upstream=3, downstream=0) == "CGT"
 
 
 @pytest.mark.parametrize("block", [65_280, 65_536])
@@ -115,14 +115,15 @@ def test_yeast_promoters_at_chromosome_ends_and_elsewhere_equal_the_oracle(
     assert near_end.sum() > 10
     chosen = [*genes[near_end].itertuples(), *genes.sample(300, random_state=0).itertuples()]
     for gene in chosen:
-        place = (gene.tss, gene.strand, upstream, downstream)
-        assert genome.promoter(str(gene.chrom), *place) == oracle(chromosomes[str(gene.chrom)], *place)  # type: ignore[arg-type]
+        chrom, place, widths = str(gene.chrom), (gene.tss, gene.strand), (upstream, downstream)
+        promoter = genome.promoter(chrom, *place, upstream=upstream, downstream=downstream)  # type: ignore[arg-type]
+        assert promoter == oracle(chromosomes[chrom], *place, *widths)  # type: ignore[arg-type]
 
 
 def test_yeast_coding_genes_start_with_ATG(yeast: Path, yeast_genome: tuple[Genome, dict[str, str]]) -> None:
     genes = read_genes(yeast / "genes.bed").query("chrom != 'chrM'")
     starts = [
-        yeast_genome[0].promoter(chrom, tss, strand, 0, 3)
+        yeast_genome[0].promoter(chrom, tss, strand, upstream=0, downstream=3)
         for chrom, tss, strand in zip(genes["chrom"], genes["tss"], genes["strand"], strict=True)
     ]
     assert starts.count("ATG") == 6568  # of 6572, by data/README.md
@@ -227,7 +228,7 @@ def test_the_index_of_a_read_only_folder_goes_to_the_cache(
     cache = read_only.parent / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     for _ in range(2):  # the second time from the cached index
-        assert Genome(read_only / name).promoter("2", 3, "-", 3, 1) == "TGTA"
+        assert Genome(read_only / name).promoter("2", 3, "-", upstream=3, downstream=1) == "TGTA"
     assert sorted(one.name for one in read_only.iterdir()) == ["g.fa", "g.fa.gz"]
     assert len(list(cache.rglob("*.fai"))) == 1
 

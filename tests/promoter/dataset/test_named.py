@@ -93,7 +93,7 @@ def test_a_spoiled_original_of_a_named_data_set_is_refused_by_name(
         fetch_yeast(tmp_path / "derived", originals)
     message = str(error.value)
     assert str(originals / name.removesuffix(".gz")) in message
-    assert "--cache" in message or "delete it and run again" in message
+    assert "`cache`" in message or "delete it and run again" in message
     assert "\n" not in message
     assert not (tmp_path / "derived").exists()
 
@@ -138,7 +138,7 @@ def test_a_missing_original_of_a_named_data_set_is_downloaded_checked_and_kept(
         return
     served.unlink()
     served.write_bytes(content[:-1])
-    with pytest.raises(InputError, match=rf"{address}/{name}: cannot be downloaded \(SHA256.*--cache"):
+    with pytest.raises(InputError, match=rf"{address}/{name}: cannot be downloaded \(SHA256.*`cache`"):
         fetch_yeast(tmp_path / "derived", originals)
     assert not (originals / name).exists()
     assert not (tmp_path / "derived").exists()

@@ -36,7 +36,7 @@ def prepared(write: Write) -> Prepare:
         genome = write("g.fa", "".join(f">{name}\n{sequence}\n" for name, sequence in CHROMOSOMES.items()))
         expression = read_expression(write("e.tsv", table), missing=missing)
         genes = read_genes(write("g.bed", bed))
-        return prepare(Genome(genome), genes, expression, upstream, **options)
+        return prepare(Genome(genome), genes, expression, upstream=upstream, **options)
 
     return run
 
@@ -108,7 +108,7 @@ def test_chromosomes_are_chosen_in_either_spelling(
 
 @pytest.mark.parametrize("flag", ["chroms", "exclude_chroms"])
 def test_an_unknown_chromosome_is_refused_with_those_of_the_genome(prepared: Prepare, flag: str) -> None:
-    with pytest.raises(InputError, match=rf"--{flag} chrZ, 3: not in .*g\.fa, which has 1, 2$"):
+    with pytest.raises(InputError, match=rf"`{flag}=\['chrZ', '3'\]`: not in .*g\.fa, which has 1, 2$"):
         prepared(**{flag: ["chrZ", "1", "3"]})
 
 
@@ -135,7 +135,7 @@ def test_gene_ids_match_without_their_version_when_asked_to(prepared: Prepare) -
     table = (
         TABLE.replace("plus", "plus.3").replace("5\t6\n", "5\t6\nminus.1\t0\t0\n").replace("minus\t", "minus.2\t")
     )
-    with pytest.raises(InputError, match="--ignore_version"):
+    with pytest.raises(InputError, match="`ignore_version`"):
         prepared(bed=bed.replace("elsewhere", "x").replace("outside", "y"), table=table)
     promoters, summary = prepared(bed=bed, table=table, ignore_version=True)
     assert promoters.genes["gene_id"].tolist() == ["plus", "minus"]
@@ -149,13 +149,13 @@ def test_gene_ids_match_without_their_version_when_asked_to(prepared: Prepare) -
     [
         (
             {"table": "gene\ta\nA\t1\nB\t1\nC\t1\nD\t1\n"},
-            r"ids like plus, minus, elsewhere\) .*ids like A, B, C\).*--attribute, --gene_column",
+            r"ids like plus, minus, elsewhere\) .*ids like A, B, C\).*`attribute`, `gene_column`",
         ),
         (
             {"bed": BED.replace("chr", "scaffold")},
             r"no gene lies on a chromosome of .*g\.fa: .*has scaffold1, scaffold2, scaffold9, the FASTA 1, 2; use",
         ),
-        ({"chroms": ["chr9"]}, r"no gene is left \(.*5 chromosome not in --chroms.*; loosen --chroms"),
+        ({"chroms": ["chr9"]}, r"no gene is left \(.*5 chromosome not in --chroms.*; loosen `chroms`"),
         ({"exclude_chroms": ["1", "2"]}, "no gene is left .*5 chromosome excluded"),
     ],
 )
@@ -169,7 +169,7 @@ def test_an_empty_join_is_an_error_that_shows_ids_of_both_sides(
 
 @pytest.mark.parametrize(("upstream", "downstream"), [(0, 0), (-1, 5), (5, -1), (-3, 3)])
 def test_a_window_without_bases_is_refused(prepared: Prepare, upstream: int, downstream: int) -> None:
-    message = rf"--upstream {upstream} --downstream {downstream}: .*above 0"
+    message = rf"`upstream={upstream}` `downstream={downstream}`: .*above 0"
     with pytest.raises(InputError, match=message):
         require_window(upstream, downstream)
     with pytest.raises(InputError, match=message):
@@ -186,7 +186,7 @@ def test_prepare_leaves_the_given_tables_unchanged(write: Write) -> None:
     genome = Genome(write("g.fa", f">1\n{CHROMOSOMES['1']}\n"))
     genes, expression = read_genes(write("g.bed", BED)), read_expression(write("e.tsv", TABLE))
     before = genes.copy(), expression.values.copy()
-    prepare(genome, genes, expression, 4, ignore_version=True)
+    prepare(genome, genes, expression, upstream=4, ignore_version=True)
     pd.testing.assert_frame_equal(genes, before[0])
     pd.testing.assert_frame_equal(expression.values, before[1])
 
@@ -203,7 +203,9 @@ def test_every_yeast_promoter_and_value_is_that_of_its_gene(
     yeast: Path, yeast_chromosomes: dict[str, str], upstream: int, downstream: int
 ) -> None:
     genes, expression = read_genes(yeast / "genes.bed"), read_expression(yeast / "expression.tsv")
-    promoters, summary = prepare(Genome(yeast / "genome.fa.gz"), genes, expression, upstream, downstream)
+    promoters, summary = prepare(
+        Genome(yeast / "genome.fa.gz"), genes, expression, upstream=upstream, downstream=downstream
+    )
     lengths = {name: len(sequence) for name, sequence in yeast_chromosomes.items()}
     past_end = 0
     for gene in promoters.genes.itertuples():
@@ -242,7 +244,7 @@ def test_counts_of_prepare_add_up_to_all_genes_and_rows(yeast: Path, write: Writ
         Genome(yeast / "genome.fa.gz"),
         genes,
         expression,
-        100,
+        upstream=100,
         chroms=["II", "IV", "XII"],
         exclude_chroms=["chrIV"],
     )

@@ -141,7 +141,7 @@ def test_a_missing_column_of_a_data_set_is_named(tmp_path: Path, column: str) ->
 
 
 def test_a_missing_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no promoters\.parquet; make it with 'python -m jobs\.prepare"):
+    with pytest.raises(InputError, match=r"holds no promoters\.parquet; make it with prepare"):
         locate(tmp_path)
     with pytest.raises(InputError, match="none: no such data set"):
         locate(tmp_path / "none")
@@ -193,11 +193,11 @@ SPLITS = pd.Series(["test", None, "train"])
     ("options", "expected"),
     [
         ({}, [0, 1, 2]),
-        ({"gene_ids": ["007", "g2"]}, [0, 2]),  # in the order of the data, not of the request
-        ({"gene_ids": ["g1", "g1"]}, [1]),
+        ({"genes": ["007", "g2"]}, [0, 2]),  # in the order of the data, not of the request
+        ({"genes": ["g1", "g1"]}, [1]),
         ({"split": "test", "splits": SPLITS}, [0]),
         ({"splits": SPLITS}, [0, 1, 2]),
-        ({"gene_ids": ["g1", "007"], "split": "train", "splits": SPLITS}, [2]),
+        ({"genes": ["g1", "007"], "split": "train", "splits": SPLITS}, [2]),
     ],
 )
 def test_genes_are_chosen_by_name_and_by_split(options: dict[str, Any], expected: list[int]) -> None:
@@ -207,10 +207,13 @@ def test_genes_are_chosen_by_name_and_by_split(options: dict[str, Any], expected
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gene_ids": ["g1", "z", "y"]}, r"--genes y, z: not in the data \(2 of 3\); it has ids like g2, g1, 007"),
-        ({"gene_ids": []}, "no gene is left by --genes"),
-        ({"split": "val", "splits": SPLITS}, "no gene is left by .*--split val"),
-        ({"gene_ids": ["g1"], "split": "test", "splits": SPLITS}, "no gene is left"),
+        (
+            {"genes": ["g1", "z", "y"]},
+            r"`genes=\['y', 'z'\]`: not in the data \(2 of 3\); it has ids like g2, g1, 007",
+        ),
+        ({"genes": []}, "no gene is left by `genes`;"),
+        ({"split": "val", "splits": SPLITS}, "no gene is left by .*`split='val'`"),
+        ({"genes": ["g1"], "split": "test", "splits": SPLITS}, "no gene is left"),
     ],
 )
 def test_a_choice_of_no_genes_is_refused(options: dict[str, Any], message: str) -> None:

@@ -90,10 +90,10 @@ def test_windows_of_another_length_are_refused_with_both_numbers(length: int) ->
     with pytest.raises(InputError) as error:
         require_fitting(promoters({}, length=length), INFO)
     assert f"windows of {length} bases, the model was trained on 8;" in str(error.value)
-    assert "--upstream and --downstream (6 and 2)" in str(error.value)
+    assert "`upstream` and `downstream` (6 and 2)" in str(error.value)
 
 
-@pytest.mark.parametrize(("upstream", "named"), [(8, "--upstream 6"), (5, "--upstream 6")])
+@pytest.mark.parametrize(("upstream", "named"), [(8, "`upstream=6`"), (5, "`upstream=6`")])
 def test_windows_cut_elsewhere_are_refused_though_as_long(upstream: int, named: str) -> None:
     data = promoters({}, window={"upstream": upstream, "downstream": 8 - upstream})
     with pytest.raises(InputError, match=f"{upstream} bases upstream of the TSS, .* trained on 6; .*{named}"):
@@ -108,5 +108,5 @@ def test_windows_that_fit_the_model_pass(window: dict[str, int] | None) -> None:
 def test_a_model_of_unknown_window_takes_any_of_its_length() -> None:
     info = ModelInfo(["basal"], {"upstream": None, "downstream": None, "length": 8})
     require_fitting(promoters({}, window={"upstream": 1, "downstream": 7}), info)
-    with pytest.raises(InputError, match=r"windows of 9 bases, .* on 8; .*--downstream$"):
+    with pytest.raises(InputError, match=r"windows of 9 bases, .* on 8; .*`downstream`$"):
         require_fitting(promoters({}, length=9), info)

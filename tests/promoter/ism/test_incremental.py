@@ -84,7 +84,7 @@ def test_any_network_and_length_agree_with_float64_to_1e_5_of_the_largest_score(
     model = random_network(config, seed)
     tokens = np.random.default_rng(seed).integers(0, 5, (2, length)).astype(np.uint8)
     tokens[0, length // 3 : length // 2] = 4  # a run of N
-    scores = score_substitutions(model, torch.from_numpy(tokens), batch_size).numpy()
+    scores = score_substitutions(model, torch.from_numpy(tokens), batch_size=batch_size).numpy()
     expected = Float64(model).scores(tokens)
     assert scores.shape == expected.shape == (2, config.n_targets, 4, length)
     # 1e-7 is float32's rounding of values of order 1: all there is left where most units are off
@@ -112,7 +112,7 @@ def test_a_trained_network_is_scored_as_by_forward_passes() -> None:
         model,
         Examples(tokens, targets),
         Examples(tokens[:32], targets[:32]),
-        TrainingConfig(epochs=4, batch_size=16),
+        config=TrainingConfig(epochs=4, batch_size=16),
     )
     expected = Float64(model).scores(tokens[:4])
     assert np.abs(expected).max() > 0.05

@@ -118,7 +118,7 @@ def test_scores_of_chosen_genes_come_in_the_order_asked_for(folder: Path, order:
 
 @pytest.mark.parametrize("genes", [["g0", "nobody", "g6"], ["nobody"]])
 def test_a_chosen_gene_without_scores_is_named(folder: Path, genes: list[str]) -> None:
-    with pytest.raises(InputError, match=rf"^{folder}/scores: has no scores of nobody; .*--genes"):
+    with pytest.raises(InputError, match=rf"^{folder}/scores: has no scores of nobody; .*`genes`"):
         load_scores(folder, genes=genes)
 
 

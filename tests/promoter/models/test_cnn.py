@@ -163,19 +163,26 @@ def test_rescaling_the_output_is_the_affine_map_of_each_target(n_targets: int) -
 @pytest.mark.parametrize(
     ("values", "numbers"),
     [
-        ({"channels": ()}, ["0 channels []", "at least one"]),
-        ({"channels": (8, 8)}, ["2 channels [8, 8] need 2 kernel_sizes and 1 pool_sizes", "[15, 5, 3]", "[4, 4]"]),
-        ({"kernel_sizes": (15, 5)}, ["3 kernel_sizes", "[15, 5]"]),
-        ({"pool_sizes": (4, 4, 4)}, ["2 pool_sizes", "[4, 4, 4]"]),
+        ({"channels": ()}, ["channels=[]", "at least one block"]),
+        (
+            {"channels": (8, 8)},
+            [
+                "channels=[8, 8]`: wants 2 `CNNConfig.kernel_sizes` and 1 `CNNConfig.pool_sizes`",
+                "[15, 5, 3]",
+                "[4, 4]",
+            ],
+        ),
+        ({"kernel_sizes": (15, 5)}, ["3 `CNNConfig.kernel_sizes`", "[15, 5]"]),
+        ({"pool_sizes": (4, 4, 4)}, ["2 `CNNConfig.pool_sizes`", "[4, 4, 4]"]),
         ({"kernel_sizes": (15, 4, 2)}, ["[4, 2]", "odd"]),
         ({"kernel_sizes": (15, -1, 3)}, ["[-1]", "positive"]),
-        ({"channels": (256, 0, 64)}, ["channels [256, 0, 64]", "at least 1"]),
-        ({"pool_sizes": (4, 0)}, ["pool_sizes [4, 0]", "at least 1"]),
-        ({"hidden": 0}, ["hidden 0", "at least 1"]),
-        ({"n_targets": 0}, ["n_targets 0", "at least 1"]),
-        ({"dropout": 1.0}, ["dropout 1.0", "below 1"]),
-        ({"dropout": -0.1}, ["dropout -0.1", "at least 0"]),
-        ({"dropout": float("nan")}, ["dropout nan"]),
+        ({"channels": (256, 0, 64)}, ["channels=[256, 0, 64]", "at least 1"]),
+        ({"pool_sizes": (4, 0)}, ["pool_sizes=[4, 0]", "at least 1"]),
+        ({"hidden": 0}, ["hidden=0", "at least 1"]),
+        ({"n_targets": 0}, ["n_targets=0", "at least 1"]),
+        ({"dropout": 1.0}, ["dropout=1.0", "below 1"]),
+        ({"dropout": -0.1}, ["dropout=-0.1", "at least 0"]),
+        ({"dropout": float("nan")}, ["dropout=nan"]),
     ],
 )
 def test_an_impossible_network_is_refused_with_its_numbers(values: dict, numbers: list[str]) -> None:
@@ -226,9 +233,11 @@ def test_a_crop_sees_the_last_bases_only():
 
 
 def test_a_crop_that_does_not_fit_is_refused():
-    with pytest.raises(InputError, match=r"crop 20 is more than the window has, 19 bases"):
+    with pytest.raises(InputError, match=r"`CNNConfig\.crop=20`: is more than the window has, 19 bases"):
         PromoterCNN(CNNConfig(crop=20), length=19)
-    with pytest.raises(InputError, match=r"crop 15 is too short for pool_sizes \[4, 4\], which need at least 16"):
+    with pytest.raises(
+        InputError, match=r"`CNNConfig\.crop=15`: is too short for pool_sizes \[4, 4\], which need at least 16"
+    ):
         CNNConfig(crop=15)
 
 

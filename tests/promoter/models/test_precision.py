@@ -130,7 +130,7 @@ def test_embeddings_never_use_tf32(tf32_everywhere: dict[str, Any]) -> None:
     watching = Watching()
     trunk = torch.nn.Sequential(watching, torch.nn.Unflatten(1, (1, 1)))  # (batch, 1) as (batch, bins, dim)
     model = PretrainedModel(PretrainedConfig("enformer", tss_bins=1), Trunk(trunk, [trunk], 1), {})
-    embed(model, np.zeros((1, 512), np.uint8), "cpu")
+    embed(model, np.zeros((1, 512), np.uint8), device="cpu")
     assert allowed(watching.seen) == {"highest", False}
     assert settings_now() == tf32_everywhere
 

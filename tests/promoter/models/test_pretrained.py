@@ -122,7 +122,7 @@ def test_a_folder_says_whether_its_enformer_has_the_distances_of_tensorflow(tmp_
     assert not fetch_trunk(PretrainedConfig("enformer", str(folder))).config["use_tf_gamma"]
     # of the published size it may be a copy under another name
     (folder / "config.json").write_text(json.dumps(described | {"dim": 1536, "depth": 11}))
-    with pytest.raises(InputError, match=r'mine: its config\.json must say "use_tf_gamma": true if these are'):
+    with pytest.raises(InputError, match=r"mine'`: its config\.json must say \"use_tf_gamma\": true if these are"):
         fetch_trunk(PretrainedConfig("enformer", str(folder)))
 
 
@@ -196,7 +196,8 @@ def test_an_even_number_of_bins_is_the_same_region_on_both_strands(
     near[:, 2048 - width] = (near[:, 2048 - width] + 1) % 4  # the first base of the first bin
     for turn in (False, True):
         seen = [
-            embed(model, np.asarray(reverse_complement(x)) if turn else x, "cpu") for x in (known, other, near)
+            embed(model, np.asarray(reverse_complement(x)) if turn else x, device="cpu")
+            for x in (known, other, near)
         ]
         np.testing.assert_allclose(seen[0], seen[1], rtol=1e-4, atol=1e-4)
         assert np.abs(seen[0] - seen[2]).max() > 1e-2
@@ -234,9 +235,9 @@ def test_a_resumed_lora_training_ends_where_an_uninterrupted_one_does(
     saved: list[bytes] = []
     whole = network(trunks, "enformer", 256, adapt=adapt, tss_bins=2)
     before = {name: value.clone() for name, value in whole.trunk.state_dict().items()}
-    fit(whole, train, val, RECIPE, on_epoch=lambda state: saved.append(state.to_bytes()))
+    fit(whole, train, val, config=RECIPE, on_epoch=lambda state: saved.append(state.to_bytes()))
     again = network(trunks, "enformer", 256, adapt=adapt, tss_bins=2)
-    fit(again, train, val, RECIPE, state=TrainingState.from_bytes(saved[0]))
+    fit(again, train, val, config=RECIPE, state=TrainingState.from_bytes(saved[0]))
     assert np.array_equal(predict(whole, val.tokens), predict(again, val.tokens))
     after = whole.trunk.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -262,7 +263,7 @@ def test_training_in_passes_is_training_on_the_whole_batch(
                 module.p = 0.0
             if isinstance(module, enformer.RelativePositionKeys):
                 module.dropout = 0.0
-        fit(model, train, val, replace(RECIPE, epochs=1))
+        fit(model, train, val, config=replace(RECIPE, epochs=1))
         found.append(predict(model, val.tokens))
     # Adam divides by the size of a gradient, which magnifies the rounding of those near 0
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)
@@ -309,11 +310,11 @@ def test_frozen_norms_stay_in_evaluation_mode(trunks: dict[str, SerializedTrunk]
 def test_a_head_trained_on_embeddings_is_one_trained_on_sequences(trunks: dict[str, SerializedTrunk]) -> None:
     train, val = examples(12), examples(5)
     model = network(trunks, "enformer", 256, tss_bins=2)
-    embedded = [Examples(embed(model, one.tokens, "cpu"), one.targets) for one in (train, val)]
+    embedded = [Examples(embed(model, one.tokens, device="cpu"), one.targets) for one in (train, val)]
     alone = PretrainedHead(model.config, embedded[0].tokens.shape[2])
     alone.load_state_dict(model.head.state_dict())
-    fit(model, train, val, RECIPE)
-    fit(alone, embedded[0], embedded[1], RECIPE)
+    fit(model, train, val, config=RECIPE)
+    fit(alone, embedded[0], embedded[1], config=RECIPE)
     np.testing.assert_allclose(
         predict(alone, embedded[1].tokens), predict(model, val.tokens), rtol=1e-3, atol=1e-3
     )
@@ -324,15 +325,15 @@ def test_reverse_complements_of_embeddings_are_shown_with_their_probability(
 ) -> None:
     train = examples(6)
     model = network(trunks, "enformer", 256, tss_bins=2)
-    both = embed(model, train.tokens, "cpu", both_strands=True)
-    turned = embed(model, np.asarray(reverse_complement(train.tokens)), "cpu")
+    both = embed(model, train.tokens, device="cpu", both_strands=True)
+    turned = embed(model, np.asarray(reverse_complement(train.tokens)), device="cpu")
     np.testing.assert_array_equal(both[:, 1:], turned)
     heads = []
     for inputs, probability in ((both, 1.0), (turned, 0.0)):
         torch.manual_seed(0)
         head = PretrainedHead(replace(model.config, dropout=0.0), both.shape[2])
         val = Examples(turned, train.targets)
-        fit(head, Examples(inputs, train.targets), val, replace(RECIPE, reverse_complement=probability))
+        fit(head, Examples(inputs, train.targets), val, config=replace(RECIPE, reverse_complement=probability))
         heads.append(predict(head, turned))
     np.testing.assert_array_equal(*heads)
 
@@ -357,13 +358,13 @@ def test_ism_of_a_pretrained_network_is_by_forward_passes_of_the_region(
 @pytest.mark.parametrize(
     ("length", "window", "words"),
     [
-        (2000, None, "--window enformer --context 2048"),
+        (2000, None, "`window='enformer'` `context=2048`"),
         (393_216, None, "takes 196,608 bases, or fewer in steps of 256, not a window of 393,216"),
-        (256, None, "tss_bins 4 of 128 bases are more than the window's 256"),
+        (256, None, "tss_bins=4`: as many bins of 128 bases are more than the window's 256"),
         (
             1024,
             {"upstream": 1024, "downstream": 0},
-            "wants the TSS in the middle .*--window enformer --context 1024",
+            "wants the TSS in the middle .*`window='enformer'` `context=1024`",
         ),
     ],
 )
@@ -375,11 +376,11 @@ def test_windows_that_do_not_fit_a_pretrained_network_are_refused(length: int, w
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"name": "gpt"}, "name gpt is not one of enformer, borzoi"),
-        ({"adapt": "half"}, "adapt half is not one of head, lora, full"),
-        ({"tss_bins": 0}, "tss_bins 0 must be at least 1"),
-        ({"dropout": 1.0}, "dropout 1.0"),
-        ({"layer_decay": 0.0}, "layer_decay 0.0"),
+        ({"name": "gpt"}, "name='gpt'`: must be one of enformer, borzoi"),
+        ({"adapt": "half"}, "adapt='half'`: must be one of head, lora, full"),
+        ({"tss_bins": 0}, "tss_bins=0`: must be at least 1"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"layer_decay": 0.0}, "layer_decay=0.0"),
     ],
 )
 def test_values_that_make_no_pretrained_network_are_refused(settings: dict[str, Any], words: str) -> None:
@@ -388,7 +389,7 @@ def test_values_that_make_no_pretrained_network_are_refused(settings: dict[str, 
 
 
 def test_jitter_is_refused_for_a_head_on_embeddings() -> None:
-    with pytest.raises(InputError, match=r"--training.jitter 3 with --model.adapt head"):
+    with pytest.raises(InputError, match=r"`TrainingConfig.jitter=3` with `PretrainedConfig.adapt='head'`"):
         require_orientation(PretrainedConfig(), TrainingConfig(jitter=3))
     require_orientation(PretrainedConfig(adapt="lora"), TrainingConfig(jitter=3))
     require_orientation(CNNConfig(), TrainingConfig(jitter=3))
@@ -409,7 +410,7 @@ def test_missing_pretrained_weights_are_asked_for_in_one_line(
     for word in (
         "johahi/borzoi-replicate-0",
         "hf download johahi/borzoi-replicate-0 --local-dir borzoi-replicate-0",
-        "--model.weights borzoi-replicate-0",
+        "`PretrainedConfig.weights='borzoi-replicate-0'`",
     ):
         assert word in str(refused.value)
     with pytest.raises(InputError, match="neither a local folder nor a name on the hub"):

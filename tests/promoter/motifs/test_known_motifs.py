@@ -42,7 +42,7 @@ def test_motifs_have_no_names_without_known_ones() -> None:
 
 
 def test_wrong_input_of_known_motifs_is_named(write: Write) -> None:
-    with pytest.raises(InputError, match="--taxon yeast: choose among vertebrates"):
+    with pytest.raises(InputError, match="`taxon='yeast'`: choose among vertebrates"):
         jaspar_motifs("yeast")
     with pytest.raises(InputError, match=r"none\.meme: holds no MOTIF"):
         read_motifs(write("none.meme", "MEME version 4\n"))

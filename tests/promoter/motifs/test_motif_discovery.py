@@ -34,7 +34,7 @@ KNOWN = {one.name: one for one in GRAMMAR}
 
 @pytest.fixture(scope="module")
 def simulation(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
-    return simulate(tmp_path_factory.mktemp("genome"), 2, 300, UPSTREAM)
+    return simulate(tmp_path_factory.mktemp("genome"), 2, 300, upstream=UPSTREAM)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,9 @@ def test_a_seqlet_whose_core_lies_before_the_sequence_is_no_instance(contributio
     row = int(np.flatnonzero(contributions.one_hot_NAL.sum(axis=(1, 2)) == contributions.one_hot_NAL.shape[2])[0])
     spans = [(-20, 21, False), (-20, 21, True), (0, 41, False)]
     seqlets = [SimpleNamespace(start=a, end=b, is_revcomp=turned, example_idx=row) for a, b, turned in spans]
-    of_core = list(_instances("pattern_0", SimpleNamespace(seqlets=seqlets), 3, 15, contributions))
+    of_core = list(
+        _instances("pattern_0", SimpleNamespace(seqlets=seqlets), first=3, last=15, contributions=contributions)
+    )
     gene = contributions.genes["gene_id"].iloc[row]
     assert [one[:5] for one in of_core] == [
         ("pattern_0", gene, 6, 12, "-"),
@@ -180,7 +182,7 @@ def test_motif_discovery_reads_scores_by_window_and_strand(contributions: Contri
     assert (read.genes["end"][plus] == whole["end"][plus]).all()
     assert (read.genes["start"][~plus] == whole["start"][~plus]).all()
     assert (read.genes["end"] - read.genes["start"] == 50).all()
-    with pytest.raises(InputError, match="--window 20: must be from 21"):
+    with pytest.raises(InputError, match="`window=20`: must be from 21"):
         read_contributions(tmp_path, window=20)
-    with pytest.raises(InputError, match="--target x: is not"):
+    with pytest.raises(InputError, match="`target='x'`: is not"):
         read_contributions(tmp_path, target="x")

@@ -99,7 +99,7 @@ def test_a_model_of_yeasts_salt_response_has_learned_what_is_known(yeast: Path) 
     torch.manual_seed(0)
     model = PromoterCNN(CNNConfig((48, 32, 32), (7, 3, 3), (8, 4), bins=5, both_strands=True))
     recipe = TrainingConfig(8, 32, 6e-3, schedule="one_cycle", jitter=5, reverse_complement=0)
-    fit(model, Examples(tokens[learned], targets[learned]), Examples(tokens[val], targets[val]), recipe)
+    fit(model, Examples(tokens[learned], targets[learned]), Examples(tokens[val], targets[val]), config=recipe)
     unseen = np.flatnonzero(~learned)[:500]
     genes, some = promoters.genes.iloc[unseen].reset_index(drop=True), tokens[unseen]
     scores = Scores(genes, ["salt_log2fc"], predict(model, some), saturation_mutagenesis(model, some))

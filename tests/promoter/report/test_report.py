@@ -32,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
 @pytest.fixture(scope="module")
 def html(files: RunFiles) -> str:
     report = build_report(
-        files.model, files.scores, genes=files.ids, show=0, motifs=files.motifs, search=files.search,
+        files.model, scores=files.scores, genes=files.ids, show=0, motifs=files.motifs, search=files.search,
         compare=files.run, assembly="sacCer3",
     )  # fmt: skip
     assert report.left_out == []
@@ -159,7 +159,7 @@ def test_report_sections_without_files_are_left_out_and_it_says_how_to_make_them
     report = build_report(alone)
     text = Page(report.html).text
     assert report.genes == []
-    for job in ("jobs.train", "jobs.ism", "jobs.motifs", "jobs.tune"):
+    for job in ("train", "ism", "motifs", "tune"):
         assert any(job in line for line in report.left_out), job
         assert job in text
     for heading in ("Learning curves", "Leakage", "Beside baselines", "Error by chromosome"):
@@ -168,17 +168,17 @@ def test_report_sections_without_files_are_left_out_and_it_says_how_to_make_them
 
 def test_wrong_input_of_a_report_is_named(files: RunFiles, tmp_path: Path) -> None:
     for settings, message in (
-        ({"target": "liver"}, "--target liver: is not of the model; there are salt"),
+        ({"target": "liver"}, "`target='liver'`: is not of the model; there are salt"),
         (
             {"genes": ["nobody"], "scores": files.scores},
-            "has no scores of nobody; score them with jobs.ism --genes",
+            "has no scores of nobody; score them with ism (`genes`)",
         ),
-        ({"genes": ["nobody"]}, "--genes: their logos need --scores"),
+        ({"genes": ["nobody"]}, "`genes`: their logos need `scores`"),
         ({"motifs": tmp_path}, "motifs.tsv: no such table of motifs"),
         ({"search": tmp_path}, "trials.csv: no such table of trials"),
         ({"compare": tmp_path}, "metrics.json: no such JSON file"),
-        ({"assembly": "a b"}, "--assembly a b: must be a name"),
-        ({"show": -1}, "--show -1: must be at least 0"),
+        ({"assembly": "a b"}, "`assembly='a b'`: must be a name"),
+        ({"show": -1}, "`show=-1`: must be at least 0"),
     ):
         with pytest.raises(InputError, match=re.escape(message)) as raised:
             build_report(files.model, **settings)  # type: ignore[arg-type] # each has the type of its setting
@@ -189,7 +189,7 @@ def test_a_report_refuses_scores_of_another_model(files: RunFiles, tmp_path: Pat
     torch.manual_seed(1)
     other = write_run(tmp_path, genes=60, scored=2, seed=1)
     with pytest.raises(InputError, match="holds scores of another model"):
-        build_report(other.model, files.scores)
+        build_report(other.model, scores=files.scores)
 
 
 def test_an_ensemble_is_reported_as_one(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_an_ensemble_is_reported_as_one(tmp_path: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["test"]["salt"]["interval_coverage"] = 0.9375
     (run / "metrics.json").write_text(json.dumps(metrics))
-    report = build_report(run, members[1].scores, show=1)
+    report = build_report(run, scores=members[1].scores, show=1)
     page = Page(report.html)
     assert "2, an ensemble" in page.text
     assert "fold_1_seed_2" in page.text
@@ -235,7 +235,7 @@ def test_genes_of_a_report_are_chosen_from_those_held_out() -> None:
 
 def test_figures_of_a_report_are_written_as_svg_and_png(tmp_path: Path) -> None:
     files = write_run(tmp_path / "run", genes=60, scored=2)
-    report = build_report(files.model, files.scores, show=1)
+    report = build_report(files.model, scores=files.scores, show=1)
     names = report.write_figures(tmp_path / "figures")
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         f"{name}.{kind}" for name in names for kind in ("svg", "png")

@@ -38,7 +38,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> RunFiles:
 def page(files: RunFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = build_report(
         files.model,
-        files.scores,
+        scores=files.scores,
         genes=files.ids,
         show=0,
         motifs=files.motifs,

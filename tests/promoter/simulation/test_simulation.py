@@ -54,7 +54,9 @@ def dosage(files: Simulation, genes: pd.Index) -> pd.DataFrame:
 
 
 def test_equal_seeds_simulate_equal_files_and_others_do_not(tmp_path: Path) -> None:
-    made = [simulate(tmp_path / name, 2, 9, 100, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4))]
+    made = [
+        simulate(tmp_path / name, 2, 9, upstream=100, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    ]
     contents = [
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.suffix != ".fai"}
         for name in "abc"
@@ -162,7 +164,7 @@ def test_the_noiseless_expectation_reaches_the_ceiling(files: Simulation, promot
 
 
 def test_simulated_expression_without_noise_is_the_signal(tmp_path: Path) -> None:
-    files = simulate(tmp_path, 1, 50, UPSTREAM, noise=0)
+    files = simulate(tmp_path, 1, 50, upstream=UPSTREAM, noise=0)
     y = pd.read_csv(str(files.expression), sep="\t", index_col="gene_id")["expression"]
     signal = dosage(files, y.index) @ np.array([*(motif.effect for motif in GRAMMAR), INTERACTION[2]])
     assert files.ceiling == 1
@@ -174,7 +176,7 @@ def test_a_motif_taken_out_of_the_grammar_is_gone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(genome_module, "GRAMMAR", tuple(motif for motif in GRAMMAR if motif.name != name))
-    found = simulate(tmp_path, 1, 200, UPSTREAM)
+    found = simulate(tmp_path, 1, 200, upstream=UPSTREAM)
     assert set(found.motifs["motif"]) == MOTIFS.keys() - {name}
     word = MOTIFS[name].consensus
     letters = found.genome.read_text().replace("\n", "")

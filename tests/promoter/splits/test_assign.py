@@ -119,7 +119,9 @@ def test_any_genes_held_out_leak_through_overlaps_and_the_user_is_warned() -> No
 
 def test_a_split_left_empty_by_the_homology_policy_is_refused() -> None:
     everything = {60 + i: i for i in range(GENES)}
-    with pytest.raises(InputError, match=r"--split\.homology move: related promoters leave no genes for test"):
+    with pytest.raises(
+        InputError, match=r"`SplitConfig\.homology='move'`: related promoters leave no genes for test"
+    ):
         assign_splits(promoters(everything), SplitConfig(**HELD_OUT, homology="move"))
     assert (
         len(assign_splits(promoters(everything), SplitConfig(**HELD_OUT, homology="drop")).rows("test")) == GENES

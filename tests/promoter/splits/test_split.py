@@ -105,9 +105,13 @@ def test_the_split_that_is_not_given_is_chosen_from_the_rest(given_set: str) -> 
     ("val", "test", "message"),
     [
         (["chr1"], ["1"], r"both hold \['chr1'\]"),
-        (["chr9", "chr1"], None, "--split.val chr9: no gene lies on it; the data has chr1, chr2, chr3"),
-        (None, ["chrX"], "--split.test chrX"),
-        ([], None, "--split.val is empty"),
+        (
+            ["chr9", "chr1"],
+            None,
+            r"`SplitConfig\.val=\['chr9'\]`: no gene lies on it; the data has chr1, chr2, chr3",
+        ),
+        (None, ["chrX"], r"`SplitConfig\.test=\['chrX'\]`"),
+        ([], None, "`SplitConfig.val` is empty"),
         (["chr1"], ["chr2", "chr3"], "leave at least one chromosome"),
         (["chr1", "chr2"], None, "leave at least one chromosome"),
     ],
@@ -126,7 +130,7 @@ def test_two_chromosomes_are_too_few_to_split() -> None:
 
 @pytest.mark.parametrize(("val", "test"), [(0, 0.1), (1, 0.1), (0.1, -0.1), (0.5, 0.5), (float("nan"), 0.1)])
 def test_impossible_fractions_of_a_split_are_refused(val: float, test: float) -> None:
-    with pytest.raises(InputError, match=r"--split\.(val|test)_fraction"):
+    with pytest.raises(InputError, match=r"`SplitConfig\.(val|test)_fraction="):
         SplitConfig(val_fraction=val, test_fraction=test)
 
 
@@ -140,7 +144,7 @@ def test_genes_are_assigned_across_spellings_and_unknown_chromosomes_get_none() 
 def test_folds_hold_each_chromosome_once_and_about_as_many_genes_each(sizes: list[int], folds: int) -> None:
     chroms = pd.Series([f"chr{i}" for i, size in enumerate(sizes) for _ in range(size)])
     if folds > len(sizes):
-        with pytest.raises(InputError, match=f"--folds {folds}.*at most {len(sizes)} folds"):
+        with pytest.raises(InputError, match=f"`folds={folds}`.*at most {len(sizes)} folds"):
             chromosome_folds(chroms, folds)
         return
     found = chromosome_folds(chroms, folds)
@@ -189,7 +193,9 @@ def test_homology_groups_too_large_to_hold_out_are_refused() -> None:
 
 @pytest.mark.parametrize("other", [{"random": True}, {"by": "family"}])
 def test_chromosomes_are_not_named_where_they_are_not_held_out(other: dict) -> None:
-    with pytest.raises(InputError, match=r"--split.test: --split\.\w+ .*--split.test_fraction"):
+    with pytest.raises(
+        InputError, match=r"`SplitConfig.test`: `SplitConfig\.\w+(='family')?` .*`SplitConfig.test_fraction`"
+    ):
         SplitConfig(test=["chr1"], **other)
     with pytest.raises(InputError, match="exclude each other"):
         SplitConfig(random=True, by="family")

@@ -232,7 +232,7 @@ def test_a_new_folder_is_removed_when_its_block_fails(folder: str, error: type[B
         with storage.removed_on_error(f"{folder}/new/er") as where:
             storage.write_text(where / "deep" / "f", "x")
             if error is not None:
-                raise error
+                raise error("it fails")
 
     if error is None:
         fill()

@@ -36,13 +36,13 @@ def by_hand(examples: Examples, fold: int, seed: int) -> tuple[PromoterCNN, Exam
     learned, held_out = (
         Examples(examples.tokens[some], examples.targets[some]) for some in (fold != FOLDS, fold == FOLDS)
     )
-    state = fit(network, learned, held_out, replace(TRAINING, seed=TRAINING.seed + seed))
+    state = fit(network, learned, held_out, config=replace(TRAINING, seed=TRAINING.seed + seed))
     return network, held_out, state.epoch
 
 
 @pytest.mark.parametrize("metric", ["pearson", "mse"])
 def test_folds_trained_side_by_side_equal_folds_trained_one_by_one(examples: Examples, metric: Metric) -> None:
-    both = CrossValidation(examples, FOLDS, TWO, TRAINING, metric=metric, seeds=2)
+    both = CrossValidation(examples, FOLDS, TWO, training=TRAINING, metric=metric, seeds=2)
     while both.advance():
         pass
     assert both.is_finished()
@@ -62,13 +62,13 @@ def test_folds_trained_side_by_side_equal_folds_trained_one_by_one(examples: Exa
 
 
 def test_resumed_cross_validation_equals_an_uninterrupted_one(examples: Examples) -> None:
-    whole = CrossValidation(examples, FOLDS, TWO, TRAINING)
+    whole = CrossValidation(examples, FOLDS, TWO, training=TRAINING)
     while whole.advance():
         pass
-    first = CrossValidation(examples, FOLDS, TWO, TRAINING)
+    first = CrossValidation(examples, FOLDS, TWO, training=TRAINING)
     for _ in range(2):
         assert first.advance()
-    second = CrossValidation(examples, FOLDS, TWO, TRAINING, saved=first.to_bytes())
+    second = CrossValidation(examples, FOLDS, TWO, training=TRAINING, saved=first.to_bytes())
     assert second.epoch == 2
     while second.advance():
         pass
@@ -84,7 +84,7 @@ def test_a_fold_trains_on_none_of_its_validation_genes(examples: Examples) -> No
     changed = Examples(examples.tokens, targets)
     weights = []
     for some in (examples, changed):
-        trial = CrossValidation(some, FOLDS, TWO, replace(TRAINING, epochs=1))
+        trial = CrossValidation(some, FOLDS, TWO, training=replace(TRAINING, epochs=1))
         trial.advance()
         weights.append(trial.best_networks()[0].get_parameter("blocks.0.conv.weight"))
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)

@@ -70,7 +70,7 @@ def counts(n: int, seed: int) -> np.ndarray:
 def test_absolute_error_of_standardised_targets_learns_the_median_in_original_units() -> None:
     train, val = one_sequence(skewed(256, 1)), one_sequence(skewed(64, 2))
     model = network()
-    state = fit(model, train, val, CONFIG, loss=AbsoluteError())
+    state = fit(model, train, val, config=CONFIG, loss=AbsoluteError())
     predicted = predict(model, val.tokens)
     sd = train.targets.std(axis=0)
     middle = np.median(train.targets, axis=0)
@@ -85,7 +85,7 @@ def test_absolute_error_of_standardised_targets_learns_the_median_in_original_un
 def test_poisson_deviance_learns_the_logarithm_of_the_mean_and_the_output_is_not_rescaled() -> None:
     train, val = one_sequence(counts(256, 1)), one_sequence(counts(64, 2))
     model = network()
-    state = fit(model, train, val, CONFIG, loss=PoissonDeviance())
+    state = fit(model, train, val, config=CONFIG, loss=PoissonDeviance())
     predicted = predict(model, val.tokens)
     np.testing.assert_allclose(predicted[0], np.log(train.targets.mean(axis=0)), atol=0.1)
     best = state.history[state.best_epoch - 1]
@@ -98,20 +98,20 @@ def test_cross_validation_trains_with_the_loss_as_fit_does() -> None:
     rng = np.random.default_rng(0)
     genes = Examples(rng.integers(0, 4, (24, LENGTH)).astype(np.uint8), counts(24, 3).astype(np.float32))
     fold, config = np.arange(24) % 3, replace(CONFIG, epochs=2, batch_size=8)
-    trial = CrossValidation(genes, fold, MODEL, config, loss=PoissonDeviance())
+    trial = CrossValidation(genes, fold, MODEL, training=config, loss=PoissonDeviance())
     while trial.advance():
         pass
     train, val = (Examples(genes.tokens[rows], genes.targets[rows]) for rows in (fold != 0, fold == 0))
     expected = network()
-    fit(expected, train, val, config, loss=PoissonDeviance())
+    fit(expected, train, val, config=config, loss=PoissonDeviance())
     np.testing.assert_array_equal(predict(trial.best_networks()[0], val.tokens), predict(expected, val.tokens))
 
 
 def test_train_mse_is_the_mean_squared_error_whatever_the_loss() -> None:
     examples = one_sequence(skewed(32, 1))
     config = replace(CONFIG, epochs=1, batch_size=8, learning_rate=1e-12)
-    expected = fit(network(), examples, examples, config).history[0]
-    found = fit(network(), examples, examples, config, loss=AbsoluteError()).history[0]
+    expected = fit(network(), examples, examples, config=config).history[0]
+    found = fit(network(), examples, examples, config=config, loss=AbsoluteError()).history[0]
     assert found["train_mse"] == pytest.approx(expected["train_mse"], rel=1e-6)
     assert found["val_loss"] != pytest.approx(expected["val_loss"], rel=1e-2)
 

@@ -108,7 +108,10 @@ def test_lists_and_integers_of_a_search_space_keep_their_types() -> None:
         ({"model.dropout": {"low": 0.5, "high": 0.1}}, "model.dropout: .*low.*high"),
         ({"training.learning_rate": {"low": "1e-4", "high": 0.1}}, "low '1e-4'.* must be numbers .*1.0e-4"),
         ({"training.learning_rate": {"low": 0.0, "high": 0.1, "log": True}}, "training.learning_rate: "),
-        ({"model.crop": {"choices": [500, 1000]}}, "no valid settings.* crop .* is more than the window has, 100"),
+        (
+            {"model.crop": {"choices": [500, 1000]}},
+            "no valid settings.* `CNNConfig.crop=.*`: is more than the window has, 100",
+        ),
         ({"model.kernel_sizes.0": {"choices": [4]}}, r"no valid settings.*\[4\] are not odd"),
         ({"model.dropout": {"choices": ["much"]}}, "no valid settings.*wrong type"),
         (

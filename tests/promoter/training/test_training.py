@@ -91,7 +91,7 @@ def learned() -> tuple[PromoterCNN, TrainingState, Examples]:
     train, val = examples_with_motif(384, 1), examples_with_motif(128, 2)
     model = network(dropout=0.1)
     config = TrainingConfig(epochs=16, batch_size=32, learning_rate=1e-2, reverse_complement=0, jitter=2)
-    return model, fit(model, train, val, config), val
+    return model, fit(model, train, val, config=config), val
 
 
 def test_an_implanted_motif_is_learned(learned: tuple[PromoterCNN, TrainingState, Examples]) -> None:
@@ -118,7 +118,7 @@ def test_the_best_epoch_has_the_lowest_mean_over_targets_of_the_standardised_mse
     for examples in (train, val):
         examples.targets[:, 1] /= 1e4  # of no weight in a mean of raw errors
     model = network(n_targets=2)
-    state = fit(model, train, val, TrainingConfig(epochs=8, batch_size=8, learning_rate=3e-2))
+    state = fit(model, train, val, config=TrainingConfig(epochs=8, batch_size=8, learning_rate=3e-2))
     assert state.best_epoch < state.epoch  # there is nothing to learn; or the last would serve as well
     sd = standardisation(train.targets).sd
     found = evaluate(model, val)
@@ -135,13 +135,13 @@ def test_train_mse_is_the_mean_over_all_genes_in_original_units() -> None:
     scale = standardisation(train.targets)
     predicted = model.train()(x_BCL).detach().numpy() * scale.sd + scale.mean
     config = TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-12, reverse_complement=0)
-    state = fit(network(dropout=0), train, random_examples(4), config)
+    state = fit(network(dropout=0), train, random_examples(4), config=config)
     assert state.history[0]["train_mse"] == pytest.approx(np.mean((predicted - train.targets) ** 2), rel=1e-5)
 
 
 def test_batch_norm_statistics_are_those_of_the_training_genes_under_the_final_weights() -> None:
     train, model = random_examples(32, 1), network()
-    fit(model, train, random_examples(4), TrainingConfig(epochs=1, batch_size=8, reverse_complement=0))
+    fit(model, train, random_examples(4), config=TrainingConfig(epochs=1, batch_size=8, reverse_complement=0))
     weight = next(model.parameters()).detach()  # of the first convolution
     outputs_BCL = torch.nn.functional.conv1d(one_hot(train.tokens), weight, padding="same")
     first = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
@@ -158,7 +158,7 @@ def test_a_constant_target_is_learned_as_that_constant() -> None:
     for examples in (train, val):
         examples.targets[:, 1] = 0.1
     model = network(n_targets=2)
-    state = fit(model, train, val, TrainingConfig(epochs=8, batch_size=8, learning_rate=1e-2))
+    state = fit(model, train, val, config=TrainingConfig(epochs=8, batch_size=8, learning_rate=1e-2))
     assert np.isfinite([list(record.values()) for record in state.history]).all()
     assert np.abs(predict(model, val.tokens)[:, 1] - 0.1).max() < 0.5  # 1 would be the scale of an untrained one
 
@@ -175,8 +175,8 @@ def test_standardised_targets_have_mean_0_and_sd_1(n: int, seed: int) -> None:
 
 def test_a_diverging_training_names_the_epoch_and_the_learning_rate() -> None:
     config = TrainingConfig(epochs=3, batch_size=8, learning_rate=1e30, gradient_clip=1e30)
-    with pytest.raises(TrainingDivergedError, match=r"epoch \d.*--training.learning_rate \(now 1e\+30\)"):
-        fit(network(), random_examples(24), random_examples(8), config)
+    with pytest.raises(TrainingDivergedError, match=r"epoch \d.*`TrainingConfig.learning_rate` \(now 1e\+30\)"):
+        fit(network(), random_examples(24), random_examples(8), config=config)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_too_few_genes_to_train_on_are_refused(genes: tuple[int, int], batch_siz
             network(),
             random_examples(genes[0]),
             random_examples(genes[1]),
-            TrainingConfig(epochs=1, batch_size=batch_size),
+            config=TrainingConfig(epochs=1, batch_size=batch_size),
         )
 
 
@@ -214,14 +214,14 @@ def test_too_few_genes_to_train_on_are_refused(genes: tuple[int, int], batch_siz
     ],
 )
 def test_a_setting_that_cannot_train_is_refused_by_name_and_value(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"training: {name} {value} "):
+    with pytest.raises(InputError, match=f"`TrainingConfig.{name}={value!r}`: must "):
         TrainingConfig(**{name: value})
 
 
 def test_reverse_complements_are_refused_for_a_network_with_position_bins() -> None:
     model = PromoterCNN(CNNConfig((4,), (3,), (), bins=2))
-    with pytest.raises(InputError, match=r"--model.bins 2 with --training.reverse_complement 0\.5"):
-        fit(model, random_examples(8, 0), random_examples(4, 1), TrainingConfig(epochs=1, batch_size=4))
+    with pytest.raises(InputError, match=r"`CNNConfig.bins=2` with `TrainingConfig.reverse_complement=0\.5`"):
+        fit(model, random_examples(8, 0), random_examples(4, 1), config=TrainingConfig(epochs=1, batch_size=4))
 
 
 # Repeating and resuming
@@ -243,7 +243,7 @@ def run(
         model,
         random_examples(37, 1),
         random_examples(16, 2),
-        config,
+        config=config,
         state=state,
         on_epoch=lambda now: saved.append(now.to_bytes()),
     )
@@ -393,7 +393,7 @@ def test_bf16_predictions_are_near_those_of_fp32() -> None:
 def _learned(config: TrainingConfig) -> tuple[list[float], np.ndarray]:
     """Return each epoch's training loss, and predictions in fp32 of what was learned."""
     model = network(dropout=0)
-    state = fit(model, examples_with_motif(128, 1), examples_with_motif(32, 2), config)
+    state = fit(model, examples_with_motif(128, 1), examples_with_motif(32, 2), config=config)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     return [record["train_mse"] for record in state.history], predict(model, examples_with_motif(64, 3).tokens)
 
@@ -428,7 +428,7 @@ def test_read_only_arrays_as_ray_hands_them_out_serve_without_a_warning() -> Non
     torch.set_warn_always(True)  # otherwise torch warns once in a process, whichever test comes first
     try:
         model = network()
-        fit(model, examples, examples, TrainingConfig(epochs=1, batch_size=4))
+        fit(model, examples, examples, config=TrainingConfig(epochs=1, batch_size=4))
         predict(model, examples.tokens)
     finally:
         torch.set_warn_always(False)
@@ -462,17 +462,17 @@ def work(rank: int, world: int, folder: str) -> None:
         seen[f"predictions {n}"] = predict(network(), examples.tokens, distributed=True)
     train, val = random_examples(37, 1), random_examples(35, 2)
     model, saved = network(rank), []  # other initial weights on each: those of rank 0 count
-    state = fit(model, train, val, AUGMENTED, on_epoch=lambda now: saved.append(now.to_bytes()))
+    state = fit(model, train, val, config=AUGMENTED, on_epoch=lambda now: saved.append(now.to_bytes()))
     seen |= {"weights": model.state_dict(), "history": timeless(state.history)}
     seen["steps"] = state.optimizer["state"][0]["step"]
     again = network(9)
-    fit(again, train, val, AUGMENTED, state=TrainingState.from_bytes(saved[0]))
+    fit(again, train, val, config=AUGMENTED, state=TrainingState.from_bytes(saved[0]))
     seen["resumed"] = again.state_dict()
-    stepped = fit(network(dropout=0), identical_genes(7), val, ONE_STEP)
+    stepped = fit(network(dropout=0), identical_genes(7), val, config=ONE_STEP)
     seen["gradients"] = [moments["exp_avg"] for moments in stepped.optimizer["state"].values()]
     seen["train_mse"] = stepped.history[0]["train_mse"]
     try:
-        fit(network(), train, val, TrainingConfig(batch_size=3))
+        fit(network(), train, val, config=TrainingConfig(batch_size=3))
     except InputError as error:
         seen["refusal"] = str(error)
     torch.save(seen, Path(folder) / f"{rank}.pt")
@@ -525,7 +525,7 @@ def test_the_global_batch_keeps_its_size_on_several_processes(ranks: list[dict[s
 
 
 def test_the_gradient_is_that_of_one_process_though_shares_differ_by_a_gene(ranks: list[dict[str, Any]]) -> None:
-    alone = fit(network(dropout=0), identical_genes(7), random_examples(35, 2), ONE_STEP)
+    alone = fit(network(dropout=0), identical_genes(7), random_examples(35, 2), config=ONE_STEP)
     expected = [moments["exp_avg"] for moments in alone.optimizer["state"].values()]
     assert max(gradient.abs().max() for gradient in expected) > 1e-3
     for seen in ranks:
@@ -536,5 +536,5 @@ def test_the_gradient_is_that_of_one_process_though_shares_differ_by_a_gene(rank
 def test_a_batch_too_small_for_the_processes_is_refused(ranks: list[dict[str, Any]]) -> None:
     least = 2 * len(ranks)
     for seen in ranks:
-        assert f"batch_size 3 is too small for {len(ranks)} workers" in seen["refusal"]
+        assert f"batch_size=3`: is too small for {len(ranks)} workers" in seen["refusal"]
         assert f"{least} in all" in seen["refusal"]
