@@ -15,8 +15,7 @@ from promoter.errors import InputError
 from promoter.export.formats import FORMATS, require_formats
 from promoter.export.writer import Batch, ExportSource, FormatWriter
 from promoter.ism import iterate_scores
-from promoter.ism.store import load_contents
-from promoter.ism.targets import choose_target
+from promoter.ism.store import choose_target, load_contents
 from promoter.storage import AnyPath
 
 

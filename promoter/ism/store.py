@@ -27,10 +27,7 @@ from upath import UPath
 from promoter.errors import InputError
 from promoter.sequence import BASES
 from promoter.storage.formats import open_table, read_json, read_table_metadata, write_table
-from promoter.storage.parts import (
-    MANIFEST,
-    PART_PATTERN,
-)
+from promoter.storage.parts import MANIFEST, PART_PATTERN
 from promoter.storage.paths import AnyPath, resolve
 
 FORMAT = 1
@@ -85,8 +82,7 @@ def find_manifest(folder: AnyPath) -> UPath | None:
         folder: the folder that ism wrote, or the `scores` folder in it.
     """
     resolved = resolve(folder)
-    candidates = (resolved / MANIFEST, resolved.parent / MANIFEST)
-    return next((path for path in candidates if path.exists()), None)
+    return next((place / MANIFEST for place in (resolved, resolved.parent) if (place / MANIFEST).exists()), None)
 
 
 def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: Dtype = "float32") -> None:
@@ -144,7 +140,10 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
     scores_dir = _scores_folder(folder)
 
     def read(file: pq.ParquetFile, _: list[str]) -> Iterator[pa.Table]:
-        yield file.read() if genes is None else _read_genes(file, genes)
+        if genes is None:
+            yield file.read()
+        else:
+            yield _select_rows(file.read_row_groups(_groups_with(file, genes)), genes)
 
     tables = list(_read_parts(scores_dir, read, every=genes is None))
     table = pa.concat_tables([table for table, _ in tables])
@@ -229,6 +228,25 @@ def iterate_scores(
         yield _from_table(table, list(targets or stored))
 
 
+def choose_target(targets: Sequence[str], target: str | None) -> str:
+    """Return the one target to read scores of.
+
+    Args:
+        targets: names of the targets that the scores have.
+        target: name of the wanted target; None means the only one that there is.
+
+    Raises:
+        InputError: the scores lack the target, or have several and none was named.
+    """
+    if target is None and len(targets) == 1:
+        return targets[0]
+    if target is None or target not in targets:
+        problem = "is missing" if target is None else "is not in the scores"
+        fix = f"there are {', '.join(targets)}"
+        raise InputError(problem, setting="target", value=... if target is None else target, fix=fix)
+    return target
+
+
 def _scores_folder(folder: AnyPath) -> UPath:
     resolved = resolve(folder)
     return resolved / "scores" if (resolved / "scores").is_dir() else resolved
@@ -261,12 +279,7 @@ def _read_manifest(scores_dir: UPath) -> dict[str, Any]:
 
 
 def _listed_parts(scores_dir: UPath, every: bool) -> list[UPath]:
-    """Return the parts that the manifest lists, or the parts in the folder if the manifest lists none.
-
-    Args:
-        scores_dir: folder of the parts.
-        every: whether all parts are needed, which an unfinished run does not have.
-    """
+    """Return the parts that the manifest lists, else those in the folder, which are not `every` part of a run."""
     paths = sorted(scores_dir.glob(PART_PATTERN), key=str)
     manifest = _read_manifest(scores_dir)
     if manifest.get("complete"):
@@ -290,11 +303,6 @@ def _part_name(manifest: UPath, part: Any) -> str:
             "copy the folder again from its source, or make it again with ism"
         )
     return match[1]
-
-
-def _read_genes(file: pq.ParquetFile, genes: Sequence[str]) -> pa.Table:
-    """Read the rows of some genes, and only the row groups that hold them."""
-    return _select_rows(file.read_row_groups(_groups_with(file, genes)), genes)
 
 
 def _groups_with(file: pq.ParquetFile, genes: Sequence[str]) -> list[int]:

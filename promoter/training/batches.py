@@ -77,27 +77,22 @@ class TrainingBatches:
         self.config, self.device, self.context = config, device, context
 
     def iterate_epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the epoch's batches; order and augmentation depend on seed and epoch, not on the processes.
-
-        Args:
-            epoch: number of the epoch, from 1.
-        """
+        """Yield an epoch's batches; order and augmentation depend on seed and epoch, not on the processes."""
         n, config = len(self.tokens_NL), self.config
         generator = torch.Generator().manual_seed(mix_seed(config.seed, epoch))
         order = torch.randperm(n, generator=generator)
         flip = torch.rand(n, generator=generator) < config.reverse_complement
         shift = torch.randint(-config.jitter, config.jitter + 1, (n,), generator=generator)
         order, flip, shift = (drawn.to(self.device) for drawn in (order, flip, shift))
-        jitter = config.jitter > 0
         for start, stop in batch_bounds(n, config.batch_size, self.min_size):
             share = slice(start + self.context.rank, stop, self.context.size)
             rows = order[share]
             if self.tokens_NL.is_floating_point():  # embeddings (genes, strands, dim)
-                strand = flip[share].long()
-                yield Batch(self.tokens_NL[rows, strand], self.targets_NT[rows], stop - start)
-                continue
-            tokens_BL = augment(self.tokens_NL[rows], flip[share], shift[share] if jitter else None, self.crop)
-            yield Batch(tokens_BL, self.targets_NT[rows], stop - start)
+                tokens = self.tokens_NL[rows, flip[share].long()]
+            else:
+                shift_B = shift[share] if config.jitter else None
+                tokens = augment(self.tokens_NL[rows], flip[share], shift_B, self.crop)
+            yield Batch(tokens, self.targets_NT[rows], stop - start)
 
 
 def batch_bounds(n: int, batch_size: int, min_size: int) -> list[tuple[int, int]]:

@@ -126,28 +126,18 @@ def fit(
         InputError: too few genes, or a batch size too small for the workers.
         TrainingDivergedError: the loss became NaN or infinite.
     """
-    state = state or TrainingState()
-    epochs = train_epochs(
+    config, state = config or TrainingConfig(), state or TrainingState()
+    for _ in train_epochs(
         model, train, val, config, device=device, state=state, max_workers=max_workers, loss=loss
-    )
-    for _ in epochs:
+    ):
         if on_epoch is not None:
             on_epoch(state)
     restore_best_weights(model, state, train, loss)
     return state
 
 
-def restore_best_weights(
-    model: Learner, state: TrainingState, train: Examples, loss: Loss = SQUARED_ERROR
-) -> None:
-    """Leave in `model` the best epoch's weights, returning original units; ends what `train_epochs` began.
-
-    Args:
-        model: network that was trained.
-        state: state that `train_epochs` yielded last.
-        train: training genes, as given to `train_epochs`.
-        loss: loss, as given to `train_epochs`.
-    """
+def restore_best_weights(model: Learner, state: TrainingState, train: Examples, loss: Loss) -> None:
+    """Leave in `model` the best epoch's weights, returning original units; ends what `train_epochs` began."""
     state.model = copy.deepcopy(state.model)  # until here these were the model's own tensors
     _load_trainable(model, state.best_model)
     model.end_adapting()
@@ -160,19 +150,17 @@ def train_epochs(
     model: Learner,
     train: Examples,
     val: Examples,
-    config: TrainingConfig | None = None,
+    config: TrainingConfig,
     *,
-    device: str | torch.device = "cpu",
-    state: TrainingState | None = None,
+    device: str | torch.device,
+    state: TrainingState,
+    loss: Loss,
     max_workers: int | None = None,
-    loss: Loss = SQUARED_ERROR,
 ) -> Iterator[TrainingState]:
     """Train as `fit` does, one epoch per step, so that several trainings can advance side by side.
 
-    Arguments and errors are those of `fit`. Yields the same state after each epoch, which is valid until the next;
-    `state`, when given, is that one.
+    Arguments and errors are those of `fit`. Yields `state` after each epoch; it is valid until the next.
     """
-    config = config or TrainingConfig()
     context = DistributedContext()
     min_batch_size = 2 * max(context.size, max_workers or 0)  # batch norm needs 2 genes a worker
     require_enough_genes(len(train.tokens), len(val.tokens), config, min_batch_size // 2)
@@ -183,17 +171,10 @@ def train_epochs(
     scale = loss.scale(train.targets)
     steps = len(batch_bounds(len(train.tokens), config.batch_size, min_batch_size))
     optimisation = _Optimisation(model, config, loss, device=device, context=context, steps=steps)
-    state = state or TrainingState()
     if state.epoch:
         optimisation.load(state)
     batches = TrainingBatches(
-        train,
-        scale,
-        config=config,
-        device=device,
-        context=context,
-        network=model.config,
-        min_size=min_batch_size,
+        train, scale, config=config, device=device, context=context, network=model.config, min_size=min_batch_size
     )
     ended = time.perf_counter()
     while not state.is_finished(config):
@@ -233,16 +214,7 @@ class _EpochMeans(NamedTuple):
 
 
 class _Optimisation:
-    """Hold the network with its optimiser and learning-rate schedule.
-
-    Args:
-        model: network, on `device`.
-        config: how to train.
-        loss: what is minimised.
-        device: device of this process.
-        context: this process among the others.
-        steps: number of steps of the optimiser in an epoch.
-    """
+    """Hold the network with its optimiser, and a learning-rate schedule of `steps` steps per epoch."""
 
     def __init__(
         self,

@@ -21,12 +21,7 @@ from typing import Any, Literal
 
 import optuna
 import pandas as pd
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
@@ -105,8 +100,7 @@ class SearchSpace:
             _require_setting(name, self.space, self.model)
             _distribution(name, domain)
         self._require_blocks()
-        study = new_study("random", "maximize", seed=0)
-        self.ask(study)  # raises if no combination is valid
+        self.ask(new_study("random", "maximize", seed=0))  # raises if no combination is valid
 
     def ask(self, study: optuna.Study) -> tuple[optuna.Trial, Settings]:
         """Draw the next combination that is valid.
@@ -117,9 +111,8 @@ class SearchSpace:
         reason: InputError | None = None
         for _ in range(_MAX_DRAWS):
             trial = study.ask()
-            drawn = self.draw(trial)
             try:
-                return trial, self.settings(drawn)
+                return trial, self.settings(self.draw(trial))
             except InputError as error:
                 reason = error
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -152,8 +145,8 @@ class SearchSpace:
                 per_block.setdefault(field, {})[int(index[0])] = value
             elif name != BLOCKS:
                 groups[group][field] = tuple(value) if isinstance(value, list) else value
-        blocks = drawn.get(BLOCKS, self._blocks)
-        for field in _PER_BLOCK if self._blocks else ():
+        blocks = drawn.get(BLOCKS, self.model.n_blocks)
+        for field in _PER_BLOCK if self.model.n_blocks else ():
             length = blocks - (field == "pool_sizes")
             values = dict(enumerate(groups["model"][field])) | per_block.get(field, {})
             if BLOCKS in drawn or field in per_block:
@@ -202,15 +195,8 @@ class SearchSpace:
     def _applies(self, name: str, drawn: Mapping[str, Any]) -> bool:
         """Tell whether the network has the block that the setting belongs to."""
         _, field, *index = name.split(".")
-        if not index:
-            return True
-        blocks = drawn.get(BLOCKS, self._blocks)
-        return int(index[0]) < blocks - (field == "pool_sizes")
-
-    @property
-    def _blocks(self) -> int:
-        """Return the number of blocks where the space does not set it; 0 for a network without blocks."""
-        return self.model.n_blocks
+        blocks = drawn.get(BLOCKS, self.model.n_blocks)
+        return not index or int(index[0]) < blocks - (field == "pool_sizes")
 
     def _require_blocks(self) -> None:
         """Raise InputError if the network's lists are too short for the largest number of blocks."""
@@ -327,11 +313,7 @@ def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:
 
 
 def _distribution(name: str, domain: Mapping[str, Any]) -> BaseDistribution:
-    """Build optuna's distribution of a domain.
-
-    Raises:
-        InputError: the domain is invalid.
-    """
+    """Build optuna's distribution of a domain, or raise InputError if the domain is invalid."""
     if not isinstance(domain, Mapping):
         raise InputError(f"search space: {name} {domain}: must be {{choices: […]}} or {{low: …, high: …}}")
     unknown = sorted(set(domain) - {"choices", "low", "high", "log", "step"})
@@ -362,17 +344,13 @@ def _distribution(name: str, domain: Mapping[str, Any]) -> BaseDistribution:
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
-    distribution = _distribution(name, domain)
-    if isinstance(distribution, CategoricalDistribution):
-        return trial.suggest_categorical(name, distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, log=distribution.log, step=distribution.step
-        )
-    assert isinstance(distribution, FloatDistribution)  # noqa: S101 # the only other
-    return trial.suggest_float(
-        name, distribution.low, distribution.high, log=distribution.log, step=distribution.step
-    )
+    match _distribution(name, domain):
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(name, choices)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(name, low, high, log=log, step=step)
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_float(name, low, high, log=log, step=step)
 
 
 def _values(domain: Mapping[str, Any], integer: bool = False) -> list[Any]:

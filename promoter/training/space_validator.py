@@ -10,13 +10,7 @@ from promoter.training import TrainingConfig, require_enough_genes, require_orie
 
 @dataclass(frozen=True)
 class SpaceValidator:
-    """Checks a configuration against the window and the number of genes.
-
-    Attributes:
-        length: length of the window in bases.
-        genes: number of genes in all folds.
-        genes_of_fold: number of genes that each fold validates on.
-    """
+    """Check a configuration against the window (bases), the number of genes, in all and of each fold."""
 
     length: int
     genes: int

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from upath import UPath
 
 from promoter import storage
-from promoter.dataset.chromosomes import match_chromosomes
 from promoter.dataset.genome import Genome
 from promoter.errors import InputError
 from promoter.storage import AnyPath
@@ -70,20 +69,6 @@ class CachedGenome:
         if first != last or start < 0:
             return self.genome.fetch(chrom, start, end)
         return self._block(chrom, first)[start - first * _BLOCK : end - first * _BLOCK]
-
-
-class ChromosomeNames:
-    """Translate a VCF's chromosome names into the genome's spelling, remembering each answer."""
-
-    def __init__(self, genome: Genome) -> None:
-        self.lengths = genome.lengths
-        self.known: dict[str, str | None] = {}
-
-    def __call__(self, chrom: str) -> str | None:
-        """Return the genome's name of a chromosome, or None if the genome lacks it."""
-        if chrom not in self.known:
-            self.known[chrom] = match_chromosomes([chrom], self.lengths).get(chrom)
-        return self.known[chrom]
 
 
 def read_records(path: AnyPath) -> Iterator[VcfRecord]:

@@ -20,6 +20,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ from promoter.dataset.genome import window as window_interval
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.sequence import encode, reverse_complement
-from promoter.variants.vcf import REASONS, CachedGenome, ChromosomeNames, VcfRecord, reason_to_skip
+from promoter.variants.vcf import REASONS, CachedGenome, VcfRecord, reason_to_skip
 
 
 class TrimmedVariant(NamedTuple):
@@ -140,14 +141,14 @@ def find_alleles(
     chrom_of = match_chromosomes(promoters.genes["chrom"].iloc[list(rows)].unique(), genome.lengths)
     _require_same_genome(cached, promoters, windows, rows=rows, chrom_of=chrom_of)
     index = _WindowIndex(promoters, windows, rows, chrom_of)
-    names = ChromosomeNames(genome)
+    name_in_genome = cache(lambda chrom: match_chromosomes([chrom], genome.lengths).get(chrom))
     counts = Counter(dict.fromkeys(["variants", "alleles", "in_windows", "rows", "spanning_tss", "outside"], 0))
     counts.update(dict.fromkeys(REASONS, 0))
     seen: set[tuple[str, int, str, str]] = set()
     alleles: list[tuple[int, int, str, str, int, int, str]] = []
     for record in records:
         counts["variants"] += 1
-        chrom = names(record.chrom)
+        chrom = name_in_genome(record.chrom)
         for alt in record.alts or ["."]:
             counts["alleles"] += bool(record.alts)
             reason = reason_to_skip(record, alt, chrom, cached)
@@ -169,8 +170,8 @@ def find_alleles(
                 counts["spanning_tss"] += variant.start < windows[row].tss_boundary < variant.end
                 alleles.append((row, record.pos, *upper, variant.start, variant.end, variant.new))
     counts["rows"] = len(alleles)
-    columns = ["gene", "pos", "ref", "alt", "start", "end", "new"]
-    table = pd.DataFrame(alleles, columns=pd.Index(columns))
+    columns = pd.Index(["gene", "pos", "ref", "alt", "start", "end", "new"])
+    table = pd.DataFrame(alleles, columns=columns)
     table = table.sort_values(["gene", "pos", "ref", "alt"], kind="stable", ignore_index=True)
     return WindowVariants(table, dict(counts))
 
@@ -226,12 +227,8 @@ def distance_to_tss(variant: TrimmedVariant, window: TssWindow) -> int:
     """
     first, last = variant.start, variant.end - 1
     if last < first:  # an insertion
-        if window.strand == "+":
-            first = last = variant.start if variant.start > window.tss else variant.start - 1
-        else:
-            first = last = variant.start - 1 if variant.start <= window.tss else variant.start
-    low, high = first - window.tss, last - window.tss
-    nearest = 0 if low <= 0 <= high else low if low > 0 else high
+        first = last = variant.start if variant.start > window.tss else variant.start - 1
+    nearest = max(first - window.tss, min(last - window.tss, 0))
     return nearest if window.strand == "+" else -nearest
 
 
@@ -259,20 +256,12 @@ def apply_variant(
         cut = len(new)
     else:
         cut = 0
+    # the bases on either side of the boundary, of which the window has so many
+    before, after = np.split(context, [boundary - context_start])
     left = np.concatenate(
-        [
-            context[: min(start, boundary) - context_start],
-            new[:cut],
-            context[end - context_start : boundary - context_start],
-        ]
+        [before[: min(start, boundary) - context_start], new[:cut], before[end - context_start :]]
     )
-    right = np.concatenate(
-        [
-            context[boundary - context_start : max(start, boundary) - context_start],
-            new[cut:],
-            context[max(end, boundary) - context_start :],
-        ]
-    )
+    right = np.concatenate([after[: max(start - boundary, 0)], new[cut:], after[max(end - boundary, 0) :]])
     low, high = window.interval
     sequence = np.concatenate([left[len(left) - (boundary - low) :], right[: high - boundary]])
     return sequence if window.strand == "+" else np.asarray(reverse_complement(sequence))
@@ -324,10 +313,7 @@ def group_by_gene(
             chrom_of[chroms.iloc[row]],
             tokens=promoters.tokens[row],
             window=windows[row],
-            variants=[
-                TrimmedVariant(*fields)
-                for fields in zip(of_gene["start"], of_gene["end"], of_gene["new"], strict=True)
-            ],
+            variants=list(map(TrimmedVariant, of_gene["start"], of_gene["end"], of_gene["new"])),
         )
         for row, of_gene in ((int(group["gene"].iloc[0]), group) for _, group in alleles.groupby("gene"))
     ]
