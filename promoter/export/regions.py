@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _WINDOW, _QUANTILE = 7, 0.95  # bases, about a motif's core; a gene of 2,000 bases has some ten such regions
-_COLUMNS = ["chrom", "start", "end", "name", "score", "strand"]
 
 
 class BedWriter(FormatWriter):
@@ -41,8 +40,13 @@ class BedWriter(FormatWriter):
         """Write the regions; their scores are relative to the largest of all."""
         import pandas as pd  # noqa: PLC0415 # the command line needs the formats' names, not pandas
 
+        regions = pd.DataFrame(self.regions, columns=["chrom", "start", "end", "name", "score", "strand"])
+        largest = regions["score"].max() if len(regions) else 0
+        regions["score"] = (1000 * regions["score"] / (largest or 1)).round().astype(int)
         file = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[0]))
-        _write_bed(file, pd.DataFrame(self.regions, columns=_COLUMNS))
+        regions.sort_values(["chrom", "start", "end"], kind="stable").to_csv(
+            file, sep="\t", header=False, index=False, quoting=3
+        )
 
 
 def bed_name(gene: str) -> str:
@@ -67,10 +71,3 @@ def _find_regions(genes: pd.DataFrame, batch: Batch) -> list[tuple[Any, ...]]:
             interval = (start + first, start + last) if strand == "+" else (end - last, end - first)
             rows.append((chrom, *interval, bed_name(name), float(actual[first:last].mean()), strand))
     return rows
-
-
-def _write_bed(file: IO[bytes], regions: pd.DataFrame) -> None:
-    largest = regions["score"].max() if len(regions) else 0
-    table = regions.assign(score=(1000 * regions["score"] / (largest or 1)).round().astype(int))
-    table = table.sort_values(["chrom", "start", "end"], kind="stable")
-    table.to_csv(file, sep="\t", header=False, index=False, quoting=3)

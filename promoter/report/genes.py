@@ -35,7 +35,7 @@ class ChosenGenes:
     Attributes:
         folder: folder of the scores.
         target: name of the target.
-        contents: genes, targets and parts of the folder.
+        contents: what the folder holds.
         known: table by gene id: `predicted`, `observed`, `split`.
         reasons: gene id -> why it was chosen, in the order to show.
     """
@@ -64,19 +64,10 @@ def choose(
     each: int,
     target: str,
 ) -> ChosenGenes:
-    """Choose genes of a scores folder, without reading the scores.
-
-    Args:
-        scores: folder that ism wrote.
-        members: the models that the report is about.
-        predictions: the run's predictions, as `promoter.evaluation.predictions.predictions_table` returns them;
-            None if there are none.
-        named: ids of genes to show in any case.
-        each: number of genes to choose of each kind; `choose_genes` lists the kinds.
-        target: name of the target.
+    """Choose genes of a folder that ism wrote, by `choose_genes`, without reading the scores.
 
     Raises:
-        InputError: the scores are of other models, or the target or a gene has no scores.
+        InputError: the scores are of other models than `members`, or the target or a gene has no scores.
     """
     folder = storage.resolve(scores)
     _require_scores_of(folder, members)
@@ -111,8 +102,8 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
     scores_AL = scores.scores[row, index]
     tokens = encode([gene["sequence"]])
     actual_AL = actual_contributions(scores.scores[row : row + 1, index : index + 1], tokens)[0, 0]
-    length = len(gene["sequence"])
-    downstream = chosen.contents.downstream or 0
+    length, downstream = len(gene["sequence"]), chosen.contents.downstream or 0
+    upstream = length - downstream
     place = {name: _plain(gene[name]) for name in ("chrom", "start", "end", "strand")}
     placed = not any(pd.isna(value) for value in place.values())
     of_gene = _in_window(hits[hits["gene"] == gene["gene_id"]], gene) if placed else []
@@ -126,7 +117,7 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
     data = {
         "id": gene["gene_id"],
         "sequence": gene["sequence"],
-        "upstream": length - downstream,
+        "upstream": upstream,
         "place": place if placed else None,
         "scores": _packed(scores_AL),
         "contribution": _packed(actual_AL.sum(axis=0)),
@@ -145,8 +136,8 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
         else {},
         "hits": of_gene[:_MAX_HITS],
         "more_hits": max(len(of_gene) - _MAX_HITS, 0),
-        "lines": _lines(gene["sequence"], length - downstream),
-        "strongest": _strongest(scores_AL, gene["sequence"], length - downstream),
+        "lines": [(start - upstream, gene["sequence"][start : start + 60]) for start in range(0, length, 60)],
+        "strongest": _strongest(scores_AL, gene["sequence"], upstream),
         "tss_known": chosen.contents.downstream is not None,
         "data": data,
     }
@@ -241,13 +232,12 @@ def _in_window(hits: pd.DataFrame, gene: dict[str, Any]) -> list[dict[str, Any]]
         if gene["strand"] == "-":
             first, last = gene["end"] - hit["end"], gene["end"] - hit["start"]
         if hit["chrom"] == gene["chrom"] and first >= 0 and last <= len(gene["sequence"]):
-            strand = "same" if hit["strand"] == gene["strand"] else "opposite"
             found.append(
                 {
                     "motif": hit["motif"],
                     "start": int(first),
                     "end": int(last),
-                    "strand": strand,
+                    "strand": "same" if hit["strand"] == gene["strand"] else "opposite",
                     "score": _plain(hit["score"]),
                     "chrom": hit["chrom"],
                     "genomic": f"{int(hit['start']):,}–{int(hit['end']):,}",
@@ -274,10 +264,6 @@ def _strongest(scores_AL: np.ndarray, sequence: str, upstream: int) -> list[dict
         change = f"{sequence[at]}→{BASES[base]}"
         found.append({"distance": int(at) - upstream, "change": change, "effect": float(scores_AL[base, at])})
     return found
-
-
-def _lines(sequence: str, upstream: int) -> list[tuple[int, str]]:
-    return [(start - upstream, sequence[start : start + 60]) for start in range(0, len(sequence), 60)]
 
 
 def _figure(
@@ -310,9 +296,8 @@ def _figure(
     plots.logo(actual_AL, **place(slice(0, length)), axes=whole)
     plots.logo(actual_AL[:, some], **place(some), axes=letters)
     plots.mutation_map(scores_AL[:, some], gene["sequence"][some], **place(some), axes=changes)
-    name = f"{gene['gene_id']}, {target}".replace(
-        "$", r"\$"
-    )  # matplotlib sets what lies between two of them as a formula
+    # matplotlib sets what lies between two $ as a formula
+    name = f"{gene['gene_id']}, {target}".replace("$", r"\$")
     figure.suptitle(f"{name}: the window, and the {size} bases that matter most")
     return figure
 
