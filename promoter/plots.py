@@ -289,8 +289,7 @@ def _points(axes: Axes, shown: pd.DataFrame, x: pd.Series) -> None:
             axes.scatter(
                 x[some], shown["score"][some], s=18, color=TRIAL_COLOURS[status], label=status, alpha=0.8, lw=0
             )
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _as_number(text: str) -> tuple[float, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 from upath import UPath
@@ -39,7 +39,7 @@ class Exported:
     files: list[UPath]
     past_ends: int
     tss_known: bool
-    renamed: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str]
 
 
 def export_scores(

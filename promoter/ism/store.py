@@ -149,7 +149,7 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
     table = pa.concat_tables([table for table, _ in tables])
     if genes is not None:
         row_by_gene = {gene: row for row, gene in enumerate(table["gene_id"].to_pylist())}
-        _require_genes(scores_dir, genes, row_by_gene)
+        require_genes(scores_dir, genes, row_by_gene)
         table = table.take([row_by_gene[gene] for gene in genes])
     return _from_table(table, tables[0][1])
 
@@ -174,12 +174,7 @@ class Contents:
 def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Contents:
     """Read which genes a scores folder holds, in file order, without reading the scores.
 
-    Args:
-        folder: folder that ism wrote, or the `scores` folder in it; local or remote.
-        genes: gene ids to look for; None, the default, means all.
-
-    Raises:
-        InputError: the same cases as for `load_scores`.
+    Arguments and errors are those of `load_scores`.
     """
     scores_dir = _scores_folder(folder)
     widths: list[int] = []
@@ -192,7 +187,7 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
     tables = list(_read_parts(scores_dir, read, every=genes is None))
     table = pa.concat_tables([table for table, _ in tables])
     if genes is not None:
-        _require_genes(scores_dir, genes, set(table["gene_id"].to_pylist()))
+        require_genes(scores_dir, genes, set(table["gene_id"].to_pylist()))
     window = _read_manifest(scores_dir).get("window") or {}
     return Contents(table.to_pandas(), tables[0][1], widths[0] // len(BASES), window.get("downstream"))
 
@@ -229,11 +224,7 @@ def iterate_scores(
 
 
 def choose_target(targets: Sequence[str], target: str | None) -> str:
-    """Return the one target to read scores of.
-
-    Args:
-        targets: names of the targets that the scores have.
-        target: name of the wanted target; None means the only one that there is.
+    """Return the name of the target to read scores of: `target`, or the only one there is if it is None.
 
     Raises:
         InputError: the scores lack the target, or have several and none was named.
@@ -317,10 +308,11 @@ def _select_rows(table: pa.Table, genes: Sequence[str]) -> pa.Table:
     return table.filter(pc.is_in(table["gene_id"], pa.array(list(genes), pa.string())))
 
 
-def _require_genes(scores_dir: UPath, genes: Sequence[str], scored: Container[str]) -> None:
+def require_genes(folder: UPath, genes: Sequence[str], scored: Container[str]) -> None:
+    """Raise InputError that names genes without scores in a folder."""
     missing = [gene for gene in genes if gene not in scored]
     if missing:
-        raise InputError(f"{scores_dir}: has no scores of {', '.join(missing[:3])}; score them with ism (`genes`)")
+        raise InputError(f"{folder}: has no scores of {', '.join(missing[:3])}; score them with ism (`genes`)")
 
 
 def _from_table(table: pa.Table, targets: list[str]) -> Scores:

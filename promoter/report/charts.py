@@ -92,12 +92,9 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
 
 
 def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
-    """Draw the spread of predicted - observed on each chromosome.
+    """Draw the spread of predicted - observed on each chromosome, from the table of `chromosome_errors`.
 
-    Args:
-        errors: errors by chromosome, as `chromosome_errors` returns them; the 60 chromosomes with the most genes
-            are drawn.
-        target: name of the target, for the axis.
+    The 60 chromosomes with the most genes are drawn.
     """
     order = list(errors["chrom"])
     shown = errors.nlargest(_MAX_CHROMOSOMES, "genes", keep="first")
@@ -163,8 +160,7 @@ def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
 def beside_baselines(table: pd.DataFrame) -> Chart:
     """Draw Pearson's r of the network and of each baseline, with intervals.
 
-    Args:
-        table: columns `model`, `pearson`, `low`, `high`; one row per model, the network first; bounds may be NaN.
+    The table has columns `model`, `pearson`, `low`, `high`; the network comes first, and bounds may be NaN.
     """
     y = alt.Y("model:N", sort=list(table["model"]), title=None)
     tips = [alt.Tooltip("model:N"), *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("pearson", "low", "high"))]

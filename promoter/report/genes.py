@@ -18,7 +18,7 @@ from promoter import plots, storage
 from promoter.checkpoint import SerializedModel
 from promoter.errors import InputError
 from promoter.ism import Scores, actual_contributions, load_scores
-from promoter.ism.store import Contents, find_manifest, load_contents
+from promoter.ism.store import Contents, find_manifest, load_contents, require_genes
 from promoter.report.browser_links import browser_links
 from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
@@ -33,9 +33,6 @@ class ChosenGenes:
     """Hold the genes of a scores folder that are to be shown.
 
     Attributes:
-        folder: folder of the scores.
-        target: name of the target.
-        contents: what the folder holds.
         known: table by gene id: `predicted`, `observed`, `split`.
         reasons: gene id -> why it was chosen, in the order to show.
     """
@@ -74,21 +71,18 @@ def choose(
     contents = load_contents(folder)
     if target not in contents.targets:
         raise InputError(f"{folder}: has no scores of {target}; there are {', '.join(contents.targets)}")
-    there = set(contents.genes["gene_id"])
-    missing = [gene for gene in named if gene not in there]
-    if missing:
-        raise InputError(f"{folder}: has no scores of {', '.join(missing[:3])}; score them with ism (`genes`)")
+    require_genes(folder, named, set(contents.genes["gene_id"]))
     known = _known(contents.genes, predictions, target)
     return ChosenGenes(folder, target, contents, known, choose_genes(known, named, each))
 
 
-def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None = None) -> list[GeneView]:
+def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None) -> list[GeneView]:
     """Read the scores of the chosen genes and return a view of each.
 
     Args:
         chosen: the genes, as `choose` returns them.
         hits: motif hits, as `read_hits` returns them.
-        assembly: UCSC's name of the genome assembly, for links to browsers; None (default) makes no links.
+        assembly: UCSC's name of the genome assembly, for links to browsers; None makes no links.
     """
     if not chosen.reasons:
         return []
@@ -195,11 +189,7 @@ def _known(genes: pd.DataFrame, predictions: pd.DataFrame | None, target: str) -
 
 
 def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
-    """Read the motif hits in the promoters of some genes.
-
-    Args:
-        motifs: folder that motifs wrote; it, or its instances.bed, may be missing.
-        genes: ids of the genes.
+    """Read the hits in the promoters of some genes from a folder of motifs; it, or its hits, may be missing.
 
     Returns:
         One row per hit: `chrom`, `start`, `end`, `name`, `score`, `strand` as in BED, `motif`, `gene`.

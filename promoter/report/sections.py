@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -297,20 +298,19 @@ def search_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
     where = storage.resolve(folder)
     storage.require_file(where / "trials.csv", "table of trials")
     trials = _read_csv(where / "trials.csv", ["status", "reason"])
-    images = []
-    for name, words in (
-        ("search_progress", "Score of each trial in order, and the best so far."),
-        ("score_by_setting", "Score against each setting that was searched."),
-    ):
-        image = _image(where / "figures" / f"{name}.svg")
-        if image:
-            images.append({"name": name, "src": image, "words": words})
+    captions = {
+        "search_progress": "Score of each trial in order, and the best so far.",
+        "score_by_setting": "Score against each setting that was searched.",
+    }
+    images = [
+        {"name": name, "src": image, "words": words}
+        for name, words in captions.items()
+        if (image := _image(where / "figures" / f"{name}.svg"))
+    ]
     importance = []
     if (where / "importance.csv").exists():
-        try:
+        with suppress(pd.errors.EmptyDataError):
             importance = _read_csv(where / "importance.csv").head(_MAX_TRIALS).to_dict("records")
-        except pd.errors.EmptyDataError:
-            importance = []
     hidden = ("reason", "seconds")
     columns = [name for name in map(str, trials) if name not in hidden and not name.startswith("fold_")]
     counts = trials["status"].value_counts().to_dict() if "status" in trials else {}

@@ -48,14 +48,8 @@ class Batch(NamedTuple):
 class TrainingBatches:
     """Keep the training genes on the device, and cut them into augmented batches, epoch by epoch.
 
-    Args:
-        examples: training genes.
-        scale: mean and SD by which the targets are standardised.
-        config: batch size, augmentation and seed.
-        device: device on which the batches are made.
-        context: this process among the others; each gets its share of every global batch.
-        network: config of the network, which says how many of the first bases are cropped.
-        min_size: smallest number of genes in a global batch.
+    Each process of `context` gets its share of every global batch, which has at least `min_size` genes. The config
+    of the network says how many of the first bases are cropped.
     """
 
     def __init__(
@@ -97,11 +91,6 @@ class TrainingBatches:
 
 def batch_bounds(n: int, batch_size: int, min_size: int) -> list[tuple[int, int]]:
     """Cut `n` genes into batches; a remainder of fewer than `min_size` joins the batch before it.
-
-    Args:
-        n: number of genes.
-        batch_size: number of genes in each batch but the last.
-        min_size: smallest number of genes in the last batch, unless `n` is smaller.
 
     Returns:
         Start and stop of each batch, half-open.
@@ -167,10 +156,6 @@ def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: 
 
 def require_orientation(model: NetworkConfig, config: TrainingConfig) -> None:
     """Check that the network can learn from promoters that are augmented as `config` says.
-
-    Args:
-        model: config of the network.
-        config: training settings with the augmentation.
 
     Raises:
         InputError: reverse complements for a network with several position bins, or shifts for one whose

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -181,7 +181,7 @@ def train_epochs(
         began = time.perf_counter()
         epoch = state.epoch + 1
         torch.manual_seed(mix_seed(config.seed, epoch, context.rank))
-        trained = optimisation.train(batches.iterate_epoch(epoch))
+        loss_T, squared_error_T = optimisation.train(batches.iterate_epoch(epoch))
         training_seconds = time.perf_counter() - began
         optimisation.recompute_batch_norm_stats(batches.iterate_epoch(epoch))
         evaluation = evaluate_on(optimisation.forward, val, device, config.precision, context=context, scale=scale)
@@ -190,7 +190,7 @@ def train_epochs(
         record = {
             "epoch": epoch,
             "learning_rate": rate,
-            "train_mse": float((trained.squared_error * scale.sd**2).mean()),
+            "train_mse": float((squared_error_T * scale.sd**2).mean()),
             "val_mse": float(evaluation.mse.mean()),
             "val_pearson": float(np.nan_to_num(evaluation.pearson).mean()),
             "val_loss": val_loss,
@@ -198,19 +198,12 @@ def train_epochs(
             "seconds": time.perf_counter() - ended,
         }
         ended += record["seconds"]
-        if not np.isfinite([*trained.loss, record["train_mse"], val_loss]).all():
+        if not np.isfinite([*loss_T, record["train_mse"], val_loss]).all():
             raise TrainingDivergedError(
                 f"the loss is not a number in epoch {epoch}; lower `TrainingConfig.learning_rate` (now {rate:g})"
             )
         _update_state(state, record, optimisation)
         yield state
-
-
-class _EpochMeans(NamedTuple):
-    """Means over the genes of an epoch, each (targets,), on the scale of training."""
-
-    loss: np.ndarray
-    squared_error: np.ndarray
 
 
 class _Optimisation:
@@ -241,14 +234,13 @@ class _Optimisation:
             groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         max_rates = [group["lr"] for group in self.optimizer.param_groups]
-        # Smith and Topin 2018, arXiv:1708.07120
-        self.cycle = (
-            OneCycleLR(self.optimizer, max_rates, total_steps=config.epochs * steps)
-            if config.schedule == "one_cycle"
-            else None
-        )
-        plateau = ReduceLROnPlateau(self.optimizer, patience=config.lr_patience, factor=config.lr_factor)
-        self.scheduler = self.cycle or plateau
+        self.scheduler: OneCycleLR | ReduceLROnPlateau
+        if config.schedule == "one_cycle":  # Smith and Topin 2018, arXiv:1708.07120
+            self.scheduler = OneCycleLR(self.optimizer, max_rates, total_steps=config.epochs * steps)
+        else:
+            self.scheduler = ReduceLROnPlateau(
+                self.optimizer, patience=config.lr_patience, factor=config.lr_factor
+            )
 
     def load(self, state: TrainingState) -> None:
         """Take weights, optimiser and schedule from a state to resume."""
@@ -286,8 +278,11 @@ class _Optimisation:
             norm.momentum = momentum
         self.context.average_buffers(self.model)
 
-    def train(self, batches: Iterator[Batch]) -> _EpochMeans:
-        """Make one step of the optimiser per batch; return the means over all genes of all processes."""
+    def train(self, batches: Iterator[Batch]) -> np.ndarray:
+        """Make one step of the optimiser per batch; return the mean loss and the mean squared error of all genes.
+
+        Both are on the scale of training and over all processes: shape (2, targets).
+        """
         self.wrapped.train()
         shape = 2, self.model.config.n_targets
         totals_2T = torch.zeros(shape, dtype=torch.float64, device=self.device)  # loss, squared error
@@ -313,10 +308,10 @@ class _Optimisation:
                 totals_2T += torch.stack([loss_T, squared_T])
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
             self.optimizer.step()
-            if self.cycle is not None:
-                self.cycle.step()
+            if isinstance(self.scheduler, OneCycleLR):
+                self.scheduler.step()
             genes += batch.global_size
-        return _EpochMeans(*(self.context.sum(totals_2T) / genes).cpu().numpy())
+        return (self.context.sum(totals_2T) / genes).cpu().numpy()
 
     def _passes(self, batch: Batch) -> list[Batch]:
         """Cut a batch into what fits into memory; without batch norms to be trained the gradient is the same."""

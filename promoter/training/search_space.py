@@ -24,7 +24,8 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from promoter.errors import InputError, NoValidSettingsError
-from promoter.models.build import NetworkConfig
+from promoter.models.build import NetworkConfig, require_length
+from promoter.training.batches import require_enough_genes, require_orientation
 from promoter.training.config import TrainingConfig
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -70,6 +71,22 @@ class Settings:
     drawn: dict[str, Any]
     model: NetworkConfig
     training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class SpaceValidator:
+    """Check a configuration against the window (bases), the number of genes, in all and of each fold."""
+
+    length: int
+    genes: int
+    genes_of_fold: list[int]
+
+    def __call__(self, model: NetworkConfig, training: TrainingConfig) -> None:
+        """Raise InputError if the network or the recipe does not suit the data."""
+        require_length(model, self.length)
+        require_orientation(model, training)
+        for validated in self.genes_of_fold:
+            require_enough_genes(self.genes - validated, validated, training, workers=1)
 
 
 @dataclass(frozen=True)
@@ -129,10 +146,7 @@ class SearchSpace:
         return {name: drawn[name] for name in self.space if name in drawn}
 
     def settings(self, drawn: Mapping[str, Any]) -> Settings:
-        """Build the configs.
-
-        Args:
-            drawn: value of each setting that applies.
+        """Build the configs from the value of each setting that applies.
 
         Raises:
             InputError: the values are not valid together, or do not suit the data.
@@ -202,7 +216,7 @@ class SearchSpace:
         """Raise InputError if the network's lists are too short for the largest number of blocks."""
         if BLOCKS not in self.space:
             return
-        depth = max(_values(self.space[BLOCKS], integer=True))
+        depth = max(_values(self.space[BLOCKS]))
         for field in _PER_BLOCK:
             given = len(getattr(self.model, field))
             for index in range(given, depth - (field == "pool_sizes")):
@@ -214,13 +228,7 @@ class SearchSpace:
 
 
 def new_study(algorithm: str, direction: Literal["minimize", "maximize"], seed: int) -> optuna.Study:
-    """Create a study in memory.
-
-    Args:
-        algorithm: `random`, or `tpe` for the tree-structured Parzen estimator.
-        direction: `minimize` or `maximize` the score.
-        seed: random seed of the draws.
-    """
+    """Create a study in memory; `algorithm` is `random`, or `tpe` for the tree-structured Parzen estimator."""
     if algorithm == "random":
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
     else:
@@ -353,12 +361,11 @@ def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
             return trial.suggest_float(name, low, high, log=log, step=step)
 
 
-def _values(domain: Mapping[str, Any], integer: bool = False) -> list[Any]:
-    """Return all values of a domain with choices or steps; `integer` makes the step 1 where there is none."""
+def _values(domain: Mapping[str, Any]) -> list[Any]:
+    """Return all values of a domain with choices, or with steps, which are 1 where it names none."""
     if "choices" in domain:
         return list(domain["choices"])
-    low, high, step = domain["low"], domain["high"], domain.get("step", 1 if integer else None)
-    assert step is not None  # noqa: S101 # the caller checked it
+    low, high, step = domain["low"], domain["high"], domain.get("step", 1)
     return [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
 
 

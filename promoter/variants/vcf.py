@@ -74,12 +74,6 @@ class CachedGenome:
 def read_records(path: AnyPath) -> Iterator[VcfRecord]:
     """Read a VCF or BCF line by line, plain or compressed, local or remote; no index is needed.
 
-    Args:
-        path: path or URL of the file.
-
-    Yields:
-        One record a line, in the file's order.
-
     Raises:
         InputError: the file is missing, neither VCF nor BCF, has a malformed line, or compressed data that ends
             early.
@@ -108,18 +102,13 @@ def read_records(path: AnyPath) -> Iterator[VcfRecord]:
             vcf.close()
 
 
-def reason_to_skip(record: VcfRecord, alt: str, chrom: str | None, genome: CachedGenome) -> str | None:
+def reason_to_skip(record: VcfRecord, alt: str, chrom: str, genome: CachedGenome) -> str | None:
     """Return why an allele cannot be scored, a key of `REASONS`, or None if it can.
 
-    Repeated alleles are not noticed here: that takes all records, not one.
-
-    Args:
-        record: line of the VCF.
-        alt: one of its alternative alleles.
-        chrom: the genome's name of the chromosome; None if the genome lacks it.
-        genome: genome that REF is compared with.
+    Repeated alleles are not noticed here: that takes all records, not one. `chrom` is the genome's name of the
+    chromosome, empty if the genome lacks it.
     """
-    if chrom is None:
+    if not chrom:
         return "chromosome"
     if not record.alts or alt == ".":
         return "no_alt"

@@ -141,7 +141,7 @@ def find_alleles(
     chrom_of = match_chromosomes(promoters.genes["chrom"].iloc[list(rows)].unique(), genome.lengths)
     _require_same_genome(cached, promoters, windows, rows=rows, chrom_of=chrom_of)
     index = _WindowIndex(promoters, windows, rows, chrom_of)
-    name_in_genome = cache(lambda chrom: match_chromosomes([chrom], genome.lengths).get(chrom))
+    name_in_genome = cache(lambda chrom: match_chromosomes([chrom], genome.lengths).get(chrom, ""))
     counts = Counter(dict.fromkeys(["variants", "alleles", "in_windows", "rows", "spanning_tss", "outside"], 0))
     counts.update(dict.fromkeys(REASONS, 0))
     seen: set[tuple[str, int, str, str]] = set()
@@ -153,19 +153,17 @@ def find_alleles(
             counts["alleles"] += bool(record.alts)
             reason = reason_to_skip(record, alt, chrom, cached)
             upper = (record.ref.upper(), alt.upper())
-            altered, variant = [], None
-            if reason is None and chrom is not None:
-                variant = trim_alleles(record.pos - 1, *upper)
-                altered = index.altered_by(chrom, variant)
-                if altered and (chrom, record.pos, *upper) in seen:
-                    reason = "duplicate"
-            if reason is not None or variant is None:
-                counts[reason or "chromosome"] += 1
-                skip(record, alt, reason or "chromosome")
+            variant = trim_alleles(record.pos - 1, *upper)
+            altered = index.altered_by(chrom, variant) if reason is None else []
+            if altered and (chrom, record.pos, *upper) in seen:
+                reason = "duplicate"
+            if reason is not None:
+                counts[reason] += 1
+                skip(record, alt, reason)
                 continue
             counts["in_windows" if altered else "outside"] += 1
             if altered:
-                seen.add((str(chrom), record.pos, *upper))
+                seen.add((chrom, record.pos, *upper))
             for row in altered:
                 counts["spanning_tss"] += variant.start < windows[row].tss_boundary < variant.end
                 alleles.append((row, record.pos, *upper, variant.start, variant.end, variant.new))
@@ -276,14 +274,9 @@ def offset_in_window(variant: TrimmedVariant, window: TssWindow) -> int:
 def build_gene_variants(
     genome: Genome, chrom: str, *, tokens: np.ndarray, window: TssWindow, variants: list[TrimmedVariant]
 ) -> GeneVariants:
-    """Fetch the bases around a gene's window that scoring its variants needs.
+    """Fetch the bases around a gene's window that scoring its variants, at least one, needs.
 
-    Args:
-        genome: genome to fetch from.
-        chrom: chromosome, spelled as in the genome.
-        tokens: tokens of the gene's window, 5'→3' along the gene.
-        window: the gene's window.
-        variants: variants that alter the window, at least one.
+    `chrom` is spelled as in the genome; the other arguments are as in `GeneVariants`.
     """
     start, end = window.interval
     beyond = max(variant.end - variant.start for variant in variants)
@@ -294,16 +287,13 @@ def build_gene_variants(
 def group_by_gene(
     alleles: pd.DataFrame, genome: Genome, promoters: Promoters, windows: Sequence[TssWindow]
 ) -> list[GeneVariants]:
-    """Collect the variants of each gene, with the bases that scoring them needs.
+    """Collect the variants of each gene, with the bases that scoring them needs, in the data's order.
 
     Args:
         alleles: some rows of `WindowVariants.alleles`, all rows of each gene in them.
         genome: genome that the promoters were extracted from.
         promoters: data set that `gene` in `alleles` counts rows of.
         windows: window of each gene of the data set.
-
-    Returns:
-        One entry for each gene, in the data's order.
     """
     chroms = promoters.genes["chrom"]
     chrom_of = match_chromosomes(chroms.iloc[alleles["gene"]].unique(), genome.lengths)
