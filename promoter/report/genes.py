@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from upath import UPath
 
@@ -271,8 +270,7 @@ def _figure(
     strength = np.abs(actual_AL).sum(axis=0)
     first = int(np.convolve(strength, np.ones(size), "valid").argmax())
     some = slice(first, first + size)
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plots.new_figure(11, 7)
     whole, letters, changes = figure.subplots(3, 1, height_ratios=(1, 1.2, 0.8))
 
     def place(window: slice) -> dict[str, Any]:

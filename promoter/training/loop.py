@@ -279,10 +279,7 @@ class _Optimisation:
         self.context.average_buffers(self.model)
 
     def train(self, batches: Iterator[Batch]) -> np.ndarray:
-        """Make one step of the optimiser per batch; return the mean loss and the mean squared error of all genes.
-
-        Both are on the scale of training and over all processes: shape (2, targets).
-        """
+        """Make a step per batch; return the mean loss and squared error of all processes' genes: (2, targets)."""
         self.wrapped.train()
         shape = 2, self.model.config.n_targets
         totals_2T = torch.zeros(shape, dtype=torch.float64, device=self.device)  # loss, squared error

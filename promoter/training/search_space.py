@@ -196,11 +196,9 @@ class SearchSpace:
             yield chosen
             return
         name, rest = names[0], names[1:]
-        if not self._applies(name, chosen):
-            yield from self._combinations(rest, chosen)
-            return
-        for value in _values(self.space[name]):
-            yield from self._combinations(rest, chosen | {name: value})
+        values = _values(self.space[name]) if self._applies(name, chosen) else []
+        for point in [chosen | {name: value} for value in values] or [chosen]:
+            yield from self._combinations(rest, point)
 
     def _order(self) -> list[str]:
         """Return the settings; the number of blocks comes first, since others depend on it."""
