@@ -106,8 +106,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from promoter.models.build import require_length
     from promoter.splits.folds import assign_folds
     from promoter.training.batches import Examples
-    from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace
-    from promoter.training.space_validator import SpaceValidator
+    from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace, SpaceValidator
 
     promoters = read_promoters(data)
     if not promoters.target_names:

@@ -34,7 +34,7 @@ def search_progress(trials: pd.DataFrame, label: str, larger_is_better: bool) ->
         larger_is_better: whether a larger score is better.
     """
     shown = trials[np.isfinite(trials["score"].astype(float))].sort_values("trial")
-    figure = _figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     _points(axes, shown, shown["trial"])
     best = shown["score"].cummax() if larger_is_better else shown["score"].cummin()
@@ -58,7 +58,7 @@ def score_by_setting(trials: pd.DataFrame, settings: list[str], ranges: dict[str
     """
     rows = -(-len(settings) // _COLUMNS)
     columns = min(len(settings), _COLUMNS)
-    figure = _figure(_PANEL_WIDTH * columns, _PANEL_HEIGHT * rows)
+    figure = new_figure(_PANEL_WIDTH * columns, _PANEL_HEIGHT * rows)
     panels = np.ravel(figure.subplots(rows, columns, sharey=True, squeeze=False))
     scored = trials[np.isfinite(trials["score"].astype(float))]
     for panel, setting in zip(panels, settings, strict=False):
@@ -209,7 +209,7 @@ def motif_logo(folder: AnyPath, name: str, frequencies_AL: np.ndarray, contribut
         contributions_AL: mean actual contributions in target units, same shape.
     """
     width = _require_bases(frequencies_AL, "frequencies")
-    figure = _figure(max(width * 0.3, 3), 3.6)
+    figure = new_figure(max(width * 0.3, 3), 3.6)
     upper, lower = figure.subplots(2, 1, sharex=True)
     logs = np.log2(np.maximum(frequencies_AL, 1e-9))
     bits_AL = frequencies_AL * (np.log2(len(BASES)) + (frequencies_AL * logs).sum(axis=0))
@@ -232,9 +232,10 @@ def write_figure(folder: AnyPath, name: str, figure: Figure) -> None:
             file.write(buffer.getvalue())
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches, which neither needs a display nor shows in a notebook."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)  # no display, and no state shared with a notebook's pyplot
+    FigureCanvasAgg(figure)
     return figure
 
 
@@ -289,8 +290,7 @@ def _points(axes: Axes, shown: pd.DataFrame, x: pd.Series) -> None:
             axes.scatter(
                 x[some], shown["score"][some], s=18, color=TRIAL_COLOURS[status], label=status, alpha=0.8, lw=0
             )
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _as_number(text: str) -> tuple[float, str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from promoter import storage
 from promoter.storage import AnyPath
 
-LEVEL = 0.95
+LEVEL = 0.95  # share of genes whose observed value lies within its interval
 INTERVALS = "intervals.json"  # in the folder that holds an ensemble's models
 
 
@@ -40,21 +40,21 @@ class Scale(NamedTuple):
         return self.q * np.sqrt(self.a + self.b * spread**2)
 
 
-def fit_scale(error: np.ndarray, spread: np.ndarray, level: float = LEVEL) -> Scale:
-    """Fit the half-width of intervals to the errors of held-out genes.
+def fit_scale(error: np.ndarray, spread: np.ndarray) -> Scale:
+    """Fit the half-width of 95% intervals to the errors of held-out genes.
 
     Args:
         error: observed minus predicted, shape (genes,).
         spread: standard deviation over the ensemble's members, same shape; zeros for one member.
-        level: share of genes whose observed value lies within its interval (default 0.95).
 
     Returns:
-        The scale. Its q is infinite with fewer genes than the level needs, 19 for 95%.
+        The scale. Its q is infinite with fewer than the 19 genes that 95% needs.
     """
     spread = np.asarray(spread, np.float64)
+    mean_square = float(np.mean(spread**2)) or 1.0
     size = np.abs(error, dtype=np.float64)
     unit = float(np.mean(size**2)) or 1.0
-    relative = spread**2 / (float(np.mean(spread**2)) or 1.0)
+    relative = spread**2 / mean_square
 
     def misfit(logs: np.ndarray) -> float:
         """Compute the negative log likelihood under a Laplace distribution, robust to a few large errors."""
@@ -62,9 +62,9 @@ def fit_scale(error: np.ndarray, spread: np.ndarray, level: float = LEVEL) -> Sc
         return float(np.mean(np.log(scale) + np.sqrt(2) * size / scale))
 
     logs = minimize(misfit, np.log([0.5, 0.5]), bounds=[(-9, 3), (-9, 3)], method="L-BFGS-B").x
-    a, b = unit * np.exp(logs) / (1.0, float(np.mean(spread**2)) or 1.0)
+    a, b = unit * np.exp(logs) / (1.0, mean_square)
     ratios = np.sort(size / np.sqrt(a + b * spread**2))
-    rank = int(np.ceil((len(error) + 1) * level))  # rank of the conformal quantile, from 1
+    rank = int(np.ceil((len(error) + 1) * LEVEL))  # rank of the conformal quantile, from 1
     return Scale(float(a), float(b), float(ratios[rank - 1]) if rank <= len(error) else np.inf)
 
 
@@ -135,12 +135,9 @@ class Calibration:
 
 
 def calibrate(predictions: pd.DataFrame, targets: Sequence[str], folds: Sequence[Sequence[str]]) -> Calibration:
-    """Fit the scales for intervals of new genes.
+    """Fit the scales for intervals of new genes to a table as `add_intervals` takes it.
 
-    Args:
-        predictions: table of predictions, as `add_intervals` takes it.
-        targets: names of the targets.
-        folds: checksums of the models, one list per fold.
+    `folds` has the checksums of the models, one list per fold.
     """
     scales = {}
     for target in targets:
@@ -155,11 +152,8 @@ def write_calibration(folder: AnyPath, calibration: Calibration) -> None:
         target: {name: value if np.isfinite(value) else None for name, value in scale._asdict().items()}
         for target, scale in calibration.scales.items()
     }
-    written: dict[str, Any] = {
-        "level": LEVEL,
-        "scales": scales,
-        "folds": [list(fold) for fold in calibration.folds],
-    }
+    folds = [list(fold) for fold in calibration.folds]
+    written = {"level": LEVEL, "scales": scales, "folds": folds}
     storage.write_json(storage.resolve(folder) / INTERVALS, written)
 
 

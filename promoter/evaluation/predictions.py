@@ -18,23 +18,17 @@ from promoter.storage import AnyPath
 def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
     """Check that a data set has the windows that a model was trained on.
 
-    Args:
-        promoters: the data set.
-        info: description of the model.
-
     Raises:
         InputError: the windows have another length, or another position relative to the TSS.
     """
     expected, window = info.window, promoters.metadata.get("window") or {}
     if promoters.length != expected["length"]:
+        sides = (
+            f" ({expected['upstream']} and {expected['downstream']})" if expected["upstream"] is not None else ""
+        )
         raise InputError(
             f"the data has windows of {promoters.length} bases, the model was trained on {expected['length']}; "
-            "prepare the data with the model's `upstream` and `downstream`"
-            + (
-                f" ({expected['upstream']} and {expected['downstream']})"
-                if expected["upstream"] is not None
-                else ""
-            )
+            f"prepare the data with the model's `upstream` and `downstream`{sides}"
         )
     for side in ("upstream", "downstream"):
         if window and expected[side] is not None and window[side] != expected[side]:
@@ -85,10 +79,10 @@ def predictions_table(
 def baselines_table(
     predictions: pd.DataFrame, targets: Sequence[str], baselines: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
-    """Make a table of the baselines' predictions of the same genes.
+    """Make a table of the baselines' predictions of the same genes as a table of `predictions_table`.
 
     Args:
-        predictions: table of the model's predictions, as `predictions_table` returns it.
+        predictions: table of the model's predictions.
         targets: names of the targets.
         baselines: name -> predictions: shape (genes, targets).
 

@@ -25,15 +25,7 @@ FORMATS: dict[str, type[FormatWriter]] = {
 
 
 def require_formats(formats: Sequence[str], genome: AnyPath | None) -> None:
-    """Refuse unknown formats, and formats that need the genome if it is not given.
-
-    Args:
-        formats: names of formats, keys of `FORMATS`.
-        genome: path of the genome; None if it is not given.
-
-    Raises:
-        InputError: there is such a format; the message names it.
-    """
+    """Raise InputError that names unknown formats, or formats that need the genome if it is None."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise InputError(f"choose among {', '.join(FORMATS)}", setting="formats", value=unknown)

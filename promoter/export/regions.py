@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -17,11 +17,7 @@ import numpy as np
 from promoter import storage
 from promoter.export.writer import Batch, ExportSource, FormatWriter
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _WINDOW, _QUANTILE = 7, 0.95  # bases, about a motif's core; a gene of 2,000 bases has some ten such regions
-_COLUMNS = ["chrom", "start", "end", "name", "score", "strand"]
 
 
 class BedWriter(FormatWriter):
@@ -34,43 +30,36 @@ class BedWriter(FormatWriter):
         self.regions: list[tuple[Any, ...]] = []
 
     def add(self, batch: Batch) -> None:
-        """Find the regions of the batch's genes."""
-        self.regions += _find_regions(self.source.genes.iloc[batch.rows], batch)
+        """Find the regions of the batch's genes: chrom, start, end, name, score (mean |contribution|), strand."""
+        actual_NL = np.abs(batch.actual_contributions())
+        if actual_NL.shape[1] < _WINDOW:
+            return
+        # each window by itself, since running sums would leave traces of rounding; NaN where a base is not known
+        means_NW = np.lib.stride_tricks.sliding_window_view(actual_NL, _WINDOW, axis=1).mean(axis=-1)
+        genes = self.source.genes.iloc[batch.rows]
+        columns = [genes[name] for name in ("chrom", "start", "end", "gene_id", "strand")]
+        for chrom, start, end, name, strand, actual, means in zip(*columns, actual_NL, means_NW, strict=True):
+            known = means[~np.isnan(means)]
+            high = means > (np.quantile(known, _QUANTILE) if len(known) else 0)
+            covered = np.convolve(high, np.ones(_WINDOW)) > 0
+            borders = np.flatnonzero(np.diff(covered, prepend=False, append=False))
+            for first, last in borders.reshape(-1, 2).tolist():
+                interval = (start + first, start + last) if strand == "+" else (end - last, end - first)
+                self.regions.append((chrom, *interval, bed_name(name), float(actual[first:last].mean()), strand))
 
     def finish(self) -> None:
         """Write the regions; their scores are relative to the largest of all."""
         import pandas as pd  # noqa: PLC0415 # the command line needs the formats' names, not pandas
 
+        regions = pd.DataFrame(self.regions, columns=["chrom", "start", "end", "name", "score", "strand"])
+        largest = regions["score"].max() if len(regions) else 0
+        regions["score"] = (1000 * regions["score"] / (largest or 1)).round().astype(int)
         file = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[0]))
-        _write_bed(file, pd.DataFrame(self.regions, columns=_COLUMNS))
+        regions.sort_values(["chrom", "start", "end"], kind="stable").to_csv(
+            file, sep="\t", header=False, index=False, quoting=3
+        )
 
 
 def bed_name(gene: str) -> str:
     """Return a gene's name without white space, which ends a BED field; escaped as in GFF3, a space is %20."""
     return re.sub(r"[\s%]", lambda match: quote(match[0]), gene)
-
-
-def _find_regions(genes: pd.DataFrame, batch: Batch) -> list[tuple[Any, ...]]:
-    """Return the regions of some genes: chrom, start, end, name, score (mean |contribution|), strand."""
-    actual_NL = np.abs(batch.actual_contributions())
-    if actual_NL.shape[1] < _WINDOW:
-        return []
-    # each window by itself, since running sums would leave traces of rounding; NaN where a base is not known
-    means_NW = np.lib.stride_tricks.sliding_window_view(actual_NL, _WINDOW, axis=1).mean(axis=-1)
-    rows = []
-    columns = [genes[name] for name in ("chrom", "start", "end", "gene_id", "strand")]
-    for chrom, start, end, name, strand, actual, means in zip(*columns, actual_NL, means_NW, strict=True):
-        known = means[~np.isnan(means)]
-        high = means > (np.quantile(known, _QUANTILE) if len(known) else 0)
-        covered = np.convolve(high, np.ones(_WINDOW)) > 0
-        for first, last in np.flatnonzero(np.diff(covered, prepend=False, append=False)).reshape(-1, 2).tolist():
-            interval = (start + first, start + last) if strand == "+" else (end - last, end - first)
-            rows.append((chrom, *interval, bed_name(name), float(actual[first:last].mean()), strand))
-    return rows
-
-
-def _write_bed(file: IO[bytes], regions: pd.DataFrame) -> None:
-    largest = regions["score"].max() if len(regions) else 0
-    table = regions.assign(score=(1000 * regions["score"] / (largest or 1)).round().astype(int))
-    table = table.sort_values(["chrom", "start", "end"], kind="stable")
-    table.to_csv(file, sep="\t", header=False, index=False, quoting=3)

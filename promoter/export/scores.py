@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 from upath import UPath
@@ -13,10 +13,9 @@ from promoter import storage
 from promoter.dataset.chromosomes import chromosome_sizes, match_chromosomes, renamed
 from promoter.errors import InputError
 from promoter.export.formats import FORMATS, require_formats
-from promoter.export.writer import Batch, ExportSource, FormatWriter
+from promoter.export.writer import Batch, ExportSource
 from promoter.ism import iterate_scores
-from promoter.ism.store import load_contents
-from promoter.ism.targets import choose_target
+from promoter.ism.store import choose_target, load_contents
 from promoter.storage import AnyPath
 
 
@@ -40,7 +39,7 @@ class Exported:
     files: list[UPath]
     past_ends: int
     tss_known: bool
-    renamed: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str]
 
 
 def export_scores(
@@ -84,7 +83,12 @@ def export_scores(
     source = ExportSource(out_dir, table, contents.length, contents.downstream, genome, sizes)
     with ExitStack() as stack:
         writers = [writer(source, stack) for name, writer in FORMATS.items() if name in formats]
-        _add_all(scores, genes, target, writers)
+        done = 0
+        for of_genes in iterate_scores(scores, genes, [target]):
+            batch = Batch.from_scores(of_genes, done)
+            for writer in writers:
+                writer.add(batch)
+            done = batch.rows.stop
         for writer in writers:
             writer.finish()
     files = [out_dir / file for name in formats for file in FORMATS[name].files]
@@ -105,13 +109,3 @@ def _match_genome(table: pd.DataFrame, genome: AnyPath) -> tuple[dict[str, int],
             "give the genome that the data were prepared from"
         )
     return sizes, spelling
-
-
-def _add_all(scores: AnyPath, genes: Sequence[str] | None, target: str, writers: Sequence[FormatWriter]) -> None:
-    """Hand the genes to each writer, some at a time."""
-    done = 0
-    for of_genes in iterate_scores(scores, genes, [target]):
-        batch = Batch.from_scores(of_genes, done)
-        for writer in writers:
-            writer.add(batch)
-        done = batch.rows.stop

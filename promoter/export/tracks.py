@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import pybigtools
@@ -97,8 +97,17 @@ class BedGraphWriter(_TrackWriter):
 
     def finish(self) -> None:
         """Resolve overlaps and write the track."""
+        import pyarrow as pa  # noqa: PLC0415 # the command line needs the formats' names, not PyArrow
+        import pyarrow.csv  # noqa: PLC0415
+
         file = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[0]))
-        _write_bedgraph(file, self.track())
+        columns = {"chrom": pa.string(), "start": pa.int64(), "end": pa.int64(), "value": pa.float32()}
+        schema = pa.schema(list(columns.items()))
+        options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+        with pyarrow.csv.CSVWriter(cast("str", file), schema, write_options=options) as writer:
+            for block in self.track():
+                chrom = pa.repeat(block.chrom, len(block.starts))
+                writer.write_batch(pa.record_batch([chrom, *map(pa.array, block[1:])], schema=schema))
 
 
 def genome_track(genes: pd.DataFrame, on_genome_NL: np.ndarray, downstream: int) -> Iterator[TrackBlock]:
@@ -158,16 +167,3 @@ def _write_bigwig(path: Path, track: Iterator[TrackBlock], sizes: dict[str, int]
         raise RuntimeError(f"the bigWig could not be written ({error}); is the disk full?") from error
     if written != covered:
         raise RuntimeError(f"the bigWig got {written:,} of {covered:,} bases; is the disk full?")
-
-
-def _write_bedgraph(file: IO[bytes], track: Iterator[TrackBlock]) -> None:
-    import pyarrow as pa  # noqa: PLC0415 # the command line needs the formats' names, not PyArrow
-    import pyarrow.csv  # noqa: PLC0415
-
-    names = ["chrom", "start", "end", "value"]
-    schema = pa.schema(list(zip(names, (pa.string(), pa.int64(), pa.int64(), pa.float32()), strict=True)))
-    options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
-    with pyarrow.csv.CSVWriter(cast("str", file), schema, write_options=options) as writer:
-        for block in track:
-            chrom = pa.repeat(block.chrom, len(block.starts))
-            writer.write_batch(pa.record_batch([chrom, *map(pa.array, block[1:])], schema=schema))

@@ -26,16 +26,9 @@ def score_substitutions(
 ) -> Tensor:
     """Score every single-base substitution.
 
-    Args:
-        model: one-hot (batch, 4, length) of its parameters' type -> (batch, targets), or (batch,) for one target,
-            on the device of `tokens_NL`; run in evaluation mode and left in the mode it had.
-        tokens_NL: uint8, shape (N, length).
-        batch_size: mutants in one forward pass; by default chosen by length and device.
-        positions: (start, end) of the bases to change; all when None.
-        precision: fp32, or bf16 for mixed precision, whose rounding, 1e-2 of a prediction, can hide small effects.
-
-    Returns:
-        float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence).
+    Arguments and result are those of `promoter.ism.incremental.score_substitutions`, but for the model: one-hot
+    (batch, 4, length) of its parameters' type -> (batch, targets), or (batch,) for one target; run in evaluation
+    mode and left in the mode it had. The rounding of bf16, 1e-2 of a prediction, can hide small effects.
     """
     stretch = positions or (0, tokens_NL.shape[1])
     batch_size = batch_size or mutants_per_batch(tokens_NL.shape[1], tokens_NL.device)

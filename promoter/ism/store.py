@@ -27,10 +27,7 @@ from upath import UPath
 from promoter.errors import InputError
 from promoter.sequence import BASES
 from promoter.storage.formats import open_table, read_json, read_table_metadata, write_table
-from promoter.storage.parts import (
-    MANIFEST,
-    PART_PATTERN,
-)
+from promoter.storage.parts import MANIFEST, PART_PATTERN
 from promoter.storage.paths import AnyPath, resolve
 
 FORMAT = 1
@@ -85,8 +82,7 @@ def find_manifest(folder: AnyPath) -> UPath | None:
         folder: the folder that ism wrote, or the `scores` folder in it.
     """
     resolved = resolve(folder)
-    candidates = (resolved / MANIFEST, resolved.parent / MANIFEST)
-    return next((path for path in candidates if path.exists()), None)
+    return next((place / MANIFEST for place in (resolved, resolved.parent) if (place / MANIFEST).exists()), None)
 
 
 def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: Dtype = "float32") -> None:
@@ -144,13 +140,16 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
     scores_dir = _scores_folder(folder)
 
     def read(file: pq.ParquetFile, _: list[str]) -> Iterator[pa.Table]:
-        yield file.read() if genes is None else _read_genes(file, genes)
+        if genes is None:
+            yield file.read()
+        else:
+            yield _select_rows(file.read_row_groups(_groups_with(file, genes)), genes)
 
     tables = list(_read_parts(scores_dir, read, every=genes is None))
     table = pa.concat_tables([table for table, _ in tables])
     if genes is not None:
         row_by_gene = {gene: row for row, gene in enumerate(table["gene_id"].to_pylist())}
-        _require_genes(scores_dir, genes, row_by_gene)
+        require_genes(scores_dir, genes, row_by_gene)
         table = table.take([row_by_gene[gene] for gene in genes])
     return _from_table(table, tables[0][1])
 
@@ -175,12 +174,7 @@ class Contents:
 def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Contents:
     """Read which genes a scores folder holds, in file order, without reading the scores.
 
-    Args:
-        folder: folder that ism wrote, or the `scores` folder in it; local or remote.
-        genes: gene ids to look for; None, the default, means all.
-
-    Raises:
-        InputError: the same cases as for `load_scores`.
+    Arguments and errors are those of `load_scores`.
     """
     scores_dir = _scores_folder(folder)
     widths: list[int] = []
@@ -193,7 +187,7 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
     tables = list(_read_parts(scores_dir, read, every=genes is None))
     table = pa.concat_tables([table for table, _ in tables])
     if genes is not None:
-        _require_genes(scores_dir, genes, set(table["gene_id"].to_pylist()))
+        require_genes(scores_dir, genes, set(table["gene_id"].to_pylist()))
     window = _read_manifest(scores_dir).get("window") or {}
     return Contents(table.to_pandas(), tables[0][1], widths[0] // len(BASES), window.get("downstream"))
 
@@ -229,6 +223,21 @@ def iterate_scores(
         yield _from_table(table, list(targets or stored))
 
 
+def choose_target(targets: Sequence[str], target: str | None) -> str:
+    """Return the name of the target to read scores of: `target`, or the only one there is if it is None.
+
+    Raises:
+        InputError: the scores lack the target, or have several and none was named.
+    """
+    if target is None and len(targets) == 1:
+        return targets[0]
+    if target is None or target not in targets:
+        problem = "is missing" if target is None else "is not in the scores"
+        fix = f"there are {', '.join(targets)}"
+        raise InputError(problem, setting="target", value=... if target is None else target, fix=fix)
+    return target
+
+
 def _scores_folder(folder: AnyPath) -> UPath:
     resolved = resolve(folder)
     return resolved / "scores" if (resolved / "scores").is_dir() else resolved
@@ -261,12 +270,7 @@ def _read_manifest(scores_dir: UPath) -> dict[str, Any]:
 
 
 def _listed_parts(scores_dir: UPath, every: bool) -> list[UPath]:
-    """Return the parts that the manifest lists, or the parts in the folder if the manifest lists none.
-
-    Args:
-        scores_dir: folder of the parts.
-        every: whether all parts are needed, which an unfinished run does not have.
-    """
+    """Return the parts that the manifest lists, else those in the folder, which are not `every` part of a run."""
     paths = sorted(scores_dir.glob(PART_PATTERN), key=str)
     manifest = _read_manifest(scores_dir)
     if manifest.get("complete"):
@@ -292,11 +296,6 @@ def _part_name(manifest: UPath, part: Any) -> str:
     return match[1]
 
 
-def _read_genes(file: pq.ParquetFile, genes: Sequence[str]) -> pa.Table:
-    """Read the rows of some genes, and only the row groups that hold them."""
-    return _select_rows(file.read_row_groups(_groups_with(file, genes)), genes)
-
-
 def _groups_with(file: pq.ParquetFile, genes: Sequence[str]) -> list[int]:
     return [
         group
@@ -309,10 +308,11 @@ def _select_rows(table: pa.Table, genes: Sequence[str]) -> pa.Table:
     return table.filter(pc.is_in(table["gene_id"], pa.array(list(genes), pa.string())))
 
 
-def _require_genes(scores_dir: UPath, genes: Sequence[str], scored: Container[str]) -> None:
+def require_genes(folder: UPath, genes: Sequence[str], scored: Container[str]) -> None:
+    """Raise InputError that names genes without scores in a folder."""
     missing = [gene for gene in genes if gene not in scored]
     if missing:
-        raise InputError(f"{scores_dir}: has no scores of {', '.join(missing[:3])}; score them with ism (`genes`)")
+        raise InputError(f"{folder}: has no scores of {', '.join(missing[:3])}; score them with ism (`genes`)")
 
 
 def _from_table(table: pa.Table, targets: list[str]) -> Scores:

@@ -31,12 +31,7 @@ class Substitution(NamedTuple):
 
 
 def strongest_substitutions(scores: Scores, count: int) -> list[Substitution]:
-    """Return the strongest substitution of each gene, over all targets; only the `count` largest of them.
-
-    Args:
-        scores: scores of the genes to look at.
-        count: most that are returned.
-    """
+    """Return the strongest substitution of each gene, over all targets; only the `count` largest of them."""
     size_NX = np.abs(scores.scores.reshape(len(scores.scores), -1))
     best = size_NX.argmax(axis=1)
     rows = np.argsort(-size_NX[np.arange(len(best)), best], kind="stable")[:count]

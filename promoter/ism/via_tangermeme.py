@@ -17,23 +17,12 @@ from promoter.sequence import one_hot
 
 
 def score_substitutions(
-    model: nn.Module,
-    tokens_NL: Tensor,
-    batch_size: int | None = None,
-    positions: tuple[int, int] | None = None,
+    model: nn.Module, tokens_NL: Tensor, batch_size: int | None = None, positions: tuple[int, int] | None = None
 ) -> Tensor:
     """Score every single-base substitution.
 
-    Args:
-        model: one-hot (batch, 4, length) -> (batch, targets), or (batch,) for one target, on the device of
-            `tokens_NL`; run in evaluation mode and left in the mode it had.
-        tokens_NL: uint8, shape (N, length).
-        batch_size: mutants in one forward pass; by default chosen by length and device.
-        positions: (start, end) of the bases to change; all when None.
-
-    Returns:
-        float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence). The
-        difference of two float32 predictions, hence less exact than `promoter.ism.incremental`.
+    Arguments and result are those of `promoter.ism.forward_passes.score_substitutions`. Scores are differences of
+    two float32 predictions, hence less exact than those of `promoter.ism.incremental`.
 
     Raises:
         ValueError: the model returns several tensors.

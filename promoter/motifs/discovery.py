@@ -21,8 +21,7 @@ from Bio import motifs as biopython
 from promoter import storage
 from promoter.errors import InputError
 from promoter.ism import hypothetical_contributions, iterate_scores
-from promoter.ism.store import load_contents
-from promoter.ism.targets import choose_target
+from promoter.ism.store import choose_target, load_contents
 from promoter.sequence import BASES, N_TOKEN, encode, one_hot
 from promoter.storage import AnyPath
 

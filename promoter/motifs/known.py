@@ -126,9 +126,7 @@ def match_motifs(motifs: Mapping[str, np.ndarray], known: list[KnownMotif]) -> p
 def tomtom_p(motifs: list[np.ndarray], known: list[np.ndarray]) -> np.ndarray:
     """Return Tomtom's p-value of each motif with each known one, shape (motifs, known).
 
-    Args:
-        motifs: frequencies of the bases of each motif, (4, width).
-        known: frequencies of the bases of each known motif, (4, width).
+    Motifs are frequencies of the bases, (4, width).
     """
     others = [] if len(known) >= _MIN_TARGETS else [motif.frequencies_AL for motif in jaspar_motifs("all")]
     targets = [np.ascontiguousarray(matrix, dtype=np.float64) for matrix in [*known, *others]]

@@ -111,11 +111,9 @@ def build_report(
     predictions = read_predictions(run / "predictions.parquet") if (run / "predictions.parquet").exists() else None
     if predictions is not None and not {target, f"{target}_predicted"} <= set(predictions):
         raise InputError(f"{run / 'predictions.parquet'}: has no {target}; is it of another model?")
-    chosen = (
-        choose(scores, members, predictions, named=genes or (), each=show, target=target)
-        if scores is not None
-        else None
-    )
+    chosen = None
+    if scores is not None:
+        chosen = choose(scores, members, predictions, named=genes or (), each=show, target=target)
     page = {
         "run": run.name,
         "folder": str(run),
@@ -138,12 +136,8 @@ def build_report(
         parts.figures[name] = view.draw
     if chosen is None:
         parts.left_out.append("Genes base by base: score some with ism, give their folder as `scores`")
-    return Report(
-        _render(page, parts),
-        [gene["id"] for gene in page["genes"]],
-        parts.left_out,
-        partial(_write_figures, parts),
-    )
+    shown = [view.page["id"] for view in views]
+    return Report(_render(page, parts), shown, parts.left_out, partial(_write_figures, parts))
 
 
 def _write_figures(parts: PageParts, folder: AnyPath) -> list[str]:

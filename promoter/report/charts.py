@@ -19,7 +19,9 @@ from promoter.storage import AnyPath
 _Altair: TypeAlias = "alt.Chart | alt.LayerChart | alt.FacetChart"
 _MAX_POINTS = 40_000  # a gene takes some 50 bytes of the page
 _MAX_CHROMOSOMES = 60
+_FIGURE_WIDTH = 520  # pixels of a chart that is written as a file
 _SVG_POINTS = 1_500  # more are drawn on a canvas, since each would be an element of the page
+_QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 _VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 
@@ -90,12 +92,9 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
 
 
 def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
-    """Draw the spread of predicted - observed on each chromosome.
+    """Draw the spread of predicted - observed on each chromosome, from the table of `chromosome_errors`.
 
-    Args:
-        errors: errors by chromosome, as `chromosome_errors` returns them; the 60 chromosomes with the most genes
-            are drawn.
-        target: name of the target, for the axis.
+    The 60 chromosomes with the most genes are drawn.
     """
     order = list(errors["chrom"])
     shown = errors.nlargest(_MAX_CHROMOSOMES, "genes", keep="first")
@@ -152,13 +151,7 @@ def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
                 "bias": error.mean(),
                 "rmse": np.sqrt((error**2).mean()),
                 "pearson": np.corrcoef(observed, predicted)[0, 1] if varies else np.nan,
-                **dict(
-                    zip(
-                        ("q05", "q25", "median", "q75", "q95"),
-                        np.quantile(error, [0.05, 0.25, 0.5, 0.75, 0.95]),
-                        strict=True,
-                    )
-                ),
+                **{name: np.quantile(error, share) for name, share in _QUANTILES.items()},
             }
         )
     return pd.DataFrame(rows)
@@ -167,8 +160,7 @@ def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
 def beside_baselines(table: pd.DataFrame) -> Chart:
     """Draw Pearson's r of the network and of each baseline, with intervals.
 
-    Args:
-        table: columns `model`, `pearson`, `low`, `high`; one row per model, the network first; bounds may be NaN.
+    The table has columns `model`, `pearson`, `low`, `high`; the network comes first, and bounds may be NaN.
     """
     y = alt.Y("model:N", sort=list(table["model"]), title=None)
     tips = [alt.Tooltip("model:N"), *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("pearson", "low", "high"))]
@@ -220,12 +212,6 @@ def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -
     )
 
 
-def specification(chart: Chart, width: int) -> dict[str, Any]:
-    """Return the Vega-Lite specification of a chart, with its data, `width` pixels wide."""
-    rows = {name: _plain(table).to_dict("records") for name, table in chart.data.items()}
-    return {**chart.spec, "width": width, "datasets": rows}
-
-
 def packed(chart: Chart) -> dict[str, Any]:
     """Return a chart for the page: `spec`, as wide as its container; `data`, by column; `renderer`."""
     columns = {name: _plain(table).to_dict("list") for name, table in chart.data.items()}
@@ -239,9 +225,10 @@ def javascript() -> str:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", _VEGA_LITE)
 
 
-def write_chart(folder: AnyPath, name: str, chart: Chart, width: int = 520) -> None:
+def write_chart(folder: AnyPath, name: str, chart: Chart) -> None:
     """Write NAME.svg and NAME.png into a folder, local or remote."""
-    spec = specification(chart, width)
+    rows = {name: _plain(table).to_dict("records") for name, table in chart.data.items()}
+    spec = {**chart.spec, "width": _FIGURE_WIDTH, "datasets": rows}
     where = storage.resolve(folder)
     storage.write_text(where / f"{name}.svg", vl_convert.vegalite_to_svg(spec, _VEGA_LITE))
     with storage.open_atomic(where / f"{name}.png") as file:

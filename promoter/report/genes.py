@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from upath import UPath
 
@@ -18,7 +17,7 @@ from promoter import plots, storage
 from promoter.checkpoint import SerializedModel
 from promoter.errors import InputError
 from promoter.ism import Scores, actual_contributions, load_scores
-from promoter.ism.store import Contents, find_manifest, load_contents
+from promoter.ism.store import Contents, find_manifest, load_contents, require_genes
 from promoter.report.browser_links import browser_links
 from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
@@ -33,9 +32,6 @@ class ChosenGenes:
     """Hold the genes of a scores folder that are to be shown.
 
     Attributes:
-        folder: folder of the scores.
-        target: name of the target.
-        contents: genes, targets and parts of the folder.
         known: table by gene id: `predicted`, `observed`, `split`.
         reasons: gene id -> why it was chosen, in the order to show.
     """
@@ -64,40 +60,28 @@ def choose(
     each: int,
     target: str,
 ) -> ChosenGenes:
-    """Choose genes of a scores folder, without reading the scores.
-
-    Args:
-        scores: folder that ism wrote.
-        members: the models that the report is about.
-        predictions: the run's predictions, as `promoter.evaluation.predictions.predictions_table` returns them;
-            None if there are none.
-        named: ids of genes to show in any case.
-        each: number of genes to choose of each kind; `choose_genes` lists the kinds.
-        target: name of the target.
+    """Choose genes of a folder that ism wrote, by `choose_genes`, without reading the scores.
 
     Raises:
-        InputError: the scores are of other models, or the target or a gene has no scores.
+        InputError: the scores are of other models than `members`, or the target or a gene has no scores.
     """
     folder = storage.resolve(scores)
     _require_scores_of(folder, members)
     contents = load_contents(folder)
     if target not in contents.targets:
         raise InputError(f"{folder}: has no scores of {target}; there are {', '.join(contents.targets)}")
-    there = set(contents.genes["gene_id"])
-    missing = [gene for gene in named if gene not in there]
-    if missing:
-        raise InputError(f"{folder}: has no scores of {', '.join(missing[:3])}; score them with ism (`genes`)")
+    require_genes(folder, named, set(contents.genes["gene_id"]))
     known = _known(contents.genes, predictions, target)
     return ChosenGenes(folder, target, contents, known, choose_genes(known, named, each))
 
 
-def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None = None) -> list[GeneView]:
+def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None) -> list[GeneView]:
     """Read the scores of the chosen genes and return a view of each.
 
     Args:
         chosen: the genes, as `choose` returns them.
         hits: motif hits, as `read_hits` returns them.
-        assembly: UCSC's name of the genome assembly, for links to browsers; None (default) makes no links.
+        assembly: UCSC's name of the genome assembly, for links to browsers; None makes no links.
     """
     if not chosen.reasons:
         return []
@@ -111,8 +95,8 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
     scores_AL = scores.scores[row, index]
     tokens = encode([gene["sequence"]])
     actual_AL = actual_contributions(scores.scores[row : row + 1, index : index + 1], tokens)[0, 0]
-    length = len(gene["sequence"])
-    downstream = chosen.contents.downstream or 0
+    length, downstream = len(gene["sequence"]), chosen.contents.downstream or 0
+    upstream = length - downstream
     place = {name: _plain(gene[name]) for name in ("chrom", "start", "end", "strand")}
     placed = not any(pd.isna(value) for value in place.values())
     of_gene = _in_window(hits[hits["gene"] == gene["gene_id"]], gene) if placed else []
@@ -126,7 +110,7 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
     data = {
         "id": gene["gene_id"],
         "sequence": gene["sequence"],
-        "upstream": length - downstream,
+        "upstream": upstream,
         "place": place if placed else None,
         "scores": _packed(scores_AL),
         "contribution": _packed(actual_AL.sum(axis=0)),
@@ -145,8 +129,8 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
         else {},
         "hits": of_gene[:_MAX_HITS],
         "more_hits": max(len(of_gene) - _MAX_HITS, 0),
-        "lines": _lines(gene["sequence"], length - downstream),
-        "strongest": _strongest(scores_AL, gene["sequence"], length - downstream),
+        "lines": [(start - upstream, gene["sequence"][start : start + 60]) for start in range(0, length, 60)],
+        "strongest": _strongest(scores_AL, gene["sequence"], upstream),
         "tss_known": chosen.contents.downstream is not None,
         "data": data,
     }
@@ -204,11 +188,7 @@ def _known(genes: pd.DataFrame, predictions: pd.DataFrame | None, target: str) -
 
 
 def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
-    """Read the motif hits in the promoters of some genes.
-
-    Args:
-        motifs: folder that motifs wrote; it, or its instances.bed, may be missing.
-        genes: ids of the genes.
+    """Read the hits in the promoters of some genes from a folder of motifs; it, or its hits, may be missing.
 
     Returns:
         One row per hit: `chrom`, `start`, `end`, `name`, `score`, `strand` as in BED, `motif`, `gene`.
@@ -241,13 +221,12 @@ def _in_window(hits: pd.DataFrame, gene: dict[str, Any]) -> list[dict[str, Any]]
         if gene["strand"] == "-":
             first, last = gene["end"] - hit["end"], gene["end"] - hit["start"]
         if hit["chrom"] == gene["chrom"] and first >= 0 and last <= len(gene["sequence"]):
-            strand = "same" if hit["strand"] == gene["strand"] else "opposite"
             found.append(
                 {
                     "motif": hit["motif"],
                     "start": int(first),
                     "end": int(last),
-                    "strand": strand,
+                    "strand": "same" if hit["strand"] == gene["strand"] else "opposite",
                     "score": _plain(hit["score"]),
                     "chrom": hit["chrom"],
                     "genomic": f"{int(hit['start']):,}–{int(hit['end']):,}",
@@ -276,10 +255,6 @@ def _strongest(scores_AL: np.ndarray, sequence: str, upstream: int) -> list[dict
     return found
 
 
-def _lines(sequence: str, upstream: int) -> list[tuple[int, str]]:
-    return [(start - upstream, sequence[start : start + 60]) for start in range(0, len(sequence), 60)]
-
-
 def _figure(
     actual_AL: np.ndarray,
     scores_AL: np.ndarray,
@@ -295,8 +270,7 @@ def _figure(
     strength = np.abs(actual_AL).sum(axis=0)
     first = int(np.convolve(strength, np.ones(size), "valid").argmax())
     some = slice(first, first + size)
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plots.new_figure(11, 7)
     whole, letters, changes = figure.subplots(3, 1, height_ratios=(1, 1.2, 0.8))
 
     def place(window: slice) -> dict[str, Any]:
@@ -310,9 +284,8 @@ def _figure(
     plots.logo(actual_AL, **place(slice(0, length)), axes=whole)
     plots.logo(actual_AL[:, some], **place(some), axes=letters)
     plots.mutation_map(scores_AL[:, some], gene["sequence"][some], **place(some), axes=changes)
-    name = f"{gene['gene_id']}, {target}".replace(
-        "$", r"\$"
-    )  # matplotlib sets what lies between two of them as a formula
+    # matplotlib sets what lies between two $ as a formula
+    name = f"{gene['gene_id']}, {target}".replace("$", r"\$")
     figure.suptitle(f"{name}: the window, and the {size} bases that matter most")
     return figure
 

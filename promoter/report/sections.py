@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,7 +49,7 @@ class PageParts:
 def model_section(run: UPath, members: list[SerializedModel], network: Any, info: Any) -> dict[str, Any]:
     """Describe the networks and the data they were trained on."""
     window = info.window
-    config = storage.read_yaml(run / "config.yaml") if (run / "config.yaml").exists() else {}
+    config = _read_config(run)
     provenance = config.pop("provenance", None) or {}
     around = (
         f"{window['upstream']:,} bases upstream of the TSS, {window['downstream']:,} from it on"
@@ -70,7 +71,7 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
         facts |= {f"Chromosomes, {name}": _listed(info.split.get(name, []), 30) for name in SPLITS}
         facts["Best epoch"] = info.training.get("best_epoch")
     checksums = {"data set": info.data.get("sha256")}
-    checksums |= {f"model {_short_source(run, member)}": member.checksum for member in members}
+    checksums |= {f"model {member.source.removeprefix(f'{run}/')}": member.checksum for member in members}
     checksums |= {f"input {path}": checksum for path, checksum in (provenance.get("inputs") or {}).items()}
     settings = {
         "network": asdict(network.config),
@@ -85,8 +86,8 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
     }
 
 
-def _short_source(run: UPath, packed: SerializedModel) -> str:
-    return packed.source.removeprefix(f"{run}/")
+def _read_config(run: UPath) -> dict[str, Any]:
+    return storage.read_yaml(run / "config.yaml") if (run / "config.yaml").exists() else {}
 
 
 def _listed(names: Sequence[str], max_names: int) -> str:
@@ -182,8 +183,7 @@ def comparison_section(
         raise InputError(f"{other / 'metrics.json'}: holds no metrics; give as `compare` the folder of a run")
     rows = []
     for name, folder, of_run in (("this run", run, metrics or {}), (other.name, other, other_metrics)):
-        config = storage.read_yaml(folder / "config.yaml") if (folder / "config.yaml").exists() else {}
-        split = config.get("split") or {}
+        split = _read_config(folder).get("split") or {}
         for target in targets[:_MAX_TARGETS]:
             if target in of_run.get("test", {}):
                 values = of_run["test"][target]
@@ -206,22 +206,15 @@ def predicted_section(
     parts.charts["error_by_chromosome"] = charts.error_by_chromosome(errors, target)
     held_out = predictions[(predictions["split"] == "test") & predictions[target].notna()]
     off = (held_out[f"{target}_predicted"] - held_out[target]).abs().sort_values(ascending=False)
-    worst = [
-        {
-            "gene": row["gene_id"],
-            "chrom": row["chrom"],
-            "observed": row[target],
-            "predicted": row[f"{target}_predicted"],
-        }
-        for row in held_out.loc[off.index[:10]].to_dict("records")
-    ]
+    columns = {"gene_id": "gene", "chrom": "chrom", target: "observed", f"{target}_predicted": "predicted"}
+    worst = held_out.loc[off.index[:10], list(columns)].rename(columns=columns)
     covered = ((metrics or {}).get("test", {}).get(target) or {}).get("interval_coverage")
     most = errors.nlargest(60, "genes", keep="first").sort_index()
     return {
         "genes": len(held_out),
         "errors": most.to_dict("records"),
         "chromosomes": len(errors),
-        "worst": worst,
+        "worst": worst.to_dict("records"),
         "coverage": covered,
     }
 
@@ -305,20 +298,19 @@ def search_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
     where = storage.resolve(folder)
     storage.require_file(where / "trials.csv", "table of trials")
     trials = _read_csv(where / "trials.csv", ["status", "reason"])
-    images = []
-    for name, words in (
-        ("search_progress", "Score of each trial in order, and the best so far."),
-        ("score_by_setting", "Score against each setting that was searched."),
-    ):
-        image = _image(where / "figures" / f"{name}.svg")
-        if image:
-            images.append({"name": name, "src": image, "words": words})
+    captions = {
+        "search_progress": "Score of each trial in order, and the best so far.",
+        "score_by_setting": "Score against each setting that was searched.",
+    }
+    images = [
+        {"name": name, "src": image, "words": words}
+        for name, words in captions.items()
+        if (image := _image(where / "figures" / f"{name}.svg"))
+    ]
     importance = []
     if (where / "importance.csv").exists():
-        try:
+        with suppress(pd.errors.EmptyDataError):
             importance = _read_csv(where / "importance.csv").head(_MAX_TRIALS).to_dict("records")
-        except pd.errors.EmptyDataError:
-            importance = []
     hidden = ("reason", "seconds")
     columns = [name for name in map(str, trials) if name not in hidden and not name.startswith("fold_")]
     counts = trials["status"].value_counts().to_dict() if "status" in trials else {}
@@ -340,23 +332,12 @@ def _image(path: UPath) -> str | None:
 
 def _read_csv(path: UPath, text: Sequence[str] = (), sep: str = ",") -> pd.DataFrame:
     """Read a table whose `text` columns stay text, even if a cell says NA or 1."""
-    with storage.open_text(path) as file:
-        try:
+    try:
+        with storage.open_text(path) as file:
             header = pd.read_csv(file, sep=sep, nrows=0).columns
-        except pd.errors.EmptyDataError:
-            raise
-        except (pd.errors.ParserError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: is not a table ({' '.join(str(error).split())}); write it again") from error
-    kept = [name for name in text if name in header]
-    with storage.open_text(path) as file:
-        try:
-            table = pd.read_csv(
-                file,
-                sep=sep,
-                dtype=dict.fromkeys(kept, str),
-                keep_default_na=False,
-                na_values={name: ["", "nan", "NaN", "NA"] for name in header if name not in kept},
-            )
-        except pd.errors.ParserError as error:
-            raise InputError(f"{path}: is not a table ({' '.join(str(error).split())}); write it again") from error
-    return table
+        missing = {name: ["", "nan", "NaN", "NA"] for name in header if name not in text}
+        dtype = {name: str for name in text if name in header}
+        with storage.open_text(path) as file:
+            return pd.read_csv(file, sep=sep, dtype=dtype, keep_default_na=False, na_values=missing)
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not a table ({' '.join(str(error).split())}); write it again") from error

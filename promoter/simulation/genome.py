@@ -108,23 +108,17 @@ def simulate(
     genes, instances, signals = [], [], []
     for number in range(1, chromosomes + 1):
         chrom = f"chr{number}"
-        tokens, on_chrom = _chromosome(rng, chrom, genes_per_chromosome, upstream)
-        sequences[chrom] = tokens
+        sequences[chrom], on_chrom = _chromosome(rng, chrom, genes_per_chromosome, upstream)
         for gene in on_chrom:
-            implanted = list(_implant(rng, tokens, gene, upstream))
+            implanted = list(_implant(rng, sequences[chrom], gene, upstream))
             signals.append(_signal(implanted))
             instances += implanted
         genes += on_chrom
     signal = np.array(signals)
     expression = _BASE_LEVEL + signal + rng.normal(0, noise * signal.std(), len(signal))
     truth = pd.DataFrame(instances, columns=pd.Index(_INSTANCE_COLUMNS))
-    files = Simulation(
-        out_dir / "genome.fa",
-        out_dir / "genes.bed",
-        out_dir / "expression.tsv",
-        truth,
-        float(1 / np.hypot(1, noise)),
-    )
+    paths = (out_dir / name for name in ("genome.fa", "genes.bed", "expression.tsv"))
+    files = Simulation(*paths, motifs=truth, ceiling=float(1 / np.hypot(1, noise)))
     _write(files, out_dir, sequences, genes=genes, expression=expression)
     return files
 

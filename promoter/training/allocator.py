@@ -16,11 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # constants of <mallo
 _NEVER = 2**31 - 1
 # The same settings as environment variables, which glibc reads when a process starts. Needed if the work runs in a
 # thread, since a thread keeps the arena that it began with.
-KEEP_FREED_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(_NEVER),
-}
+KEEP_FREED_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(_NEVER)}
 
 
 def keep_freed_memory() -> bool:

@@ -48,14 +48,8 @@ class Batch(NamedTuple):
 class TrainingBatches:
     """Keep the training genes on the device, and cut them into augmented batches, epoch by epoch.
 
-    Args:
-        examples: training genes.
-        scale: mean and SD by which the targets are standardised.
-        config: batch size, augmentation and seed.
-        device: device on which the batches are made.
-        context: this process among the others; each gets its share of every global batch.
-        network: config of the network, which says how many of the first bases are cropped.
-        min_size: smallest number of genes in a global batch.
+    Each process of `context` gets its share of every global batch, which has at least `min_size` genes. The config
+    of the network says how many of the first bases are cropped.
     """
 
     def __init__(
@@ -77,36 +71,26 @@ class TrainingBatches:
         self.config, self.device, self.context = config, device, context
 
     def iterate_epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the epoch's batches; order and augmentation depend on seed and epoch, not on the processes.
-
-        Args:
-            epoch: number of the epoch, from 1.
-        """
+        """Yield an epoch's batches; order and augmentation depend on seed and epoch, not on the processes."""
         n, config = len(self.tokens_NL), self.config
         generator = torch.Generator().manual_seed(mix_seed(config.seed, epoch))
         order = torch.randperm(n, generator=generator)
         flip = torch.rand(n, generator=generator) < config.reverse_complement
         shift = torch.randint(-config.jitter, config.jitter + 1, (n,), generator=generator)
         order, flip, shift = (drawn.to(self.device) for drawn in (order, flip, shift))
-        jitter = config.jitter > 0
         for start, stop in batch_bounds(n, config.batch_size, self.min_size):
             share = slice(start + self.context.rank, stop, self.context.size)
             rows = order[share]
             if self.tokens_NL.is_floating_point():  # embeddings (genes, strands, dim)
-                strand = flip[share].long()
-                yield Batch(self.tokens_NL[rows, strand], self.targets_NT[rows], stop - start)
-                continue
-            tokens_BL = augment(self.tokens_NL[rows], flip[share], shift[share] if jitter else None, self.crop)
-            yield Batch(tokens_BL, self.targets_NT[rows], stop - start)
+                tokens = self.tokens_NL[rows, flip[share].long()]
+            else:
+                shift_B = shift[share] if config.jitter else None
+                tokens = augment(self.tokens_NL[rows], flip[share], shift_B, self.crop)
+            yield Batch(tokens, self.targets_NT[rows], stop - start)
 
 
 def batch_bounds(n: int, batch_size: int, min_size: int) -> list[tuple[int, int]]:
     """Cut `n` genes into batches; a remainder of fewer than `min_size` joins the batch before it.
-
-    Args:
-        n: number of genes.
-        batch_size: number of genes in each batch but the last.
-        min_size: smallest number of genes in the last batch, unless `n` is smaller.
 
     Returns:
         Start and stop of each batch, half-open.
@@ -172,10 +156,6 @@ def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: 
 
 def require_orientation(model: NetworkConfig, config: TrainingConfig) -> None:
     """Check that the network can learn from promoters that are augmented as `config` says.
-
-    Args:
-        model: config of the network.
-        config: training settings with the augmentation.
 
     Raises:
         InputError: reverse complements for a network with several position bins, or shifts for one whose

@@ -58,7 +58,10 @@ class CrossValidation:
         self.folds, self.seeds, self.metric = int(fold_of_gene.max()) + 1, seeds, metric
         self.training, self.loss = training, loss
         members = [(fold, seed) for fold in range(self.folds) for seed in range(seeds)]
-        self.states = [TrainingState() for _ in members] if saved is None else _deserialize(saved)
+        states = (
+            torch.load(io.BytesIO(saved), weights_only=True, map_location="cpu") if saved else [{}] * len(members)
+        )
+        self.states = [TrainingState(**values) for values in states]
         self.networks: list[Learner] = []
         self._train: list[Examples] = []
         self._steps: list[Iterator[TrainingState]] = []
@@ -108,8 +111,3 @@ class CrossValidation:
         for network, state, train in zip(self.networks, self.states, self._train, strict=True):
             restore_best_weights(network, state, train, self.loss)
         return self.networks
-
-
-def _deserialize(saved: bytes) -> list[TrainingState]:
-    states = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
-    return [TrainingState(**values) for values in states]

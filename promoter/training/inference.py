@@ -70,20 +70,14 @@ def evaluate(
     precision: Literal["fp32", "bf16"] = "fp32",
     distributed: bool = False,
 ) -> Evaluation:
-    """Predict all examples and compare with their targets, over all genes at once.
+    """Predict all examples and compare with their targets, in the model's units, over all genes at once.
 
-    Args:
-        model: network from one-hot (batch, 4, length) to (batch, targets); run in evaluation mode.
-        examples: sequences with targets in the model's units.
-        device: device of the computation, which holds the model; None (the default) takes that of its parameters.
-        precision: fp32 (the default), or bf16 for mixed precision.
-        distributed: True shares the work among the processes of `torch.distributed`, as in `predict`.
+    The other arguments are those of `predict`.
     """
     device = torch.device(device or next(model.parameters()).device)
     with full_float32():
-        return evaluate_on(
-            model, examples, device, precision, context=DistributedContext() if distributed else None
-        )
+        context = DistributedContext() if distributed else None
+        return evaluate_on(model, examples, device, precision, context=context)
 
 
 @torch.inference_mode()
@@ -129,16 +123,9 @@ def evaluate_on(
     context: DistributedContext | None,
     scale: TargetScale | None = None,
 ) -> Evaluation:
-    """Evaluate in original units, also a network in training, whose output is still standardised.
+    """Evaluate in original units, also a network in training, whose output `scale` brings to these.
 
-    Args:
-        model: network from one-hot (batch, 4, length) to (batch, targets); run in evaluation mode.
-        examples: sequences with targets in original units.
-        device: device that holds the model.
-        precision: fp32 or bf16.
-        context: processes that share the work, all of which must call this; None computes it in this process.
-        scale: mean and SD that bring the network's output to original units; None (the default) takes the output
-            as it is.
+    The other arguments are those of `evaluate`; all processes of `context` must call this and share the work.
     """
     predictions = _predict(model, examples.tokens, device=device, precision=precision, context=context)
     if scale is not None:

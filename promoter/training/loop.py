@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,28 +126,18 @@ def fit(
         InputError: too few genes, or a batch size too small for the workers.
         TrainingDivergedError: the loss became NaN or infinite.
     """
-    state = state or TrainingState()
-    epochs = train_epochs(
+    config, state = config or TrainingConfig(), state or TrainingState()
+    for _ in train_epochs(
         model, train, val, config, device=device, state=state, max_workers=max_workers, loss=loss
-    )
-    for _ in epochs:
+    ):
         if on_epoch is not None:
             on_epoch(state)
     restore_best_weights(model, state, train, loss)
     return state
 
 
-def restore_best_weights(
-    model: Learner, state: TrainingState, train: Examples, loss: Loss = SQUARED_ERROR
-) -> None:
-    """Leave in `model` the best epoch's weights, returning original units; ends what `train_epochs` began.
-
-    Args:
-        model: network that was trained.
-        state: state that `train_epochs` yielded last.
-        train: training genes, as given to `train_epochs`.
-        loss: loss, as given to `train_epochs`.
-    """
+def restore_best_weights(model: Learner, state: TrainingState, train: Examples, loss: Loss) -> None:
+    """Leave in `model` the best epoch's weights, returning original units; ends what `train_epochs` began."""
     state.model = copy.deepcopy(state.model)  # until here these were the model's own tensors
     _load_trainable(model, state.best_model)
     model.end_adapting()
@@ -160,19 +150,17 @@ def train_epochs(
     model: Learner,
     train: Examples,
     val: Examples,
-    config: TrainingConfig | None = None,
+    config: TrainingConfig,
     *,
-    device: str | torch.device = "cpu",
-    state: TrainingState | None = None,
+    device: str | torch.device,
+    state: TrainingState,
+    loss: Loss,
     max_workers: int | None = None,
-    loss: Loss = SQUARED_ERROR,
 ) -> Iterator[TrainingState]:
     """Train as `fit` does, one epoch per step, so that several trainings can advance side by side.
 
-    Arguments and errors are those of `fit`. Yields the same state after each epoch, which is valid until the next;
-    `state`, when given, is that one.
+    Arguments and errors are those of `fit`. Yields `state` after each epoch; it is valid until the next.
     """
-    config = config or TrainingConfig()
     context = DistributedContext()
     min_batch_size = 2 * max(context.size, max_workers or 0)  # batch norm needs 2 genes a worker
     require_enough_genes(len(train.tokens), len(val.tokens), config, min_batch_size // 2)
@@ -183,24 +171,17 @@ def train_epochs(
     scale = loss.scale(train.targets)
     steps = len(batch_bounds(len(train.tokens), config.batch_size, min_batch_size))
     optimisation = _Optimisation(model, config, loss, device=device, context=context, steps=steps)
-    state = state or TrainingState()
     if state.epoch:
         optimisation.load(state)
     batches = TrainingBatches(
-        train,
-        scale,
-        config=config,
-        device=device,
-        context=context,
-        network=model.config,
-        min_size=min_batch_size,
+        train, scale, config=config, device=device, context=context, network=model.config, min_size=min_batch_size
     )
     ended = time.perf_counter()
     while not state.is_finished(config):
         began = time.perf_counter()
         epoch = state.epoch + 1
         torch.manual_seed(mix_seed(config.seed, epoch, context.rank))
-        trained = optimisation.train(batches.iterate_epoch(epoch))
+        loss_T, squared_error_T = optimisation.train(batches.iterate_epoch(epoch))
         training_seconds = time.perf_counter() - began
         optimisation.recompute_batch_norm_stats(batches.iterate_epoch(epoch))
         evaluation = evaluate_on(optimisation.forward, val, device, config.precision, context=context, scale=scale)
@@ -209,7 +190,7 @@ def train_epochs(
         record = {
             "epoch": epoch,
             "learning_rate": rate,
-            "train_mse": float((trained.squared_error * scale.sd**2).mean()),
+            "train_mse": float((squared_error_T * scale.sd**2).mean()),
             "val_mse": float(evaluation.mse.mean()),
             "val_pearson": float(np.nan_to_num(evaluation.pearson).mean()),
             "val_loss": val_loss,
@@ -217,7 +198,7 @@ def train_epochs(
             "seconds": time.perf_counter() - ended,
         }
         ended += record["seconds"]
-        if not np.isfinite([*trained.loss, record["train_mse"], val_loss]).all():
+        if not np.isfinite([*loss_T, record["train_mse"], val_loss]).all():
             raise TrainingDivergedError(
                 f"the loss is not a number in epoch {epoch}; lower `TrainingConfig.learning_rate` (now {rate:g})"
             )
@@ -225,24 +206,8 @@ def train_epochs(
         yield state
 
 
-class _EpochMeans(NamedTuple):
-    """Means over the genes of an epoch, each (targets,), on the scale of training."""
-
-    loss: np.ndarray
-    squared_error: np.ndarray
-
-
 class _Optimisation:
-    """Hold the network with its optimiser and learning-rate schedule.
-
-    Args:
-        model: network, on `device`.
-        config: how to train.
-        loss: what is minimised.
-        device: device of this process.
-        context: this process among the others.
-        steps: number of steps of the optimiser in an epoch.
-    """
+    """Hold the network with its optimiser, and a learning-rate schedule of `steps` steps per epoch."""
 
     def __init__(
         self,
@@ -269,14 +234,13 @@ class _Optimisation:
             groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         max_rates = [group["lr"] for group in self.optimizer.param_groups]
-        # Smith and Topin 2018, arXiv:1708.07120
-        self.cycle = (
-            OneCycleLR(self.optimizer, max_rates, total_steps=config.epochs * steps)
-            if config.schedule == "one_cycle"
-            else None
-        )
-        plateau = ReduceLROnPlateau(self.optimizer, patience=config.lr_patience, factor=config.lr_factor)
-        self.scheduler = self.cycle or plateau
+        self.scheduler: OneCycleLR | ReduceLROnPlateau
+        if config.schedule == "one_cycle":  # Smith and Topin 2018, arXiv:1708.07120
+            self.scheduler = OneCycleLR(self.optimizer, max_rates, total_steps=config.epochs * steps)
+        else:
+            self.scheduler = ReduceLROnPlateau(
+                self.optimizer, patience=config.lr_patience, factor=config.lr_factor
+            )
 
     def load(self, state: TrainingState) -> None:
         """Take weights, optimiser and schedule from a state to resume."""
@@ -314,8 +278,8 @@ class _Optimisation:
             norm.momentum = momentum
         self.context.average_buffers(self.model)
 
-    def train(self, batches: Iterator[Batch]) -> _EpochMeans:
-        """Make one step of the optimiser per batch; return the means over all genes of all processes."""
+    def train(self, batches: Iterator[Batch]) -> np.ndarray:
+        """Make a step per batch; return the mean loss and squared error of all processes' genes: (2, targets)."""
         self.wrapped.train()
         shape = 2, self.model.config.n_targets
         totals_2T = torch.zeros(shape, dtype=torch.float64, device=self.device)  # loss, squared error
@@ -341,10 +305,10 @@ class _Optimisation:
                 totals_2T += torch.stack([loss_T, squared_T])
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
             self.optimizer.step()
-            if self.cycle is not None:
-                self.cycle.step()
+            if isinstance(self.scheduler, OneCycleLR):
+                self.scheduler.step()
             genes += batch.global_size
-        return _EpochMeans(*(self.context.sum(totals_2T) / genes).cpu().numpy())
+        return (self.context.sum(totals_2T) / genes).cpu().numpy()
 
     def _passes(self, batch: Batch) -> list[Batch]:
         """Cut a batch into what fits into memory; without batch norms to be trained the gradient is the same."""

@@ -21,15 +21,11 @@ from typing import Any, Literal
 
 import optuna
 import pandas as pd
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from promoter.errors import InputError, NoValidSettingsError
-from promoter.models.build import NetworkConfig
+from promoter.models.build import NetworkConfig, require_length
+from promoter.training.batches import require_enough_genes, require_orientation
 from promoter.training.config import TrainingConfig
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -78,6 +74,22 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class SpaceValidator:
+    """Check a configuration against the window (bases), the number of genes, in all and of each fold."""
+
+    length: int
+    genes: int
+    genes_of_fold: list[int]
+
+    def __call__(self, model: NetworkConfig, training: TrainingConfig) -> None:
+        """Raise InputError if the network or the recipe does not suit the data."""
+        require_length(model, self.length)
+        require_orientation(model, training)
+        for validated in self.genes_of_fold:
+            require_enough_genes(self.genes - validated, validated, training, workers=1)
+
+
+@dataclass(frozen=True)
 class SearchSpace:
     """Check a space, and draw settings from it.
 
@@ -105,8 +117,7 @@ class SearchSpace:
             _require_setting(name, self.space, self.model)
             _distribution(name, domain)
         self._require_blocks()
-        study = new_study("random", "maximize", seed=0)
-        self.ask(study)  # raises if no combination is valid
+        self.ask(new_study("random", "maximize", seed=0))  # raises if no combination is valid
 
     def ask(self, study: optuna.Study) -> tuple[optuna.Trial, Settings]:
         """Draw the next combination that is valid.
@@ -117,9 +128,8 @@ class SearchSpace:
         reason: InputError | None = None
         for _ in range(_MAX_DRAWS):
             trial = study.ask()
-            drawn = self.draw(trial)
             try:
-                return trial, self.settings(drawn)
+                return trial, self.settings(self.draw(trial))
             except InputError as error:
                 reason = error
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -136,10 +146,7 @@ class SearchSpace:
         return {name: drawn[name] for name in self.space if name in drawn}
 
     def settings(self, drawn: Mapping[str, Any]) -> Settings:
-        """Build the configs.
-
-        Args:
-            drawn: value of each setting that applies.
+        """Build the configs from the value of each setting that applies.
 
         Raises:
             InputError: the values are not valid together, or do not suit the data.
@@ -152,8 +159,8 @@ class SearchSpace:
                 per_block.setdefault(field, {})[int(index[0])] = value
             elif name != BLOCKS:
                 groups[group][field] = tuple(value) if isinstance(value, list) else value
-        blocks = drawn.get(BLOCKS, self._blocks)
-        for field in _PER_BLOCK if self._blocks else ():
+        blocks = drawn.get(BLOCKS, self.model.n_blocks)
+        for field in _PER_BLOCK if self.model.n_blocks else ():
             length = blocks - (field == "pool_sizes")
             values = dict(enumerate(groups["model"][field])) | per_block.get(field, {})
             if BLOCKS in drawn or field in per_block:
@@ -189,11 +196,9 @@ class SearchSpace:
             yield chosen
             return
         name, rest = names[0], names[1:]
-        if not self._applies(name, chosen):
-            yield from self._combinations(rest, chosen)
-            return
-        for value in _values(self.space[name]):
-            yield from self._combinations(rest, chosen | {name: value})
+        values = _values(self.space[name]) if self._applies(name, chosen) else []
+        for point in [chosen | {name: value} for value in values] or [chosen]:
+            yield from self._combinations(rest, point)
 
     def _order(self) -> list[str]:
         """Return the settings; the number of blocks comes first, since others depend on it."""
@@ -202,21 +207,14 @@ class SearchSpace:
     def _applies(self, name: str, drawn: Mapping[str, Any]) -> bool:
         """Tell whether the network has the block that the setting belongs to."""
         _, field, *index = name.split(".")
-        if not index:
-            return True
-        blocks = drawn.get(BLOCKS, self._blocks)
-        return int(index[0]) < blocks - (field == "pool_sizes")
-
-    @property
-    def _blocks(self) -> int:
-        """Return the number of blocks where the space does not set it; 0 for a network without blocks."""
-        return self.model.n_blocks
+        blocks = drawn.get(BLOCKS, self.model.n_blocks)
+        return not index or int(index[0]) < blocks - (field == "pool_sizes")
 
     def _require_blocks(self) -> None:
         """Raise InputError if the network's lists are too short for the largest number of blocks."""
         if BLOCKS not in self.space:
             return
-        depth = max(_values(self.space[BLOCKS], integer=True))
+        depth = max(_values(self.space[BLOCKS]))
         for field in _PER_BLOCK:
             given = len(getattr(self.model, field))
             for index in range(given, depth - (field == "pool_sizes")):
@@ -228,13 +226,7 @@ class SearchSpace:
 
 
 def new_study(algorithm: str, direction: Literal["minimize", "maximize"], seed: int) -> optuna.Study:
-    """Create a study in memory.
-
-    Args:
-        algorithm: `random`, or `tpe` for the tree-structured Parzen estimator.
-        direction: `minimize` or `maximize` the score.
-        seed: random seed of the draws.
-    """
+    """Create a study in memory; `algorithm` is `random`, or `tpe` for the tree-structured Parzen estimator."""
     if algorithm == "random":
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
     else:
@@ -327,11 +319,7 @@ def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:
 
 
 def _distribution(name: str, domain: Mapping[str, Any]) -> BaseDistribution:
-    """Build optuna's distribution of a domain.
-
-    Raises:
-        InputError: the domain is invalid.
-    """
+    """Build optuna's distribution of a domain, or raise InputError if the domain is invalid."""
     if not isinstance(domain, Mapping):
         raise InputError(f"search space: {name} {domain}: must be {{choices: […]}} or {{low: …, high: …}}")
     unknown = sorted(set(domain) - {"choices", "low", "high", "log", "step"})
@@ -362,25 +350,20 @@ def _distribution(name: str, domain: Mapping[str, Any]) -> BaseDistribution:
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
-    distribution = _distribution(name, domain)
-    if isinstance(distribution, CategoricalDistribution):
-        return trial.suggest_categorical(name, distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, log=distribution.log, step=distribution.step
-        )
-    assert isinstance(distribution, FloatDistribution)  # noqa: S101 # the only other
-    return trial.suggest_float(
-        name, distribution.low, distribution.high, log=distribution.log, step=distribution.step
-    )
+    match _distribution(name, domain):
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(name, choices)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(name, low, high, log=log, step=step)
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_float(name, low, high, log=log, step=step)
 
 
-def _values(domain: Mapping[str, Any], integer: bool = False) -> list[Any]:
-    """Return all values of a domain with choices or steps; `integer` makes the step 1 where there is none."""
+def _values(domain: Mapping[str, Any]) -> list[Any]:
+    """Return all values of a domain with choices, or with steps, which are 1 where it names none."""
     if "choices" in domain:
         return list(domain["choices"])
-    low, high, step = domain["low"], domain["high"], domain.get("step", 1 if integer else None)
-    assert step is not None  # noqa: S101 # the caller checked it
+    low, high, step = domain["low"], domain["high"], domain.get("step", 1)
     return [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
 
 

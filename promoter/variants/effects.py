@@ -159,8 +159,7 @@ def _predict_windows(
 
 def _ism_is_cheaper(config: NetworkConfig, gene: GeneVariants, snvs: Sequence[TrimmedVariant]) -> bool:
     """Tell whether saturation mutagenesis of the SNVs' positions costs less than a forward pass for each SNV."""
-    cnn = config.incremental
-    if cnn is None:
+    if (cnn := config.incremental) is None:
         return False  # each mutant needs a forward pass
     length = len(gene.tokens)
     offsets = [offset_in_window(variant, gene.window) for variant in snvs]

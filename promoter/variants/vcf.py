@@ -18,7 +18,6 @@ from typing import NamedTuple
 from upath import UPath
 
 from promoter import storage
-from promoter.dataset.chromosomes import match_chromosomes
 from promoter.dataset.genome import Genome
 from promoter.errors import InputError
 from promoter.storage import AnyPath
@@ -72,28 +71,8 @@ class CachedGenome:
         return self._block(chrom, first)[start - first * _BLOCK : end - first * _BLOCK]
 
 
-class ChromosomeNames:
-    """Translate a VCF's chromosome names into the genome's spelling, remembering each answer."""
-
-    def __init__(self, genome: Genome) -> None:
-        self.lengths = genome.lengths
-        self.known: dict[str, str | None] = {}
-
-    def __call__(self, chrom: str) -> str | None:
-        """Return the genome's name of a chromosome, or None if the genome lacks it."""
-        if chrom not in self.known:
-            self.known[chrom] = match_chromosomes([chrom], self.lengths).get(chrom)
-        return self.known[chrom]
-
-
 def read_records(path: AnyPath) -> Iterator[VcfRecord]:
     """Read a VCF or BCF line by line, plain or compressed, local or remote; no index is needed.
-
-    Args:
-        path: path or URL of the file.
-
-    Yields:
-        One record a line, in the file's order.
 
     Raises:
         InputError: the file is missing, neither VCF nor BCF, has a malformed line, or compressed data that ends
@@ -123,18 +102,13 @@ def read_records(path: AnyPath) -> Iterator[VcfRecord]:
             vcf.close()
 
 
-def reason_to_skip(record: VcfRecord, alt: str, chrom: str | None, genome: CachedGenome) -> str | None:
+def reason_to_skip(record: VcfRecord, alt: str, chrom: str, genome: CachedGenome) -> str | None:
     """Return why an allele cannot be scored, a key of `REASONS`, or None if it can.
 
-    Repeated alleles are not noticed here: that takes all records, not one.
-
-    Args:
-        record: line of the VCF.
-        alt: one of its alternative alleles.
-        chrom: the genome's name of the chromosome; None if the genome lacks it.
-        genome: genome that REF is compared with.
+    Repeated alleles are not noticed here: that takes all records, not one. `chrom` is the genome's name of the
+    chromosome, empty if the genome lacks it.
     """
-    if chrom is None:
+    if not chrom:
         return "chromosome"
     if not record.alts or alt == ".":
         return "no_alt"

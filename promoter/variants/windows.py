@@ -20,6 +20,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ from promoter.dataset.genome import window as window_interval
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.sequence import encode, reverse_complement
-from promoter.variants.vcf import REASONS, CachedGenome, ChromosomeNames, VcfRecord, reason_to_skip
+from promoter.variants.vcf import REASONS, CachedGenome, VcfRecord, reason_to_skip
 
 
 class TrimmedVariant(NamedTuple):
@@ -140,37 +141,35 @@ def find_alleles(
     chrom_of = match_chromosomes(promoters.genes["chrom"].iloc[list(rows)].unique(), genome.lengths)
     _require_same_genome(cached, promoters, windows, rows=rows, chrom_of=chrom_of)
     index = _WindowIndex(promoters, windows, rows, chrom_of)
-    names = ChromosomeNames(genome)
+    name_in_genome = cache(lambda chrom: match_chromosomes([chrom], genome.lengths).get(chrom, ""))
     counts = Counter(dict.fromkeys(["variants", "alleles", "in_windows", "rows", "spanning_tss", "outside"], 0))
     counts.update(dict.fromkeys(REASONS, 0))
     seen: set[tuple[str, int, str, str]] = set()
     alleles: list[tuple[int, int, str, str, int, int, str]] = []
     for record in records:
         counts["variants"] += 1
-        chrom = names(record.chrom)
+        chrom = name_in_genome(record.chrom)
         for alt in record.alts or ["."]:
             counts["alleles"] += bool(record.alts)
             reason = reason_to_skip(record, alt, chrom, cached)
             upper = (record.ref.upper(), alt.upper())
-            altered, variant = [], None
-            if reason is None and chrom is not None:
-                variant = trim_alleles(record.pos - 1, *upper)
-                altered = index.altered_by(chrom, variant)
-                if altered and (chrom, record.pos, *upper) in seen:
-                    reason = "duplicate"
-            if reason is not None or variant is None:
-                counts[reason or "chromosome"] += 1
-                skip(record, alt, reason or "chromosome")
+            variant = trim_alleles(record.pos - 1, *upper)
+            altered = index.altered_by(chrom, variant) if reason is None else []
+            if altered and (chrom, record.pos, *upper) in seen:
+                reason = "duplicate"
+            if reason is not None:
+                counts[reason] += 1
+                skip(record, alt, reason)
                 continue
             counts["in_windows" if altered else "outside"] += 1
             if altered:
-                seen.add((str(chrom), record.pos, *upper))
+                seen.add((chrom, record.pos, *upper))
             for row in altered:
                 counts["spanning_tss"] += variant.start < windows[row].tss_boundary < variant.end
                 alleles.append((row, record.pos, *upper, variant.start, variant.end, variant.new))
     counts["rows"] = len(alleles)
-    columns = ["gene", "pos", "ref", "alt", "start", "end", "new"]
-    table = pd.DataFrame(alleles, columns=pd.Index(columns))
+    columns = pd.Index(["gene", "pos", "ref", "alt", "start", "end", "new"])
+    table = pd.DataFrame(alleles, columns=columns)
     table = table.sort_values(["gene", "pos", "ref", "alt"], kind="stable", ignore_index=True)
     return WindowVariants(table, dict(counts))
 
@@ -226,12 +225,8 @@ def distance_to_tss(variant: TrimmedVariant, window: TssWindow) -> int:
     """
     first, last = variant.start, variant.end - 1
     if last < first:  # an insertion
-        if window.strand == "+":
-            first = last = variant.start if variant.start > window.tss else variant.start - 1
-        else:
-            first = last = variant.start - 1 if variant.start <= window.tss else variant.start
-    low, high = first - window.tss, last - window.tss
-    nearest = 0 if low <= 0 <= high else low if low > 0 else high
+        first = last = variant.start if variant.start > window.tss else variant.start - 1
+    nearest = max(first - window.tss, min(last - window.tss, 0))
     return nearest if window.strand == "+" else -nearest
 
 
@@ -259,20 +254,12 @@ def apply_variant(
         cut = len(new)
     else:
         cut = 0
+    # the bases on either side of the boundary, of which the window has so many
+    before, after = np.split(context, [boundary - context_start])
     left = np.concatenate(
-        [
-            context[: min(start, boundary) - context_start],
-            new[:cut],
-            context[end - context_start : boundary - context_start],
-        ]
+        [before[: min(start, boundary) - context_start], new[:cut], before[end - context_start :]]
     )
-    right = np.concatenate(
-        [
-            context[boundary - context_start : max(start, boundary) - context_start],
-            new[cut:],
-            context[max(end, boundary) - context_start :],
-        ]
-    )
+    right = np.concatenate([after[: max(start - boundary, 0)], new[cut:], after[max(end - boundary, 0) :]])
     low, high = window.interval
     sequence = np.concatenate([left[len(left) - (boundary - low) :], right[: high - boundary]])
     return sequence if window.strand == "+" else np.asarray(reverse_complement(sequence))
@@ -287,14 +274,9 @@ def offset_in_window(variant: TrimmedVariant, window: TssWindow) -> int:
 def build_gene_variants(
     genome: Genome, chrom: str, *, tokens: np.ndarray, window: TssWindow, variants: list[TrimmedVariant]
 ) -> GeneVariants:
-    """Fetch the bases around a gene's window that scoring its variants needs.
+    """Fetch the bases around a gene's window that scoring its variants, at least one, needs.
 
-    Args:
-        genome: genome to fetch from.
-        chrom: chromosome, spelled as in the genome.
-        tokens: tokens of the gene's window, 5'→3' along the gene.
-        window: the gene's window.
-        variants: variants that alter the window, at least one.
+    `chrom` is spelled as in the genome; the other arguments are as in `GeneVariants`.
     """
     start, end = window.interval
     beyond = max(variant.end - variant.start for variant in variants)
@@ -305,16 +287,13 @@ def build_gene_variants(
 def group_by_gene(
     alleles: pd.DataFrame, genome: Genome, promoters: Promoters, windows: Sequence[TssWindow]
 ) -> list[GeneVariants]:
-    """Collect the variants of each gene, with the bases that scoring them needs.
+    """Collect the variants of each gene, with the bases that scoring them needs, in the data's order.
 
     Args:
         alleles: some rows of `WindowVariants.alleles`, all rows of each gene in them.
         genome: genome that the promoters were extracted from.
         promoters: data set that `gene` in `alleles` counts rows of.
         windows: window of each gene of the data set.
-
-    Returns:
-        One entry for each gene, in the data's order.
     """
     chroms = promoters.genes["chrom"]
     chrom_of = match_chromosomes(chroms.iloc[alleles["gene"]].unique(), genome.lengths)
@@ -324,10 +303,7 @@ def group_by_gene(
             chrom_of[chroms.iloc[row]],
             tokens=promoters.tokens[row],
             window=windows[row],
-            variants=[
-                TrimmedVariant(*fields)
-                for fields in zip(of_gene["start"], of_gene["end"], of_gene["new"], strict=True)
-            ],
+            variants=list(map(TrimmedVariant, of_gene["start"], of_gene["end"], of_gene["new"])),
         )
         for row, of_gene in ((int(group["gene"].iloc[0]), group) for _, group in alleles.groupby("gene"))
     ]
