@@ -29,7 +29,7 @@ from promoter.models.build import require_length
 from promoter.splits import homology
 from promoter.splits.config import SplitConfig
 from promoter.splits.split import chromosome_folds
-from promoter.training import require_orientation
+from promoter.training.batches import require_orientation
 
 _MIN_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from
 _FOLDS = "folds"

@@ -3,35 +3,3 @@
 Each format is a module: `modisco`, `tracks` (bigWig, bedGraph), `regions` (BED), `chrombpnet` (HDF5). `formats`
 lists them.
 """
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from promoter.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from promoter.export.formats import FORMATS, require_formats
-    from promoter.export.modisco import modisco_command
-    from promoter.export.scores import Exported, export_scores
-    from promoter.export.writer import Batch, ExportSource, FormatWriter
-
-__all__ = [
-    "FORMATS",
-    "Batch",
-    "ExportSource",
-    "Exported",
-    "FormatWriter",
-    "export_scores",
-    "modisco_command",
-    "require_formats",
-]
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "formats": ["FORMATS", "require_formats"],
-        "modisco": ["modisco_command"],
-        "scores": ["Exported", "export_scores"],
-        "writer": ["Batch", "ExportSource", "FormatWriter"],
-    },
-)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from promoter.models.build import NetworkConfig, require_length
-from promoter.training import TrainingConfig, require_enough_genes, require_orientation
+from promoter.training.batches import require_enough_genes, require_orientation
+from promoter.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)

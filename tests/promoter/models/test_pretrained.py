@@ -31,7 +31,8 @@ from promoter.models.config import PretrainedConfig
 from promoter.models.pretrained import PretrainedHead, PretrainedModel, build_model, embed, require_window
 from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.sequence import encode, one_hot, reverse_complement
-from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict, require_orientation
+from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
+from promoter.training.batches import require_orientation
 
 LENGTH = 1024
 NAMES = ("enformer", "borzoi")
