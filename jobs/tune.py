@@ -103,7 +103,6 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
     from jobs.tuning.trials import TrialJob
     from promoter.dataset.promoters import locate, read_promoters
-    from promoter.models.build import require_length
     from promoter.splits.folds import assign_folds
     from promoter.training.batches import Examples
     from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace, SpaceValidator
@@ -112,7 +111,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     if not promoters.target_names:
         raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
     network = with_targets(resolve_model(model), promoters.target_names)
-    require_length(network, promoters.length, promoters.metadata["window"])
+    network.require_length(promoters.length, promoters.metadata["window"])
     held_out = assign_folds(promoters.genes["chrom"], split, folds)
     searched = promoters.genes["chrom"].isin(held_out.fold_of_chrom).to_numpy()
     fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()

@@ -67,11 +67,7 @@ def fit_baselines(
     """
     chroms = chroms.reset_index(drop=True)
     inputs = BaselineInputs(
-        tokens,
-        in_training,
-        targets[in_training].astype(np.float64),
-        _fold_of_gene(chroms[in_training]),
-        embedded,
+        tokens, in_training, targets[in_training].astype(np.float64), _fold_of_gene(chroms[in_training]), embedded
     )
     predicted = {name: fit(inputs) for name, fit in BASELINES.items()}
     return {name: values.astype(np.float32) for name, values in predicted.items() if values is not None}
@@ -152,7 +148,8 @@ def kmer_counts(tokens: np.ndarray, k: int = K, starts: tuple[int, ...] = (0,)) 
             of its first base (default: one bin).
 
     Returns:
-        float32, shape (genes, bins * canonical k-mers), bin by bin; the k-mers in the order of `canonical_kmers`.
+        float32, shape (genes, bins * canonical k-mers), bin by bin; a k-mer goes by itself or its reverse
+        complement, whichever comes first in the alphabet, and these names are in alphabetical order.
     """
     canonical = _canonical(k)
     size = int(canonical.max()) + 1
@@ -175,17 +172,6 @@ def kmer_counts(tokens: np.ndarray, k: int = K, starts: tuple[int, ...] = (0,)) 
         counted = np.bincount(column[valid], minlength=len(batch) * columns)
         counts[first : first + len(batch)] = counted.reshape(len(batch), columns)
     return counts
-
-
-def canonical_kmers(k: int = K) -> list[str]:
-    """List the canonical k-mers, the first of each k-mer and its reverse complement, in alphabetical order.
-
-    Args:
-        k: number of bases (default 6).
-    """
-    first = pd.Series(range(len(BASES) ** k)).groupby(_canonical(k)).min()
-    powers = [len(BASES) ** exponent for exponent in reversed(range(k))]
-    return ["".join(BASES[code // power % len(BASES)] for power in powers) for code in first]
 
 
 @functools.lru_cache(maxsize=4)

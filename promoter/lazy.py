@@ -1,27 +1,34 @@
-"""Packages that offer the names of their modules, and import a module when one of its names is first asked for."""
+"""Packages that offer names of their modules, and import a module when one of its names is first asked for."""
 
 from __future__ import annotations
 
+import ast
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
-def lazy_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return a package's `__getattr__` (PEP 562).
+def lazy_names(package: str, file: str) -> Callable[[str], Any]:
+    """Return a package's `__getattr__` (PEP 562), which offers what the file imports for type checkers alone.
 
     `from promoter.training.config import TrainingConfig`, say, then imports no PyTorch, though the package also
     offers what does.
 
     Args:
         package: name of the package.
-        modules: name of a module in the package -> names that the package offers of it.
+        file: path of its `__init__.py`, whose indented `from MODULE import NAME` lines stand under
+            `if TYPE_CHECKING:`.
     """
-    origin = {name: module for module, names in modules.items() for name in names}
+    blocks = [node for node in ast.parse(Path(file).read_text()).body if isinstance(node, ast.If)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    origin = {alias.name: node.module for node in imports for alias in node.names}
 
     def get(name: str) -> Any:
-        if name not in origin:
+        if name == "__all__":
+            return list(origin)
+        if (module := origin.get(name)) is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{origin[name]}"), name)
+        return getattr(importlib.import_module(module), name)
 
     return get

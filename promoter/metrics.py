@@ -58,10 +58,8 @@ def evaluate_predictions(
     for split, rows in predictions.groupby("split", sort=False):
         result[str(split)] = {}
         for name in target_names:
-            observed = rows[[name]].to_numpy()
-            known = np.isfinite(observed[:, 0])
-            observed = observed[known]
-            predicted = rows[[f"{name}_predicted"]].to_numpy()[known]
+            known = rows[np.isfinite(rows[name])]
+            observed, predicted = known[[name]].to_numpy(), known[[f"{name}_predicted"]].to_numpy()
             result[str(split)][name] = _with_intervals(observed, predicted, seed, resamples)
     return result
 
@@ -107,12 +105,11 @@ def _compared(observed: np.ndarray, ours: np.ndarray, theirs: np.ndarray, seed: 
     if not len(observed):
         return dict.fromkeys(("mse", "pearson", "pearson_difference", "pearson_difference_ci95"))
     difference, interval = pearson_difference(observed, ours, theirs, seed=seed)
-    defined = np.isfinite(difference)
     return {
         "mse": float(mse(observed[:, None], theirs[:, None])[0]),
         "pearson": _or_none(pearson(observed[:, None], theirs[:, None])[0]),
         "pearson_difference": _or_none(difference),
-        "pearson_difference_ci95": list(interval) if defined else None,
+        "pearson_difference_ci95": list(interval) if np.isfinite(difference) else None,
     }
 
 
@@ -149,20 +146,13 @@ def pearson_difference(
 
 
 def _with_intervals(observed: np.ndarray, predicted: np.ndarray, seed: int, resamples: int) -> dict[str, Any]:
-    n = len(observed)
-    if n == 0:
+    if (n := len(observed)) == 0:
         return dict(OF_NO_GENES)
-    values = {
-        "mse": mse(observed, predicted)[0],
-        "pearson": pearson(observed, predicted)[0],
-        "spearman": spearman(observed, predicted)[0],
-    }
     intervals = _bootstrap(observed[:, 0], predicted[:, 0], seed, resamples)
     summary: dict[str, Any] = {"n": n}
-    for name, value in values.items():
-        defined = bool(np.isfinite(value))
-        summary[name] = float(value) if defined else None
-        summary[f"{name}_ci95"] = [float(bound) for bound in intervals[name]] if defined else None
+    for name, metric in (("mse", mse), ("pearson", pearson), ("spearman", spearman)):
+        summary[name] = value = _or_none(metric(observed, predicted)[0])
+        summary[f"{name}_ci95"] = None if value is None else intervals[name].tolist()
     return summary
 
 

@@ -25,11 +25,10 @@ from promoter.errors import InputError
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.intervals import add_intervals, calibrate, coverage, write_calibration
 from promoter.evaluation.predictions import read_predictions, separate_baselines, write_predictions
-from promoter.models.build import require_length
 from promoter.splits import homology
 from promoter.splits.config import SplitConfig
 from promoter.splits.split import chromosome_folds
-from promoter.training import require_orientation
+from promoter.training.batches import require_orientation
 
 _MIN_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from
 _FOLDS = "folds"
@@ -63,7 +62,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
     ray_cluster = cluster.connect()
     scaling = replace(job, min_workers=None).scaling_config(ray_cluster)
     max_concurrent = trainings_that_fit(ray_cluster, scaling)
-    require_length(job.model, job.promoters.length, job.promoters.metadata["window"])
+    job.model.require_length(job.promoters.length, job.promoters.metadata["window"])
     require_orientation(job.model, job.training)
     job = with_pretrained(job, out_dir, ray_cluster)
     write_config(out_dir / "config.yaml", settings, inputs)

@@ -23,7 +23,8 @@ from promoter.models.build import NetworkConfig
 from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.splits.assign import SplitAssignment
 from promoter.splits.config import SplitConfig
-from promoter.training import TrainingConfig, standardisation
+from promoter.training import TrainingConfig
+from promoter.training.losses import standardisation
 
 
 @dataclass(frozen=True)

@@ -27,24 +27,16 @@ from promoter import checkpoint, storage
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import ModelInfo, load_info
 from promoter.dataset.promoters import locate, near_tss
-from promoter.errors import InputError
+from promoter.errors import InputError, TrainingDivergedError
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
-from promoter.models.build import Learner, build_learner, network_with_trunk, require_length
+from promoter.models.build import Learner, build_learner, network_with_trunk
 from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.config import SPLITS
-from promoter.training import (
-    Examples,
-    TrainingConfig,
-    TrainingDivergedError,
-    TrainingState,
-    fit,
-    predict,
-    require_enough_genes,
-    require_orientation,
-)
+from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
 from promoter.training.allocator import KEEP_FREED_MEMORY
+from promoter.training.batches import require_enough_genes, require_orientation
 
 _RAY_FOLDER = "checkpoints"  # Ray's folder in --out; removed when the model is written
 _STATE = "state.pt"
@@ -82,7 +74,7 @@ def train_once(
     quiet = on_epoch is not None
     promoters = job.promoters
     # these fail here, not on a worker
-    require_length(job.model, promoters.length, promoters.metadata["window"])
+    job.model.require_length(promoters.length, promoters.metadata["window"])
     require_orientation(job.model, job.training)
     held_out = assign_splits(promoters, job.split, related)
     require_enough_genes(len(held_out.rows("train")), len(held_out.rows("val")), job.training, job.workers)

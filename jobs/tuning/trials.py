@@ -14,8 +14,9 @@ import torch
 from ray.tune.experiment import Trial
 
 from jobs.cli.console import with_flags
+from promoter.errors import TrainingDivergedError
 from promoter.models.weights import SerializedTrunk
-from promoter.training import Examples, TrainingDivergedError
+from promoter.training import Examples
 from promoter.training.allocator import keep_freed_memory
 from promoter.training.cross_validation import CrossValidation
 from promoter.training.search_space import SearchSpace

@@ -134,14 +134,7 @@ def _interval(where: UPath, number: int, fields: list[str]) -> pybedtools.Interv
     return interval
 
 
-def _gene_id(
-    where: UPath,
-    number: int,
-    text: str,
-    *,
-    file_format: Format,
-    attribute: str | None,
-) -> str:
+def _gene_id(where: UPath, number: int, text: str, *, file_format: Format, attribute: str | None) -> str:
     attributes = _attributes(text, file_format)
     names = (attribute,) if attribute else _DEFAULT_ATTRIBUTES[file_format]
     for name in names:

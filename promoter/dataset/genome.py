@@ -133,9 +133,7 @@ def first_bytes(path: UPath) -> bytes:
 def _local_copy(path: UPath) -> Path:
     if storage.is_local(path):
         return Path(str(path))
-    stat = path.stat()
-    key = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime}".encode()).hexdigest()[:16]
-    copy = _cache_folder() / f"{key}-{path.name}"
+    copy = _cache_path(path)
     if not copy.exists():
         with path.open("rb") as source, storage.open_atomic(copy) as target:
             while chunk := source.read(1 << 24):
@@ -163,9 +161,7 @@ def _open_fasta(path: Path) -> pyfaidx.Fasta:
         except OSError as error:
             if isinstance(error, pyfaidx.FastaNotFoundError):
                 raise
-            stat = path.stat()
-            key = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
-            return opened(_cache_folder() / f"{key}-{path.name}")
+            return opened(_cache_path(path))
     except (pyfaidx.FastaIndexingError, pyfaidx.FastaNotFoundError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be indexed ({reason}); fix the FASTA") from error
@@ -209,7 +205,10 @@ def _require_fitting_index(faidx: pyfaidx.Faidx, path: UPath) -> None:
         )
 
 
-def _cache_folder() -> Path:
+def _cache_path(path: Path | UPath) -> Path:
+    """Return the path in the cache folder for a FASTA of this address, size and time."""
+    stat = path.stat()
+    key = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime}".encode()).hexdigest()[:16]
     folder = Path(pooch.os_cache("promoter")) / "genomes"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return folder / f"{key}-{path.name}"

@@ -108,17 +108,13 @@ def fetch_yeast(
     files = YeastFiles(
         where / "genome.fa", where / "genes.bed", where / "expression.tsv", where / "salt_response.tsv"
     )
-    paths = {source: _fetch(source, originals, on_download) for source in (_GENOME, _ANNOTATION)}
-    counts = {
-        source: _fetch(source, originals, on_download)
-        for source in (_LACTATE_COUNTS, _LACTATE_SAMPLES, _OSMO_COUNTS, _OSMO_SAMPLES)
-    }
+    sources = (_GENOME, _ANNOTATION, _LACTATE_COUNTS, _LACTATE_SAMPLES, _OSMO_COUNTS, _OSMO_SAMPLES)
+    paths = {source: _fetch(source, originals, on_download) for source in sources}
     _write_genome(paths[_GENOME], files.genome)
     genes = _coding_genes(paths[_ANNOTATION])
     bed = genes.assign(score=0)[["chrom", "start", "end", "gene_id", "score", "strand"]]
     _write_table(bed, files.genes, header=False)
-    levels = _levels(counts)
-    levels = levels.reindex(genes["gene_id"]).dropna().rename_axis("gene")
+    levels = _levels(paths).reindex(genes["gene_id"]).dropna().rename_axis("gene")
     _write_table(levels.map("{:.4g}".format).reset_index(), files.levels)
     _write_table(_salt_response(genes, levels), files.salt_response)
     return files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,12 +81,7 @@ def prepare(
         values = values.set_axis(values.index.str.replace(_VERSION, "", regex=True))
         again = values.index.duplicated()
         values = values[~again]
-        expression = Expression(
-            values,
-            expression.ignored_columns,
-            expression.n_missing,
-            expression.n_duplicates + int(again.sum()),
-        )
+        expression = replace(expression, values=values, n_duplicates=expression.n_duplicates + int(again.sum()))
     matched = match_chromosomes(genes["chrom"].unique(), genome.lengths)
     reasons = _reasons(genome, genes, values, matched=matched, chroms=chroms, exclude_chroms=exclude_chroms)
     kept = genes[reasons.isna()].copy()

@@ -4,8 +4,6 @@ Each format is a module: `modisco`, `tracks` (bigWig, bedGraph), `regions` (BED)
 lists them.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from promoter.lazy import lazy_names
@@ -16,22 +14,4 @@ if TYPE_CHECKING:
     from promoter.export.scores import Exported, export_scores
     from promoter.export.writer import Batch, ExportSource, FormatWriter
 
-__all__ = [
-    "FORMATS",
-    "Batch",
-    "ExportSource",
-    "Exported",
-    "FormatWriter",
-    "export_scores",
-    "modisco_command",
-    "require_formats",
-]
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "formats": ["FORMATS", "require_formats"],
-        "modisco": ["modisco_command"],
-        "scores": ["Exported", "export_scores"],
-        "writer": ["Batch", "ExportSource", "FormatWriter"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

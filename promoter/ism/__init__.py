@@ -5,8 +5,6 @@ shape (N, targets, 4, length), in target units, 0 at the reference base. These a
 predictions, not contributions.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from promoter.lazy import lazy_names
@@ -16,19 +14,4 @@ if TYPE_CHECKING:
     from promoter.ism.mutagenesis import saturation_mutagenesis
     from promoter.ism.store import Scores, iterate_scores, load_scores
 
-__all__ = [
-    "Scores",
-    "actual_contributions",
-    "hypothetical_contributions",
-    "iterate_scores",
-    "load_scores",
-    "saturation_mutagenesis",
-]
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "contributions": ["actual_contributions", "hypothetical_contributions"],
-        "mutagenesis": ["saturation_mutagenesis"],
-        "store": ["Scores", "iterate_scores", "load_scores"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

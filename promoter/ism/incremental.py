@@ -172,7 +172,7 @@ def score_substitutions(
         InputError: the window is shorter than the model's pools need.
         NotImplementedError: a block has a kind of pooling that the engine does not handle.
     """
-    model.require_length(tokens_NL.shape[1])
+    model.config.require_length(tokens_NL.shape[1])
     start, end = positions or (0, tokens_NL.shape[1])
     outside = model.config.outside(tokens_NL.shape[1])
     if outside:  # nothing there changes anything

@@ -46,7 +46,7 @@ def engine_matches(model: PromoterCNN, length: int, device: torch.device) -> boo
         InputError: the window is shorter than the network's pools need.
         NotImplementedError: a block has a kind of pooling that the engine does not handle.
     """
-    model.require_length(length)
+    model.config.require_length(length)
     if not is_unmodified(model):
         return False
     results = _checked.setdefault(model, {})

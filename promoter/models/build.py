@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias, assert_never
+from typing import TypeAlias, assert_never
 
 from promoter.models.cnn import PromoterCNN
 from promoter.models.config import CNNConfig, NetworkConfig, PretrainedConfig
 from promoter.models.pretrained import PretrainedHead, PretrainedModel, build_model
 from promoter.models.weights import SerializedTrunk
 
-__all__ = ["Learner", "Network", "NetworkConfig", "build_learner", "network_with_trunk", "require_length"]
-
 Network: TypeAlias = PromoterCNN | PretrainedModel
-Learner: TypeAlias = (
-    PromoterCNN | PretrainedModel | PretrainedHead
-)  # with a frozen trunk the head alone is trained
-
-
-def require_length(config: NetworkConfig, length: int, window: Mapping[str, Any] | None = None) -> None:
-    """Raise InputError for a window that does not suit the network; the message has the numbers and the fix.
-
-    Args:
-        config: the network.
-        length: length of the window in bases.
-        window: its `upstream` and `downstream` in bases; None where they are unknown.
-    """
-    config.require_length(length, window)
+Learner: TypeAlias = Network | PretrainedHead  # with a frozen trunk the head alone is trained
 
 
 def build_learner(config: NetworkConfig, width: int, trunk: SerializedTrunk | None = None) -> Learner:

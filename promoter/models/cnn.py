@@ -16,9 +16,6 @@ from promoter.models.config import CNNConfig
 from promoter.models.trainable import TrainableNetwork
 from promoter.sequence import BASES
 
-__all__ = ["CNNConfig", "Pooling", "PromoterCNN", "evaluating", "is_unmodified"]
-
-
 # Kinds of pooling in a block. `promoter.ism.incremental` computes the same for the mutants of a sequence and
 # matches on this type: after adding a pooling here, pyright names the places there that must handle it.
 Pooling: TypeAlias = Literal["max"]
@@ -41,7 +38,7 @@ class PromoterCNN(TrainableNetwork):
         super().__init__()
         self.config = config or CNNConfig()
         if length is not None:
-            self.require_length(length)
+            self.config.require_length(length)
         inputs = (len(BASES), *self.config.channels[:-1])
         self.blocks = nn.ModuleList(
             _Block(before, after, kernel=kernel, pool=pool)
@@ -59,7 +56,7 @@ class PromoterCNN(TrainableNetwork):
     def forward(self, x_BCL: Tensor) -> Tensor:
         """Map one-hot (batch, 4, length) to predictions (batch, targets); a sequence is cropped at most once."""
         length = x_BCL.shape[-1]
-        self.require_length(length)
+        self.config.require_length(length)
         x_BCL = x_BCL[..., self.config.outside(length) :]
         if not self.config.both_strands:
             return self.head(self._features(x_BCL).flatten(1))
@@ -90,10 +87,6 @@ class PromoterCNN(TrainableNetwork):
     def describe(self) -> dict[str, Any]:
         """Return the architecture's entry in `model.yaml`."""
         return {"name": "promoter_cnn", **asdict(self.config)}
-
-    def require_length(self, length: int) -> None:
-        """Raise InputError if a window is shorter than the pools or the crop need."""
-        self.config.require_length(length)
 
 
 def is_unmodified(model: nn.Module) -> bool:
@@ -130,14 +123,7 @@ class _Block(nn.Module):
     (`benchmarks/train.py`): ReLU comes after the pooling, since the maximum of the ReLUs is the ReLU of
     the maximum; the convolution has no bias, which the batch norm would subtract again; one dimension
     of size 1 makes the memory format channels_last available. `promoter.ism.incremental` computes the same for the
-    mutants of a sequence: what changes here changes there.
-
-    Args:
-        inputs: number of input channels.
-        outputs: number of filters.
-        kernel: width of the filters in positions.
-        pool: width of the pooling; 1 for none.
-        pooling: kind of pooling.
+    mutants of a sequence: what changes here changes there. A pooling of width 1 is none.
     """
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, pool: int, pooling: Pooling = "max") -> None:

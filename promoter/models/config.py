@@ -148,6 +148,7 @@ class Architecture(NamedTuple):
         bin_width: number of bases in a bin of its output.
         trunk_prefixes: prefixes of the names of the trunk's weights in the library's class.
         attention: names of the linear maps to which LoRA adds its matrices.
+        step: number of bases that divides a window: two of the coarsest cells, so that the TSS is between two.
     """
 
     library: tuple[str, str]
@@ -156,11 +157,7 @@ class Architecture(NamedTuple):
     bin_width: int
     trunk_prefixes: tuple[str, ...]
     attention: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out", "Wqkv", "out_proj")  # the last two: flash
-
-    @property
-    def step(self) -> int:
-        """The number of bases that divides a window: two of the coarsest cells, so that the TSS is between two."""
-        return 256
+    step: int = 256
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -227,11 +224,7 @@ class PretrainedConfig:
 
     def __post_init__(self) -> None:
         """Raise InputError for values that make no network."""
-        choices = {
-            "name": tuple(ARCHITECTURES),
-            "adapt": ("head", "lora", "full"),
-            "head": ("linear", "mlp"),
-        }
+        choices = {"name": tuple(ARCHITECTURES), "adapt": ("head", "lora", "full"), "head": ("linear", "mlp")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 problem = f"must be one of {', '.join(known)}"

@@ -37,11 +37,6 @@ def add_lora(trunk: nn.Module, config: PretrainedConfig) -> nn.Module:
     return peft.get_peft_model(trunk, lora_config)
 
 
-def merge_lora(trunk: nn.Module) -> nn.Module:
-    """Return the trunk with the matrices of `add_lora` added to the weights beside which they stood."""
-    return trunk.merge_and_unload(safe_merge=True)  # type: ignore[operator] # of a PeftModel
-
-
 def recompute_activations(block: nn.Module) -> None:
     """Let a block forget its activations, and compute them once more in backward: memory for time."""
     plain = block.forward

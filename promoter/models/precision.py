@@ -11,17 +11,11 @@ from torch import backends
 
 
 class _Setting(NamedTuple):
-    """One of PyTorch's process-wide settings.
+    """One of PyTorch's process-wide settings."""
 
-    Attributes:
-        read: returns its value; raises RuntimeError when it contradicts a setting of the newer kind.
-        write: sets its value.
-        full: the value for full float32.
-    """
-
-    read: Callable[[], Any]
+    read: Callable[[], Any]  # raises RuntimeError where its value contradicts a setting of the newer kind
     write: Callable[[Any], None]
-    full: Any
+    full: Any  # value for full float32
 
 
 def _attribute(owner: Any, name: str, full: Any) -> _Setting:

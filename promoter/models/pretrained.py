@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from promoter.errors import InputError
 from promoter.models.cnn import evaluating
 from promoter.models.config import PretrainedConfig
-from promoter.models.lora import add_lora, keep_activations, merge_lora, recompute_activations
+from promoter.models.lora import add_lora, keep_activations, recompute_activations
 from promoter.models.precision import full_float32
 from promoter.models.trainable import TrainableNetwork
 from promoter.models.trunk import Trunk
@@ -131,7 +131,7 @@ class PretrainedModel(TrainableNetwork):
         for block in self.blocks:
             keep_activations(block)
         if self.config.adapt == "lora":
-            self.trunk = merge_lora(self.trunk)
+            self.trunk = self.trunk.merge_and_unload(safe_merge=True)  # type: ignore[operator] # of a PeftModel
         self.requires_grad_(True)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
@@ -153,11 +153,6 @@ class PretrainedModel(TrainableNetwork):
     def genes_per_pass(self, length: int, batch_size: int) -> int:
         """Return how many sequences of a batch go through the trunk in one pass, as the function of this name."""
         return genes_per_pass(length, batch_size)
-
-
-def require_window(config: PretrainedConfig, length: int, window: Mapping[str, Any] | None = None) -> None:
-    """Raise InputError for a window that does not suit the network, as `PretrainedConfig.require_length`."""
-    config.require_length(length, window)
 
 
 def genes_per_pass(length: int, most: int) -> int:

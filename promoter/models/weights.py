@@ -126,11 +126,7 @@ def fetch_trunk(config: PretrainedConfig) -> SerializedTrunk:
 
 
 def _library_class(architecture: Architecture) -> Any:
-    """Import the library's class.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """Import the library's class; raise InputError if the library is not installed."""
     module, name = architecture.library
     try:
         return getattr(importlib.import_module(module), name)

@@ -1,7 +1,5 @@
 """Discover motifs in contributions, name them by known motifs, and measure known words and sites."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from promoter.lazy import lazy_names
@@ -18,14 +16,4 @@ if TYPE_CHECKING:
         write_h5,
     )
 
-__all__ = [
-    "INSTANCE_COLUMNS",
-    "Contributions",
-    "Discovery",
-    "FoundMotif",
-    "discover_motifs",
-    "place_on_genome",
-    "read_contributions",
-    "write_h5",
-]
-__getattr__ = lazy_names(__name__, {"discovery": __all__})
+__getattr__ = lazy_names(__name__, __file__)

@@ -1,7 +1,5 @@
 """Report a run as one HTML page, from the files of the jobs."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from promoter.lazy import lazy_names
@@ -9,5 +7,4 @@ from promoter.lazy import lazy_names
 if TYPE_CHECKING:
     from promoter.report.build import Report, build_report
 
-__all__ = ["Report", "build_report"]
-__getattr__ = lazy_names(__name__, {"build": __all__})
+__getattr__ = lazy_names(__name__, __file__)

@@ -1,7 +1,5 @@
 """Simulate a genome whose grammar is known, and measure how well scores and motifs recover it."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from promoter.lazy import lazy_names
@@ -10,17 +8,4 @@ if TYPE_CHECKING:
     from promoter.simulation.genome import GRAMMAR, INTERACTION, Motif, Simulation, simulate
     from promoter.simulation.recovery import RecoveredMotifs, compare_with_implanted, motif_recovery
 
-__all__ = [
-    "GRAMMAR",
-    "INTERACTION",
-    "Motif",
-    "RecoveredMotifs",
-    "Simulation",
-    "compare_with_implanted",
-    "motif_recovery",
-    "simulate",
-]
-_RECOVERY = ["RecoveredMotifs", "compare_with_implanted", "motif_recovery"]
-__getattr__ = lazy_names(
-    __name__, {"recovery": _RECOVERY, "genome": [name for name in __all__ if name not in _RECOVERY]}
-)
+__getattr__ = lazy_names(__name__, __file__)

@@ -31,12 +31,11 @@ Column = Sequence[Any] | np.ndarray | pd.Series
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth's multiplicative hashing)
 
 
-def find_related_promoters(promoters: Promoters, threshold: float = THRESHOLD) -> pd.DataFrame:
+def find_related_promoters(promoters: Promoters) -> pd.DataFrame:
     """Find the pairs of genes whose windows are homologous or overlap on the genome.
 
     Args:
         promoters: the data set, in any order.
-        threshold: smallest containment of homologous windows (default 0.05); `similar_pairs` explains it.
 
     Returns:
         One row per pair, ordered by `i` and `j`. `i` < `j`: row numbers. `fraction`: containment, or the share of
@@ -45,7 +44,7 @@ def find_related_promoters(promoters: Promoters, threshold: float = THRESHOLD) -
         "overlapping" (by at least one base), else "similar".
     """
     promoters = near_tss(promoters)
-    similar, overlapping = similar_pairs(promoters.tokens, threshold), overlapping_pairs(promoters.genes)
+    similar, overlapping = similar_pairs(promoters.tokens), overlapping_pairs(promoters.genes)
     pairs = similar.merge(overlapping, how="outer", on=["i", "j"], suffixes=("", "_of_overlap"), sort=True)
     identical = pairs["identical"].eq(True)  # missing for a pair that only overlaps
     fraction = pairs[["containment", "fraction"]].max(axis=1).where(~identical, 1.0)  # containment may be a bound
@@ -128,7 +127,8 @@ def overlapping_pairs(genes: pd.DataFrame) -> pd.DataFrame:
     row = np.flatnonzero(genes["chrom"].notna())
     located = genes.iloc[row]
     sequence = located["sequence"].str.upper()
-    before, after = ((sequence.str.len() - bare.str.len()).to_numpy(np.int64) for bare in _stripped(sequence))
+    stripped = sequence.str.lstrip("N"), sequence.str.rstrip("N")
+    before, after = ((sequence.str.len() - bare.str.len()).to_numpy(np.int64) for bare in stripped)
     forward = (located["strand"] != "-").to_numpy()
     start = located["start"].to_numpy(np.int64) + np.where(forward, before, after)
     end = located["end"].to_numpy(np.int64) - np.where(forward, after, before)
@@ -337,11 +337,6 @@ def _contents(tokens: np.ndarray, rows: np.ndarray) -> np.ndarray:
         both = tokens[row].tobytes(), np.asarray(reverse_complement(tokens[row])).tobytes()
         numbers[row] = number_of.setdefault(min(both), len(number_of))
     return numbers
-
-
-def _stripped(sequences: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Return the sequences without N at the start, and without N at the end."""
-    return sequences.str.lstrip("N"), sequences.str.rstrip("N")
 
 
 def _strand(same: np.ndarray) -> np.ndarray:

@@ -159,9 +159,9 @@ def _choose(free: Sequence[str], counts: Mapping[str, int], wanted: Mapping[str,
     if len(free) <= _MAX_EXHAUSTIVE:
         return _choose_exhaustively(free, counts, wanted)
     chosen: dict[str, str] = {}
-    for name, target in wanted.items():
+    for number, (name, target) in enumerate(wanted.items()):
         rest = [chrom for chrom in free if chrom not in chosen]
-        spare = len(wanted) - 1 - list(wanted).index(name) + 1  # sets still to fill, and training
+        spare = len(wanted) - number  # sets still to fill, and training
         for chrom in _closest_subset([counts[c] for c in rest], target, len(rest) - spare):
             chosen[rest[chrom]] = name
     return chosen
@@ -190,9 +190,8 @@ def _closest_subset(sizes: Sequence[int], target: float, max_members: int) -> li
     above = max_members + 1
     members = np.full(limit + 1, above)  # smallest number of members for each sum
     members[0] = 0
-    taken = np.zeros(
-        (len(sizes), limit + 1), dtype=bool
-    )  # whether this member was the last to improve its sum's subset
+    # whether this member was the last to improve its sum's subset
+    taken = np.zeros((len(sizes), limit + 1), dtype=bool)
     for row, index in enumerate(order):
         size = sizes[index]
         if size <= limit:
@@ -200,9 +199,7 @@ def _closest_subset(sizes: Sequence[int], target: float, max_members: int) -> li
             taken[row, size:] = (grown < members[size:]) & (grown <= max_members)
             members[size:] = np.where(taken[row, size:], grown, members[size:])
     sums = [total for total in range(1, limit + 1) if members[total] < above]
-    sums += [
-        size for size in sizes if size > limit
-    ]  # a single member may pass the limit, so that no set stays empty
+    sums += [size for size in sizes if size > limit]  # a single member may pass it, so that no set stays empty
     best = min(sums, key=lambda total: (abs(total - target), total))
     if best > limit:
         return [next(index for index in order if sizes[index] == best)]

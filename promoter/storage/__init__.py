@@ -4,88 +4,20 @@ Outputs are atomic: complete or absent. The store's library retries transient er
 connections); others raise `StorageError`.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from promoter.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from promoter.storage.atomic import atomic_path, open_atomic, remove_folder, removed_on_error
-    from promoter.storage.checks import probe_file, require_file, require_writable
-    from promoter.storage.compression import is_bgzip, is_gzip, open_text, require_end_of_bgzip
-    from promoter.storage.formats import (
-        copy_file,
-        open_table,
-        read_bytes,
-        read_json,
-        read_table_metadata,
-        read_yaml,
-        sha256,
-        write_json,
-        write_table,
-        write_text,
-        write_yaml,
-    )
-    from promoter.storage.paths import AnyPath, is_local, resolve
-    from promoter.storage.remote import (
-        arrow_filesystem,
-        fix_hint,
-        is_store_error,
-        wrap_store_errors,
-    )
-
-__all__ = [
-    "AnyPath",
-    "arrow_filesystem",
-    "atomic_path",
-    "copy_file",
-    "fix_hint",
-    "is_bgzip",
-    "is_gzip",
-    "is_local",
-    "is_store_error",
-    "open_atomic",
-    "open_table",
-    "open_text",
-    "probe_file",
-    "read_bytes",
-    "read_json",
-    "read_table_metadata",
-    "read_yaml",
-    "remove_folder",
-    "removed_on_error",
-    "require_end_of_bgzip",
-    "require_file",
-    "require_writable",
-    "resolve",
-    "sha256",
-    "wrap_store_errors",
-    "write_json",
-    "write_table",
-    "write_text",
-    "write_yaml",
-]
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "atomic": ["open_atomic", "remove_folder", "removed_on_error", "atomic_path"],
-        "checks": ["probe_file", "require_file", "require_writable"],
-        "compression": ["is_bgzip", "is_gzip", "open_text", "require_end_of_bgzip"],
-        "formats": [
-            "copy_file",
-            "open_table",
-            "read_bytes",
-            "read_json",
-            "read_table_metadata",
-            "read_yaml",
-            "sha256",
-            "write_json",
-            "write_table",
-            "write_text",
-            "write_yaml",
-        ],
-        "paths": ["AnyPath", "is_local", "resolve"],
-        "remote": ["arrow_filesystem", "fix_hint", "is_store_error", "wrap_store_errors"],
-    },
+from promoter.storage.atomic import atomic_path, open_atomic, remove_folder, removed_on_error
+from promoter.storage.checks import probe_file, require_file, require_writable
+from promoter.storage.compression import is_bgzip, is_gzip, open_text, require_end_of_bgzip
+from promoter.storage.formats import (
+    copy_file,
+    open_table,
+    read_json,
+    read_table_metadata,
+    read_yaml,
+    sha256,
+    write_json,
+    write_table,
+    write_text,
+    write_yaml,
 )
+from promoter.storage.paths import AnyPath, is_local, resolve
+from promoter.storage.remote import arrow_filesystem, fix_hint, is_store_error, wrap_store_errors

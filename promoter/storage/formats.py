@@ -94,10 +94,7 @@ def read_yaml(path: AnyPath) -> dict[str, Any]:
 
 
 def write_table(
-    path: AnyPath,
-    table: pa.Table,
-    metadata: Mapping[str, Any] | None = None,
-    row_group_size: int | None = None,
+    path: AnyPath, table: pa.Table, metadata: Mapping[str, Any] | None = None, row_group_size: int | None = None
 ) -> None:
     """Write `table` as zstd Parquet, atomically.
 

@@ -24,7 +24,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from promoter.errors import InputError, NoValidSettingsError
-from promoter.models.build import NetworkConfig, require_length
+from promoter.models.build import NetworkConfig
 from promoter.training.batches import require_enough_genes, require_orientation
 from promoter.training.config import TrainingConfig
 
@@ -83,7 +83,7 @@ class SpaceValidator:
 
     def __call__(self, model: NetworkConfig, training: TrainingConfig) -> None:
         """Raise InputError if the network or the recipe does not suit the data."""
-        require_length(model, self.length)
+        model.require_length(self.length)
         require_orientation(model, training)
         for validated in self.genes_of_fold:
             require_enough_genes(self.genes - validated, validated, training, workers=1)

@@ -21,8 +21,11 @@ import pytest
 
 from promoter import storage
 from promoter.errors import InputError
-from promoter.export import FORMATS, Batch, ExportSource, FormatWriter, export_scores, modisco_command
 from promoter.export import tracks as tracks_module
+from promoter.export.formats import FORMATS
+from promoter.export.modisco import modisco_command
+from promoter.export.scores import export_scores
+from promoter.export.writer import Batch, ExportSource, FormatWriter
 from promoter.ism import Scores
 from promoter.ism.store import write_part
 from promoter.storage.parts import part_path

@@ -28,10 +28,11 @@ from promoter.ism import saturation_mutagenesis
 from promoter.models import enformer, pretrained
 from promoter.models.cnn import CNNConfig
 from promoter.models.config import PretrainedConfig
-from promoter.models.pretrained import PretrainedHead, PretrainedModel, build_model, embed, require_window
+from promoter.models.pretrained import PretrainedHead, PretrainedModel, build_model, embed
 from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.sequence import encode, one_hot, reverse_complement
-from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict, require_orientation
+from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
+from promoter.training.batches import require_orientation
 
 LENGTH = 1024
 NAMES = ("enformer", "borzoi")
@@ -370,7 +371,7 @@ def test_ism_of_a_pretrained_network_is_by_forward_passes_of_the_region(
 )
 def test_windows_that_do_not_fit_a_pretrained_network_are_refused(length: int, window: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        require_window(PretrainedConfig("enformer"), length, window)
+        PretrainedConfig("enformer").require_length(length, window)
 
 
 @pytest.mark.parametrize(
