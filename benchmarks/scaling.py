@@ -3,10 +3,10 @@
     python benchmarks/scaling.py [--tasks 30000] [--parts 10000]     # measures, then predicts
     python benchmarks/scaling.py --inputs measured.json --gpu-tflops 8   # predicts alone, from other assumptions
 
-Measured on this machine, with the jobs' own code: `cluster.fan_out` with tasks that do nothing (its rate is the
-most that a driver can start, its memory what a driver holds), the check of parts that are there (`jobs.ism` run
-again), the start of a worker, and an epoch of `jobs.train` beside one of `fit`. The rate of a GPU is not measured:
-it is an assumption, and a flag. docs/scaling.md says what the prediction leaves out.
+Measured on this machine, with the jobs' own code: `fan_out` with tasks that do nothing (its rate is the most
+that a driver can start, its memory what a driver holds), the check of parts that are there (`jobs.ism` run
+again), the start of a worker, and an epoch of `jobs.train` beside one of `fit`. The rate of a GPU is not
+measured: it is an assumption, and a flag. docs/scaling.md says what the prediction leaves out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ import ray
 import torch
 
 from jobs.prepare import prepare
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import TaskLimits
+from jobs.ray_runtime.connect import connect
+from jobs.ray_runtime.fan_out import fan_out
 from jobs.train import train
 from promoter.dataset.promoters import read_promoters
 from promoter.ism import Scores
@@ -69,11 +71,11 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Measure what the prediction needs."""
     began = time.perf_counter()
-    place = cluster.connect()
+    place = connect()
     print(f"Ray started in {time.perf_counter() - began:.1f} s; load of this machine {psutil.getloadavg()[0]:.1f}")
     cold = time_of_cold_start()
     print(f"\na worker's start, with torch and the model: {cold:.1f} s")
-    rates = [fan_out(count, in_flight) for count, in_flight in runs(options.tasks)]
+    rates = [tasks_per_second(count, in_flight) for count, in_flight in runs(options.tasks)]
     part = parts(options.parts)
     epoch = epochs(options.epochs)
     ray.shutdown()
@@ -106,14 +108,14 @@ def runs(most: int) -> list[tuple[int, int]]:
     return [(small, 2), (small, 64), (small, 1024), (most // 3, 1024), (most, 1024)]
 
 
-def fan_out(count: int, in_flight: int) -> float:
+def tasks_per_second(count: int, in_flight: int) -> float:
     """Run tasks that do nothing, with as much to carry as those of jobs.ism; print and return the rate."""
-    task = cluster.TaskLimits(None, 1, 0).apply(_nothing)
+    task = TaskLimits(None, 1, 0).apply(_nothing)
     genes, tokens = pd.DataFrame({"gene_id": ["g"] * 10}), np.zeros((10, LENGTH), np.uint8)
     process, held = psutil.Process(), 0
     before = process.memory_info().rss
     began = time.perf_counter()
-    for done, _ in cluster.fan_out(lambda item, _: task.remote(genes, tokens, item), range(count), in_flight):
+    for done, _ in fan_out(lambda item, _: task.remote(genes, tokens, item), range(count), in_flight):
         if done % 500 == 0:
             held = max(held, process.memory_info().rss - before)
     seconds = time.perf_counter() - began

@@ -96,7 +96,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             "share; give these to jobs.train, with the best.yaml of the search"
         )
 
-    from jobs.ray_runtime import cluster
+    from jobs.ray_runtime.connect import connect
+    from jobs.ray_runtime.shared_disk import require_shared
     from jobs.training.job import TrainingJob, with_pretrained, with_targets
     from jobs.training.run import METRICS
     from jobs.tuning.results import BEST, OUTPUTS, SearchResult, train_best, write_results
@@ -137,8 +138,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         console.print(f"{out_dir}: this search is finished already; nothing to do")
         return
 
-    ray_cluster = cluster.connect()
-    cluster.require_shared(out_dir)
+    ray_cluster = connect()
+    require_shared(out_dir)
     base = TrainingJob(
         data=data,
         promoters=promoters,

@@ -13,7 +13,8 @@ from upath import UPath
 
 from jobs.cli.config_file import require_same, write_config
 from jobs.cli.console import console
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.connect import connect
+from jobs.ray_runtime.fan_out import progress
 from jobs.training.job import TrainingJob, with_pretrained
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import trainings_that_fit
@@ -60,7 +61,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
         console.print(f"{out_dir}: this run is finished already; nothing to do")
         show_metrics(storage.read_json(out_dir / METRICS))
         return
-    ray_cluster = cluster.connect()
+    ray_cluster = connect()
     scaling = replace(job, min_workers=None).scaling_config(ray_cluster)
     max_concurrent = trainings_that_fit(ray_cluster, scaling)
     require_length(job.model, job.promoters.length, job.promoters.metadata["window"])
@@ -115,7 +116,7 @@ def _train_all(
     for name in trainings:
         waiting.put(name)
     errors: list[BaseException] = []
-    with cluster.progress("train", sum(job.training.epochs for job in trainings.values()), "epochs") as advance:
+    with progress("train", sum(job.training.epochs for job in trainings.values()), "epochs") as advance:
 
         def train_one(name: str) -> None:
             epochs = 0
