@@ -54,14 +54,14 @@ def predict(
     inputs = load_inputs(model, ensemble, data)
     promoters, info = inputs.promoters, inputs.info
     storage.require_writable(path.parent)
-    ray_cluster = connect()
+    cluster = connect()
     task = limits.apply(predict_genes)
     models = [ray.put(serialized) for serialized in inputs.models]
     predicted = np.empty((len(models), len(promoters), len(info.targets)), np.float32)
     batches = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
     with progress("predict", len(promoters), "genes") as advance:
         for rows, result in fan_out(
-            lambda rows, _: task.remote(promoters.tokens[rows], *models), batches, limits.in_flight(ray_cluster)
+            lambda rows, _: task.remote(promoters.tokens[rows], *models), batches, limits.in_flight(cluster)
         ):
             predicted[:, rows] = result
             advance(result.shape[1])

@@ -29,14 +29,14 @@ _STRONGEST = 5  # changes printed at the end
 _MODEL_ERRORS = (ArithmeticError, LookupError, RuntimeError, ValueError)  # what a model may raise at some sequence
 
 
-def choose_size(inputs: Inputs, genes: int, limits: TaskLimits, ray_cluster: Cluster) -> int:
+def choose_size(inputs: Inputs, genes: int, limits: TaskLimits, cluster: Cluster) -> int:
     """Return how many genes make a task of some seconds, and no fewer tasks than keep all workers busy."""
     cnn = inputs.network.config.incremental
     if cnn is None:
         return 1  # minutes or hours each
     rate = _RATE_GPU if limits.gpus else _RATE_CPU * max(1, limits.cpus)
     by_time = _SECONDS_PER_TASK * rate / (len(inputs.models) * operations(cnn, inputs.promoters.length) + 1)
-    by_slots = genes / (_TASKS_PER_SLOT * limits.max_concurrent_tasks(ray_cluster))
+    by_slots = genes / (_TASKS_PER_SLOT * limits.max_concurrent_tasks(cluster))
     return max(1, min(int(by_time), int(by_slots), _MAX_GENES_PER_TASK))
 
 

@@ -38,7 +38,7 @@ def embed_genes(
     precision: str,
     both_strands: bool,
     limits: TaskLimits,
-    ray_cluster: Cluster,
+    cluster: Cluster,
 ) -> np.ndarray:
     """Embed every gene, or read what an earlier run has left.
 
@@ -50,7 +50,7 @@ def embed_genes(
         precision: number type of the forward passes, fp32 or bf16.
         both_strands: whether to embed the reverse complements too.
         limits: resources of each task.
-        ray_cluster: cluster to compute on.
+        cluster: cluster to compute on.
 
     Returns:
         float32, shape (genes, 1 or 2, dim).
@@ -77,7 +77,7 @@ def embed_genes(
             lambda index: {"tokens": promoters.tokens[cuts[index]], "config": config},
             shared=[trunk],
             limits=limits,
-            in_flight=limits.in_flight(ray_cluster),
+            in_flight=limits.in_flight(cluster),
             name="embed",
             verb="embedded",
         )

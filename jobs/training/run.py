@@ -99,10 +99,10 @@ def train_once(
             show_metrics(storage.read_json(out_dir / METRICS))
         return
 
-    ray_cluster = connect()
+    cluster = connect()
     require_shared(out_dir)
-    scaling = job.scaling_config(ray_cluster)
-    job = with_pretrained(job, out_dir, ray_cluster)
+    scaling = job.scaling_config(cluster)
+    job = with_pretrained(job, out_dir, cluster)
     write_config(out_dir / "config.yaml", settings, inputs)
     if not quiet:
         _show_start(held_out, scaling)

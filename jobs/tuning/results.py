@@ -14,6 +14,7 @@ from upath import UPath
 from jobs.cli.config_file import PROVENANCE, resolved
 from jobs.cli.console import console, new_table
 from jobs.cli.model_flags import ModelFlags
+from jobs.training.folds import fold_name
 from jobs.training.job import Pretrained, TrainingJob, describe, with_targets
 from jobs.training.run import RESULTS, train_once
 from jobs.tuning.live_table import format_value, number_of, trials_table
@@ -106,9 +107,8 @@ def _write_folds(folder: UPath, best: Trial, result: SearchResult) -> None:
         assignment = assign_by_chromosome(promoters.genes, result.folds.split_of_chrom(fold))
         info = describe(promoters, assignment, replace(recipe, seed=recipe.seed + seed))
         info = replace(info, training={**info.training, "best_epoch": training.states[index].best_epoch})
-        name = f"fold_{fold + 1}" + (f"_seed_{seed + 1}" if job.seeds > 1 else "")
         complete = network_with_trunk(network, promoters.length, result.pretrained and result.pretrained.trunk)
-        checkpoint.save_model(folder / name, complete, info)
+        checkpoint.save_model(folder / fold_name(fold + 1, seed, job.seeds), complete, info)
 
 
 def _keep_logs(out_dir: UPath, result: SearchResult) -> None:
