@@ -22,9 +22,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=2000)
     parser.add_argument("--targets", type=int, default=1)
     options = parser.parse_args()
-    seconds, peak, told = measured(fit, options.genes, options.length, options.targets)
+    seconds, peak, correlation = measured(fit, options.genes, options.length, options.targets)
     print(f"{options.genes:,} genes x {options.length:,} bases: {seconds:.1f} s, {peak / 1e6:,.0f} MB peak")
-    print(f"r on genes held out: {told}")
+    print(f"r on genes held out: {correlation}")
 
 
 def fit(n: int, length: int, n_targets: int) -> tuple[float, str]:

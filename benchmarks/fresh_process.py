@@ -31,6 +31,6 @@ def measured(step: Callable[..., tuple[float, Any]], *arguments: Any) -> tuple[f
 
 
 def _measure(step: Callable[..., tuple[float, Any]], arguments: tuple[Any, ...], results: Any) -> None:
-    seconds, told = step(*arguments)
+    seconds, result = step(*arguments)
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    results.put((seconds, max(peaks) * 1024, told))  # Linux counts in KiB
+    results.put((seconds, max(peaks) * 1024, result))  # Linux counts in KiB

@@ -117,13 +117,13 @@ class Session:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def seconds(self, call: Callable[[], object], least: float = 0.5, warm_up: int = 1) -> float:
-        """Return the median time of a call: at least three calls, and as many as `least` seconds hold."""
+    def seconds(self, call: Callable[[], object], min_total: float = 0.5, warm_up: int = 1) -> float:
+        """Return the median time of a call: at least three calls, and as many as `min_total` seconds hold."""
         for _ in range(warm_up):
             call()
         times: list[float] = []
-        least = 0.0 if self.small else least
-        while len(times) < 3 or (sum(times) < least and len(times) < 100):
+        min_total = 0.0 if self.small else min_total
+        while len(times) < 3 or (sum(times) < min_total and len(times) < 100):
             self.wait()
             began = time.perf_counter()
             call()
@@ -171,13 +171,13 @@ def machine(session: Session) -> None:
         session.row("card", f"{card.name}, {card.multi_processor_count} multiprocessors")
         session.row("memory", f"{card.total_memory / 1e9:.0f} GB")
         session.row(
-            "driver", said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
+            "driver", output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
         )
         session.row("CUDA, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}")
     else:
         session.row("CPU", f"{platform.machine()}, {torch.get_num_threads()} threads")
     session.row("Python, PyTorch", f"{platform.python_version()}, {torch.__version__}")
-    session.row("commit", said("git", "-C", str(ROOT), "describe", "--always", "--dirty") or "unknown")
+    session.row("commit", output_of("git", "-C", str(ROOT), "describe", "--always", "--dirty") or "unknown")
     session.table("Ceilings", "", "shape", "rate", "unit")
     for name, rate in product_rates(session).items():
         n = session.size(8192, 256)
@@ -215,7 +215,7 @@ def tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = cudnn
 
 
-def said(*command: str) -> str | None:
+def output_of(*command: str) -> str | None:
     """Return what a command prints; None where there is no such command or it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -244,7 +244,7 @@ def exactness(session: Session) -> None:
             with session.measuring(name, length) as on:
                 if not on:
                     continue
-                model = network(config, session.device, length)
+                model = network(config, length, session.device)
                 tokens_NL = random_tokens(2, length, session.device)
                 tokens_NL[1, length // 3 : length // 3 + 40] = 4
                 tokens_NL[:, 0] = 4
@@ -267,8 +267,8 @@ def engine_errors(session: Session, model: PromoterCNN, tokens_NL: Tensor) -> li
     largest_NT11 = expected_NTAP.abs().amax(dim=(2, 3), keepdim=True)
 
     def error(scores_NTAL: np.ndarray | Tensor) -> float:
-        found = torch.as_tensor(scores_NTAL).double().cpu()[..., chosen]
-        return float(((found - expected_NTAP).abs() / largest_NT11).max())
+        scores = torch.as_tensor(scores_NTAL).double().cpu()[..., chosen]
+        return float(((scores - expected_NTAP).abs() / largest_NT11).max())
 
     with tf32():
         tokens = tokens_NL.cpu().numpy()
@@ -283,9 +283,9 @@ def passes_at(model: PromoterCNN, tokens_NL: Tensor, chosen: list[int]) -> Tenso
     """Score some positions by whole passes, and leave 0 at the others: (N, targets, 4, length)."""
     scores = torch.zeros(len(tokens_NL), model.config.n_targets, 4, tokens_NL.shape[1])
     for position in chosen:
-        stretch = (position, position + 1)
+        region = (position, position + 1)
         scores[..., position] = forward_passes.score_substitutions(
-            model, tokens_NL, batch_size=None, positions=stretch
+            model, tokens_NL, batch_size=None, positions=region
         )[..., 0].cpu()
     return scores
 
@@ -310,7 +310,7 @@ def exact_scores(model: PromoterCNN, tokens_NL: Tensor, positions: list[int]) ->
 
 def ism(session: Session) -> None:
     length, genes = session.size(LENGTH, 300), session.size(130, 3)
-    model = network(PUBLISHED, session.device, length)
+    model = network(PUBLISHED, length, session.device)
     tokens = random_tokens(genes, length, session.device).cpu().numpy()
     floor = operations(PUBLISHED, length)
     session.table(
@@ -336,10 +336,10 @@ def profile(session: Session, model: PromoterCNN, tokens: np.ndarray) -> None:
     """Print where the time of one call goes: kernels, launches, synchronisations."""
     cuda = session.device.type == "cuda"
     kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * cuda
-    with torch.profiler.profile(activities=kinds) as found:
+    with torch.profiler.profile(activities=kinds) as profiler:
         saturation_mutagenesis(model, tokens)
         session.wait()
-    averages = found.key_averages()
+    averages = profiler.key_averages()
 
     def own_time(event: Any) -> float:
         if not cuda:
@@ -408,7 +408,7 @@ def through_tangermeme(model: nn.Module, tokens_NL: Tensor) -> None:
             device=tokens_NL.device,
             batch_size=1024,
         )
-    for text in {" ".join(str(one.message).split()) for one in caught if "fast" in str(one.message)}:
+    for text in {" ".join(str(warning.message).split()) for warning in caught if "fast" in str(warning.message)}:
         print(f"tangermeme: {text[:300]}")
 
 
@@ -421,7 +421,7 @@ def windows_and_targets(session: Session) -> None:
         with session.measuring(length, targets) as on:
             if on:
                 config = replace(PUBLISHED, n_targets=targets)
-                model = network(config, session.device, length)
+                model = network(config, length, session.device)
                 genes = max(1, session.size(1 << 17, 300) // length)
                 tokens = random_tokens(genes, length, session.device).cpu().numpy()
                 score = functools.partial(saturation_mutagenesis, model, tokens)
@@ -437,7 +437,7 @@ def training(session: Session) -> None:
     from promoter.training import Examples, TrainingConfig, fit  # noqa: PLC0415 # brings scipy, which ISM does not need
 
     length, genes, batch = session.size(LENGTH, 200), session.size(8192, 48), session.size(64, 16)
-    tokens = random_tokens(genes + 64, length, torch.device("cpu")).numpy()
+    tokens = random_tokens(genes + 64, length).numpy()
     targets = np.random.default_rng(0).normal(size=(len(tokens), 1)).astype(np.float32)
     learned, validated = Examples(tokens[:genes], targets[:genes]), Examples(tokens[genes:], targets[genes:])
     operations = training_operations(PUBLISHED, length)
@@ -465,14 +465,14 @@ def training(session: Session) -> None:
             if not on:
                 continue
             config = TrainingConfig(epochs=3, batch_size=size, **settings)  # type: ignore[arg-type] # as written here
-            found: list[float] = []
+            epoch_rates: list[float] = []
 
-            def run(config: TrainingConfig = config, found: list[float] = found) -> None:
+            def run(config: TrainingConfig = config, epoch_rates: list[float] = epoch_rates) -> None:
                 state = fit(PromoterCNN(PUBLISHED), learned, validated, config=config, device=session.device)
-                found.extend(record["genes_per_second"] for record in state.history[1:])
+                epoch_rates.extend(record["genes_per_second"] for record in state.history[1:])
 
             memory = session.peak(run)
-            rate = statistics.median(found)
+            rate = statistics.median(epoch_rates)
             # PyTorch's default for float32 is TF32 in convolutions, which are nearly all of it
             ceiling = rates["bf16" if "precision" in settings else "TF32"]
             session.row(name, size, rate, memory, rate / plain, operations * rate / ceiling)
@@ -522,13 +522,13 @@ def predict(session: Session) -> None:
     from promoter.training import predict as predicted  # noqa: PLC0415 # brings scipy, which ISM does not need
 
     length, count = session.size(LENGTH, 200), session.size(20_000, 100)
-    model = network(PUBLISHED, session.device, length)
-    tokens = random_tokens(count, length, torch.device("cpu")).numpy()
+    model = network(PUBLISHED, length, session.device)
+    tokens = random_tokens(count, length).numpy()
     session.table(f"Predictions, {length} bases, published network", "precision", "sequences/s", "GB")
     for precision in ("fp32", "bf16"):
         with session.measuring(precision) as on:
             if on:
-                call = functools.partial(predicted, model, tokens, session.device, precision)  # type: ignore[arg-type] # as listed
+                call = functools.partial(predicted, model, tokens, device=session.device, precision=precision)  # type: ignore[arg-type] # as listed
                 session.row(precision, count / session.seconds(call), session.peak(call))
 
 
@@ -558,10 +558,10 @@ def pretrained_rows(session: Session, name: Any, adapt: Any) -> None:
     from promoter.models.pretrained import empty_model  # noqa: PLC0415 # needed here alone
 
     config = PretrainedConfig(name, adapt=adapt)
-    known = config.architecture
-    length = known.context if not session.small else known.step * 2
+    architecture = config.architecture
+    length = architecture.context if not session.small else architecture.step * 2
     torch.manual_seed(0)
-    settings = vars_of(known.library) | (SMALL_PRETRAINED[name] if session.small else {})
+    settings = vars_of(architecture.library) | (SMALL_PRETRAINED[name] if session.small else {})
     model = empty_model(config, length, {"config": settings}).to(session.device)
     x_BCL = one_hot(random_tokens(1, length, session.device))
 
@@ -612,8 +612,8 @@ def pretrained_rows(session: Session, name: Any, adapt: Any) -> None:
 def computed(name: str, mode: str, precision: str) -> tuple[float, float]:
     """Return the GB and the TFLOP that docs/pretrained.md says of a sequence; NaN where it says nothing."""
     row = rf"\| {name}, [^|]* \| {mode} \| {precision} \| [^|]* \| ([\d.]+) GB \| ([\d.]+) \|"
-    found = re.search(row, (ROOT / "docs" / "pretrained.md").read_text())
-    return (float(found[1]), float(found[2])) if found else (math.nan, math.nan)
+    numbers = re.search(row, (ROOT / "docs" / "pretrained.md").read_text())
+    return (float(numbers[1]), float(numbers[2])) if numbers else (math.nan, math.nan)
 
 
 def mutants(session: Session, model: nn.Module, name: str, *, precision: Any, length: int) -> None:
@@ -634,7 +634,7 @@ def mutants(session: Session, model: nn.Module, name: str, *, precision: Any, le
 # --- inputs and parts ------------------------------------------------------------------------------------------
 
 
-def network(config: CNNConfig, device: torch.device, length: int) -> PromoterCNN:
+def network(config: CNNConfig, length: int, device: torch.device | str = "cpu") -> PromoterCNN:
     """Return a network with batch-norm statistics of random sequences, as training leaves them."""
     torch.manual_seed(0)
     model = PromoterCNN(config, length=length).to(device)
@@ -655,7 +655,7 @@ def installed(library: str) -> bool:
     return True
 
 
-def random_tokens(n: int, length: int, device: torch.device) -> Tensor:
+def random_tokens(n: int, length: int, device: torch.device | str = "cpu") -> Tensor:
     return torch.randint(0, 4, (n, length), dtype=torch.uint8, device=device)
 
 
@@ -700,8 +700,8 @@ def run_part(name: str, device: str, small: bool) -> dict[str, Any]:
     budget = PARTS[name][1]
     print(f"\n## {name}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        tables = Path(folder) / "tables.json"
-        words = [sys.executable, str(Path(__file__).resolve()), "--alone", str(tables), "--parts", name]
+        file = Path(folder) / "tables.json"
+        words = [sys.executable, str(Path(__file__).resolve()), "--alone", str(file), "--parts", name]
         began = time.monotonic()
         try:
             code = subprocess.run(
@@ -711,9 +711,9 @@ def run_part(name: str, device: str, small: bool) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             status = f"ended after its budget of {budget} s"
         took = time.monotonic() - began
-        found = json.loads(tables.read_text()) if tables.exists() else []
+        tables = json.loads(file.read_text()) if file.exists() else []
     print(f"\n{name}: {status}, {took:.0f} s", flush=True)
-    return {"status": status, "seconds": took, "tables": found}
+    return {"status": status, "seconds": took, "tables": tables}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ stores too), one thread each; genes a second once all workers run, that is by th
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import multiprocessing
 import subprocess
@@ -32,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gpu import exact_scores, network, random_tokens
 from torch import Tensor, nn
 
 from promoter.checkpoint import ModelInfo, save_model
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def engine(rounds: int) -> None:
-    model, tokens_NL = network(CNNConfig()), random_tokens(1, LENGTH)
+    model, tokens_NL = network(CNNConfig(), LENGTH), random_tokens(1, LENGTH)
     contenders: dict[str, Callable[[], float]] = {
         "loop of single passes": lambda: looped(model, tokens_NL),
         "batched passes": lambda: timed(lambda: forward_passes.score_substitutions(model, tokens_NL)),
@@ -86,12 +86,8 @@ def engine(rounds: int) -> None:
     middle = {name: float(np.median(times)) for name, times in seconds.items()}
     ours = middle["promoter"]
     print(f"{'':<24}{'s/gene':>9}{'promoter is faster by':>24}{'error':>10}{'peak MB':>10}")
-    errors = {
-        "batched passes": error(model, tokens_NL, forward_passes.score_substitutions),
-        "tangermeme, fast": error(model, tokens_NL, through_tangermeme),
-        "promoter": error(model, tokens_NL, incremental.score_substitutions),
-    }
-    peaks = {name: in_process(peak_memory, name) for name in ("batched passes", "tangermeme, fast", "promoter")}
+    errors = {name: error(model, tokens_NL, score) for name, score in METHODS.items()}
+    peaks = {name: in_process(peak_memory, name) for name in METHODS}
     for name, value in middle.items():
         shown = f"{errors[name]:.1e}" if name in errors else ""
         peak = f"{peaks[name]:,.0f}" if name in peaks else ""
@@ -113,7 +109,7 @@ def sizes(rounds: int) -> None:
     rate = matrix_product_rate()
     for length, factor in cases:
         config = replace(CNNConfig(), channels=tuple(int(c * factor) for c in CNNConfig().channels))
-        model, tokens_NL = network(config), random_tokens(1, length)
+        model, tokens_NL = network(config, length), random_tokens(1, length)
         score = functools.partial(incremental.score_substitutions, model, tokens_NL)
         times = [timed(score) for _ in range(rounds + 1)][1:]  # the first warms up
         took = float(np.median(times))
@@ -126,7 +122,7 @@ def jobs(rounds: int) -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         info = ModelInfo(["y"], {"upstream": None, "downstream": None, "length": LENGTH})
-        save_model(f"{folder}/model", network(CNNConfig()), info)
+        save_model(f"{folder}/model", network(CNNConfig(), LENGTH), info)
         genes = 160
         letters = decode(random_tokens(genes, LENGTH).numpy())
         fasta = Path(folder) / "promoters.fa"
@@ -154,7 +150,7 @@ def bare_engine() -> float:
     torch.set_num_threads(1)
     keep_freed_memory()
     torch.manual_seed(0)
-    model, tokens = network(CNNConfig()), random_tokens(24, LENGTH).numpy()
+    model, tokens = network(CNNConfig(), LENGTH), random_tokens(24, LENGTH).numpy()
     saturation_mutagenesis(model, tokens[:2])
     began = time.perf_counter()
     predict(model, tokens)
@@ -172,22 +168,6 @@ def steady_rate(folder: Path, out: str, workers: int, genes: int) -> float:
     first, last = workers, len(times) - workers  # after each worker's start, before one runs dry
     assert len(times) * per_task == genes  # noqa: S101 # nothing got lost
     return (last - first) * per_task / (times[last] - times[first])
-
-
-def network(config: CNNConfig) -> PromoterCNN:
-    """Return a network with batch-norm statistics of random sequences, as training leaves them."""
-    torch.manual_seed(0)
-    model = PromoterCNN(config)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    with torch.no_grad():
-        model.train()(one_hot(random_tokens(32, LENGTH)))
-    return model.eval()
-
-
-def random_tokens(n: int, length: int) -> Tensor:
-    return torch.randint(0, 4, (n, length), dtype=torch.uint8)
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -226,6 +206,13 @@ def through_tangermeme(model: nn.Module, tokens_NL: Tensor, fast: bool = True) -
     return (after - before[:, None, None]).permute(0, 3, 1, 2)
 
 
+METHODS = {
+    "batched passes": forward_passes.score_substitutions,
+    "tangermeme, fast": through_tangermeme,
+    "promoter": incremental.score_substitutions,
+}
+
+
 def captum(model: PromoterCNN, tokens_NL: Tensor) -> float:
     """Time captum's FeatureAblation: one base a position replaced; three times that is all substitutions."""
     from captum.attr import FeatureAblation  # noqa: PLC0415 # slow to import
@@ -242,18 +229,11 @@ def captum(model: PromoterCNN, tokens_NL: Tensor) -> float:
     return took / (length + 1) * 3 * LENGTH
 
 
-@torch.inference_mode()
 def error(model: PromoterCNN, tokens_NL: Tensor, score: Callable[[PromoterCNN, Tensor], Tensor]) -> float:
-    double = copy.deepcopy(model).double()
-    scores_AL = score(model, tokens_NL)[0, 0]
-    reference = double(one_hot(tokens_NL).double())
-    worst = 0.0
-    for position in np.linspace(0, tokens_NL.shape[1] - 1, CHECKED).astype(int):
-        mutants = tokens_NL.repeat(4, 1)
-        mutants[:, position] = torch.arange(4)
-        expected_A = (double(one_hot(mutants).double()) - reference)[:, 0]
-        worst = max(worst, float((scores_AL[:, position] - expected_A).abs().max()))
-    return worst / float(scores_AL.abs().max())
+    positions = np.linspace(0, tokens_NL.shape[1] - 1, CHECKED).astype(int).tolist()
+    scores_NTAL = score(model, tokens_NL)
+    difference = scores_NTAL[..., positions] - exact_scores(model, tokens_NL, positions)
+    return float(difference.abs().max() / scores_NTAL.abs().max())
 
 
 @torch.inference_mode()
@@ -274,17 +254,12 @@ def matrix_product_rate() -> float:
 
 def peak_memory(name: str) -> float:
     """Return by how many MB the process grows at most while it scores."""
-    model, tokens_NL = network(CNNConfig()), random_tokens(1, LENGTH)
-    ways = {
-        "batched passes": forward_passes.score_substitutions,
-        "tangermeme, fast": through_tangermeme,
-        "promoter": incremental.score_substitutions,
-    }
+    model, tokens_NL = network(CNNConfig(), LENGTH), random_tokens(1, LENGTH)
     if name.startswith("tangermeme"):
         import tangermeme.saturation_mutagenesis  # noqa: F401, PLC0415 # not to be counted
     Path("/proc/self/clear_refs").write_text("5")  # from here on: building the network took more than scoring does
     before = high_water()
-    ways[name](model, tokens_NL)
+    METHODS[name](model, tokens_NL)
     return high_water() - before
 
 
@@ -303,7 +278,7 @@ def in_process(function: Callable, *arguments: object):
 def in_processes(function: Callable[[], float], count: int) -> float:
     """Call a function in several fresh processes at once, and add up what they return."""
     with multiprocessing.get_context("spawn").Pool(count) as pool:
-        return sum(one.get() for one in [pool.apply_async(function) for _ in range(count)])
+        return sum(result.get() for result in [pool.apply_async(function) for _ in range(count)])
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=2000)
     options = parser.parse_args()
     for name in ("random", "families", "pairs", "old element"):
-        seconds, peak, (pairs, told) = measured(audit, name, options.windows, options.length)
-        print(f"{name:11} {seconds:6.1f} s {peak / 1e6:6.0f} MB peak  {pairs:9,} pairs  {told}", flush=True)
+        seconds, peak, (pairs, summary) = measured(audit, name, options.windows, options.length)
+        print(f"{name:11} {seconds:6.1f} s {peak / 1e6:6.0f} MB peak  {pairs:9,} pairs  {summary}", flush=True)
 
 
 def audit(name: str, n: int, length: int) -> tuple[float, tuple[int, str]]:
@@ -47,12 +47,12 @@ def audit(name: str, n: int, length: int) -> tuple[float, tuple[int, str]]:
         plant_element(tokens, np.arange(n), 0.1, rng)
     began = time.perf_counter()
     pairs = similar_pairs(tokens)
-    found = homology_groups(pairs, n)
+    group = homology_groups(pairs, n)
     seconds = time.perf_counter() - began
-    planted = np.unique(family[family >= 0])
-    joined = sum(len(np.unique(found[family == one])) == 1 for one in planted)
-    told = f"{joined:,} of {len(planted):,} families joined" if len(planted) else ""
-    return seconds, (len(pairs), told)
+    families = np.unique(family[family >= 0])
+    joined = sum(len(np.unique(group[family == number])) == 1 for number in families)
+    summary = f"{joined:,} of {len(families):,} families joined" if len(families) else ""
+    return seconds, (len(pairs), summary)
 
 
 def plant_families(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -21,15 +21,15 @@ def main() -> None:
     arguments = parser.parse_args()
     contributions = read_contributions(arguments.demo / "ism")
     began = time.perf_counter()
-    found = discover_motifs(contributions)
+    discovery = discover_motifs(contributions)
     took = time.perf_counter() - began
     truth = pd.read_csv(arguments.demo / "genome" / "motifs.tsv", sep="\t")
-    compared = compare_with_implanted(found, truth, set(contributions.genes["gene_id"]))
-    for one in found.motifs:
-        print(f"{one.name:<11} {one.consensus:<24} {one.seqlets:>4} seqlets {one.contribution:+.3f}")
+    compared = compare_with_implanted(discovery, truth, set(contributions.genes["gene_id"]))
+    for motif in discovery.motifs:
+        print(f"{motif.name:<11} {motif.consensus:<24} {motif.seqlets:>4} seqlets {motif.contribution:+.3f}")
     print(compared.table.to_string(index=False, float_format="{:.2f}".format))
     print(
-        f"{len(found.motifs)} motifs in {took:.0f} s: recall {compared.recall:.2f}, "
+        f"{len(discovery.motifs)} motifs in {took:.0f} s: recall {compared.recall:.2f}, "
         f"precision {compared.precision:.2f};"
         f" instances: recall {compared.instance_recall:.2f}, precision {compared.instance_precision:.2f}"
     )

@@ -61,7 +61,7 @@ class Peak(TorchDispatchMode):
                 storage = tensor.untyped_storage()
                 reference = StorageWeakRef(storage)
                 self.alive[reference.cdata] = (reference, storage.nbytes())
-        self.alive = {key: one for key, one in self.alive.items() if not one[0].expired()}
+        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
         self.most = max(self.most, sum(size for _, size in self.alive.values()))
         return made
 
@@ -73,10 +73,10 @@ def main() -> None:
     context = parser.parse_args().context
     print("| network | mode | precision | trained weights | memory | TFLOP | fits | A100 |")
     print("| --- | --- | --- | ---: | ---: | ---: | --- | --- |")
-    for name, known in ARCHITECTURES.items():
+    for name, architecture in ARCHITECTURES.items():
         for mode, adapt in (("forward pass", "head"), ("lora", "lora"), ("full", "full")):
             for precision in ("fp32", "bf16"):
-                cost = measure(name, adapt, precision, context or known.context)  # type: ignore[arg-type] # as listed
+                cost = measure(name, adapt, precision, context or architecture.context)  # type: ignore[arg-type] # as listed
                 print(_row(name, mode, precision, cost), flush=True)
 
 
@@ -87,24 +87,24 @@ def measure(
     length: int,
 ) -> Cost:
     """Count one sequence: a forward pass of a frozen trunk, else a training step."""
-    known = ARCHITECTURES[name]
-    settings = {"config": vars_of(known.library)}
+    architecture = ARCHITECTURES[name]
+    settings = {"config": vars_of(architecture.library)}
     # with random weights: peft cannot be applied to fake ones
     model = empty_model(PretrainedConfig(name, adapt=adapt), length, settings)
     if adapt != "head":
         model.begin_adapting()
     model.train(adapt != "head")
-    held = sum(_bytes(one) for one in [*model.parameters(), *model.buffers()])
-    learned = [one for group in model.parameter_groups(1.0) for one in group["params"]]
-    trained = sum(one.numel() for one in learned) if adapt != "head" else 0
-    parameters = sum(one.numel() for one in model.parameters())
+    model_bytes = sum(_bytes(tensor) for tensor in [*model.parameters(), *model.buffers()])
+    trained_tensors = [tensor for group in model.parameter_groups(1.0) for tensor in group["params"]]
+    trained = sum(tensor.numel() for tensor in trained_tensors) if adapt != "head" else 0
+    parameters = sum(tensor.numel() for tensor in model.parameters())
     peak, flops = Peak(), FlopCounterMode(display=False)
     with FakeTensorMode(allow_non_fake_inputs=True), flops, peak:
         x_BCL = torch.empty(1, 4, length)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
             _step(model, x_BCL, adapt != "head")
     state = 8 * trained  # the two moments of Adam; the gradients are in the peak
-    return Cost(parameters, trained, held + state + peak.most, float(flops.get_total_flops()))
+    return Cost(parameters, trained, model_bytes + state + peak.most, float(flops.get_total_flops()))
 
 
 def vars_of(library: tuple[str, str]) -> dict[str, Any]:

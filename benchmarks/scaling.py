@@ -3,10 +3,10 @@
     python benchmarks/scaling.py [--tasks 30000] [--parts 10000]     # measures, then predicts
     python benchmarks/scaling.py --inputs measured.json --gpu-tflops 8   # predicts alone, from other assumptions
 
-Measured on this machine, with the jobs' own code: `cluster.fan_out` with tasks that do nothing (its rate is the
-most that a driver can start, its memory what a driver holds), the check of parts that are there (`jobs.ism` run
-again), the start of a worker, and an epoch of `jobs.train` beside one of `fit`. The rate of a GPU is not measured:
-it is an assumption, and a flag. docs/scaling.md says what the prediction leaves out.
+Measured on this machine, with the jobs' own code: `fan_out` with tasks that do nothing (its rate is the most
+that a driver can start, its memory what a driver holds), the check of parts that are there (`jobs.ism` run
+again), the start of a worker, and an epoch of `jobs.train` beside one of `fit`. The rate of a GPU is not
+measured: it is an assumption, and a flag. docs/scaling.md says what the prediction leaves out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ import ray
 import torch
 
 from jobs.prepare import prepare
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import TaskLimits
+from jobs.ray_runtime.connect import connect
+from jobs.ray_runtime.fan_out import fan_out
 from jobs.train import train
 from promoter.dataset.promoters import read_promoters
 from promoter.ism import Scores
@@ -43,7 +45,7 @@ from promoter.training import Examples, TrainingConfig, fit
 
 GENES, LENGTH = 20_000, 2_000
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-SECONDS_PER_TASK, TASKS_PER_SLOT, MOST_GENES_PER_TASK = 4, 4, 512  # as jobs.ism cuts its parts
+SECONDS_PER_TASK, TASKS_PER_SLOT, MAX_GENES_PER_TASK = 4, 4, 512  # as jobs.ism cuts its parts
 # A forward pass of Enformer (Avsec et al. 2021, doi:10.1038/s41592-021-01252-x) on 196,608 bases, as counted by
 # benchmarks/pretrained_cost.py.
 ENFORMER_TFLOP = 3.2
@@ -69,16 +71,16 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Measure what the prediction needs."""
     began = time.perf_counter()
-    place = cluster.connect()
+    cluster = connect()
     print(f"Ray started in {time.perf_counter() - began:.1f} s; load of this machine {psutil.getloadavg()[0]:.1f}")
     cold = time_of_cold_start()
     print(f"\na worker's start, with torch and the model: {cold:.1f} s")
-    rates = [fan_out(count, in_flight) for count, in_flight in runs(options.tasks)]
+    rates = [tasks_per_second(count, in_flight) for count, in_flight in runs(options.tasks)]
     part = parts(options.parts)
     epoch = epochs(options.epochs)
     ray.shutdown()
     inputs = {
-        "cpus": place.cpus,
+        "cpus": cluster.cpus,
         "cold_start_s": cold,
         "tasks_per_s": min(rates[-2:]),
         "check_part_s": part,
@@ -100,20 +102,20 @@ def time_of_cold_start() -> float:
     return time.perf_counter() - began
 
 
-def runs(most: int) -> list[tuple[int, int]]:
+def runs(count: int) -> list[tuple[int, int]]:
     """Numbers of tasks and of those in flight: 2 for each of 1, 32 and 512 workers."""
-    small = max(100, most // 30)
-    return [(small, 2), (small, 64), (small, 1024), (most // 3, 1024), (most, 1024)]
+    small = max(100, count // 30)
+    return [(small, 2), (small, 64), (small, 1024), (count // 3, 1024), (count, 1024)]
 
 
-def fan_out(count: int, in_flight: int) -> float:
+def tasks_per_second(count: int, in_flight: int) -> float:
     """Run tasks that do nothing, with as much to carry as those of jobs.ism; print and return the rate."""
-    task = cluster.TaskLimits(None, 1, 0).apply(_nothing)
+    task = TaskLimits(None, 1, 0).apply(_nothing)
     genes, tokens = pd.DataFrame({"gene_id": ["g"] * 10}), np.zeros((10, LENGTH), np.uint8)
     process, held = psutil.Process(), 0
     before = process.memory_info().rss
     began = time.perf_counter()
-    for done, _ in cluster.fan_out(lambda item, _: task.remote(genes, tokens, item), range(count), in_flight):
+    for done, _ in fan_out(lambda item, _: task.remote(genes, tokens, item), range(count), in_flight):
         if done % 500 == 0:
             held = max(held, process.memory_info().rss - before)
     seconds = time.perf_counter() - began
@@ -130,7 +132,7 @@ def _nothing(genes: pd.DataFrame, tokens: np.ndarray, item: int) -> list[str]:
     return []
 
 
-def parts(most: int) -> float:
+def parts(max_parts: int) -> float:
     """Check folders of more and more parts of a gene each; return the seconds a part."""
     frame = pd.DataFrame({"gene_id": ["g"], "chrom": ["1"], "start": [0], "end": [LENGTH], "strand": ["+"]})
     scores = Scores(
@@ -143,10 +145,10 @@ def parts(most: int) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder, metadata = Path(name), {"model": "m"}
         write_part(part_path(folder, 0), scores, metadata)
-        whole = Path(str(part_path(folder, 0))).read_bytes()
-        for count in (most // 100, most // 10, most):
+        content = Path(str(part_path(folder, 0))).read_bytes()
+        for count in (max_parts // 100, max_parts // 10, max_parts):
             for index in range(count):
-                Path(str(part_path(folder, index))).write_bytes(whole)
+                Path(str(part_path(folder, index))).write_bytes(content)
             parts = PartFiles(resolve(name), "", [["g"]] * (count + 1), [metadata] * (count + 1))
             process = psutil.Process()
             before, began = process.memory_info().rss, time.perf_counter()
@@ -172,12 +174,12 @@ def epochs(count: int) -> float:
         genome, genes, expression = map(str, (files.genome, files.genes, files.expression))
         prepare(str(folder), genome=genome, genes=genes, expression=expression, upstream=100)
         data = read_promoters(folder)
-        at = data.genes["chrom"]
-        some, others = (
+        chroms = data.genes["chrom"]
+        learned, validated = (
             Examples(data.tokens[rows], data.targets[rows])
-            for rows in (at.isin(["chr1", "chr2"]).to_numpy(), (at == "chr3").to_numpy())
+            for rows in (chroms.isin(["chr1", "chr2"]).to_numpy(), (chroms == "chr3").to_numpy())
         )
-        state = fit(PromoterCNN(model, 100), some, others, config=training)
+        state = fit(PromoterCNN(model, 100), learned, validated, config=training)
         alone = float(np.median([record["seconds"] for record in state.history[1:]]))
         train(
             str(folder),
@@ -213,7 +215,7 @@ def predict(inputs: dict[str, float], options: argparse.Namespace) -> None:
 
 def cell(inputs: dict[str, float], options: argparse.Namespace, per_gene: float, gpus: int) -> str:
     """Return one prediction: parts, time, share of the time that perfect sharing would take, what bounds it."""
-    size = max(1, min(int(SECONDS_PER_TASK / per_gene), GENES // (TASKS_PER_SLOT * gpus), MOST_GENES_PER_TASK))
+    size = max(1, min(int(SECONDS_PER_TASK / per_gene), GENES // (TASKS_PER_SLOT * gpus), MAX_GENES_PER_TASK))
     count = math.ceil(GENES / size)
     computing = math.ceil(count / gpus) * size * per_gene  # the last round may be of few
     submitting = count / inputs["tasks_per_s"]

@@ -14,7 +14,7 @@ Floating-point operations are counted from the shapes and set beside a measured 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import functools
 import subprocess
 import sys
 import tempfile
@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 from gpu import plain_network
+from ism import in_process, matrix_product_rate
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -48,17 +49,18 @@ def main() -> None:
     contenders: dict[str, Callable[[int, int], list[float]]] = {
         "plain loop": plain_loop,
         "fit": library_fit,
-        "fit, keep_freed_memory": job_like_fit,
-        "jobs.train, 1 worker": job_one_worker,
-        "jobs.train, 2 workers": job_two_workers,
-        ONE_THREAD: one_thread_fit,
-        f"jobs.train, {ONE_THREAD}": job_one_thread,
+        "fit, keep_freed_memory": functools.partial(library_fit, keep_memory=True),
+        "jobs.train, 1 worker": functools.partial(job, workers=1),
+        "jobs.train, 2 workers": functools.partial(job, workers=2),
+        ONE_THREAD: functools.partial(library_fit, keep_memory=True, threads=1),
+        f"jobs.train, {ONE_THREAD}": functools.partial(job, workers=1, more=["--cpus_per_worker=1"]),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     gflops: list[float] = []
     for number in range(options.rounds):
         gflops.append(in_process(matrix_product_rate))
         for name, contender in contenders.items():
+            # in a fresh process: a contender's allocator settings and caches are its own
             epochs = in_process(contender, options.genes, options.epochs)
             seconds[name] += epochs
             rate = options.genes / np.median(epochs)
@@ -99,16 +101,6 @@ def training_flops(config: CNNConfig, length: int) -> float:
     return total
 
 
-def matrix_product_rate() -> float:
-    a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
-    times = []
-    for _ in range(8):
-        began = time.perf_counter()
-        torch.matmul(a, b)
-        times.append(time.perf_counter() - began)
-    return 2 * 2048**3 / float(np.median(times[2:])) / 1e9
-
-
 def examples(genes: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 4, (genes, LENGTH)).astype(np.uint8)
@@ -134,34 +126,16 @@ def plain_loop(genes: int, epochs: int) -> list[float]:
     return seconds[1:]
 
 
-def library_fit(genes: int, epochs: int) -> list[float]:
+def library_fit(genes: int, epochs: int, *, keep_memory: bool = False, threads: int | None = None) -> list[float]:
+    if keep_memory:
+        keep_freed_memory()
+    if threads is not None:
+        torch.set_num_threads(threads)
     tokens, targets = examples(genes + VALIDATION)
     config = TrainingConfig(epochs=epochs)
     train, val = Examples(tokens[:genes], targets[:genes]), Examples(tokens[genes:], targets[genes:])
     state = fit(PromoterCNN(), train, val, config=config)
     return [record["seconds"] for record in state.history][1:]
-
-
-def job_like_fit(genes: int, epochs: int) -> list[float]:
-    keep_freed_memory()
-    return library_fit(genes, epochs)
-
-
-def one_thread_fit(genes: int, epochs: int) -> list[float]:
-    torch.set_num_threads(1)
-    return job_like_fit(genes, epochs)
-
-
-def job_one_worker(genes: int, epochs: int) -> list[float]:
-    return job(genes, epochs, workers=1)
-
-
-def job_two_workers(genes: int, epochs: int) -> list[float]:
-    return job(genes, epochs, workers=2)
-
-
-def job_one_thread(genes: int, epochs: int) -> list[float]:
-    return job(genes, epochs, workers=1, more=["--cpus_per_worker=1"])
 
 
 def job(genes: int, epochs: int, workers: int, more: Sequence[str] = ()) -> list[float]:
@@ -175,22 +149,9 @@ def job(genes: int, epochs: int, workers: int, more: Sequence[str] = ()) -> list
         metadata = {"window": {"upstream": LENGTH, "downstream": 0}}
         write_promoters(folder, Promoters(table, targets, ["y"], metadata))
         command = [sys.executable, "-m", "jobs.train", "--data", folder, "--out", f"{folder}/run"]
-        flags = [
-            "--split.val",
-            "val",
-            "--split.test",
-            "test",
-            f"--training.epochs={epochs}",
-            f"--workers={workers}",
-        ]
+        flags = ["--split.val=val", "--split.test=test", f"--training.epochs={epochs}", f"--workers={workers}"]
         subprocess.run([*command, *flags, *more], check=True, stdout=subprocess.DEVNULL)
         return pd.read_csv(Path(folder) / "run" / "history.csv")["seconds"].tolist()[1:]
-
-
-def in_process(function: Callable, *arguments: int):
-    """Call a function in a fresh process: a contender's allocator settings and caches are its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 if __name__ == "__main__":

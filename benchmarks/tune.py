@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
-    found: dict[bool, list[Search]] = {True: [], False: []}
+    searches_of: dict[bool, list[Search]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
         files = simulate(f"{folder}/genome", chromosomes=6, genes_per_chromosome=400, upstream=200)
         data = f"{folder}/data"
@@ -55,24 +55,26 @@ def main() -> None:
         )
         for number in range(options.rounds):
             for asha in (True, False):
-                one = search(
+                result = search(
                     data, Path(folder, f"{number}-{asha}"), asha=asha, trials=options.trials, epochs=options.epochs
                 )
-                found[asha].append(one)
-                print(f"round {number + 1}, {'with' if asha else 'without'} ASHA: {one.seconds:.0f} s", flush=True)
+                searches_of[asha].append(result)
+                print(
+                    f"round {number + 1}, {'with' if asha else 'without'} ASHA: {result.seconds:.0f} s", flush=True
+                )
     print(
         f"\n{options.trials} trials of {options.epochs} epochs at most, {SLOTS} slots, "
         f"medians of {options.rounds} rounds"
     )
     print(f"{'':<14}{'s':>7}{'best r':>9}{'stopped':>9}{'slots used':>12}{'overhead, s/trial':>19}")
-    for asha, searches in found.items():
+    for asha, searches in searches_of.items():
         seconds, trained = (float(np.median([getattr(s, n) for s in searches])) for n in ("seconds", "trained"))
         used = trained / (SLOTS * seconds)
         overhead = (SLOTS * seconds - trained) / options.trials
         best, stopped = searches[-1].best, searches[-1].stopped
         name = "with ASHA" if asha else "without ASHA"
         print(f"{name:<14}{seconds:>7.0f}{best:>9.3f}{stopped:>9}{used:>12.0%}{overhead:>19.2f}")
-    ratio = np.median([s.seconds for s in found[False]]) / np.median([s.seconds for s in found[True]])
+    ratio = np.median([s.seconds for s in searches_of[False]]) / np.median([s.seconds for s in searches_of[True]])
     print(f"ASHA is faster by {ratio:.1f} ×")
 
 

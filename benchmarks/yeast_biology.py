@@ -30,11 +30,11 @@ def main() -> None:
     print(word_contributions(scores, WORDS, target).to_string(index=False, float_format="{:+.4f}".format))
     columns = ["chrom", "start", "end", "gene_id", "score", "strand"]
     boxes = pd.read_csv(arguments.tata_boxes, sep="\t", names=columns)
-    found = site_contributions(scores, boxes, target)
+    contrast = site_contributions(scores, boxes, target)
     print(
-        f"{found['sites']} TATA boxes: mean |contribution| {found['ratio']:.2f} × that of other genes at the same "
-        f"positions, larger with probability {found['auroc']:.2f} "
-        f"[{found['low']:.2f}, {found['high']:.2f}]"
+        f"{contrast['sites']} TATA boxes: mean |contribution| {contrast['ratio']:.2f} × that of other genes "
+        f"at the same positions, larger with probability {contrast['auroc']:.2f} "
+        f"[{contrast['low']:.2f}, {contrast['high']:.2f}]"
     )
 
 

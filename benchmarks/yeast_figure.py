@@ -54,16 +54,16 @@ def draw_predictions(axes: Axes, run: str, target: str, r: float) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_models(axes: Axes, found: dict) -> None:
+def draw_models(axes: Axes, metrics: dict) -> None:
     """Draw r of the networks with its interval, and that of each plain model."""
     names = {
         "kmers_by_distance": "ridge, 6-mers by distance",
         "kmers": "ridge, 6-mers",
         "composition": "GC and CpG",
     }
-    r = [found["baselines"][name]["pearson"] for name in names] + [found["pearson"]]
-    low, high = found["pearson_ci95"]
-    error = [[0.0] * len(names) + [found["pearson"] - low], [0.0] * len(names) + [high - found["pearson"]]]
+    r = [metrics["baselines"][name]["pearson"] for name in names] + [metrics["pearson"]]
+    low, high = metrics["pearson_ci95"]
+    error = [[0.0] * len(names) + [metrics["pearson"] - low], [0.0] * len(names) + [high - metrics["pearson"]]]
     labels = [*names.values(), "five networks"]
     order = np.argsort(r)
     axes.barh(
@@ -91,10 +91,10 @@ def draw_promoter(panels: np.ndarray, options: argparse.Namespace) -> None:
     start = gene["start"] + shown.start if plus else gene["end"] - shown.stop
     downstream = contents.downstream or 0
     tss = gene["end"] - downstream if plus else gene["start"] + downstream - 1
-    where = {"start": int(start), "strand": gene["strand"], "tss": int(tss), "chrom": gene["chrom"]}
+    coords = {"start": int(start), "strand": gene["strand"], "tss": int(tss), "chrom": gene["chrom"]}
     upper, lower = panels
-    plots.logo(actual, axes=upper, **where)
-    plots.mutation_map(scores.scores[0, 0][:, shown], sequence, axes=lower, **where)
+    plots.logo(actual, axes=upper, **coords)
+    plots.mutation_map(scores.scores[0, 0][:, shown], sequence, axes=lower, **coords)
     lower.set_xlabel(f"distance to the start codon of {NAME}")
     upper.set_xlabel("")
     bottom, top = upper.get_ylim()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
 from upath import UPath
 
 from jobs.cli.config_file import job_settings, require_at_least, write_config
-from jobs.cli.console import console
+from jobs.cli.console import console, new_table
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import require_resources
 from promoter import storage
@@ -45,7 +44,7 @@ def demo(
     from jobs.ism import ism
     from jobs.predict import predict
     from jobs.prepare import prepare
-    from jobs.ray_runtime import cluster
+    from jobs.ray_runtime.connect import connect
     from jobs.report import report
     from jobs.train import train
     from jobs.training.resources import scaling_config
@@ -59,7 +58,7 @@ def demo(
     require_enough_genes(training_genes, genes_per_chromosome, training, workers)
     out_dir = storage.require_writable(out)
     _require_same(out_dir, settings)
-    scaling_config(cluster.connect(), workers, gpus_per_worker=0)  # refuses more workers than fit
+    scaling_config(connect(), workers, gpus_per_worker=0)  # refuses more workers than fit
 
     write_config(out_dir / "config.yaml", settings, {})
     _step("1/6 simulate a genome with a known grammar (python: promoter.simulation.genome)")
@@ -106,9 +105,8 @@ def demo(
         f"never seen;\n  upper bound given the simulated noise: {truth.ceiling:.3f}"
     )
     recovery = motif_recovery(truth.motifs, load_scores(out_dir / "ism"))
-    table = Table(box=None, pad_edge=False)
-    for name in ("implanted motif", "instances", "AUROC of |contribution|, inside against outside"):
-        table.add_column(name, justify="left" if name == "implanted motif" else "right")
+    numbers = ("instances", "AUROC of |contribution|, inside against outside")
+    table = new_table("implanted motif", *numbers, right=numbers)
     for row in recovery.itertuples():
         table.add_row(str(row.motif), f"{row.instances:,}", f"{row.auroc:.3f}")
     console.print(table)

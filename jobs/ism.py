@@ -64,8 +64,9 @@ def ism(
     from jobs.inference.estimate import announce_time
     from jobs.inference.inputs import load_inputs
     from jobs.inference.scoring import choose_size, score_arguments, score_genes, show_strongest
-    from jobs.ray_runtime import cluster
+    from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
+    from jobs.ray_runtime.shared_disk import require_shared
     from promoter.dataset.promoters import region_around_tss, select, window_of_region
     from promoter.storage.parts import PartFiles, earlier_run
 
@@ -99,22 +100,16 @@ def ism(
             console.print(f"{out_dir}: all {plural(len(rows), 'gene')} are scored already; nothing to do")
             return
         console.print(f"{out_dir}: some parts are missing or damaged; they are scored again")
-    ray_cluster = cluster.connect()
-    cluster.require_shared(out_dir)
-    in_flight = limits.in_flight(ray_cluster)  # refuses tasks that do not fit, so before anything is written
+    cluster = connect()
+    require_shared(out_dir)
+    in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit, so before anything is written
     size = earlier["genes_per_part"] if earlier else genes_per_task
-    size = size or choose_size(inputs, len(rows), limits, ray_cluster)
+    size = size or choose_size(inputs, len(rows), limits, cluster)
     if inputs.network.config.incremental is None:
         parts, (first, last) = cut(size), region or (0, promoters.length)
         passes = parts.count_rows(parts.missing()) * (3 * (last - first) + 1)  # each mutant, and the gene as it is
         announce_time(
-            passes,
-            "mutants",
-            inputs,
-            precision=precision,
-            limits=limits,
-            ray_cluster=ray_cluster,
-            max_hours=max_hours,
+            passes, "mutants", inputs, precision=precision, limits=limits, cluster=cluster, max_hours=max_hours
         )
     if begun := earlier_run(out_dir, _FOLDER, wanted):  # meanwhile: then its parts are the ones to fill
         size = begun["genes_per_part"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from upath import UPath
 
 from jobs.cli.config_file import job_settings, require_at_least, require_same, write_config
-from jobs.cli.console import console
+from jobs.cli.console import console, new_table
 from jobs.cli.run import run
 from promoter import storage
 
@@ -87,9 +86,8 @@ def _show(table: pd.DataFrame, genes: int, target: str, out_dir: UPath) -> None:
             f"Empty tables in {out_dir}"
         )
         return
-    shown = Table(box=None, pad_edge=False)
-    for name in ("motif", "IUPAC", "seqlets", "contribution", "resembles", "q"):
-        shown.add_column(name, justify="right" if name in ("seqlets", "contribution", "q") else "left")
+    columns = ("motif", "IUPAC", "seqlets", "contribution", "resembles", "q")
+    shown = new_table(*columns, right={"seqlets", "contribution", "q"})
     for row in table.to_dict("records"):
         resembles = f"{row['match_name']} ({row['match_id']})" if row["match_id"] else ""
         q = "" if math.isnan(row["q"]) else f"{row['q']:.1g}"

@@ -47,20 +47,21 @@ def predict(
 
     from jobs.inference.inputs import load_inputs
     from jobs.inference.predicting import interval_half_width, predict_genes, summarise
-    from jobs.ray_runtime import cluster
+    from jobs.ray_runtime.connect import connect
+    from jobs.ray_runtime.fan_out import fan_out, progress
     from promoter.evaluation.predictions import predictions_table, write_predictions
 
     inputs = load_inputs(model, ensemble, data)
     promoters, info = inputs.promoters, inputs.info
     storage.require_writable(path.parent)
-    ray_cluster = cluster.connect()
+    cluster = connect()
     task = limits.apply(predict_genes)
     models = [ray.put(serialized) for serialized in inputs.models]
     predicted = np.empty((len(models), len(promoters), len(info.targets)), np.float32)
     batches = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
-    with cluster.progress("predict", len(promoters), "genes") as advance:
-        for rows, result in cluster.fan_out(
-            lambda rows, _: task.remote(promoters.tokens[rows], *models), batches, limits.in_flight(ray_cluster)
+    with progress("predict", len(promoters), "genes") as advance:
+        for rows, result in fan_out(
+            lambda rows, _: task.remote(promoters.tokens[rows], *models), batches, limits.in_flight(cluster)
         ):
             predicted[:, rows] = result
             advance(result.shape[1])

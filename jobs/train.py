@@ -59,13 +59,10 @@ def train(
     require_at_least(1, folds=folds, seeds=seeds)
 
     from jobs.training.folds import train_folds
-    from jobs.training.job import TrainingJob, with_targets
+    from jobs.training.job import TrainingJob, read_training_data, with_targets
     from jobs.training.run import train_once
-    from promoter.dataset.promoters import read_promoters
 
-    promoters = read_promoters(data)
-    if not promoters.target_names:
-        raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
+    promoters = read_training_data(data)
     job = TrainingJob(
         data=data,
         promoters=promoters,

@@ -96,20 +96,19 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             "share; give these to jobs.train, with the best.yaml of the search"
         )
 
-    from jobs.ray_runtime import cluster
-    from jobs.training.job import TrainingJob, with_pretrained, with_targets
+    from jobs.ray_runtime.connect import connect
+    from jobs.ray_runtime.shared_disk import require_shared
+    from jobs.training.job import TrainingJob, read_training_data, with_pretrained, with_targets
     from jobs.training.run import METRICS
     from jobs.tuning.results import BEST, OUTPUTS, SearchResult, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
     from jobs.tuning.trials import TrialJob
-    from promoter.dataset.promoters import locate, read_promoters
+    from promoter.dataset.promoters import locate
     from promoter.splits.folds import assign_folds
     from promoter.training.batches import Examples
     from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace, SpaceValidator
 
-    promoters = read_promoters(data)
-    if not promoters.target_names:
-        raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
+    promoters = read_training_data(data)
     network = with_targets(resolve_model(model), promoters.target_names)
     network.require_length(promoters.length, promoters.metadata["window"])
     held_out = assign_folds(promoters.genes["chrom"], split, folds)
@@ -135,8 +134,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         console.print(f"{out_dir}: this search is finished already; nothing to do")
         return
 
-    ray_cluster = cluster.connect()
-    cluster.require_shared(out_dir)
+    cluster = connect()
+    require_shared(out_dir)
     base = TrainingJob(
         data=data,
         promoters=promoters,
@@ -149,8 +148,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         cpus_per_worker=cpus_per_worker,
         embeddings=embeddings,
     )
-    resources: Any = base.scaling_config(ray_cluster).resources_per_worker
-    pretrained = with_pretrained(base, out_dir, ray_cluster).pretrained
+    resources: Any = base.scaling_config(cluster).resources_per_worker
+    pretrained = with_pretrained(base, out_dir, cluster).pretrained
     embedded = pretrained and pretrained.embedded
     write_config(out_dir / "config.yaml", settings, inputs)
     _show_start(promoters, held_out, count, seeds)

@@ -59,8 +59,9 @@ def variants(
     from jobs.inference import variant_effects
     from jobs.inference.estimate import announce_time
     from jobs.inference.inputs import load_inputs
-    from jobs.ray_runtime import cluster
+    from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
+    from jobs.ray_runtime.shared_disk import require_shared
     from promoter.dataset.genome import Genome
     from promoter.dataset.promoters import select
     from promoter.storage.parts import MANIFEST, earlier_run
@@ -94,9 +95,9 @@ def variants(
             console.print(f"{out_dir}: all {len(in_windows.alleles):,} effects are there already; nothing to do")
             return
         if missing:
-            ray_cluster = cluster.connect()
-            cluster.require_shared(out_dir)
-            in_flight = limits.in_flight(ray_cluster)  # refuses tasks that do not fit
+            cluster = connect()
+            require_shared(out_dir)
+            in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit
             if max_hours is not None or inputs.network.config.incremental is None:
                 sequences = parts.count_rows(missing) + sum(alleles[index]["gene"].nunique() for index in missing)
                 passes = sequences * (1 + both_strands)
@@ -106,7 +107,7 @@ def variants(
                     inputs,
                     precision=precision,
                     limits=limits,
-                    ray_cluster=ray_cluster,
+                    cluster=cluster,
                     max_hours=max_hours,
                 )
         earlier_run(out_dir, "parts", identity)  # once more: another run may have begun meanwhile

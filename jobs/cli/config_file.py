@@ -49,7 +49,7 @@ def require_at_least(minimum: int, **settings: float | None) -> None:
     """
     for name, value in settings.items():
         if value is not None and value < minimum:
-            raise InputError(f"--{name} {value}: must be at least {minimum}")
+            raise InputError(f"--{name} {value:.15g}: must be at least {minimum}")
 
 
 def write_config(path: AnyPath, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:

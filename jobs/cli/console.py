@@ -8,8 +8,11 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Collection
+from typing import Any
 
 from rich.console import Console
+from rich.table import Column, Table
 
 from promoter.errors import InputError
 
@@ -23,6 +26,18 @@ console = Console(highlight=False, markup=False, soft_wrap=True, width=None if s
 def plural(amount: float, unit: str) -> str:
     """Return `1 gene`, `6,164 genes`, `0.5 GPUs`."""
     return f"{amount:,.10g} {unit}{'s' * (amount != 1)}"
+
+
+def as_clock(seconds: float) -> str:
+    """Return `1:02:03` for 3,723 seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def new_table(*columns: str, right: Collection[str], **options: Any) -> Table:
+    """Return a printable table without lines, in which the columns named in `right` are aligned to the right."""
+    headers = [Column(name, justify="right" if name in right else "left") for name in columns]
+    return Table(*headers, box=None, pad_edge=False, **options)
 
 
 def one_line(error: BaseException) -> str:

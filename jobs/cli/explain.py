@@ -9,10 +9,11 @@ from itertools import pairwise
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from jobs.cli.lists import as_written, holds_text, is_list
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 class Setting(NamedTuple):
@@ -69,12 +70,11 @@ def explain(error: Exception, parser: ArgumentParser, hints: Mapping[str, Any], 
     for setting in given:
         hint = hints.get(setting.name)
         if hint is not None and not _is_valid(parser, setting.name, setting.value):
-            name = f"{setting.source}{setting.name}" if setting.source else f"--{setting.name}"
-            quotes = (
-                "; put text that looks like a number in quotes" if setting.source and _takes_text(hint) else ""
-            )
             wrong = _wrong_item(parser, setting) if is_list(hint) else setting.value
-            return f"{name} {wrong}: must be {describe(hint)}{quotes}; see --help"
+            fix = ""
+            if setting.source and str in (hint, *get_args(hint)):
+                fix = "; put text that looks like a number in quotes"
+            return f"{setting.source or '--'}{setting.name} {wrong}: must be {describe(hint)}{fix}; see --help"
     return f"{re.sub(r'^(argument|Parser key) ', '', ' '.join(str(error).split()))}; see --help"
 
 
@@ -95,21 +95,15 @@ def describe(hint: Any) -> str:
         what = "names" if holds_text(hint) else "whole numbers"
         return f"a list of {what}, {' or '.join(written_as(hint))}"
     parts = (hint,) if get_origin(hint) is Literal or not get_args(hint) else get_args(hint)
-    kinds = [kind for part in parts if part is not NoneType for kind in _kinds(part)]
+    kinds: list[str] = []
+    for part in parts:
+        if get_origin(part) is Literal:
+            kinds += map(str, get_args(part))
+        elif part is not NoneType:
+            kinds.append(_KINDS.get(part, str(part)))
     if NoneType in parts:
         kinds.append("null")
     return " or ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
-
-
-def _kinds(hint: Any) -> list[str]:
-    if get_origin(hint) is Literal:
-        return [str(value) for value in get_args(hint)]
-    named = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return [named.get(hint, str(hint))]
-
-
-def _takes_text(hint: Any) -> bool:
-    return str in (hint, *get_args(hint))
 
 
 def _is_valid(parser: ArgumentParser, name: str, value: Any) -> bool:
@@ -124,9 +118,8 @@ def _is_valid(parser: ArgumentParser, name: str, value: Any) -> bool:
 
 def _wrong_item(parser: ArgumentParser, setting: Setting) -> Any:
     """Return the item of a list that is refused; the whole value where each by itself is right."""
-    try:
-        items = as_written(setting.value) if isinstance(setting.value, str) else setting.value
-    except yaml.YAMLError:
-        items = None
-    items = items if isinstance(items, list) else []
-    return next((item for item in items if not _is_valid(parser, setting.name, [item])), setting.value)
+    items = as_written(setting.value) if isinstance(setting.value, str) else setting.value
+    for item in items if isinstance(items, list) else []:
+        if not _is_valid(parser, setting.name, [item]):
+            return item
+    return setting.value

@@ -26,8 +26,11 @@ def holds_text(hint: Any) -> bool:
 
 
 def as_written(text: str) -> Any:
-    """Read YAML with each value as the text that is written."""
-    return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 # it makes nothing but text
+    """Read YAML with each value as the text that is written; return the text itself if it is no YAML."""
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 # it makes nothing but text
+    except yaml.YAMLError:  # the parser says what is wrong
+        return text
 
 
 def join_lists(words: Sequence[str], lists: Mapping[str, bool]) -> list[str]:
@@ -86,8 +89,5 @@ def _split(values: list[str]) -> list[str]:
 
 def _quoted(value: str) -> str:
     """Quote the items of `[1, chrX]`, so that each stays the text it is."""
-    try:
-        items = as_written(value)
-    except yaml.YAMLError:  # the parser says what is wrong
-        return value
+    items = as_written(value)
     return json.dumps(items) if isinstance(items, list) else value

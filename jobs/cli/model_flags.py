@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_type_hints
 
 import docstring_parser
@@ -16,32 +15,25 @@ _PRETRAINED = "enformer and borzoi"
 _Class = TypeVar("_Class", bound=type)
 
 
-def _with_settings_of(*configs: type[NetworkConfig]) -> Callable[[_Class], _Class]:
-    """Return a decorator that makes a dataclass with the fields of all configurations, documented by their docs.
+def _with_all_settings(cls: _Class) -> _Class:
+    """Make a dataclass with the fields of both configurations, documented by their docs.
 
-    The class is none of the configurations, so that none of their functions takes it for one.
-
-    Args:
-        configs: the configurations; a setting that several share has the first one's type and default.
+    It is neither of them, so that none of their functions takes it for one. A setting that both have gets the type
+    and the default of CNNConfig.
     """
-
-    def decorate(cls: _Class) -> _Class:
-        types: dict[str, Any] = {}
-        for config in configs:
-            hints = get_type_hints(config)
-            for field in fields(config):
-                if field.name not in types:
-                    types[field.name] = hints[field.name]
-                    if field.name not in vars(cls):
-                        setattr(cls, field.name, field.default)
-        cls.__annotations__ = types | cls.__annotations__  # the class's own replace those of a configuration
-        docs = _help() | _documented(cls)
-        cls.__doc__ = "\n".join(
-            [str(cls.__doc__).split("\n", 1)[0], "", "Args:", *(f"    {name}: {docs[name]}" for name in types)]
-        )
-        return dataclass(frozen=True)(cls)
-
-    return decorate
+    types: dict[str, Any] = {}
+    for config in (CNNConfig, PretrainedConfig):
+        hints = get_type_hints(config)
+        for field in fields(config):
+            if field.name not in types:
+                types[field.name] = hints[field.name]
+                if field.name not in vars(cls):
+                    setattr(cls, field.name, field.default)
+    cls.__annotations__ = types | cls.__annotations__  # the class's own replace those of a configuration
+    docs = _help() | _documented(cls)
+    summary = str(cls.__doc__).split("\n", 1)[0]
+    cls.__doc__ = "\n".join([summary, "", "Args:", *(f"    {name}: {docs[name]}" for name in types)])
+    return dataclass(frozen=True)(cls)
 
 
 def _help() -> dict[str, str]:
@@ -61,7 +53,7 @@ def _documented(cls: type) -> dict[str, str]:
     return {param.arg_name: " ".join((param.description or "").split()) for param in params}
 
 
-@_with_settings_of(CNNConfig, PretrainedConfig)
+@_with_all_settings
 class ModelFlags:
     """Settings of the network. Those of another network than --model.name are refused.
 
@@ -91,15 +83,14 @@ class ModelFlags:
             config, other, owner = PretrainedConfig, CNNConfig, _CNN
         settings = {field.name: getattr(self, field.name) for field in fields(config)}
         for field in fields(other):
-            if field.name not in settings and field.name != "name" and self._is_given(field):
+            value = getattr(self, field.name)
+            if field.name not in settings and field.name != "name" and value != field.default:
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
                 raise InputError(
-                    f"--model.{field.name} {_shown(getattr(self, field.name))}: is a setting of {owner}, not of "
-                    f"{self.name}; leave it out, or choose another --model.name"
+                    f"--model.{field.name} {shown}: is a setting of {owner}, not of {self.name}; leave it out, or "
+                    "choose another --model.name"
                 )
         return config(**settings)
-
-    def _is_given(self, field: Field[Any]) -> bool:
-        return getattr(self, field.name) != field.default
 
 
 # what jobs take: from the command line the flags, from Python a network's own settings too
@@ -112,7 +103,3 @@ else:
 def resolve_model(model: Model) -> NetworkConfig:
     """Return the settings of the network that `--model.name` chose, or those that Python code gave."""
     return model.config if isinstance(model, ModelFlags) else model
-
-
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -48,7 +48,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
         signal.signal(signal.SIGTERM, terminate)
     call: dict[str, Any] = {}
     try:
-        call = _parse(job, arguments, prog or f"python -m {_module_name(job)}")
+        call = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
         job(**call)
     except InputError as error:
         _end(error, 2, debug)
@@ -86,13 +86,6 @@ def _describe_store_error(error: Exception, call: Mapping[str, Any]) -> str | No
     if not addresses or isinstance(error, StorageError) or not storage.is_store_error(error):
         return None
     return f"{', '.join(addresses)}: storage failed, {one_line(error)}; {storage.fix_hint(error)}"
-
-
-def _module_name(job: Callable[..., None]) -> str:
-    if job.__module__ != "__main__":
-        return job.__module__
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else "jobs"
 
 
 def _parse(job: Callable[..., None], arguments: list[str], prog: str) -> dict[str, Any]:

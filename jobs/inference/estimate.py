@@ -33,7 +33,7 @@ def announce_time(
     *,
     precision: Literal["fp32", "bf16"],
     limits: TaskLimits,
-    ray_cluster: Cluster,
+    cluster: Cluster,
     max_hours: float | None,
 ) -> None:
     """Print how long the forward passes will take on the workers.
@@ -44,7 +44,7 @@ def announce_time(
         inputs: models, and genes to measure with.
         precision: precision of the forward passes.
         limits: resources of each task, which must fit on the cluster.
-        ray_cluster: cluster that computes them.
+        cluster: cluster that computes them.
         max_hours: longest duration that is accepted, in hours; None: any.
 
     Raises:
@@ -52,7 +52,7 @@ def announce_time(
     """
     measured = limits.apply(_seconds_per_sequence).remote(inputs.models[0], inputs.promoters.tokens[0], precision)
     seconds = float(ray.get(measured)) * len(inputs.models)
-    slots = limits.max_concurrent_tasks(ray_cluster)
+    slots = limits.max_concurrent_tasks(cluster)
     hours = passes * seconds / slots / 3600
     message = (
         f"{passes:,} forward passes ({what}) of {1000 * seconds:,.3g} ms on "

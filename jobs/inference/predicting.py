@@ -7,8 +7,9 @@ import pandas as pd
 import ray
 from rich.table import Table
 
+from jobs.cli.console import new_table
 from jobs.inference.inputs import Inputs
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.model_cache import loaded_model
 from promoter.checkpoint import SerializedModel
 from promoter.evaluation.intervals import read_calibration
 from promoter.training import predict
@@ -18,9 +19,8 @@ _MAX_TARGETS_SHOWN = 8
 
 def summarise(table: pd.DataFrame, targets: list[str]) -> Table:
     """Return a printable table, a row a target: which genes are predicted lowest and highest."""
-    summary = Table(box=None, pad_edge=False, collapse_padding=True)
-    for name in ("target", "lowest", "gene", "median", "highest", "gene"):
-        summary.add_column(name, justify="left" if name in ("target", "gene") else "right")
+    columns = ("target", "lowest", "gene", "median", "highest", "gene")
+    summary = new_table(*columns, right={"lowest", "median", "highest"}, collapse_padding=True)
     for target in targets[:_MAX_TARGETS_SHOWN]:
         values, genes = table[f"{target}_predicted"].to_numpy(), table["gene_id"].tolist()
         low, high = int(values.argmin()), int(values.argmax())
@@ -43,4 +43,4 @@ def interval_half_width(model: str, inputs: Inputs, predicted: np.ndarray) -> np
 @ray.remote
 def predict_genes(tokens: np.ndarray, *models: SerializedModel) -> np.ndarray:
     """Predict a batch of genes in a worker process: (models, genes, targets)."""
-    return np.stack([predict(cluster.loaded_model(model), tokens) for model in models])
+    return np.stack([predict(loaded_model(model), tokens) for model in models])

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.table import Table
 
-from jobs.cli.console import console, one_line
+from jobs.cli.console import console, new_table, one_line
 from jobs.inference.inputs import Inputs
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster, TaskLimits
+from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.part_files import Computed, PartTask
 from promoter.checkpoint import SerializedModel
 from promoter.dataset.promoters import crop_windows
@@ -29,14 +29,14 @@ _STRONGEST = 5  # changes printed at the end
 _MODEL_ERRORS = (ArithmeticError, LookupError, RuntimeError, ValueError)  # what a model may raise at some sequence
 
 
-def choose_size(inputs: Inputs, genes: int, limits: cluster.TaskLimits, ray_cluster: cluster.Cluster) -> int:
+def choose_size(inputs: Inputs, genes: int, limits: TaskLimits, cluster: Cluster) -> int:
     """Return how many genes make a task of some seconds, and no fewer tasks than keep all workers busy."""
     cnn = inputs.network.config.incremental
     if cnn is None:
         return 1  # minutes or hours each
     rate = _RATE_GPU if limits.gpus else _RATE_CPU * max(1, limits.cpus)
     by_time = _SECONDS_PER_TASK * rate / (len(inputs.models) * operations(cnn, inputs.promoters.length) + 1)
-    by_slots = genes / (_TASKS_PER_SLOT * limits.max_concurrent_tasks(ray_cluster))
+    by_slots = genes / (_TASKS_PER_SLOT * limits.max_concurrent_tasks(cluster))
     return max(1, min(int(by_time), int(by_slots), _MAX_GENES_PER_TASK))
 
 
@@ -46,34 +46,35 @@ def show_strongest(parts: list[list[Substitution] | None], window: dict[str, int
     if not substitutions:
         return
     strongest = sorted(substitutions, key=lambda substitution: -abs(substitution.effect))[:_STRONGEST]
-    table = Table(box=None, pad_edge=False, collapse_padding=True)
     position = "position" if window is None else "to TSS"
-    for name in ("gene", position, "change", "effect", "target"):
-        table.add_column(name, justify="right" if name in (position, "effect") else "left")
-    for gene in strongest:
-        at = f"{gene.offset + 1:,}" if window is None else f"{gene.offset - window['upstream']:+,}"
-        table.add_row(gene.gene_id, at, f"{gene.reference}>{gene.alternative}", f"{gene.effect:+.3g}", gene.target)
+    columns = ("gene", position, "change", "effect", "target")
+    table = new_table(*columns, right={position, "effect"}, collapse_padding=True)
+    for change in strongest:
+        offset = f"{change.offset + 1:,}" if window is None else f"{change.offset - window['upstream']:+,}"
+        bases = f"{change.reference}>{change.alternative}"
+        table.add_row(change.gene_id, offset, bases, f"{change.effect:+.3g}", change.target)
     console.print(f"strongest changes{' of the genes scored now' if partly else ''}, one a gene", style="dim")
     console.print(table)
 
 
-def score_arguments(inputs: Inputs, rows: np.ndarray, region: tuple[int, int] | None) -> tuple[Any, ...]:
-    """Return what the task of a part takes: its genes, their tokens, the targets and the region to score."""
+def score_arguments(inputs: Inputs, rows: np.ndarray, region: tuple[int, int] | None) -> dict[str, Any]:
+    """Return what the task of a part takes, by name: its genes, their tokens, the targets and the region."""
     genes = inputs.promoters.genes[GENE_COLUMNS].iloc[rows].reset_index(drop=True)
     genes = crop_windows(genes, *region) if region else genes
-    return genes, inputs.promoters.tokens[rows], inputs.info.targets, region
+    tokens, targets = inputs.promoters.tokens[rows], inputs.info.targets
+    return {"genes": genes, "tokens": tokens, "targets": targets, "region": region}
 
 
 def score_genes(
     part: PartTask,
+    *models: SerializedModel,
     genes: pd.DataFrame,
     tokens: np.ndarray,
     targets: list[str],
     region: tuple[int, int] | None,
-    *models: SerializedModel,
 ) -> Computed:
     """Score a batch of genes in a worker process and write its part; the value is the strongest changes."""
-    networks = [cluster.loaded_model(model) for model in models]
+    networks = [loaded_model(model) for model in models]
     precision = part.metadata["precision"] or "fp32"
 
     def score(rows: slice) -> Scores:

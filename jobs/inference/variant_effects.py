@@ -19,7 +19,7 @@ from upath import UPath
 
 from jobs.cli.console import console
 from jobs.inference.inputs import Inputs
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.part_files import Computed, PartTask
 from promoter import storage
 from promoter.checkpoint import SerializedModel
@@ -65,30 +65,30 @@ def cut_alleles(
 
 def effect_arguments(
     part: pd.DataFrame, genome: Genome, promoters: Promoters, *, windows: list[TssWindow], both_strands: bool
-) -> tuple[Any, ...]:
-    """Return what the task of a part takes: its genes, its alleles by gene, the same rebuilt, and the strands."""
+) -> dict[str, Any]:
+    """Return what the task of a part takes, by name: its genes, its alleles, these rebuilt, and the strands."""
     rows = part["gene"].unique()
     numbers = {row: number for number, row in enumerate(rows)}
-    return (
-        promoters.genes[["gene_id", "chrom"]].iloc[rows],
-        part.assign(gene=part["gene"].map(numbers)),
-        group_by_gene(part, genome, promoters, windows),
-        both_strands,
-    )
+    return {
+        "genes": promoters.genes[["gene_id", "chrom"]].iloc[rows],
+        "alleles": part.assign(gene=part["gene"].map(numbers)),
+        "gene_variants": group_by_gene(part, genome, promoters, windows),
+        "both_strands": both_strands,
+    }
 
 
 def predict_effects(
     part: PartTask,
+    *models: SerializedModel,
     genes: pd.DataFrame,
     alleles: pd.DataFrame,
     gene_variants: list[GeneVariants],
     both_strands: bool,
-    *models: SerializedModel,
 ) -> Computed:
     """Predict the alleles of some genes in a worker process and write their part."""
     predicted = [
         predict_alleles(
-            cluster.loaded_model(model),
+            loaded_model(model),
             gene_variants,
             both_strands=both_strands,
             batch_size=part.batch_size,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobs.cli.config_file import require_at_least
 from jobs.cli.console import console
 from promoter import storage
 from promoter.errors import InputError
@@ -71,7 +72,7 @@ class Cluster:
         Raises:
             InputError: they do not fit on this machine, or on all nodes that the autoscaler may start.
         """
-        if _tasks_that_fit(self.nodes, cpus, gpus) >= count:
+        if tasks_that_fit(self.nodes, cpus, gpus) >= count:
             return
         wants = f"{count * cpus:g} CPUs and {count * gpus:g} GPUs"
         present = f"{len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs"
@@ -81,7 +82,7 @@ class Cluster:
         if self.max_nodes is None:
             console.print(f"{request}, the cluster has {present} so far: waiting for more", style="dim")
             return
-        if _tasks_that_fit(self.max_nodes, cpus, gpus) < count:
+        if tasks_that_fit(self.max_nodes, cpus, gpus) < count:
             largest = Cluster(self.max_nodes, local=False)
             raise InputError(
                 f"{request}, which this cluster can never give: its autoscaler stops at "
@@ -118,7 +119,7 @@ class TaskLimits:
 
     def max_concurrent_tasks(self, cluster: Cluster) -> int:
         """Return how many tasks can run at the same time on the cluster at its largest: at least 1."""
-        return max(1, self.workers or self._tasks_that_fit(cluster.max_nodes or cluster.nodes))
+        return max(1, self.workers or tasks_that_fit(cluster.max_nodes or cluster.nodes, self.cpus, self.gpus))
 
     def in_flight(self, cluster: Cluster) -> Callable[[], int]:
         """Return a callable that gives the current limit on submitted tasks, which tracks the cluster's size.
@@ -130,33 +131,13 @@ class TaskLimits:
         if self.workers:
             workers = self.workers
             return lambda: workers
-        # one is always asked for, and twice what runs: so an autoscaling cluster grows as long as there is work
-        limit = CachedNumber(
-            lambda: max(1, self._tasks_that_fit(alive_nodes())) * _PREFETCH_FACTOR, _REFRESH_SECONDS
-        )
-        return limit.value
 
-    def _tasks_that_fit(self, nodes: Iterable[Node]) -> int:
-        return _tasks_that_fit(nodes, self.cpus, self.gpus)
+        @functools.lru_cache(maxsize=1)
+        def limit(period: float) -> int:
+            # at least one, and twice what runs: so an autoscaling cluster grows as long as there is work
+            return max(1, tasks_that_fit(alive_nodes(), self.cpus, self.gpus)) * _PREFETCH_FACTOR
 
-
-class CachedNumber:
-    """A number that is expensive to compute, recomputed only when the last value is too old.
-
-    Args:
-        compute: function that returns the number.
-        seconds: age in seconds after which the number is computed anew.
-    """
-
-    def __init__(self, compute: Callable[[], int], seconds: float) -> None:
-        self._compute, self._seconds = compute, seconds
-        self._value, self._computed_at = 0, -math.inf
-
-    def value(self) -> int:
-        """Return the number, at most `seconds` old."""
-        if time.monotonic() - self._computed_at >= self._seconds:
-            self._value, self._computed_at = self._compute(), time.monotonic()
-        return self._value
+        return lambda: limit(time.monotonic() // _REFRESH_SECONDS)
 
 
 def require_resources(workers: int | None, cpus: int | None, gpus: float | None) -> None:
@@ -170,13 +151,8 @@ def require_resources(workers: int | None, cpus: int | None, gpus: float | None)
     Raises:
         InputError: names the flag.
     """
-    for flag, value, minimum in (
-        ("workers", workers, 1),
-        ("cpus_per_worker", cpus, 0),
-        ("gpus_per_worker", gpus, 0),
-    ):
-        if value is not None and value < minimum:
-            raise InputError(f"--{flag} {value:g}: must be at least {minimum}")
+    require_at_least(1, workers=workers)
+    require_at_least(0, cpus_per_worker=cpus, gpus_per_worker=gpus)
     if gpus is not None and gpus > 1 and gpus != int(gpus):
         raise InputError(f"--gpus_per_worker {gpus:g}: must be a whole number, or a fraction below 1")
 
@@ -215,5 +191,6 @@ def _node(resources: Mapping[str, float]) -> Node:
     return Node(resources.get("CPU", 0), resources.get("GPU", 0))
 
 
-def _tasks_that_fit(nodes: Iterable[Node], cpus: float, gpus: float) -> int:
+def tasks_that_fit(nodes: Iterable[Node], cpus: float, gpus: float) -> int:
+    """Return how many tasks, each with these CPUs and GPUs, fit on the nodes at the same time."""
     return sum(node.tasks_that_fit(cpus, gpus) for node in nodes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import ray
@@ -76,7 +77,7 @@ def fan_out(
     limit = in_flight if callable(in_flight) else lambda: in_flight
     try:
         while True:
-            while len(pending) < limit() and (item := next(queue, _END)) is not _END:
+            for item in islice(queue, max(0, limit() - len(pending))):
                 pending[submit(item, Retry())] = (item, Retry())
             if not pending:
                 return
@@ -101,9 +102,6 @@ def fan_out(
     finally:
         for reference in pending:
             ray.cancel(reference, force=False)
-
-
-_END: Any = object()
 
 
 @contextmanager

@@ -12,9 +12,13 @@ from promoter.models.build import Network
 from promoter.training.allocator import keep_freed_memory
 
 
+def task_device() -> str:
+    """Return `cuda` for a task that reserves a GPU, else `cpu`."""
+    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+
+
 @functools.lru_cache(maxsize=32)  # the models of an ensemble
 def loaded_model(model: SerializedModel) -> Network:
     """Return the model on the GPU of this task, or on the CPU; each worker process builds it once."""
     keep_freed_memory()
-    device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-    return deserialize_model(model, device)[0]
+    return deserialize_model(model, task_device())[0]

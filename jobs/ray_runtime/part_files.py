@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -42,7 +42,7 @@ def compute_parts(
     parts: PartFiles,
     missing: Sequence[int],
     compute: Callable[..., Computed],
-    arguments: Callable[[int], Sequence[Any]],
+    arguments: Callable[[int], Mapping[str, Any]],
     *,
     shared: Sequence[Any],
     limits: TaskLimits,
@@ -60,8 +60,8 @@ def compute_parts(
         parts: all parts of the run.
         missing: indices of the parts to compute.
         compute: function of a module that computes and writes a part in a worker process. It takes a `PartTask`,
-            the arguments of the part, and what is shared.
-        arguments: function from a part's index to its arguments.
+            what is shared, and the arguments of the part by name.
+        arguments: function from a part's index to its arguments by name.
         shared: values that all tasks take, such as the models.
         limits: resources of each task.
         in_flight: function that returns the maximum number of tasks submitted at the same time.
@@ -86,7 +86,7 @@ def compute_parts(
     def submit(index: int, retry: Retry) -> ray.ObjectRef:
         gene_ids, metadata = list(parts.gene_ids[index]), dict(parts.metadata[index])
         part = PartTask(str(parts.path(index)), gene_ids, metadata, retry.batch_size)
-        return task.remote(compute, part, manifest, *arguments(index), *references)
+        return task.remote(compute, part, manifest, *references, **arguments(index))
 
     def give_up(index: int, error: RayError) -> Computed:
         reason = f"its task was lost time and again, {type(error).__name__}"
@@ -127,11 +127,11 @@ def _record_failures(parts: PartFiles, failed: dict[str, str], verb: str) -> str
 
 @ray.remote
 def _compute_part(
-    compute: Callable[..., Computed], part: PartTask, manifest: str | None, *arguments: Any
+    compute: Callable[..., Computed], part: PartTask, manifest: str | None, *shared: Any, **arguments: Any
 ) -> Computed:
     """Compute a part in a worker process, unless another run of the same command has written it meanwhile."""
     if manifest is not None:
         require_same_disk(manifest)
     if part_is_complete(part.path, part.gene_ids, part.metadata):
         return None, {}
-    return compute(part, *arguments)
+    return compute(part, *shared, **arguments)

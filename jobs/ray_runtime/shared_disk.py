@@ -40,12 +40,12 @@ def require_shared(out: AnyPath) -> None:
     if not storage.is_local(out_dir) or not others:
         return
     with storage.probe_file(out_dir) as probe:
+        look: Any = ray.remote(num_cpus=0, max_retries=0)(_sees)
         answers = []  # hosts and addresses may be the same: several nodes on one machine
         for node in others:
             on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task: Any = _sees_on_node.options(num_cpus=0, max_retries=0, scheduling_strategy=on_node)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            answers.append((name, task.remote(str(probe))))
+            answers.append((name, look.options(scheduling_strategy=on_node).remote(str(probe))))
         blind = []
         for name, answer in answers:
             try:
@@ -85,8 +85,3 @@ def _sees(path: str) -> bool:
             return True
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     return False
-
-
-@ray.remote
-def _sees_on_node(path: str) -> bool:
-    return _sees(path)

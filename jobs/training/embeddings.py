@@ -8,13 +8,13 @@ import json
 
 import numpy as np
 import pyarrow as pa
-import ray
-import torch
 from upath import UPath
 
 from jobs.cli.console import console
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster, TaskLimits
+from jobs.ray_runtime.model_cache import task_device
 from jobs.ray_runtime.part_files import Computed, PartTask, compute_parts
+from jobs.ray_runtime.shared_disk import require_shared
 from promoter import storage
 from promoter.dataset.promoters import Promoters
 from promoter.models.config import PretrainedConfig
@@ -37,8 +37,8 @@ def embed_genes(
     folder: UPath,
     precision: str,
     both_strands: bool,
-    limits: cluster.TaskLimits,
-    ray_cluster: cluster.Cluster,
+    limits: TaskLimits,
+    cluster: Cluster,
 ) -> np.ndarray:
     """Embed every gene, or read what an earlier run has left.
 
@@ -50,7 +50,7 @@ def embed_genes(
         precision: number type of the forward passes, fp32 or bf16.
         both_strands: whether to embed the reverse complements too.
         limits: resources of each task.
-        ray_cluster: cluster to compute on.
+        cluster: cluster to compute on.
 
     Returns:
         float32, shape (genes, 1 or 2, dim).
@@ -64,7 +64,7 @@ def embed_genes(
         "both_strands": both_strands,
     }
     name = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
-    cluster.require_shared(folder / name)
+    require_shared(folder / name)
     size = min(_MAX_GENES_PER_PART, _PASSES_PER_PART * genes_per_pass(promoters.length, 32))
     ids = promoters.genes["gene_id"].tolist()
     cuts = [slice(start, start + size) for start in range(0, len(ids), size)]
@@ -74,10 +74,10 @@ def embed_genes(
             parts,
             missing,
             _embed_part,
-            lambda index: (promoters.tokens[cuts[index]], config),
+            lambda index: {"tokens": promoters.tokens[cuts[index]], "config": config},
             shared=[trunk],
             limits=limits,
-            in_flight=limits.in_flight(ray_cluster),
+            in_flight=limits.in_flight(cluster),
             name="embed",
             verb="embedded",
         )
@@ -86,9 +86,11 @@ def embed_genes(
     return np.concatenate([_read(path) for path in parts.paths()])
 
 
-def _embed_part(part: PartTask, tokens: np.ndarray, config: PretrainedConfig, trunk: SerializedTrunk) -> Computed:
+def _embed_part(
+    part: PartTask, trunk: SerializedTrunk, *, tokens: np.ndarray, config: PretrainedConfig
+) -> Computed:
     """Embed some genes in a worker process and write their part."""
-    device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    device = task_device()
     model = _loaded(trunk, config, tokens.shape[1], device)
     embeddings = embed(
         model,

@@ -13,7 +13,8 @@ from upath import UPath
 
 from jobs.cli.config_file import require_same, write_config
 from jobs.cli.console import console
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.connect import connect
+from jobs.ray_runtime.fan_out import progress
 from jobs.training.job import TrainingJob, with_pretrained
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import trainings_that_fit
@@ -59,12 +60,12 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
         console.print(f"{out_dir}: this run is finished already; nothing to do")
         show_metrics(storage.read_json(out_dir / METRICS))
         return
-    ray_cluster = cluster.connect()
-    scaling = replace(job, min_workers=None).scaling_config(ray_cluster)
-    max_concurrent = trainings_that_fit(ray_cluster, scaling)
+    cluster = connect()
+    scaling = replace(job, min_workers=None).scaling_config(cluster)
+    max_concurrent = trainings_that_fit(cluster, scaling)
     job.model.require_length(job.promoters.length, job.promoters.metadata["window"])
     require_orientation(job.model, job.training)
-    job = with_pretrained(job, out_dir, ray_cluster)
+    job = with_pretrained(job, out_dir, cluster)
     write_config(out_dir / "config.yaml", settings, inputs)
     related = homology.find_related_promoters(job.promoters)
     trainings: dict[str, TrainingJob] = {}
@@ -76,13 +77,16 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
             training = replace(job.training, seed=job.training.seed + seed)
             # the baselines of a fold are the same for all seeds
             baselines = job.baselines and seed == 0
-            trainings[_name(fold, seed, seeds)] = replace(job, split=split, training=training, baselines=baselines)
+            trainings[fold_name(fold, seed, seeds)] = replace(
+                job, split=split, training=training, baselines=baselines
+            )
     console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
     _train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
     _publish(job, out_dir, folds, seeds)
 
 
-def _name(fold: int, seed: int, seeds: int) -> str:
+def fold_name(fold: int, seed: int, seeds: int) -> str:
+    """Return the folder name of a network, for a fold counted from 1 and a seed from 0 of so many."""
     return f"fold_{fold}" + (f"_seed_{seed + 1}" if seeds > 1 else "")
 
 
@@ -114,7 +118,7 @@ def _train_all(
     for name in trainings:
         waiting.put(name)
     errors: list[BaseException] = []
-    with cluster.progress("train", sum(job.training.epochs for job in trainings.values()), "epochs") as advance:
+    with progress("train", sum(job.training.epochs for job in trainings.values()), "epochs") as advance:
 
         def train_one(name: str) -> None:
             epochs = 0
@@ -127,7 +131,9 @@ def _train_all(
 
             train_once(trainings[name], folder / name, related=related, on_epoch=count)
             advance(trainings[name].training.epochs - epochs)  # stopped early, or finished by an earlier run
-            console.print(f"{name}: {_summary(storage.read_json(folder / name / METRICS))}")
+            metrics = storage.read_json(folder / name / METRICS)["test"]
+            shown = [f"{target} {values['pearson'] or float('nan'):.3f}" for target, values in metrics.items()]
+            console.print(f"{name}: test r {', '.join(shown[:4])}{', …' * (len(shown) > 4)}")
 
         def work() -> None:
             while not errors:
@@ -148,17 +154,12 @@ def _train_all(
         raise errors[0]
 
 
-def _summary(metrics: dict[str, Any]) -> str:
-    shown = [f"{target} {values['pearson'] or float('nan'):.3f}" for target, values in metrics["test"].items()]
-    return f"test r {', '.join(shown[:4])}{', …' * (len(shown) > 4)}"
-
-
 def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
     """Put together what the networks predict; metrics.json comes last, so that it stands for a finished run."""
     targets = job.promoters.target_names
     parts, leaks, rows, models = [], [], [], []
     for fold in range(1, folds + 1):
-        folders = [out_dir / _FOLDS / _name(fold, seed, seeds) for seed in range(seeds)]
+        folders = [out_dir / _FOLDS / fold_name(fold, seed, seeds) for seed in range(seeds)]
         models.append([serialize_model(folder / "model").checksum for folder in folders])
         parts.append(_fold_table(folders, targets, fold=fold, baselines=job.baselines, only_test=folds > 1))
         with storage.open_text(folders[0] / "leakage.csv") as file:

@@ -17,7 +17,7 @@ from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
-from promoter.dataset.promoters import Promoters
+from promoter.dataset.promoters import Promoters, read_promoters
 from promoter.errors import InputError
 from promoter.models.build import NetworkConfig
 from promoter.models.weights import SerializedTrunk, fetch_trunk
@@ -81,6 +81,18 @@ class TrainingJob:
         )
 
 
+def read_training_data(data: str) -> Promoters:
+    """Read a data set that has targets.
+
+    Raises:
+        InputError: it is missing or damaged, or holds sequences alone.
+    """
+    promoters = read_promoters(data)
+    if not promoters.target_names:
+        raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
+    return promoters
+
+
 def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> TrainingJob:
     """Return the job with the weights of a pretrained network, and for a frozen trunk the genes' embeddings.
 
@@ -111,7 +123,7 @@ def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> Train
         precision=job.training.precision,
         both_strands=both_strands,
         limits=limits,
-        ray_cluster=cluster,
+        cluster=cluster,
     )
     return replace(job, pretrained=Pretrained(trunk, embedded))
 

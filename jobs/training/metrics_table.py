@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.cli.console import console
+from jobs.cli.console import console, new_table
 from promoter.metrics import METRICS
 from promoter.splits.config import SPLITS
 
@@ -40,7 +40,7 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
     """
     if "test" not in metrics:
         raise LookupError("no metrics of the test genes")
-    table = _table("split", "target", right=("genes", *METRICS))
+    table = new_table("split", "target", "genes", *METRICS, right={"genes", *METRICS}, collapse_padding=True)
     for split in (name for name in SPLITS if name in metrics):
         shown: dict[str, Any] = metrics[split]
         for target, values in list(shown.items())[:_TARGETS_SHOWN]:
@@ -50,19 +50,13 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
 
 
 def _table_of_baselines(of_target: dict[str, Any]) -> Table:
-    table = _table("target", "model", right=("mse", "pearson", "difference"))
+    numbers = ("mse", "pearson", "difference")
+    table = new_table("target", "model", *numbers, right=numbers, collapse_padding=True)
     for target, values in list(of_target.items())[:_TARGETS_SHOWN]:
         for name, other in values.get("baselines", {}).items():
             cells = (_number(other["mse"]), _number(other["pearson"]))
             difference, interval = other["pearson_difference"], other["pearson_difference_ci95"]
             table.add_row(target, name.replace("_", " "), *cells, _with_interval(difference, interval, "+"))
-    return table
-
-
-def _table(*left: str, right: tuple[str, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, collapse_padding=True)
-    for name in (*left, *right):
-        table.add_column(name, justify="left" if name in left else "right")
     return table
 
 

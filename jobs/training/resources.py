@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.train import ScalingConfig
 
-from jobs.ray_runtime.capacity import Cluster
+from jobs.ray_runtime.capacity import Cluster, tasks_that_fit
 from promoter.errors import InputError
 
 
@@ -48,7 +48,7 @@ def scaling_config(
 def trainings_that_fit(cluster: Cluster, scaling: ScalingConfig) -> int:
     """Return how many trainings, each with all of its workers, fit on the cluster at the same time: at least 1."""
     each: Any = scaling.resources_per_worker or {}
-    workers = sum(node.tasks_that_fit(each.get("CPU", 0), each.get("GPU", 0)) for node in cluster.nodes)
+    workers = tasks_that_fit(cluster.nodes, each.get("CPU", 0), each.get("GPU", 0))
     return max(1, workers // max_workers(scaling))
 
 

@@ -17,8 +17,9 @@ from ray.train.torch import TorchTrainer, get_device
 from upath import UPath
 
 from jobs.cli.config_file import require_same, write_config
-from jobs.cli.console import console, plural, with_flags
-from jobs.ray_runtime import cluster
+from jobs.cli.console import as_clock, console, plural, with_flags
+from jobs.ray_runtime.connect import connect
+from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
 from jobs.training.job import TrainingJob, describe, with_pretrained
 from jobs.training.metrics_table import metrics_table, show_metrics
@@ -90,10 +91,10 @@ def train_once(
             show_metrics(storage.read_json(out_dir / METRICS))
         return
 
-    ray_cluster = cluster.connect()
-    cluster.require_shared(out_dir)
-    scaling = job.scaling_config(ray_cluster)
-    job = with_pretrained(job, out_dir, ray_cluster)
+    cluster = connect()
+    require_shared(out_dir)
+    scaling = job.scaling_config(cluster)
+    job = with_pretrained(job, out_dir, cluster)
     write_config(out_dir / "config.yaml", settings, inputs)
     if not quiet:
         _show_start(held_out, scaling)
@@ -205,11 +206,17 @@ class EpochLogger:
         """Print the record of an epoch as a line."""
         if "restored" in record:
             console.print(f"resuming after epoch {record['restored']}")
-        if "epoch" in record:
-            if not self.seconds:
-                console.print(_HEADER, style="dim")
-            self.seconds.append(record["seconds"])
-            console.print(_epoch_line(record, self.epochs, float(np.median(self.seconds))))
+        if "epoch" not in record:
+            return
+        if not self.seconds:
+            console.print("  epoch  train MSE    val MSE  val r  learning rate  genes/s  time left", style="dim")
+        self.seconds.append(record["seconds"])
+        left = (self.epochs - record["epoch"]) * float(np.median(self.seconds))
+        console.print(
+            f"{record['epoch']:>3.0f}/{self.epochs:<3d} {record['train_mse']:>10.4f} {record['val_mse']:>10.4f} "
+            f"{record['val_pearson']:>6.3f} {record['learning_rate']:>14.2g} {record['genes_per_second']:>8,.0f} "
+            f"{as_clock(left):>10}" + ("  best" if record["best_epoch"] == record["epoch"] else "")
+        )
 
 
 def _train_on_worker(job: dict[str, Any]) -> None:
@@ -262,19 +269,6 @@ def _train_on_worker(job: dict[str, Any]) -> None:
 
 def _write_state(folder: Path, state: TrainingState) -> None:
     (folder / _STATE).write_bytes(state.to_bytes())
-
-
-_HEADER = "  epoch  train MSE    val MSE  val r  learning rate  genes/s  time left"
-
-
-def _epoch_line(record: dict[str, float], epochs: int, seconds: float) -> str:
-    left = round((epochs - record["epoch"]) * seconds)
-    return (
-        f"{record['epoch']:>3.0f}/{epochs:<3d} {record['train_mse']:>10.4f} {record['val_mse']:>10.4f} "
-        f"{record['val_pearson']:>6.3f} {record['learning_rate']:>14.2g} {record['genes_per_second']:>8,.0f} "
-        f"{left // 3600:>4d}:{left // 60 % 60:02d}:{left % 60:02d}"
-        + ("  best" if record["best_epoch"] == record["epoch"] else "")
-    )
 
 
 def _publish(

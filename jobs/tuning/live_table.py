@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from rich.live import Live
 from rich.table import Table
 
-from jobs.cli.console import console
+from jobs.cli.console import as_clock, console, new_table
 
 _SHOWN = 5  # of the best trials, in the table on the terminal
 
@@ -114,24 +114,6 @@ class SearchScreen(ray.tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Show the score of a trial that has ended, or why it failed."""
-        self._line(trials, trial)
-
-    on_trial_error = on_trial_complete
-
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Keep the trials, and show them as they ended: the last one counted as running when it completed."""
-        SearchScreen.trials = list(trials)
-        if SearchScreen._live is not None:
-            SearchScreen._live.update(self._table(trials))
-
-    @staticmethod
-    def close() -> None:
-        """Stop updating the table, which stays on the terminal."""
-        if SearchScreen._live is not None:
-            SearchScreen._live.stop()
-        SearchScreen._live, SearchScreen._began = None, None
-
-    def _line(self, trials: list[Trial], trial: Trial) -> None:
         if SearchScreen._live is not None:
             SearchScreen._live.update(self._table(trials))
             return
@@ -148,34 +130,40 @@ class SearchScreen(ray.tune.Callback):
         if failed:
             console.print(f"       {row['reason']}", style="dim")
 
+    on_trial_error = on_trial_complete
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Keep the trials, and show them as they ended: the last one counted as running when it completed."""
+        SearchScreen.trials = list(trials)
+        if SearchScreen._live is not None:
+            SearchScreen._live.update(self._table(trials))
+
+    @staticmethod
+    def close() -> None:
+        """Stop updating the table, which stays on the terminal."""
+        if SearchScreen._live is not None:
+            SearchScreen._live.stop()
+        SearchScreen._live, SearchScreen._began = None, None
+
     def _left(self, finished: int) -> str:
         done = finished - SearchScreen._earlier
         if not done or SearchScreen._began is None:
             return "?"
-        rest = self.count - finished
-        seconds = round((time.monotonic() - SearchScreen._began) / done * rest)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return as_clock((time.monotonic() - SearchScreen._began) / done * (self.count - finished))
 
     def _table(self, trials: list[Trial]) -> Table:
-        states = [trial.status for trial in trials]
         done = sum(trial.is_finished() for trial in trials)
+        running = sum(trial.status == Trial.RUNNING for trial in trials)
         rows = trials_table(trials, self.metric == "pearson")
         counts = rows["status"].value_counts()
-        table = Table(
-            box=None,
-            pad_edge=False,
-            title_justify="left",
-            title=f"{done} of {self.count} trials: "
-            f"{counts.get('finished', 0)} finished, {counts.get('stopped', 0)} stopped early, "
-            f"{counts.get('failed', 0)} failed"
-            + (
-                f", {running} running; left {self._left(done)}" if (running := states.count(Trial.RUNNING)) else ""
-            ),
+        title = (
+            f"{done} of {self.count} trials: {counts.get('finished', 0)} finished, "
+            f"{counts.get('stopped', 0)} stopped early, {counts.get('failed', 0)} failed"
         )
-        for name in ("trial", self.metric, "epochs", "status", "settings"):
-            table.add_column(
-                name, justify="left" if name in ("status", "settings") else "right", overflow="ellipsis"
-            )
+        if running:
+            title += f", {running} running; left {self._left(done)}"
+        columns = ("trial", self.metric, "epochs", "status", "settings")
+        table = new_table(*columns, right=columns[:3], title=title, title_justify="left")
         by_number = {number_of(trial): trial for trial in trials}
         for row in rows.head(_SHOWN).itertuples():
             drawn = by_number[int(str(row.trial))].config

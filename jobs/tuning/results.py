@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ray.tune.experiment import Trial
-from rich.table import Table
 from upath import UPath
 
 from jobs.cli.config_file import PROVENANCE, resolved
-from jobs.cli.console import console
+from jobs.cli.console import console, new_table
 from jobs.cli.model_flags import ModelFlags
+from jobs.training.folds import fold_name
 from jobs.training.job import Pretrained, TrainingJob, describe, with_targets
 from jobs.training.run import RESULTS, train_once
 from jobs.tuning.live_table import format_value, number_of, trials_table
@@ -107,9 +107,8 @@ def _write_folds(folder: UPath, best: Trial, result: SearchResult) -> None:
         assignment = assign_by_chromosome(promoters.genes, result.folds.split_of_chrom(fold))
         info = describe(promoters, assignment, replace(recipe, seed=recipe.seed + seed))
         info = replace(info, training={**info.training, "best_epoch": training.states[index].best_epoch})
-        name = f"fold_{fold + 1}" + (f"_seed_{seed + 1}" if job.seeds > 1 else "")
         complete = network_with_trunk(network, promoters.length, result.pretrained and result.pretrained.trunk)
-        checkpoint.save_model(folder / name, complete, info)
+        checkpoint.save_model(folder / fold_name(fold + 1, seed, job.seeds), complete, info)
 
 
 def _keep_logs(out_dir: UPath, result: SearchResult) -> None:
@@ -127,13 +126,9 @@ def _show_results(scored: pd.DataFrame, importances: pd.DataFrame, best: Mapping
     row = scored.iloc[0]
     folds = ", ".join(f"{row[str(name)]:.4f}" for name in scored.columns if str(name).startswith("fold_"))
     console.print(f"best: trial {row['trial']}, {row['score']:.4f} (by fold {folds}) after {row['epochs']} epochs")
-    shares = dict(zip(importances["setting"], importances["importance"], strict=True))
-    table = Table(box=None, pad_edge=False)
-    for name in ("setting", "best value", "importance"):
-        table.add_column(name, justify="right" if name == "importance" else "left")
-    for name in importances["setting"]:
+    table = new_table("setting", "best value", "importance", right={"importance"})
+    for name, share in zip(importances["setting"], importances["importance"], strict=True):
         if name in best:
-            share = shares[name]
             table.add_row(name, format_value(best[name]), f"{share:.2f}" if np.isfinite(share) else "–")
     console.print(table)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import ray
 import ray.tune
 import torch
 from ray.tune.experiment import Trial
 
 from jobs.cli.console import with_flags
+from jobs.ray_runtime.model_cache import task_device
 from promoter.errors import TrainingDivergedError
 from promoter.models.weights import SerializedTrunk
 from promoter.training import Examples
@@ -84,7 +84,7 @@ class CrossValidationTrial(ray.tune.Trainable):
         keep_freed_memory()
         assert job is not None  # noqa: S101 # given by with_parameters
         self.job, self.drawn = job, config
-        self.device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+        self.device = task_device()
         self.training: CrossValidation | None = None
         self.saved: bytes | None = None
 
@@ -96,8 +96,14 @@ class CrossValidationTrial(ray.tune.Trainable):
             self.training.advance()
         except Exception as error:  # _permanent_failure raises it again if a retry may succeed
             return {**_permanent_failure(error), "done": True}
-        report = _report(self.training)
-        return {**report, "done": report["complete"]}
+        scores, complete = self.training.fold_scores(), self.training.is_finished()
+        return {
+            "score": float(np.mean(scores)),
+            "epoch": self.training.epoch,
+            "complete": complete,
+            "done": complete,
+            **{f"fold_{i}": score for i, score in enumerate(scores, start=1)},
+        }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the states of all networks, if training has begun."""
@@ -112,17 +118,6 @@ class CrossValidationTrial(ray.tune.Trainable):
         """Start another trial in the same process, since a new process would cost seconds."""
         self.setup(new_config)  # with_parameters adds the job
         return True
-
-
-def _report(training: CrossValidation) -> dict[str, Any]:
-    """Return what a trial reports after an epoch."""
-    scores = training.fold_scores()
-    return {
-        "score": float(np.mean(scores)),
-        "epoch": training.epoch,
-        "complete": training.is_finished(),
-        **{f"fold_{i}": score for i, score in enumerate(scores, start=1)},
-    }
 
 
 def _permanent_failure(error: Exception) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from support import s3_server
 from support.files import Command
 
 from jobs.prepare import prepare
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster
+from jobs.ray_runtime.connect import connect
 from jobs.train import train
 from promoter.models.cnn import CNNConfig
 from promoter.simulation.genome import simulate
@@ -38,13 +39,13 @@ def s3_port() -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3_port: socket.socket) -> Iterator[cluster.Cluster]:
-    yield cluster.connect()
+def ray_cluster(s3_port: socket.socket) -> Iterator[Cluster]:
+    yield connect()
     ray.shutdown()
 
 
 @pytest.fixture(scope="session")
-def s3(ray_cluster: cluster.Cluster, s3_port: socket.socket) -> Iterator[s3_server.Server]:
+def s3(ray_cluster: Cluster, s3_port: socket.socket) -> Iterator[s3_server.Server]:
     """A bucket that this process and the cluster's reach."""
     if not ray_cluster.local:
         pytest.skip("the cluster was there before, and knows nothing of the bucket")
@@ -68,7 +69,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(ray_cluster: cluster.Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(ray_cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training run on two DDP workers, never interrupted."""
     out = tmp_path_factory.mktemp("run")
     train(str(data), str(out), SPLIT, MODEL, TRAINING, workers=2, gpus_per_worker=0)  # a GPU is not two

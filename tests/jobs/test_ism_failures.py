@@ -18,7 +18,7 @@ from support.commands import ROOT, exit_code, start
 from support.processes import held, kill_driver, ray_workers, wait_until
 
 from jobs.ism import ism
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.errors import InputError
 from promoter.ism import load_scores
@@ -50,7 +50,7 @@ def sequences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def score(ray_cluster: cluster.Cluster, model: Path, sequences: Path) -> Callable[[Path], None]:
+def score(ray_cluster: Cluster, model: Path, sequences: Path) -> Callable[[Path], None]:
     return lambda out: ism(str(model), str(sequences), str(out), genes_per_task=PER_TASK)
 
 
@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_complete_score_files_and_a_rerun_adds_the_rest(
 
 
 def test_a_gene_that_cannot_be_scored_is_named_and_the_others_are_finished(
-    ray_cluster: cluster.Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = PromoterCNN(CNNConfig((1,), (5,), (), 1)).eval()
     with torch.no_grad():  # counts five G in a row, and answers them with more than float32 holds

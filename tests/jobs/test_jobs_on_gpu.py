@@ -13,7 +13,7 @@ import torch
 ray = pytest.importorskip("ray", reason="the jobs need Ray, which is not installed")
 
 from jobs.ism import ism
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster
 from jobs.train import train
 from promoter.checkpoint import load_model
 from promoter.dataset.promoters import read_promoters
@@ -31,7 +31,7 @@ def gpu(count: int = 1) -> pytest.MarkDecorator:
 @pytest.mark.gpu
 @pytest.mark.ray
 @gpu()
-def test_two_tasks_share_a_real_gpu(ray_cluster: cluster.Cluster, data: Path, run: Path, tmp_path: Path) -> None:
+def test_two_tasks_share_a_real_gpu(ray_cluster: Cluster, data: Path, run: Path, tmp_path: Path) -> None:
     ism(str(run / "model"), str(data), str(tmp_path / "ism"), split="test", genes_per_task=5, gpus_per_worker=0.5)
     found = load_scores(tmp_path / "ism")
     promoters = read_promoters(data)
@@ -52,7 +52,7 @@ def _device() -> str:
 @pytest.mark.ray
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=gpu()), pytest.param(2, marks=gpu(2))])
 def test_training_by_nccl_learns_as_by_gloo(
-    ray_cluster: cluster.Cluster, data: Path, tmp_path: Path, workers: int
+    ray_cluster: Cluster, data: Path, tmp_path: Path, workers: int
 ) -> None:
     split, model = SplitConfig(val=["chr3"], test=["chr4"]), CNNConfig((8, 8), (7, 3), (4,), hidden=8)
     training = TrainingConfig(epochs=4, batch_size=16, learning_rate=3e-3)

@@ -16,7 +16,7 @@ from jobs.demo import demo
 from jobs.ism import ism
 from jobs.predict import predict
 from jobs.prepare import prepare
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster
 from jobs.train import train
 from promoter.ism import load_scores
 
@@ -32,7 +32,7 @@ def require_golden(name: str, metrics: dict[str, Any]) -> None:
 
 
 def test_yeast_goes_from_originals_to_scores_with_the_recorded_r(
-    ray_cluster: cluster.Cluster, yeast: Path, tmp_path: Path
+    ray_cluster: Cluster, yeast: Path, tmp_path: Path
 ):
     data, out, scores = (tmp_path / name for name in ("data", "run", "ism"))
     originals = yeast / "original"
@@ -61,9 +61,7 @@ def test_yeast_goes_from_originals_to_scores_with_the_recorded_r(
     assert np.abs(found.scores).max() > 0
 
 
-def test_demo_finds_the_planted_motifs(
-    ray_cluster: cluster.Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_demo_finds_the_planted_motifs(ray_cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     demo(str(tmp_path), genes_per_chromosome=200, epochs=12)
     printed = capsys.readouterr().out
     assert "held-out r = " in printed

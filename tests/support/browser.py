@@ -25,6 +25,7 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    "--window-size=1200,900",
     "--host-resolver-rules=MAP * ~NOTFOUND",  # nothing is to be asked of a network
     "--force-device-scale-factor=1",
 ]
@@ -43,7 +44,7 @@ def missing() -> str | None:
 
 
 @contextmanager
-def chromium(folder: Path, width: int = 1200, height: int = 900) -> Iterator[Browser]:
+def chromium(folder: Path) -> Iterator[Browser]:
     """Start a browser with a profile of its own in `folder`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -52,7 +53,7 @@ def chromium(folder: Path, width: int = 1200, height: int = 900) -> Iterator[Bro
         [str(shutil.which("chromedriver")), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        flags = [*_FLAGS, f"--window-size={width},{height}", f"--user-data-dir={folder / 'profile'}"]
+        flags = [*_FLAGS, f"--user-data-dir={folder / 'profile'}"]
         options = {"args": flags, "binary": str(shutil.which("chromium"))}
         asked = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         _await(f"http://127.0.0.1:{port}/status")
@@ -85,9 +86,9 @@ class Browser:
         """Wait until a function body returns something true, and return it."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            found = self.script(text)
-            if found:
-                return found
+            result = self.script(text)
+            if result:
+                return result
             time.sleep(0.1)
         raise AssertionError(f"never true: {text}\n{self.messages()}")
 
@@ -101,16 +102,16 @@ class Browser:
         presses = [{"type": kind, "value": key} for key in text for kind in ("keyDown", "keyUp")]
         self._do("actions", {"actions": [{"type": "key", "id": "keyboard", "actions": presses}]})
 
-    def point(self, selector: str, x: int, y: int, down: bool = False, to: tuple[int, int] | None = None) -> None:
-        """Move the mouse to a place, relative to an element's middle, and drag from there to another."""
+    def point(self, selector: str, x: int, y: int, to: tuple[int, int] | None = None) -> None:
+        """Move the mouse to a position relative to an element's middle; with `to`, drag it from there."""
         origin = {_ELEMENT: self._find(selector)}
         moves: list[dict[str, Any]] = [{"type": "pointerMove", "origin": origin, "x": x, "y": y, "duration": 0}]
-        if down:
-            moves.append({"type": "pointerDown", "button": 0})
         if to is not None:
-            moves.append({"type": "pointerMove", "origin": origin, "x": to[0], "y": to[1], "duration": 100})
-        if down:
-            moves.append({"type": "pointerUp", "button": 0})
+            moves += [
+                {"type": "pointerDown", "button": 0},
+                {"type": "pointerMove", "origin": origin, "x": to[0], "y": to[1], "duration": 100},
+                {"type": "pointerUp", "button": 0},
+            ]
         self._do("actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": moves}]})
 
     def wheel(self, selector: str, by: int) -> None:
@@ -123,15 +124,15 @@ class Browser:
         """Send a command of Chromium's own protocol."""
         return self._do("goog/cdp/execute", {"cmd": command, "params": settings})
 
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        """Write the page, or what is in view, as PNG."""
-        shot = self.devtools("Page.captureScreenshot", captureBeyondViewport=whole)
+    def screenshot(self, path: Path) -> None:
+        """Write the page as PNG, also what is not in view."""
+        shot = self.devtools("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def messages(self) -> list[dict[str, Any]]:
         """Return what has been written to the console since the last call."""
-        found: list[dict[str, Any]] = self._do("se/log", {"type": "browser"})
-        return found
+        messages: list[dict[str, Any]] = self._do("se/log", {"type": "browser"})
+        return messages
 
     def _find(self, selector: str) -> str:
         return self._do("element", {"using": "css selector", "value": selector})[_ELEMENT]
@@ -147,8 +148,8 @@ def _send(address: str, method: str, body: dict[str, Any] | None = None) -> Any:
         with _DIRECT.open(request, timeout=600) as answer:
             return json.loads(answer.read())["value"]
     except URLError as error:
-        told = error.read().decode() if hasattr(error, "read") else ""  # type: ignore[union-attr] # HTTPError has it
-        raise AssertionError(f"{address}: {error} {told[:500]}") from error
+        body_of_error = error.read().decode() if hasattr(error, "read") else ""  # type: ignore[union-attr] # HTTPError has it
+        raise AssertionError(f"{address}: {error} {body_of_error[:500]}") from error
 
 
 def _await(address: str) -> None:

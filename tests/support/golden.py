@@ -104,22 +104,22 @@ def resume_training(run: RunJob, folder: Path) -> dict[str, Any]:
     return {name: history[name].tolist() for name in ("epoch", "train_mse", "val_mse", "val_pearson")}
 
 
-def differences(found: Any, expected: Any, tolerance: float, name: str = "") -> list[str]:
+def differences(measured: Any, expected: Any, tolerance: float, name: str = "") -> list[str]:
     """List what differs; numbers by more than `tolerance` of the largest in their list."""
     if isinstance(expected, dict):
         return [
             line
-            for key in expected.keys() | found.keys()
-            for line in differences(found.get(key), expected.get(key), tolerance, f"{name}.{key}")
+            for key in expected.keys() | measured.keys()
+            for line in differences(measured.get(key), expected.get(key), tolerance, f"{name}.{key}")
         ]
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found) and expected:
-        values = np.asarray(found, float), np.asarray(expected, float)
+    if isinstance(expected, list) and isinstance(measured, list) and len(expected) == len(measured) and expected:
+        values = np.asarray(measured, float), np.asarray(expected, float)
         scale = float(np.nanmax(np.abs(values[1])))
         if np.allclose(*values, rtol=0, atol=tolerance * scale, equal_nan=True):
             return []
         worst = int(np.nanargmax(np.abs(values[0] - values[1])))
-        return [f"{name}[{worst}]: {found[worst]}, was {expected[worst]}"]
-    return [] if found == expected else [f"{name}: {found}, was {expected}"]
+        return [f"{name}[{worst}]: {measured[worst]}, was {expected[worst]}"]
+    return [] if measured == expected else [f"{name}: {measured}, was {expected}"]
 
 
 if __name__ == "__main__":

@@ -82,10 +82,10 @@ def wait_until(ready: Callable[[], T], *, while_runs: subprocess.Popen[str] | No
 def has_checkpoint(out_dir: Path) -> bool:
     """Tell whether a training in this folder would be resumed: Ray Train knows one of its checkpoints."""
     try:
-        known = json.loads((out_dir / "checkpoints" / "checkpoint_manager_snapshot.json").read_text())
+        snapshot = json.loads((out_dir / "checkpoints" / "checkpoint_manager_snapshot.json").read_text())
     except (FileNotFoundError, ValueError):  # not yet, or just being written
         return False
-    return bool(known["checkpoint_results"])
+    return bool(snapshot["checkpoint_results"])
 
 
 def suspend(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

@@ -86,7 +86,7 @@ class Head:
         }
         words = [*_RAY, "start", "--head", *(f"--{name}={value}" for name, value in flags.items())]
         subprocess.run(words, env=self.environment, cwd=self.folder, check=True, capture_output=True, text=True)
-        self.processes = [one for one in psutil.process_iter() if self._is_mine(one)]
+        self.processes = list(filter(self._is_mine, psutil.process_iter()))
         assert self.processes
         deadline = time.monotonic() + TIMEOUT
         while not self._answers():
@@ -116,7 +116,7 @@ class Head:
 
     def kill(self) -> None:
         """End all that runs with this head's token, with SIGKILL: as when the machine is lost."""
-        for process in [one for one in psutil.process_iter() if self._is_mine(one)]:
+        for process in list(filter(self._is_mine, psutil.process_iter())):
             try:
                 process.kill()
             except psutil.NoSuchProcess:
@@ -151,9 +151,9 @@ class Head:
     def start_job(self, job: str, *flags: object) -> str:
         ended = self.submit(job, *flags, wait=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
-        found = re.search(rf"{job}-\d+", ended.stdout)
-        assert found
-        return found[0]
+        name = re.search(rf"{job}-\d+", ended.stdout)
+        assert name
+        return name[0]
 
     def status(self, name: str) -> str:
         return self.job("status", name).stdout

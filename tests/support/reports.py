@@ -34,14 +34,14 @@ class RunFiles:
     motifs: Path
     search: Path
     ids: list[str]  # with scores
-    planted: dict[str, str]  # gene -> the word that its motif hit lies on
+    implanted: dict[str, str]  # gene -> the word that its motif hit lies on
     data_sha256: str
 
 
 def write_run(folder: Path, genes: int, scored: int, seed: int = 0) -> RunFiles:
     """Write a run on `genes` genes with one target, scores of `scored` test genes, motifs and a search."""
     rng = np.random.default_rng(seed)
-    run, where = folder / "run", folder
+    run = folder / "run"
     torch.manual_seed(seed)
     network = PromoterCNN(CNNConfig(channels=(8,), kernel_sizes=(7,), pool_sizes=(), hidden=8), length=LENGTH)
     split = {"train": ["chr1", "chr2"], "val": ["chr3"], "test": ["chr4"]}
@@ -84,19 +84,19 @@ def write_run(folder: Path, genes: int, scored: int, seed: int = 0) -> RunFiles:
     storage.write_yaml(run / "config.yaml", {"split": {"random": False, "by": "chromosome", "homology": "report"}})
 
     named = table[table["split"] == "test"]["gene_id"].head(scored).tolist()
-    planted = _write_scores(where, serialize_model(run / "model").checksum, named, rng)
-    _write_search(where / "search")
+    implanted = _write_scores(folder, serialize_model(run / "model").checksum, named, rng)
+    _write_search(folder / "search")
     return RunFiles(
-        run, run / "model", where / "ism", where / "motifs", where / "search", named, planted, "d" * 64
+        run, run / "model", folder / "ism", folder / "motifs", folder / "search", named, implanted, "d" * 64
     )
 
 
-def _write_scores(where: Path, model: str, named: list[str], rng: np.random.Generator) -> dict[str, str]:
-    """Write scores in which the planted word matters most, and the motif's instances, on both strands."""
+def _write_scores(folder: Path, model: str, named: list[str], rng: np.random.Generator) -> dict[str, str]:
+    """Write scores in which the implanted word has the largest effect, and its instances on both strands."""
     n = len(named)
     tokens = rng.integers(0, 4, (n, LENGTH))
     values = rng.normal(0, 0.02, (n, 1, 4, LENGTH)).astype(np.float32)
-    rows, lines, planted = [], [], {}
+    rows, lines, implanted = [], [], {}
     for row, gene in enumerate(named):
         at = int(rng.integers(100, LENGTH - 100))
         tokens[row, at : at + len(MOTIF)] = ["ACGT".index(letter) for letter in MOTIF]
@@ -106,33 +106,33 @@ def _write_scores(where: Path, model: str, named: list[str], rng: np.random.Gene
         first = start + at if strand == "+" else end - at - len(MOTIF)
         lines.append(f"chr4\t{first}\t{first + len(MOTIF)}\tpattern_0|{gene}\t900\t{strand}\t0.5\n")
         rows.append((gene, "chr4", start, end, strand, "".join("ACGT"[token] for token in tokens[row])))
-        planted[gene] = MOTIF
+        implanted[gene] = MOTIF
     np.put_along_axis(values[:, 0], tokens[:, None], 0, axis=1)  # of the base that is there
     genes = pd.DataFrame(rows, columns=["gene_id", "chrom", "start", "end", "strand", "sequence"])
     scores = Scores(genes, ["salt"], rng.normal(size=(n, 1)).astype(np.float32), values)
-    write_part(part_path(where / "ism" / "scores", 0), scores, {"model": model})
+    write_part(part_path(folder / "ism" / "scores", 0), scores, {"model": model})
     manifest = {
         "models": [model],
         "window": {"upstream": LENGTH, "downstream": 0},
         "complete": True,
         "parts": [{"file": "scores/part-00000.parquet", "genes": n}],
     }
-    storage.write_json(where / "ism" / "manifest.json", manifest)
+    storage.write_json(folder / "ism" / "manifest.json", manifest)
     motifs = pd.DataFrame(
         [("pattern_0", MOTIF, "+", n, 4.0, "MA0001", f"MSN2 {EVIL}", 1e-6, 1e-4)],
         columns=["motif", "consensus", "sign", "seqlets", "mean_contribution", "match", "match_name", "p", "q"],
     )
-    storage.write_text(where / "motifs" / "motifs.tsv", motifs.to_csv(sep="\t", index=False))
-    storage.write_text(where / "motifs" / "instances.bed", "".join(lines))
-    storage.write_text(where / "motifs" / "logos" / "pattern_0.svg", _SVG)
-    return planted
+    storage.write_text(folder / "motifs" / "motifs.tsv", motifs.to_csv(sep="\t", index=False))
+    storage.write_text(folder / "motifs" / "instances.bed", "".join(lines))
+    storage.write_text(folder / "motifs" / "logos" / "pattern_0.svg", _SVG)
+    return implanted
 
 
-def _write_search(where: Path) -> None:
+def _write_search(folder: Path) -> None:
     trials = pd.DataFrame(
         {"trial": [1, 2], "status": "finished", "score": [0.5, 0.4], "reason": "", "model.crop": ["null", "500"]}
     )
-    storage.write_text(where / "trials.csv", trials.to_csv(index=False))
-    storage.write_text(where / "importance.csv", "setting,importance\nmodel.crop,0.9\n")
-    storage.write_text(where / "figures" / "search_progress.svg", _SVG)
-    storage.write_text(where / "figures" / "score_by_setting.svg", _SVG)
+    storage.write_text(folder / "trials.csv", trials.to_csv(index=False))
+    storage.write_text(folder / "importance.csv", "setting,importance\nmodel.crop,0.9\n")
+    storage.write_text(folder / "figures" / "search_progress.svg", _SVG)
+    storage.write_text(folder / "figures" / "score_by_setting.svg", _SVG)

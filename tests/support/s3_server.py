@@ -50,7 +50,7 @@ class Server:
     def keys(self, prefix: str = "") -> list[str]:
         """Names of the objects in the bucket."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-        return [one["Key"] for page in pages for one in page.get("Contents", [])]
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     def read(self, key: str) -> bytes:
         """Content of an object."""
@@ -65,7 +65,7 @@ class Server:
 
     def uploads(self) -> list[str]:
         """Keys of multipart uploads that were begun and neither completed nor aborted."""
-        return [one["Key"] for one in self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
+        return [entry["Key"] for entry in self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
 
     @contextmanager
     def failing(self, fault: Fault) -> Iterator[None]:

@@ -216,7 +216,8 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray, "init", started)
     monkeypatch.setattr(ray, "put", started)
-    monkeypatch.setattr("jobs.ray_runtime.cluster.connect", started)
+    for module in ("jobs.ray_runtime.connect", "jobs.training.run", "jobs.training.folds"):
+        monkeypatch.setattr(f"{module}.connect", started)
 
 
 @pytest.mark.parametrize(

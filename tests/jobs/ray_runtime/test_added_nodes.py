@@ -13,40 +13,37 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from ray.cluster_utils import Cluster
+from ray.cluster_utils import Cluster as RayCluster
 from support.commands import ROOT, read_until, start
 from support.processes import TIMEOUT, held, ray_workers
 
-from jobs.ray_runtime import cluster
-from jobs.ray_runtime.capacity import autoscaler_max_nodes
+from jobs.ray_runtime.capacity import Cluster, Node, TaskLimits, autoscaler_max_nodes
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
 from promoter.models.cnn import CNNConfig, PromoterCNN
 
-GPU_NODE = cluster.Node(4, 1)
-HEAD = cluster.Node(4, 0)
+GPU_NODE = Node(4, 1)
+HEAD = Node(4, 0)
 
 
 def test_tasks_that_fit_are_counted_node_by_node() -> None:
-    assert cluster.Node(4, 1).tasks_that_fit(1, 0) == 4
-    assert cluster.Node(4, 1).tasks_that_fit(1, 0.5) == 2
-    assert cluster.Node(1, 1).tasks_that_fit(1, 0.25) == 1
-    assert [cluster.Node(64, 1).tasks_that_fit(1, gpus) for gpus in (0.1, 0.2, 0.3, 0.5)] == [10, 5, 3, 2]
-    assert cluster.Node(4, 0).tasks_that_fit(1, 1) == 0
-    assert cluster.Node(4, 1).tasks_that_fit(0, 0) == 4  # tasks that want nothing: one a CPU
-    place = cluster.Cluster((HEAD, GPU_NODE, GPU_NODE), local=False)
-    assert cluster.TaskLimits(None, 1, 1).max_concurrent_tasks(place) == 2
-    growing = cluster.Cluster((HEAD,), local=False, max_nodes=(HEAD, *[GPU_NODE] * 8))
-    assert (
-        cluster.TaskLimits(None, 1, 0.5).max_concurrent_tasks(growing) == 16
-    )  # so that parts are small enough for all
+    assert Node(4, 1).tasks_that_fit(1, 0) == 4
+    assert Node(4, 1).tasks_that_fit(1, 0.5) == 2
+    assert Node(1, 1).tasks_that_fit(1, 0.25) == 1
+    assert [Node(64, 1).tasks_that_fit(1, gpus) for gpus in (0.1, 0.2, 0.3, 0.5)] == [10, 5, 3, 2]
+    assert Node(4, 0).tasks_that_fit(1, 1) == 0
+    assert Node(4, 1).tasks_that_fit(0, 0) == 4  # tasks that want nothing: one a CPU
+    place = Cluster((HEAD, GPU_NODE, GPU_NODE), local=False)
+    assert TaskLimits(None, 1, 1).max_concurrent_tasks(place) == 2
+    growing = Cluster((HEAD,), local=False, max_nodes=(HEAD, *[GPU_NODE] * 8))
+    assert TaskLimits(None, 1, 0.5).max_concurrent_tasks(growing) == 16  # so that parts are small enough for all
     # two GPUs in all, but no node has two
-    assert cluster.TaskLimits(None, 1, 2).max_concurrent_tasks(cluster.Cluster((GPU_NODE,) * 2, local=False)) == 1
+    assert TaskLimits(None, 1, 2).max_concurrent_tasks(Cluster((GPU_NODE,) * 2, local=False)) == 1
 
 
 def test_more_than_the_autoscaler_may_start_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    place = cluster.Cluster((HEAD,), local=False, max_nodes=(HEAD, GPU_NODE, GPU_NODE))
+    place = Cluster((HEAD,), local=False, max_nodes=(HEAD, GPU_NODE, GPU_NODE))
     place.check_capacity(2, 1, 1, "--workers")  # not there yet: waited for
     assert (
         "they want 2 CPUs and 2 GPUs, the cluster has 1 nodes with 4 CPUs and 0 GPUs so far"
@@ -57,11 +54,11 @@ def test_more_than_the_autoscaler_may_start_is_refused(capsys: pytest.CaptureFix
     ):
         place.check_capacity(3, 1, 1, "--workers")
     with pytest.raises(InputError, match="a worker wants 1 CPUs and 2 GPUs"):
-        cluster.TaskLimits(None, 1, 2).in_flight(place)
+        TaskLimits(None, 1, 2).in_flight(place)
 
 
 def test_workers_are_waited_for_where_the_maximum_of_nodes_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
-    cluster.Cluster((HEAD,), local=False).check_capacity(100, 1, 1, "--workers")
+    Cluster((HEAD,), local=False).check_capacity(100, 1, 1, "--workers")
     assert "waiting for more" in capsys.readouterr().out
 
 
@@ -82,9 +79,9 @@ def test_the_maximum_of_nodes_is_read_from_the_file_of_ray_up(
 
 
 @pytest.fixture
-def nodes() -> Iterator[Cluster]:
+def nodes() -> Iterator[RayCluster]:
     """A head without CPUs for tasks, and a node of one CPU."""
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    started = RayCluster(initialize_head=True, head_node_args={"num_cpus": 0})
     started.add_node(num_cpus=1)
     yield started
     started.shutdown()
@@ -94,7 +91,8 @@ GROWING = """
     import sys, time
     from pathlib import Path
     import ray
-    from jobs.ray_runtime import capacity, cluster, fan_out
+    from jobs.ray_runtime import capacity, fan_out
+    from jobs.ray_runtime.connect import connect
 
     capacity._REFRESH_SECONDS = fan_out._POLL_SECONDS = 0.2
 
@@ -103,8 +101,8 @@ GROWING = """
         time.sleep(0.3)
         return ray.get_runtime_context().get_node_id()
 
-    place = cluster.connect()
-    limits = cluster.TaskLimits(None, 1, 0)
+    place = connect()
+    limits = capacity.TaskLimits(None, 1, 0)
     task, submitted, done, used = limits.apply(work), 0, 0, set()
 
     def submit(item, attempt):
@@ -116,7 +114,7 @@ GROWING = """
         while not Path(sys.argv[1]).exists():
             yield 0
 
-    for _, node in cluster.fan_out(submit, items(), limits.in_flight(place)):
+    for _, node in fan_out.fan_out(submit, items(), limits.in_flight(place)):
         done += 1
         used.add(node)
         print(submitted - done, len(used), flush=True)
@@ -125,7 +123,7 @@ GROWING = """
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_number_of_tasks_follows_the_number_of_nodes(nodes: Cluster, tmp_path: Path) -> None:
+def test_the_number_of_tasks_follows_the_number_of_nodes(nodes: RayCluster, tmp_path: Path) -> None:
     stop = tmp_path / "stop"
     driver = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(GROWING), str(stop)],
@@ -169,7 +167,7 @@ def test_the_number_of_tasks_follows_the_number_of_nodes(nodes: Cluster, tmp_pat
 @pytest.mark.ray
 @pytest.mark.slow
 def test_an_elastic_training_continues_with_fewer_workers(
-    nodes: Cluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: RayCluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = nodes.add_node(num_cpus=1)
     flags = ["--data", data, "--out", tmp_path / "run", "--split.val", "chr3", "--split.test", "chr4"]
@@ -211,7 +209,7 @@ NODE = """if True:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_local_out_that_a_node_does_not_see_is_refused(nodes: Cluster, data: Path, tmp_path: Path) -> None:
+def test_a_local_out_that_a_node_does_not_see_is_refused(nodes: RayCluster, data: Path, tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     promoters = read_promoters(data)
@@ -267,6 +265,6 @@ def test_a_local_out_that_a_node_does_not_see_is_refused(nodes: Cluster, data: P
         blind.communicate(timeout=TIMEOUT)  # the end of its input is the end of the node
 
 
-def _alive(nodes: Cluster) -> list[object]:
+def _alive(nodes: RayCluster) -> list[object]:
     state = nodes.global_state
     return [node for node in state.node_table() if node["Alive"]]

@@ -11,7 +11,8 @@ import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from support.processes import command_lines, read_children
 
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster
+from jobs.ray_runtime.fan_out import Retry, fan_out
 
 pytestmark = pytest.mark.ray
 
@@ -37,16 +38,16 @@ def _work(gauge: Any, item: int) -> int:
     return item * item
 
 
-def test_fan_out_yields_each_result_once_and_bounds_what_is_submitted(ray_cluster: cluster.Cluster):
+def test_fan_out_yields_each_result_once_and_bounds_what_is_submitted(ray_cluster: Cluster):
     gauge: Any = _Gauge.remote()
     submitted: list[int] = []
 
-    def submit(item: int, _: cluster.Retry) -> ray.ObjectRef:
+    def submit(item: int, _: Retry) -> ray.ObjectRef:
         submitted.append(item)
         return _work.remote(gauge, item)
 
     results = {}
-    for item, result in cluster.fan_out(submit, range(20), 3):
+    for item, result in fan_out(submit, range(20), 3):
         assert len(submitted) - len(results) <= 3
         results[item] = result
     assert results == {item: item * item for item in range(20)}
@@ -61,9 +62,9 @@ def _fail(item: int) -> int:
     return item
 
 
-def test_fan_out_raises_what_the_task_raised(ray_cluster: cluster.Cluster):
+def test_fan_out_raises_what_the_task_raised(ray_cluster: Cluster):
     with pytest.raises(KeyError, match="gene 3"):
-        list(cluster.fan_out(lambda item, _: _fail.remote(item), range(10), 2))
+        list(fan_out(lambda item, _: _fail.remote(item), range(10), 2))
 
 
 @ray.remote(num_cpus=1, max_retries=0)
@@ -75,15 +76,13 @@ def _die_once(item: int, folder: str) -> int:
     return item
 
 
-def test_fan_out_loses_no_item_when_a_worker_dies(ray_cluster: cluster.Cluster, tmp_path: Path):
-    results = sorted(
-        item for item, _ in cluster.fan_out(lambda i, _: _die_once.remote(i, str(tmp_path)), range(6), 2)
-    )
+def test_fan_out_loses_no_item_when_a_worker_dies(ray_cluster: Cluster, tmp_path: Path):
+    results = sorted(item for item, _ in fan_out(lambda i, _: _die_once.remote(i, str(tmp_path)), range(6), 2))
     assert results == [0, 1, 2, 3, 4, 5]
     assert (tmp_path / "2").exists()
 
 
-def test_local_ray_listens_on_loopback_only(ray_cluster: cluster.Cluster):
+def test_local_ray_listens_on_loopback_only(ray_cluster: Cluster):
     if not ray_cluster.local:
         pytest.skip("the tests use a cluster that was there before them")
     connections = read_children(lambda process: process.net_connections(kind="tcp"))
@@ -97,7 +96,7 @@ def test_local_ray_listens_on_loopback_only(ray_cluster: cluster.Cluster):
     assert {address.ip for address in open_ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def test_the_token_is_in_no_command_line_and_no_file(ray_cluster: cluster.Cluster):
+def test_the_token_is_in_no_command_line_and_no_file(ray_cluster: Cluster):
     if not ray_cluster.local:
         pytest.skip("the tests use a cluster that was there before them")
     token = os.environ["RAY_AUTH_TOKEN"]
@@ -121,21 +120,21 @@ def _die_always(item: int) -> int:
     return item
 
 
-def test_fan_out_gives_up_an_item_lost_four_times_and_finishes_the_others(ray_cluster: cluster.Cluster):
-    tries: list[cluster.Retry] = []
+def test_fan_out_gives_up_an_item_lost_four_times_and_finishes_the_others(ray_cluster: Cluster):
+    tries: list[Retry] = []
 
-    def submit(item: int, attempt: cluster.Retry) -> ray.ObjectRef:
+    def submit(item: int, attempt: Retry) -> ray.ObjectRef:
         if item == 1:
             tries.append(attempt)
         return _die_always.remote(item)
 
-    results = dict(cluster.fan_out(submit, range(4), 2, lambda item, error: f"{item}: {type(error).__name__}"))
+    results = dict(fan_out(submit, range(4), 2, lambda item, error: f"{item}: {type(error).__name__}"))
     assert results == {0: 0, 1: "1: WorkerCrashedError", 2: 2, 3: 3}
     # from the second loss on memory is suspected, and smaller batches are asked for
-    assert tries == [cluster.Retry(0, 0), cluster.Retry(1, 0), cluster.Retry(2, 1), cluster.Retry(3, 2)]
+    assert tries == [Retry(0, 0), Retry(1, 0), Retry(2, 1), Retry(3, 2)]
     with pytest.raises(WorkerCrashedError):
-        list(cluster.fan_out(lambda item, _: _die_always.remote(item), [1], 1))
+        list(fan_out(lambda item, _: _die_always.remote(item), [1], 1))
 
 
 def test_out_of_memory_asks_for_smaller_batches_at_once():
-    assert cluster.Retry().after(OutOfMemoryError("killed")) == cluster.Retry(1, 1)
+    assert Retry().after(OutOfMemoryError("killed")) == Retry(1, 1)

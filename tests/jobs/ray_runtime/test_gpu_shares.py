@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ray.cluster_utils import Cluster
+from ray.cluster_utils import Cluster as RayCluster
 from support.commands import ROOT
 
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster, Node, TaskLimits
 from jobs.training.resources import scaling_config, trainings_that_fit
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.errors import InputError
@@ -23,11 +23,11 @@ from promoter.ism import load_scores, saturation_mutagenesis
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode
 
-GPU_NODE = cluster.Node(8, 4)
+GPU_NODE = Node(8, 4)
 
 
 def test_workers_ask_for_a_gpu_each_where_there_are_gpus() -> None:
-    place = cluster.Cluster((cluster.Node(4, 0), GPU_NODE, GPU_NODE), local=False)
+    place = Cluster((Node(4, 0), GPU_NODE, GPU_NODE), local=False)
     scaling = scaling_config(place, 4)
     assert (scaling.num_workers, scaling.use_gpu) == (4, True)
     assert scaling.resources_per_worker == {"CPU": 1, "GPU": 1}
@@ -39,7 +39,7 @@ def test_workers_ask_for_a_gpu_each_where_there_are_gpus() -> None:
 
 
 def test_elastic_workers_ask_for_a_range() -> None:
-    place = cluster.Cluster((GPU_NODE,), local=False, max_nodes=(GPU_NODE, GPU_NODE))
+    place = Cluster((GPU_NODE,), local=False, max_nodes=(GPU_NODE, GPU_NODE))
     assert scaling_config(place, 8, min_workers=2).num_workers == (2, 8)
     assert scaling_config(place, 8, min_workers=8).num_workers == 8
     with pytest.raises(InputError, match="can never give"):
@@ -55,19 +55,21 @@ def test_elastic_workers_ask_for_a_range() -> None:
 )
 def test_impossible_gpus_per_worker_are_refused(workers: int, gpus: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        scaling_config(cluster.Cluster((GPU_NODE,), local=True), workers, gpus_per_worker=gpus)
+        scaling_config(Cluster((GPU_NODE,), local=True), workers, gpus_per_worker=gpus)
 
 
 def test_one_and_a_half_gpus_per_worker_are_refused() -> None:
     with pytest.raises(InputError, match=r"--gpus_per_worker 1\.5: must be a whole number, or a fraction below 1"):
-        cluster.TaskLimits(None, 1, 1.5)
+        TaskLimits(None, 1, 1.5)
 
 
 SHARING = """
     import json, os, sys, time
     from pathlib import Path
     import ray
-    from jobs.ray_runtime import cluster
+    from jobs.ray_runtime.capacity import TaskLimits
+    from jobs.ray_runtime.connect import connect
+    from jobs.ray_runtime.fan_out import fan_out
 
     @ray.remote
     def work(item, folder):
@@ -76,10 +78,10 @@ SHARING = """
             time.sleep(0.05)
         return os.environ["CUDA_VISIBLE_DEVICES"], ray.get_gpu_ids()
 
-    place = cluster.connect()
-    limits = cluster.TaskLimits(None, 1, 0.5)
+    place = connect()
+    limits = TaskLimits(None, 1, 0.5)
     task, folder = limits.apply(work), Path(sys.argv[1])
-    found = cluster.fan_out(lambda item, attempt: task.remote(item, folder), range(4), limits.in_flight(place))
+    found = fan_out(lambda item, attempt: task.remote(item, folder), range(4), limits.in_flight(place))
     print(json.dumps([place.gpus, limits.max_concurrent_tasks(place), [result for _, result in found]]))
 """
 
@@ -88,7 +90,7 @@ SHARING = """
 @pytest.mark.slow
 def test_two_tasks_share_a_gpu_and_each_sees_one(tmp_path: Path) -> None:
     """Ray believes what a node says of its GPUs, and gives them out all the same."""
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2})
+    nodes = RayCluster(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2})
     environment = {**os.environ, "RAY_ADDRESS": str(nodes.address)}
     try:
         (tmp_path / "begun").mkdir()

@@ -11,7 +11,7 @@ from support.commands import exit_code, read_until, start
 from support.processes import kill_driver
 
 from jobs.predict import predict
-from jobs.ray_runtime import cluster
+from jobs.ray_runtime.capacity import Cluster
 from jobs.train import train
 from promoter.checkpoint import load_info
 from promoter.dataset.promoters import read_promoters
@@ -27,7 +27,7 @@ def flags_of(train_flags: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folds(ray_cluster: cluster.Cluster, train_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folds(ray_cluster: Cluster, train_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three folds with two seeds each, two networks at a time."""
     out = tmp_path_factory.mktemp("folds")
     assert exit_code(train, *flags_of(train_flags), "--folds", "3", "--seeds", "2", "--out", out) == 0
@@ -100,7 +100,7 @@ def test_an_ensemble_other_than_the_calibrated_one_has_no_intervals(folds: Path,
 
 @pytest.mark.slow
 def test_killed_folds_resume_and_keep_the_finished_networks(
-    ray_cluster: cluster.Cluster, train_flags: list[str], tmp_path: Path
+    ray_cluster: Cluster, train_flags: list[str], tmp_path: Path
 ):
     whole, killed = ([*flags_of(train_flags), "--folds", "3", "--out", str(tmp_path / one)] for one in "wk")
     assert exit_code(train, *whole) == 0
@@ -117,7 +117,7 @@ def test_killed_folds_resume_and_keep_the_finished_networks(
 
 
 @pytest.fixture(scope="module")
-def seeds(ray_cluster: cluster.Cluster, train_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def seeds(ray_cluster: Cluster, train_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two networks of one random split."""
     out = tmp_path_factory.mktemp("seeds")
     flags = [*flags_of(train_flags), "--split.random", "true", "--seeds", "2", "--baselines", "false"]

@@ -130,7 +130,7 @@ def test_motif_hits_lie_on_the_sequence_that_the_genome_has_there(html: str, fil
     for gene in files.ids:
         data = _embedded(page, gene)
         for hit in data["hits"]:
-            assert data["sequence"][hit["start"] : hit["end"]] == files.planted[gene]
+            assert data["sequence"][hit["start"] : hit["end"]] == files.implanted[gene]
             assert hit["strand"] == "same"
             strands.add(data["place"]["strand"])
     assert strands == {"+", "-"}
