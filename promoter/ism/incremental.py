@@ -36,7 +36,6 @@ cells of 256 filters a mutant. Not exploited: of the differences after the first
 zero, since the ReLU or the maximum hides them, but in no pattern that a dense product could skip
 (`benchmarks/ism.py` counts them), and the three new bases at a position share no product, since each
 passes its own ReLU and maximum.
-On a GPU the same operations run on sites of many sequences at once (`benchmarks/gpu.md`).
 """
 
 from __future__ import annotations
@@ -243,15 +242,11 @@ def _moved_means(
     new = change_PALC.shape[1]
     for layer, reference in zip(layers[1:], references[1:], strict=True):
         low, length = first - layer.half, change_PALC.shape[2] + layer.kernel - 1
-        first, cells = _pooled(low, length, layer.pool)
-        values_PAWC = _pre_pool_gap(layer, reference, first=first, cells=cells, sites=sites)[:, None].repeat(
-            1, new, 1, 1
-        )
+        first, _ = pooled = _pooled(low, length, layer.pool)
+        values_PAWC = _pre_pool_gap(layer, reference, pooled, sites)[:, None].repeat(1, new, 1, 1)
         lead = low - first * layer.pool
         _add_convolved(values_PAWC.flatten(0, 1)[:, lead : lead + length], change_PALC.flatten(0, 1), layer)
-        change_PALC = _pool_and_relu(
-            layer, values_PAWC, _lower_bound(layer, reference, first=first, cells=cells, sites=sites)
-        )
+        change_PALC = _pool_and_relu(layer, values_PAWC, _lower_bound(layer, reference, pooled, sites))
     margin = references[-1].margin
     if weights_LG.shape[1] == 1:  # all weights are equal, and a change in the margins is 0
         return (change_PALC.sum(dim=2, dtype=torch.float64) * weights_LG[margin])[..., None]
@@ -266,11 +261,11 @@ def _first_change(layer: _Layer, reference: _Reference, sites: _MutationSites) -
     # the tap that sees the base is the further right the further left the cell; N, the fifth base, adds nothing
     taps_AKC = F.pad(layer.weight_OIK.permute(1, 2, 0).flip(1), (0, 0, 0, 0, 0, 1))
     low = sites.residue - layer.half
-    first, cells = _pooled(low, layer.kernel, layer.pool)
+    first, cells = pooled = _pooled(low, layer.kernel, layer.pool)
     lead = low - first * layer.pool
     margins = (0, 0, lead, cells * layer.pool - lead - layer.kernel)
-    gap_PWC = _pre_pool_gap(layer, reference, first=first, cells=cells, sites=sites)
-    lower_bound_PLC = _lower_bound(layer, reference, first=first, cells=cells, sites=sites)
+    gap_PWC = _pre_pool_gap(layer, reference, pooled, sites)
+    lower_bound_PLC = _lower_bound(layer, reference, pooled, sites)
     sizes = list(sites.counts.values())
     changes = []
     for old, some_PWC, least in zip(sites.counts, gap_PWC.split(sizes), lower_bound_PLC.split(sizes), strict=True):
@@ -323,25 +318,21 @@ def _refuse(pooling: Never) -> NoReturn:
     )
 
 
-def _pre_pool_gap(
-    layer: _Layer, reference: _Reference, *, first: int, cells: int, sites: _MutationSites
-) -> Tensor:
-    """Return what pools into `cells` cells from `first` on: (sites, cells * pool, channels)."""
-    start = first * layer.pool + reference.margin
-    return _regions(reference.gap_NLC, start, width=cells * layer.pool, stride=reference.stride, sites=sites)
+def _pre_pool_gap(layer: _Layer, reference: _Reference, pooled: tuple[int, int], sites: _MutationSites) -> Tensor:
+    """Return what pools into these cells, given as `_pooled` does: (sites, cells * pool, channels)."""
+    start, width = pooled[0] * layer.pool + reference.margin, pooled[1] * layer.pool
+    return _regions(reference.gap_NLC, (start, width), reference.stride, sites)
 
 
-def _lower_bound(layer: _Layer, reference: _Reference, *, first: int, cells: int, sites: _MutationSites) -> Tensor:
-    """Return the lowest change of `cells` pooled cells from `first` on: (sites, cells, channels)."""
-    start = first + reference.margin // layer.pool
-    return _regions(
-        reference.lower_bound_NLC, start, width=cells, stride=reference.stride * layer.pool, sites=sites
-    )
+def _lower_bound(layer: _Layer, reference: _Reference, pooled: tuple[int, int], sites: _MutationSites) -> Tensor:
+    """Return the lowest change of these pooled cells, given as `_pooled` does: (sites, cells, channels)."""
+    start = pooled[0] + reference.margin // layer.pool
+    return _regions(reference.lower_bound_NLC, (start, pooled[1]), reference.stride * layer.pool, sites)
 
 
-def _regions(values_NLC: Tensor, start: int, *, width: int, stride: int, sites: _MutationSites) -> Tensor:
-    """Copy from each site's sequence `width` cells, from `start` on for step 0: (sites, width, channels)."""
-    steps_NSWC = values_NLC[:, start:].unfold(1, width, sites.period // stride).transpose(2, 3)
+def _regions(values_NLC: Tensor, region: tuple[int, int], stride: int, sites: _MutationSites) -> Tensor:
+    """Copy from each site's sequence a region, its start for step 0 and its width: (sites, width, channels)."""
+    steps_NSWC = values_NLC[:, region[0] :].unfold(1, region[1], sites.period // stride).transpose(2, 3)
     return steps_NSWC[sites.sequence_P, sites.step_P]
 
 
@@ -361,13 +352,11 @@ def _fold(model: PromoterCNN, dtype: torch.dtype) -> list[_Layer]:
 
 def _forward(layers: list[_Layer], tokens_NL: Tensor) -> list[_Reference]:
     """Run the unchanged sequences through all layers and keep what each gives."""
-    dtype = layers[0].weight_OIK.dtype
-    # cuDNN convolves by Fourier transforms where that is faster; their float32 errors would stay in every gap
-    wide = torch.float64 if tokens_NL.is_cuda else dtype
-    x_NCL = one_hot(tokens_NL, wide)
+    # in float64, since errors stay in every gap; cuDNN convolves by Fourier transforms where that is faster
+    x_NCL = one_hot(tokens_NL, torch.float64)
     references, stride = [], 1
     for layer, margin in zip(layers, _margins(layers), strict=True):
-        z_NCL = F.conv1d(x_NCL, layer.weight_OIK.to(wide), layer.bias_O.to(wide), padding=layer.half)
+        z_NCL = F.conv1d(x_NCL, layer.weight_OIK.double(), layer.bias_O.double(), padding=layer.half)
         used = z_NCL.shape[-1] // layer.pool * layer.pool
         if layer.pool == 1:
             x_NCL = z_NCL.relu()
@@ -378,8 +367,8 @@ def _forward(layers: list[_Layer], tokens_NL: Tensor) -> list[_Reference]:
                 case _:
                     _refuse(layer.pooling)
         gap_NCL = z_NCL[..., :used] - x_NCL.repeat_interleave(layer.pool, dim=-1)
-        gap_NLC = F.pad(gap_NCL.to(dtype), (margin, margin), value=-math.inf).transpose(1, 2)
-        lower_bound_NLC = F.pad(-x_NCL.to(dtype), (margin // layer.pool,) * 2).transpose(1, 2)
+        gap_NLC = F.pad(gap_NCL.to(layer.weight_OIK.dtype), (margin, margin), value=-math.inf).transpose(1, 2)
+        lower_bound_NLC = F.pad(-x_NCL.to(layer.weight_OIK.dtype), (margin // layer.pool,) * 2).transpose(1, 2)
         references.append(_Reference(gap_NLC.contiguous(), lower_bound_NLC.contiguous(), margin, stride))
         stride *= layer.pool
     return references
