@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def audit(name: str, n: int, length: int) -> tuple[float, tuple[int, str]]:
-    """Audit made-up windows; return seconds, pairs, and what was found of what was planted."""
+    """Audit made-up windows; return seconds, pairs, and what was found of what was implanted."""
     from promoter.splits.homology import homology_groups, similar_pairs  # noqa: PLC0415 # imports are not what is measured
 
     rng = np.random.default_rng(0)

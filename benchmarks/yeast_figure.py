@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("scores")
     parser.add_argument("out")
-    parser.add_argument("--start", type=int, default=-225, help="of the stretch shown, bases from the start codon")
+    parser.add_argument("--start", type=int, default=-225, help="first base shown, from the start codon")
     parser.add_argument("--bases", type=int, default=85)
     options = parser.parse_args()
     figure = plt.figure(figsize=(11, 6.2), layout="constrained")
@@ -76,7 +76,7 @@ def draw_models(axes: Axes, metrics: dict) -> None:
     for row, i in enumerate(order):
         axes.text(0.01, row, f"{r[i]:.2f}", va="center", color="white" if i == len(names) else "black", fontsize=9)
     axes.set_xlabel("Pearson r on the same genes")
-    axes.set_title("beside plain models, in every run", fontsize=10)
+    axes.set_title("beside baselines, in every run", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -256,7 +256,7 @@ def _label_positions(
 ) -> np.ndarray:
     """Label the lower axis along the gene and the upper one along the chromosome; return each base's x."""
     if start is None and tss is not None:
-        raise ValueError(f"tss {tss} without start: where the stretch begins must be known, too")
+        raise ValueError(f"tss {tss} without start: where the window begins must be known, too")
     if strand not in ("+", "-"):
         raise ValueError(f"strand {strand!r} must be + or -")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -30,11 +30,11 @@ def score_substitutions(
     (batch, 4, length) of its parameters' type -> (batch, targets), or (batch,) for one target; run in evaluation
     mode and left in the mode it had. The rounding of bf16, 1e-2 of a prediction, can hide small effects.
     """
-    stretch = positions or (0, tokens_NL.shape[1])
+    region = positions or (0, tokens_NL.shape[1])
     batch_size = batch_size or mutants_per_batch(tokens_NL.shape[1], tokens_NL.device)
     autocast = torch.autocast(tokens_NL.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
     with evaluating(model), autocast:
-        return torch.stack([_score_one(model, one_L, batch_size, stretch) for one_L in tokens_NL])
+        return torch.stack([_score_one(model, one_L, batch_size, region) for one_L in tokens_NL])
 
 
 def mutants_per_batch(length: int, device: torch.device) -> int:
@@ -42,9 +42,9 @@ def mutants_per_batch(length: int, device: torch.device) -> int:
     return max(1, _BASES_PER_BATCH.get(device.type, 1 << 15) // length)
 
 
-def _score_one(model: nn.Module, reference_L: Tensor, batch_size: int, stretch: tuple[int, int]) -> Tensor:
-    """Score one sequence -> (targets, 4, stretch)."""
-    start, end = stretch
+def _score_one(model: nn.Module, reference_L: Tensor, batch_size: int, region: tuple[int, int]) -> Tensor:
+    """Score one sequence -> (targets, 4, region)."""
+    start, end = region
     parameter = next(model.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
     reference_T = _outputs(model, reference_L[None], dtype)[0]

@@ -1,6 +1,6 @@
 """Saturation mutagenesis of any other model, through tangermeme, in this package's axes and units.
 
-tangermeme 1.6 captures a convolutional model and computes only the stretch of each layer that a mutation
+tangermeme 1.6 captures a convolutional model and computes only the region of each layer that a mutation
 can reach (fastISM: Nair et al. 2022, doi:10.1093/bioinformatics/btac135), once that is worth it and
 agrees with whole forward passes; else it runs these.
 """

@@ -46,7 +46,7 @@ def test_a_finished_demo_shows_its_results_again(finished: Path, capsys: pytest.
         assert printed.err == ""
         assert "finished already" in printed.out
         assert "held-out r = " in printed.out
-        assert "planted motif" in printed.out
+        assert "implanted motif" in printed.out
         assert f"Open {finished / 'report.html'} in a browser." in printed.out.replace("\n", " ").replace(
             "  ", " "
         )

@@ -1,4 +1,4 @@
-"""Wrong input ends every job at once: code 2, one line that names it and the mend, nothing written, no Ray."""
+"""Wrong input ends every job at once: code 2, one line that names it and the fix, nothing written, no Ray."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_networks_of_folds_are_an_ensemble_for_other_jobs(folds: Path, data: Pat
     assert len(values) == 6
     np.testing.assert_allclose(table["expression_predicted"], values.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(table["expression_predicted_sd"], values.std(axis=0, ddof=1), rtol=1e-4)
-    assert (table["split"] == "train").all()  # some member has learned from each
+    assert (table["split"] == "train").all()  # each is in the training set of some member
     known = pd.read_parquet(folds / "predictions.parquet")
     error, spread = known["expression"] - known["expression_predicted"], known["expression_predicted_sd"]
     scale = fit_scale(error.to_numpy(), spread.to_numpy())

@@ -72,7 +72,7 @@ def look(browser: Browser, width: int, scheme: str) -> None:
 
 
 def view(browser: Browser) -> tuple[float, float]:
-    """Return what stretch of the first gene is shown, once it is drawn."""
+    """Return what region of the first gene is shown, once it is drawn."""
     browser.script("return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     found: dict[str, Any] = browser.script("return {...document.querySelector('.viewer').dataset}")
     return float(found["from"]), float(found["to"])

@@ -169,7 +169,7 @@ def test_homology_groups_are_held_out_complete_and_splits_are_near_their_fractio
     config = SplitConfig(val_fraction=fraction, test_fraction=fraction, by="family", seed=seed)
     largest = np.bincount(group_of_gene).max()
     if largest > fraction * len(groups) / 2:
-        return  # groups that do not fit are learned from
+        return  # groups that do not fit stay in the training set
     split = split_by_group(group_of_gene, config)
     assert (pd.Series(split).groupby(group_of_gene).nunique() == 1).all()
     for name in ("val", "test"):
