@@ -5,7 +5,7 @@
 engine: published network with random weights, one sequence of 2,000 bases, all 6,000 substitutions; contenders
 in turn in one process, several times. The loop and captum are timed on some of the positions, evenly spread,
 and scaled up to all; tangermeme is given two sequences, so that its fast path is worth its preparation to it.
-The floor is the arithmetic that no exact method of this kind avoids (`promoter.ism.incremental.operations`) at
+The floor is the arithmetic that no exact method of this kind avoids (`promoter.ism.operations.operations`) at
 the rate of a measured matrix product. Errors are against float64 passes, at some positions, in units of the
 largest |score|. Memory is the peak of a process that does nothing else.
 
