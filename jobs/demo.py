@@ -72,7 +72,7 @@ def demo(
         f"  and {INTERACTION[0]} with {INTERACTION[1]}: {INTERACTION[2]:+.1f} beyond their sum; then noise"
     )
 
-    _step("2/6 prepare (python -m jobs.prepare)")
+    _step("2/6 prepare (promoter prepare)")
     prepare(
         str(out_dir / "data"),
         genome=str(truth.genome),
@@ -81,7 +81,7 @@ def demo(
         upstream=_UPSTREAM,
     )
 
-    _step("3/6 train a small network by DDP (python -m jobs.train)")
+    _step("3/6 train a small network by DDP (promoter train)")
     train(
         str(out_dir / "data"),
         str(out_dir / "run"),
@@ -92,7 +92,7 @@ def demo(
         gpus_per_worker=0,  # small, and the same everywhere: with one GPU its two workers would not fit
     )
 
-    _step("4/6 predict, and explain the test genes base by base (python -m jobs.predict, jobs.ism)")
+    _step("4/6 predict, and explain the test genes base by base (promoter predict, promoter ism)")
     model = str(out_dir / "run" / "model")
     predict(model, str(out_dir / "data"), str(out_dir / "predictions.parquet"))
     ism(model, str(out_dir / "data"), str(out_dir / "ism"), split="test")
@@ -112,7 +112,7 @@ def demo(
     console.print(table)
     storage.write_text(out_dir / "motif_recovery.csv", recovery.to_csv(index=False))
 
-    _step("6/6 put it on a page (python -m jobs.report)")
+    _step("6/6 put it on a page (promoter report)")
     report(model, str(out_dir / "report.html"), scores=str(out_dir / "ism"))
     console.print(
         f"\nEverything is in {out_dir}: data/ run/ ism/ predictions.parquet motif_recovery.csv report.html\n"

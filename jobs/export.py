@@ -20,7 +20,7 @@ def export(
     """Write scores for tf-modisco-lite, genome browsers, bedtools and chrombpnet's tools.
 
     Args:
-        scores: folder that jobs.ism wrote.
+        scores: folder that promoter ism wrote.
         out: folder to write the files and config.yaml to.
         formats: one or more of modisco (ohe.npz and shap.npz, hypothetical contributions, 5'→3' along each gene),
             bigwig and bedgraph (actual contributions on the genome; where promoters overlap, those to the gene

@@ -35,8 +35,8 @@ def ism(
     Rerun after an interruption, it computes only what is missing.
 
     Args:
-        model: model directory that jobs.train wrote, or the folder of a run with --folds or --seeds, an ensemble.
-        data: folder that jobs.prepare wrote, or a FASTA of sequences as long as the model's window.
+        model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
+        data: folder that promoter prepare wrote, or a FASTA of sequences as long as the model's window.
         out: folder to write scores/part-*.parquet, manifest.json and config.yaml to.
         genes: ids of the genes to score; by default all.
         split: score only genes that were in this split when the model was trained.

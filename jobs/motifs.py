@@ -32,7 +32,7 @@ def motifs(
     """Find the motifs that contributions show (TF-MoDISco), name them, and write where they stand.
 
     Args:
-        scores: folder that jobs.ism wrote.
+        scores: folder that promoter ism wrote.
         out: folder to write motifs.tsv, motifs.meme, instances.bed (7th column: contribution), motifs.h5 (as
             modisco's report reads it), logos/ and config.yaml to.
         target: name of the target whose scores are read; may be left out when there is only one.
@@ -82,7 +82,7 @@ def motifs(
 def _show(table: pd.DataFrame, genes: int, target: str, out_dir: UPath) -> None:
     if table.empty:
         console.print(
-            f"no motifs: too few regions of these {genes:,} genes stand out; score more genes with jobs.ism. "
+            f"no motifs: too few regions of these {genes:,} genes stand out; score more genes with promoter ism. "
             f"Empty tables in {out_dir}"
         )
         return

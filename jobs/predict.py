@@ -24,9 +24,9 @@ def predict(
     """Predict every gene of a data set, or every sequence of a FASTA.
 
     Args:
-        model: model directory that jobs.train wrote, or the folder of a run with --folds or --seeds, an ensemble;
+        model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble;
             the ensemble adds 95% intervals for genes that were held out.
-        data: folder that jobs.prepare wrote, or a FASTA of sequences as long as the model's window.
+        data: folder that promoter prepare wrote, or a FASTA of sequences as long as the model's window.
         out: Parquet file to write, one row per gene, in the order of the data.
         ensemble: more model directories; predictions are then the means over all models, with their standard
             deviation.

@@ -25,15 +25,15 @@ def report(
     """Write one HTML file about a run, which opens in any browser without a network.
 
     Args:
-        model: model directory in the folder that jobs.train or jobs.tune wrote, or the folder of a run with
+        model: model directory that promoter train or tune wrote, or the folder of a run with
             folds/, an ensemble; the files beside it are read too.
         out: HTML file to write.
-        scores: folder that jobs.ism wrote with this model; genes are then drawn base by base.
+        scores: folder that promoter ism wrote with this model; genes are then drawn base by base.
         genes: ids of genes to draw, beside those that are chosen.
         show: number of test genes to show for each of: highest, lowest and worst prediction.
         target: name of the target to show; by default the first.
-        motifs: folder that jobs.motifs wrote.
-        search: folder that jobs.tune wrote.
+        motifs: folder that promoter motifs wrote.
+        search: folder that promoter tune wrote.
         compare: folder of another run, such as one with --split.random, whose metrics are shown beside.
         assembly: name of the genome assembly at UCSC or Ensembl, such as hg38 or sacCer3, for links to their
             browsers.

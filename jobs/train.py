@@ -32,7 +32,7 @@ def train(
     Rerun after an interruption, it resumes after the last finished epoch.
 
     Args:
-        data: folder that jobs.prepare wrote.
+        data: folder that promoter prepare wrote.
         out: folder to write model/, history.csv, predictions.parquet, leakage.csv, metrics.json and config.yaml
             to.
         split: genes held out for validation and test.

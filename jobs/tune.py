@@ -53,7 +53,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     Run again after an interruption, the search resumes, with the finished trials kept.
 
     Args:
-        data: folder that jobs.prepare wrote.
+        data: folder that promoter prepare wrote.
         out: folder for trials.csv, best.yaml, importance.csv, figures/, tensorboard/, model/ and metrics.json.
         trials: number of configurations to try; a grid tries all it has.
         folds: number of folds: each configuration is trained once for each, and validated on its chromosomes; 1:
@@ -72,8 +72,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by
             default.
         at_once: maximum number of concurrent trials; by default as many as the cluster has room for.
-        workers: processes of a trial; only 1, since a search scales by trials: train best.yaml with jobs.train
-            for more.
+        workers: processes of a trial; only 1, since a search scales by trials. For more, give best.yaml to
+            promoter train.
         gpus_per_worker: number of GPUs for each trial, or a fraction of one; by default 1 where the cluster has
             GPUs, else 0.
         cpus_per_worker: number of CPUs for each trial.
@@ -83,7 +83,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     if workers > 1:
         raise InputError(
             f"--workers {workers}: a trial is one process, and a search scales by trials; use --at_once for more "
-            "trials at the same time, and jobs.train --config best.yaml --workers for the final network"
+            "trials at the same time, and promoter train --config best.yaml --workers for the final network"
         )
     require_at_least(1, trials=trials, folds=folds, seeds=seeds, at_once=at_once)
     if folds > 1 and split.val is not None:
@@ -93,7 +93,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     if not split.by_chromosome or split.homology != "report":
         raise InputError(
             "--split.random, --split.by and --split.homology: a search holds out whole chromosomes, whatever they "
-            "share; give these to jobs.train, with the best.yaml of the search"
+            "share; give these to promoter train, with the best.yaml of the search"
         )
 
     from jobs.ray_runtime.connect import connect

@@ -37,9 +37,9 @@ def variants(
 
     Args:
         variants: VCF or BCF, plain or bgzip; it needs no index and no order.
-        genome: FASTA that jobs.prepare was given.
-        model: model directory that jobs.train wrote, or the folder of a run with --folds or --seeds, an ensemble.
-        data: folder that jobs.prepare wrote.
+        genome: FASTA that promoter prepare was given.
+        model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
+        data: folder that promoter prepare wrote.
         out: folder to write variants.parquet, variants.tsv.gz, skipped.tsv and summary.json to.
         genes: ids of the genes to look at; by default all.
         ensemble: more model directories; predictions are then the means over all models, with the standard

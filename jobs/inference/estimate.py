@@ -60,7 +60,7 @@ def announce_time(
     )
     if max_hours is not None and hours > max_hours:
         raise InputError(
-            f"--max_hours {max_hours:g}: {message}; ask for less (--genes, in jobs.ism also --positions) "
+            f"--max_hours {max_hours:g}: {message}; ask for less (--genes, and with promoter ism --positions) "
             "or give more workers"
         )
     console.print(message)

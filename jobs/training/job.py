@@ -89,7 +89,7 @@ def read_training_data(data: str) -> Promoters:
     """
     promoters = read_promoters(data)
     if not promoters.target_names:
-        raise InputError(f"{data}: has sequences but no expression; prepare it with jobs.prepare")
+        raise InputError(f"{data}: has sequences but no expression; prepare it with promoter prepare")
     return promoters
 
 
