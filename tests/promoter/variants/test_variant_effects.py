@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.variant_cases import GENES, haplotype_window, promoters_of, random_genome
+from support.variant_cases import GENES, haplotype_window, promoters_of
 
 from promoter.dataset.annotation import read_genes
 from promoter.dataset.genome import Genome
@@ -26,16 +26,6 @@ from promoter.variants.windows import (
     find_alleles,
     tss_windows,
 )
-
-
-@pytest.fixture(scope="module")
-def genome(tmp_path_factory: pytest.TempPathFactory) -> Genome:
-    return random_genome(tmp_path_factory.mktemp("genome"))
-
-
-@pytest.fixture(scope="module")
-def promoters(genome: Genome) -> Promoters:
-    return promoters_of(genome, GENES, 50, 10)
 
 
 @pytest.fixture(scope="module")

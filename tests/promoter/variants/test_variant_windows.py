@@ -11,7 +11,6 @@ from support.variant_cases import (
     VCF_HEADER,
     haplotype_window,
     promoters_of,
-    random_genome,
     vcf_line,
 )
 
@@ -120,16 +119,6 @@ def test_the_distance_of_a_variant_counts_along_the_gene(variant: TrimmedVariant
 )
 def test_alleles_are_trimmed_to_the_leftmost_variant(ref: str, alt: str, expected: TrimmedVariant):
     assert trim_alleles(10, ref, alt) == expected
-
-
-@pytest.fixture(scope="module")
-def genome(tmp_path_factory: pytest.TempPathFactory) -> Genome:
-    return random_genome(tmp_path_factory.mktemp("genome"))
-
-
-@pytest.fixture(scope="module")
-def promoters(genome: Genome) -> Promoters:
-    return promoters_of(genome, GENES, 50, 10)
 
 
 def other(base: str) -> str:
