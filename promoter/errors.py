@@ -8,10 +8,13 @@
     ArithmeticError
     └── FloatingPointError
         └── TrainingDivergedError the loss is no longer a number: exit code 1
+    UserWarning
+    └── InputNote                 what was taken for granted about an input; the job goes on
+        └── InputWarning          what looks wrong in an input, but may be meant; the job goes on
 
 Exit code 2 means that the input must change, 1 that the job failed at run time. This package raises the
-exceptions; the command line turns each into one line on stderr and the exit code. In a search of settings a
-diverged training ends its trial, not the job.
+exceptions; the command line turns each into one line on stderr and the exit code, and prints the warnings. In a
+search of settings a diverged training ends its trial, not the job.
 
 Messages name a setting between backticks, as Python has it: a parameter as `positions`, a field of a configuration
 as `SplitConfig.val_fraction`, either with its value as `adapt='lora'`. The command line shows its flag instead.
@@ -20,6 +23,7 @@ as `SplitConfig.val_fraction`, either with its value as `adapt='lora'`. The comm
 from __future__ import annotations
 
 import os
+import warnings
 
 
 class InputError(ValueError):
@@ -53,3 +57,21 @@ class StorageError(OSError):
 
 class TrainingDivergedError(FloatingPointError):
     """The training loss is NaN or infinite; the message is one line with the epoch and the setting to change."""
+
+
+class InputNote(UserWarning):
+    """What the program takes for granted about an input, in one line: a layout, an encoding, an id it changed."""
+
+
+class InputWarning(InputNote):
+    """What looks wrong in an input but may be meant, in one line with what to do if it is not."""
+
+
+def note(text: str) -> None:
+    """Tell the user what is taken for granted about an input, as an `InputNote`; a job prints and records it."""
+    warnings.warn(InputNote(text), stacklevel=2)
+
+
+def doubt(text: str) -> None:
+    """Tell the user what looks wrong in an input, as an `InputWarning`; a job prints and records it."""
+    warnings.warn(InputWarning(text), stacklevel=2)

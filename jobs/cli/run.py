@@ -23,6 +23,7 @@ from jobs.cli.config_file import PROVENANCE
 from jobs.cli.console import one_line
 from jobs.cli.explain import explain, given_flags, given_in_file, written_as
 from jobs.cli.lists import holds_text, is_list, join_lists, take_lists
+from jobs.cli.notes import printed_notes
 from promoter import storage
 from promoter.errors import InputError, StorageError
 
@@ -49,7 +50,8 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     call: dict[str, Any] = {}
     try:
         call = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
-        job(**call)
+        with printed_notes():
+            job(**call)
     except InputError as error:
         _end(error, 2, debug)
     except KeyboardInterrupt as error:
