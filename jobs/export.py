@@ -27,7 +27,7 @@ def export(
             whose TSS is nearest), bed (regions of high |contribution|: 7-base windows above the 95% quantile of
             the gene, merged) and h5 (as chrombpnet writes it, forward strand); modisco,bigwig,bed by default.
         genome: FASTA, .fai or chrom.sizes with the lengths of the chromosomes, for bigwig and h5.
-        genes: ids of the genes to export; all by default.
+        genes: ids or names of the genes to export; all by default.
         target: name of the target to export; may be left out when there is only one.
     """
     settings = job_settings(export, locals())

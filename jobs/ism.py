@@ -38,7 +38,7 @@ def ism(
         model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
         data: folder that promoter prepare wrote, or a FASTA of sequences as long as the model's window.
         out: folder to write scores/part-*.parquet, manifest.json and config.yaml to.
-        genes: ids of the genes to score; by default all.
+        genes: ids or names of the genes to score; by default all.
         split: score only genes that were in this split when the model was trained.
         ensemble: more model directories; scores are then the means over all models, with their standard
             deviation.

@@ -42,7 +42,7 @@ def motifs(
         window: number of bases at the end of each sequence to look at; by default all.
         max_seqlets: maximum number of seqlets of each sign to cluster; if there are more, those of genes drawn at
             random. Time grows with the square of this number.
-        genes: ids of the genes to look at; by default all.
+        genes: ids or names of the genes to look at; by default all.
         seed: random seed for subsampling seqlets.
     """
     settings = job_settings(globals()["motifs"], locals())  # here the name is that of a setting

@@ -29,7 +29,7 @@ def report(
             folds/, an ensemble; the files beside it are read too.
         out: HTML file to write.
         scores: folder that promoter ism wrote with this model; genes are then drawn base by base.
-        genes: ids of genes to draw, beside those that are chosen.
+        genes: ids or names of genes to draw, beside those that are chosen.
         show: number of test genes to show for each of: highest, lowest and worst prediction.
         target: name of the target to show; by default the first.
         motifs: folder that promoter motifs wrote.

@@ -41,7 +41,7 @@ def variants(
         model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
         data: folder that promoter prepare wrote.
         out: folder to write variants.parquet, variants.tsv.gz, skipped.tsv and summary.json to.
-        genes: ids of the genes to look at; by default all.
+        genes: ids or names of the genes to look at; by default all.
         ensemble: more model directories; predictions are then the means over all models, with the standard
             deviation of the difference.
         both_strands: average the predictions of the window and of its reverse complement.

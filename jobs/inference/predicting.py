@@ -11,6 +11,7 @@ from jobs.cli.console import new_table
 from jobs.inference.inputs import Inputs
 from jobs.ray_runtime.model_cache import loaded_model
 from promoter.checkpoint import SerializedModel
+from promoter.dataset.gene_names import gene_labels
 from promoter.evaluation.intervals import read_calibration
 from promoter.training import predict
 
@@ -21,8 +22,9 @@ def summarise(table: pd.DataFrame, targets: list[str]) -> Table:
     """Return a printable table, a row a target: which genes are predicted lowest and highest."""
     columns = ("target", "lowest", "gene", "median", "highest", "gene")
     summary = new_table(*columns, right={"lowest", "median", "highest"}, collapse_padding=True)
+    genes = gene_labels(table)
     for target in targets[:_MAX_TARGETS_SHOWN]:
-        values, genes = table[f"{target}_predicted"].to_numpy(), table["gene_id"].tolist()
+        values = table[f"{target}_predicted"].to_numpy()
         low, high = int(values.argmin()), int(values.argmax())
         cells = [f"{values[low]:.3f}", genes[low], f"{np.median(values):.3f}", f"{values[high]:.3f}", genes[high]]
         summary.add_row(target, *cells)

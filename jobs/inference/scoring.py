@@ -52,7 +52,7 @@ def show_strongest(parts: list[list[Substitution] | None], window: dict[str, int
     for change in strongest:
         offset = f"{change.offset + 1:,}" if window is None else f"{change.offset - window['upstream']:+,}"
         bases = f"{change.reference}>{change.alternative}"
-        table.add_row(change.gene_id, offset, bases, f"{change.effect:+.3g}", change.target)
+        table.add_row(change.gene, offset, bases, f"{change.effect:+.3g}", change.target)
     console.print(f"strongest changes{' of the genes scored now' if partly else ''}, one a gene", style="dim")
     console.print(table)
 

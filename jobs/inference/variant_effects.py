@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 from upath import UPath
@@ -23,6 +24,7 @@ from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.part_files import Computed, PartTask
 from promoter import storage
 from promoter.checkpoint import SerializedModel
+from promoter.dataset.gene_names import gene_label
 from promoter.dataset.genome import Genome
 from promoter.dataset.promoters import Promoters
 from promoter.storage.parts import PartFiles
@@ -70,7 +72,7 @@ def effect_arguments(
     rows = part["gene"].unique()
     numbers = {row: number for number, row in enumerate(rows)}
     return {
-        "genes": promoters.genes[["gene_id", "chrom"]].iloc[rows],
+        "genes": promoters.genes[["gene_id", "gene_name", "chrom"]].iloc[rows],
         "alleles": part.assign(gene=part["gene"].map(numbers)),
         "gene_variants": group_by_gene(part, genome, promoters, windows),
         "both_strands": both_strands,
@@ -134,6 +136,9 @@ def combine_parts(
         for file in files:
             with storage.open_table(file, "part") as part:
                 rows = part.read().replace_schema_metadata(None)
+            if "gene_name" not in rows.column_names:  # a part of an earlier version
+                place = schema.get_field_index("gene_name")
+                rows = rows.add_column(place, schema.field(place), pa.nulls(len(rows), pa.string()))
             table.write_table(rows)
             frame = rows.to_pandas()
             frame.to_csv(lines, sep="\t", header=False, index=False, float_format="%.7g", lineterminator="\n")
@@ -166,6 +171,9 @@ def show_effects(counts: dict[str, int], strongest: list[Mapping[Any, Any]], tar
         ref, alt = (value if len(value) <= 12 else f"{value[:9]}..." for value in (row["ref"], row["alt"]))
         effects = [f"{row[f'{target}_difference']:+.3g}" for target in targets]
         best.add_row(
-            f"{row['chrom']}:{row['pos']} {ref}>{alt}", row["gene_id"], f"{row['tss_distance']:+}", *effects
+            f"{row['chrom']}:{row['pos']} {ref}>{alt}",
+            gene_label(row["gene_id"], row["gene_name"]),
+            f"{row['tss_distance']:+}",
+            *effects,
         )
     console.print(best)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from promoter.dataset.chromosomes import match_chromosomes, renamed
 from promoter.dataset.expression import Expression
+from promoter.dataset.gene_names import with_names
 from promoter.dataset.genome import Genome, window
 from promoter.dataset.promoters import GENE_SCHEMA, RESERVED_NAMES, Promoters
 from promoter.errors import InputError
@@ -91,7 +92,7 @@ def prepare(
     kept = _cut(genome, kept, upstream, downstream)
     targets = values.loc[kept["gene_id"]].to_numpy(dtype=np.float32)
     metadata: dict[str, Any] = {"window": {"upstream": upstream, "downstream": downstream}}
-    promoters = Promoters(kept[GENE_SCHEMA.names], targets, list(values.columns), metadata)
+    promoters = Promoters(with_names(kept)[GENE_SCHEMA.names], targets, list(values.columns), metadata)
     return promoters, _summarise(genome, genes, expression, kept=kept, reasons=reasons, matched=matched)
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from upath import UPath
 
 from promoter import storage
+from promoter.dataset.gene_names import ids_of, with_names
 from promoter.errors import InputError
 from promoter.sequence import encode
 from promoter.storage import AnyPath
@@ -25,6 +26,7 @@ _NEAR_TSS = 2000  # bases before the TSS, the default window
 GENE_SCHEMA = pa.schema(
     [
         ("gene_id", pa.string()),
+        ("gene_name", pa.string()),
         ("chrom", pa.string()),
         ("tss", pa.int64()),
         ("strand", pa.string()),
@@ -41,7 +43,8 @@ class Promoters:
     """Hold promoters and their targets in memory.
 
     Attributes:
-        genes: one row per gene: `gene_id`, `chrom`, `tss`, `strand`, `start`, `end`, `sequence`.
+        genes: one row per gene: `gene_id`, `gene_name` (missing where unknown; added where the table lacks it),
+            `chrom`, `tss`, `strand`, `start`, `end`, `sequence`.
         targets: float32, shape (genes, targets), NaN where unknown.
         target_names: name of each target.
         metadata: window, transform and checksums of the sources.
@@ -53,6 +56,10 @@ class Promoters:
     target_names: list[str]
     metadata: dict[str, Any]
     checksum: str = ""
+
+    def __post_init__(self) -> None:
+        """Add the column of names to a table without one."""
+        object.__setattr__(self, "genes", with_names(self.genes))
 
     def __len__(self) -> int:
         """Return the number of genes."""
@@ -152,7 +159,7 @@ def select(
 
     Args:
         promoters: the data set.
-        genes: ids of the genes to take; None (default) takes all.
+        genes: ids or names of the genes to take; None (default) takes all.
         splits: split of each gene; needed if `split` is given.
         split: the only split to take genes from; None (default) takes all.
 
@@ -164,6 +171,7 @@ def select(
     """
     chosen = np.ones(len(promoters), dtype=bool)
     if genes is not None:
+        genes = ids_of(genes, promoters.genes)
         unknown = sorted(set(genes) - set(promoters.genes["gene_id"]))
         if unknown:
             raise InputError(
@@ -274,13 +282,14 @@ def _read_parquet(path: UPath) -> Promoters:
             )
         table = file.read()
     names = list(metadata["targets"])
-    missing = [name for name in (*GENE_SCHEMA.names, *names) if name not in table.column_names]
+    stored = [name for name in GENE_SCHEMA.names if name != "gene_name" or name in table.column_names]
+    missing = [name for name in (*stored, *names) if name not in table.column_names]
     if missing:
         raise InputError(f"{path}: lacks the columns {missing}; make it again with prepare")
     targets = np.empty((len(table), len(names)), np.float32)
     for index, name in enumerate(names):
         targets[:, index] = table[name].to_numpy()
-    genes = table.select(GENE_SCHEMA.names).to_pandas()
+    genes = table.select(stored).to_pandas()  # data sets written by earlier versions have no names
     return Promoters(genes, targets, names, metadata, storage.sha256(path))
 
 
@@ -300,7 +309,7 @@ def _read_fasta(path: UPath) -> Promoters:
         raise InputError(f"{path}: holds no sequence; was it written to the end?")
     n = len(names)
     genes = pd.DataFrame({"gene_id": names, "sequence": sequences})
-    for column in ("chrom", "strand"):
+    for column in ("gene_name", "chrom", "strand"):
         genes[column] = pd.Series([None] * n, dtype="object")
     for column in ("tss", "start", "end"):
         genes[column] = pd.array([None] * n, dtype="Int64")

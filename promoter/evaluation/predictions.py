@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from promoter import storage
 from promoter.checkpoint import ModelInfo
+from promoter.dataset.gene_names import with_names
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.storage import AnyPath
@@ -56,11 +57,11 @@ def predictions_table(
         half_width: half-widths of the 95% intervals, same shape; None (default) gives no intervals.
 
     Returns:
-        Columns `gene_id`, `chrom`, `split` (None for a gene that was in no split of the model), and per target
-        `TARGET` (observed, NaN if unknown) and `TARGET_predicted`, with a spread `TARGET_predicted_sd`, with
-        intervals `TARGET_low` and `TARGET_high`.
+        Columns `gene_id`, `gene_name`, `chrom`, `split` (None for a gene that was in no split of the model), and
+        per target `TARGET` (observed, NaN if unknown) and `TARGET_predicted`, with a spread `TARGET_predicted_sd`,
+        with intervals `TARGET_low` and `TARGET_high`.
     """
-    table = promoters.genes[["gene_id", "chrom"]].reset_index(drop=True)
+    table = promoters.genes[["gene_id", "gene_name", "chrom"]].reset_index(drop=True)
     table["split"] = info.get_split(table)
     observed = dict(zip(promoters.target_names, promoters.targets.T, strict=True))
     unknown = np.full(len(promoters), np.nan, np.float32)
@@ -87,14 +88,17 @@ def baselines_table(
         baselines: name -> predictions: shape (genes, targets).
 
     Returns:
-        Columns `gene_id`, `chrom`, `split`, and per target and baseline `TARGET_predicted_by_BASELINE`.
+        Columns `gene_id`, `gene_name`, `chrom`, `split`, and per target and baseline
+        `TARGET_predicted_by_BASELINE`.
     """
     values = {
         baseline_column(target, name): predicted[:, index]
         for index, target in enumerate(targets)
         for name, predicted in baselines.items()
     }
-    return pd.concat([predictions[["gene_id", "chrom", "split"]], pd.DataFrame(values)], axis=1)
+    return pd.concat(
+        [with_names(predictions)[["gene_id", "gene_name", "chrom", "split"]], pd.DataFrame(values)], axis=1
+    )
 
 
 def baseline_column(target: str, name: str) -> str:
@@ -123,7 +127,7 @@ def separate_baselines(table: pd.DataFrame, targets: Sequence[str]) -> tuple[pd.
 def write_predictions(path: AnyPath, table: pd.DataFrame) -> None:
     """Write a table of predictions as Parquet, atomically."""
     text, number = pa.string(), pa.float32()
-    kinds = {"gene_id": text, "chrom": text, "split": text, "fold": pa.int32()}
+    kinds = {"gene_id": text, "gene_name": text, "chrom": text, "split": text, "fold": pa.int32()}
     fields = [(name, kinds.get(name, number)) for name in table.columns]
     storage.write_table(path, pa.Table.from_pandas(table, pa.schema(fields), preserve_index=False), {})
 
@@ -135,4 +139,4 @@ def read_predictions(path: AnyPath) -> pd.DataFrame:
         InputError: the file is missing or damaged.
     """
     with storage.open_table(path, "table of predictions") as file:
-        return file.read().to_pandas()
+        return with_names(file.read().to_pandas())

@@ -14,7 +14,7 @@ import numpy as np
 
 from promoter import storage
 from promoter.errors import InputError
-from promoter.export.regions import bed_name
+from promoter.export.regions import bed_names
 from promoter.export.writer import Batch, ExportSource, FormatWriter
 from promoter.sequence import BASES, reverse_complement
 
@@ -70,7 +70,7 @@ class H5Writer(FormatWriter):
 
     def finish(self) -> None:
         """Write the regions."""
-        peaks = self.kept[["chrom", "start", "end"]].assign(name=self.kept["gene_id"].map(bed_name), score=0)
+        peaks = self.kept[["chrom", "start", "end"]].assign(name=bed_names(self.kept), score=0)
         summit = self.source.length // 2
         peaks = peaks.assign(strand=self.kept["strand"], signal=0, p=-1, q=-1, summit=summit)
         text = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[1]))

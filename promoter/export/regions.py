@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 
 from promoter import storage
+from promoter.dataset.gene_names import BED_LABEL, gene_labels
 from promoter.export.writer import Batch, ExportSource, FormatWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WINDOW, _QUANTILE = 7, 0.95  # bases, about a motif's core; a gene of 2,000 bases has some ten such regions
 
@@ -37,7 +41,7 @@ class BedWriter(FormatWriter):
         # each window by itself, since running sums would leave traces of rounding; NaN where a base is not known
         means_NW = np.lib.stride_tricks.sliding_window_view(actual_NL, _WINDOW, axis=1).mean(axis=-1)
         genes = self.source.genes.iloc[batch.rows]
-        columns = [genes[name] for name in ("chrom", "start", "end", "gene_id", "strand")]
+        columns = [genes["chrom"], genes["start"], genes["end"], bed_names(genes), genes["strand"]]
         for chrom, start, end, name, strand, actual, means in zip(*columns, actual_NL, means_NW, strict=True):
             known = means[~np.isnan(means)]
             high = means > (np.quantile(known, _QUANTILE) if len(known) else 0)
@@ -45,7 +49,7 @@ class BedWriter(FormatWriter):
             borders = np.flatnonzero(np.diff(covered, prepend=False, append=False))
             for first, last in borders.reshape(-1, 2).tolist():
                 interval = (start + first, start + last) if strand == "+" else (end - last, end - first)
-                self.regions.append((chrom, *interval, bed_name(name), float(actual[first:last].mean()), strand))
+                self.regions.append((chrom, *interval, name, float(actual[first:last].mean()), strand))
 
     def finish(self) -> None:
         """Write the regions; their scores are relative to the largest of all."""
@@ -60,6 +64,6 @@ class BedWriter(FormatWriter):
         )
 
 
-def bed_name(gene: str) -> str:
-    """Return a gene's name without white space, which ends a BED field; escaped as in GFF3, a space is %20."""
-    return re.sub(r"[\s%]", lambda match: quote(match[0]), gene)
+def bed_names(genes: pd.DataFrame) -> list[str]:
+    """Return ids and names of genes without white space, which ends a BED field; as in GFF3, a space is %20."""
+    return [re.sub(r"[\s%]", lambda match: quote(match[0]), label) for label in gene_labels(genes, BED_LABEL)]

@@ -59,7 +59,7 @@ def export_scores(
         formats: names of formats, keys of `FORMATS`.
         genome: FASTA, .fai or chrom.sizes with the lengths of the chromosomes; None (default) where no format
             needs them.
-        genes: ids of the genes to export; all by default.
+        genes: ids or names of the genes to export; all by default.
         target: name of the target; may be left out when there is only one.
 
     Raises:
@@ -84,7 +84,7 @@ def export_scores(
     with ExitStack() as stack:
         writers = [writer(source, stack) for name, writer in FORMATS.items() if name in formats]
         done = 0
-        for of_genes in iterate_scores(scores, genes, [target]):
+        for of_genes in iterate_scores(scores, genes and table["gene_id"].tolist(), [target]):
             batch = Batch.from_scores(of_genes, done)
             for writer in writers:
                 writer.add(batch)

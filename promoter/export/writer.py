@@ -29,8 +29,8 @@ class ExportSource:
 
     Attributes:
         out_dir: folder for the files.
-        genes: one row per gene, in the order of the batches: `gene_id`, `chrom` (spelled as in the genome),
-            `start`, `end`, `strand`.
+        genes: one row per gene, in the order of the batches: `gene_id`, `gene_name`, `chrom` (spelled as in
+            the genome), `start`, `end`, `strand`.
         length: length of the sequences in bases.
         downstream: number of bases from the TSS on; None if the scores do not say.
         genome: path that the lengths of the chromosomes were read from; None if none was given.

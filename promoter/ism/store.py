@@ -1,6 +1,7 @@
 """The score store: `manifest.json` and Parquet parts, `scores/part-*.parquet`, with one row per gene.
 
-Columns: `gene_id`, `chrom`, `start`, `end`, `strand`, `sequence`, and for each target:
+Columns: `gene_id`, `gene_name` (null where unknown), `chrom`, `start`, `end`, `strand`, `sequence`, and for
+each target:
 
 - `TARGET_prediction`: float32, in target units;
 - `TARGET_scores`: fixed-size list<float32>[4·length], base-major (all A, then C, G, T), each
@@ -24,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
+from promoter.dataset.gene_names import ids_of, with_names
 from promoter.errors import InputError
 from promoter.sequence import BASES
 from promoter.storage.formats import open_table, read_json, read_table_metadata, write_table
@@ -32,8 +34,8 @@ from promoter.storage.paths import AnyPath, resolve
 
 FORMAT = 1
 Dtype = Literal["float32", "float16"]
-GENE_COLUMNS = ["gene_id", "chrom", "start", "end", "strand", "sequence"]
-_GENE_TYPES = [pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
+GENE_COLUMNS = ["gene_id", "gene_name", "chrom", "start", "end", "strand", "sequence"]
+_GENE_TYPES = [pa.string(), pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
 _GENES_PER_ROW_GROUP = 16  # a row group is read as a unit: a few genes must not cost reading all of a large part
 _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
@@ -46,7 +48,7 @@ class Scores:
     """Hold the ISM scores of N genes in memory.
 
     Attributes:
-        genes: one row per gene: `gene_id`, `chrom`, `start`, `end`, `strand`, `sequence`.
+        genes: one row per gene: `gene_id`, `gene_name`, `chrom`, `start`, `end`, `strand`, `sequence`.
         targets: names of the targets.
         predictions: predictions for the unchanged sequences, float32, shape (N, targets), target units.
         scores: differences of predictions, float32, shape (N, targets, 4, length), target units.
@@ -98,9 +100,8 @@ def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: D
     Raises:
         ValueError: a score is too large for float16, whose largest value is 65,504.
     """
-    arrays = [
-        pa.array(scores.genes[name], type=kind) for name, kind in zip(GENE_COLUMNS, _GENE_TYPES, strict=True)
-    ]
+    genes = with_names(scores.genes)
+    arrays = [pa.array(genes[name], type=kind) for name, kind in zip(GENE_COLUMNS, _GENE_TYPES, strict=True)]
     names = list(GENE_COLUMNS)
     for index, target in enumerate(scores.targets):
         for suffix, predictions, values in (
@@ -159,7 +160,7 @@ class Contents:
     """Describe what a scores folder holds, without the scores.
 
     Attributes:
-        genes: one row per gene, in file order: `gene_id`, `chrom`, `start`, `end`, `strand`.
+        genes: one row per gene, in file order: `gene_id`, `gene_name`, `chrom`, `start`, `end`, `strand`.
         targets: names of the targets.
         length: length of each sequence, in bases.
         downstream: number of bases of each sequence from the TSS on; None if the folder does not say.
@@ -174,22 +175,27 @@ class Contents:
 def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Contents:
     """Read which genes a scores folder holds, in file order, without reading the scores.
 
-    Arguments and errors are those of `load_scores`.
+    Args:
+        folder: folder that ism wrote, or the `scores` folder in it; local or remote.
+        genes: ids or names of the genes to list; None, the default, means all.
+
+    Errors are those of `load_scores`.
     """
     scores_dir = _scores_folder(folder)
     widths: list[int] = []
 
     def read(file: pq.ParquetFile, targets: list[str]) -> Iterator[pa.Table]:
         widths.append(file.schema_arrow.field(f"{targets[0]}_scores").type.list_size)
-        table = file.read(columns=GENE_COLUMNS[:-1])
-        yield table if genes is None else _select_rows(table, genes)
+        yield file.read(columns=_present(file, GENE_COLUMNS[:-1]))
 
     tables = list(_read_parts(scores_dir, read, every=genes is None))
-    table = pa.concat_tables([table for table, _ in tables])
+    table = pa.concat_tables([table for table, _ in tables]).to_pandas()
     if genes is not None:
-        require_genes(scores_dir, genes, set(table["gene_id"].to_pylist()))
+        genes = ids_of(genes, table)
+        require_genes(scores_dir, genes, set(table["gene_id"]))
+        table = table[table["gene_id"].isin(genes)].reset_index(drop=True)
     window = _read_manifest(scores_dir).get("window") or {}
-    return Contents(table.to_pandas(), tables[0][1], widths[0] // len(BASES), window.get("downstream"))
+    return Contents(table, tables[0][1], widths[0] // len(BASES), window.get("downstream"))
 
 
 def iterate_scores(
@@ -214,7 +220,7 @@ def iterate_scores(
 
     def read(file: pq.ParquetFile, stored: list[str]) -> Iterator[pa.Table]:
         wanted = GENE_COLUMNS + [f"{target}_{kind}" for target in targets or stored for kind in kinds]
-        columns = [name for name in wanted if name in file.schema_arrow.names]
+        columns = _present(file, wanted)
         for group in range(file.num_row_groups) if genes is None else _groups_with(file, genes):
             table = file.read_row_group(group, columns=columns)
             yield table if genes is None else _select_rows(table, genes)
@@ -261,7 +267,14 @@ def _read_parts(
             if metadata != first:
                 raise InputError(f"{path}: is of another run than {paths[0].name}; delete the part that is stale")
             for table in read(file, first["targets"]):
-                yield table, first["targets"]
+                yield _with_names(table), first["targets"]
+
+
+def _with_names(table: pa.Table) -> pa.Table:
+    """Add the names that parts of earlier versions lack."""
+    if "gene_name" in table.column_names:
+        return table
+    return table.add_column(1, "gene_name", pa.nulls(len(table), pa.string()))
 
 
 def _read_manifest(scores_dir: UPath) -> dict[str, Any]:
@@ -294,6 +307,10 @@ def _part_name(manifest: UPath, part: Any) -> str:
             "copy the folder again from its source, or make it again with ism"
         )
     return match[1]
+
+
+def _present(file: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if name in file.schema_arrow.names]
 
 
 def _groups_with(file: pq.ParquetFile, genes: Sequence[str]) -> list[int]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from promoter.dataset.gene_names import gene_label
 from promoter.ism.store import Scores
 from promoter.sequence import BASES
 
@@ -16,7 +17,7 @@ class Substitution(NamedTuple):
     Attributes:
         effect: f(changed sequence) - f(sequence), target units.
         target: name of the target whose prediction it moves.
-        gene_id: id of the gene.
+        gene: id of the gene, and its name, as `gene_label` shows them.
         offset: position of the base in the scored sequence, 5'→3' along the gene, from 0.
         reference: the base that is there.
         alternative: the one that takes its place.
@@ -24,7 +25,7 @@ class Substitution(NamedTuple):
 
     effect: float
     target: str
-    gene_id: str
+    gene: str
     offset: int
     reference: str
     alternative: str
@@ -41,5 +42,14 @@ def strongest_substitutions(scores: Scores, count: int) -> list[Substitution]:
         gene = scores.genes.iloc[row]
         effect = float(scores.scores[row, target, base, offset])
         name, reference = scores.targets[target], gene["sequence"][offset]
-        found.append(Substitution(effect, name, gene["gene_id"], int(offset), reference, BASES[base]))
+        found.append(
+            Substitution(
+                effect,
+                name,
+                gene_label(gene["gene_id"], gene.get("gene_name")),
+                int(offset),
+                reference,
+                BASES[base],
+            )
+        )
     return found

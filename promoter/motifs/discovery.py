@@ -19,6 +19,7 @@ import pandas as pd
 from Bio import motifs as biopython
 
 from promoter import storage
+from promoter.dataset.gene_names import BED_LABEL, gene_labels
 from promoter.errors import InputError
 from promoter.ism import hypothetical_contributions, iterate_scores
 from promoter.ism.store import choose_target, load_contents
@@ -124,7 +125,7 @@ def read_contributions(
         scores: folder that ism wrote.
         target: name of the target; may be left out when there is only one.
         window: number of bases to keep, counted from the end of each sequence; all by default.
-        genes: ids of the genes to read; all by default.
+        genes: ids or names of the genes to read; all by default.
 
     Raises:
         InputError: a target or gene does not exist; the window is too short or longer than the sequences; the
@@ -140,7 +141,7 @@ def read_contributions(
             value=window,
         )
     tables, hypothetical, ones = [], [], []
-    for batch in iterate_scores(scores, genes, [target]):
+    for batch in iterate_scores(scores, genes and contents.genes["gene_id"].tolist(), [target]):
         tokens_NL = encode(batch.genes["sequence"].str[-window:].tolist())
         known_N1L = (tokens_NL != N_TOKEN)[:, None]
         values_NAL = hypothetical_contributions(batch.scores[:, 0, :, -window:])
@@ -222,7 +223,8 @@ def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFram
         genes: genes, as in `Contributions.genes`. Without coordinates, a sequence counts as its own chromosome.
 
     Returns:
-        In the order of the genome: `chrom`, `start`, `end` (0-based, half-open), `name` (motif|gene), `score`
+        In the order of the genome: `chrom`, `start`, `end` (0-based, half-open), `name` (motif|gene, and
+        |name where the gene has one), `score`
         (|contribution|, 1000 for the largest), `strand` of the motif on the genome, `contribution`.
     """
     table = instances.merge(genes.drop(columns="sequence"), on="gene_id", how="left")
@@ -241,7 +243,7 @@ def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFram
                 "chrom": table["chrom"],
                 "start": start,
                 "end": start + table["width"],
-                "name": table["motif"] + "|" + table["gene_id"],
+                "name": table["motif"] + "|" + pd.Series(gene_labels(table, BED_LABEL), index=table.index),
                 "score": score.astype("int64"),
                 "strand": np.where(same, "+", "-"),
                 "contribution": table["contribution"],

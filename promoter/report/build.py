@@ -127,7 +127,7 @@ def build_report(
         "motifs": motifs_section(motifs, parts),
         "search": search_section(search, parts),
     }
-    views = view_genes(chosen, read_hits(motifs, list(chosen.reasons)), assembly) if chosen else []
+    views = view_genes(chosen, read_hits(motifs, chosen.contents.genes), assembly) if chosen else []
     page["genes"] = [view.page for view in views]
     for view in views:
         name = f"gene_{re.sub(r'[^A-Za-z0-9._-]+', '_', view.page['id'])[:80]}"

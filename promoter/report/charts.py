@@ -12,6 +12,7 @@ import pandas as pd
 import vl_convert
 
 from promoter import storage
+from promoter.dataset.gene_names import gene_labels
 from promoter.palette import AXIS_COLOUR, GRID_COLOUR, SPLIT_COLOURS
 from promoter.splits.config import SPLITS
 from promoter.storage import AnyPath
@@ -39,17 +40,18 @@ class Chart:
 
 
 def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
-    """Draw one point per gene; buttons choose the split, and the pointer shows a gene's id.
+    """Draw one point per gene; buttons choose the split, and the pointer shows a gene's id and name.
 
     Args:
-        predictions: columns `gene_id`, `chrom`, `split`, `TARGET`, `TARGET_predicted`, and for an ensemble
-            `TARGET_low` and `TARGET_high`. Genes without an observed value are left out; beyond 40,000 genes, some
-            training genes drawn at random are left out too.
+        predictions: columns `gene_id`, `gene_name`, `chrom`, `split`, `TARGET`, `TARGET_predicted`, and for an
+            ensemble `TARGET_low` and `TARGET_high`. Genes without an observed value are left out; beyond 40,000
+            genes, some training genes drawn at random are left out too.
         target: name of the target.
     """
     names = {"gene_id": "gene", "chrom": "chrom", "split": "split", target: "observed"}
     names |= {f"{target}_{name}": name for name in ("predicted", "low", "high")}
     known = predictions[predictions[target].notna() & predictions["split"].isin(SPLITS)]
+    known = known.assign(gene_id=gene_labels(known))
     table = known[[name for name in names if name in known]].rename(columns=names)
     if len(table) > _MAX_POINTS:
         held_out, rest = table[table["split"] != "train"], table[table["split"] == "train"]

@@ -15,6 +15,7 @@ from upath import UPath
 
 from promoter import plots, storage
 from promoter.checkpoint import SerializedModel
+from promoter.dataset.gene_names import BED_LABEL, gene_label, gene_labels, ids_of
 from promoter.errors import InputError
 from promoter.ism import Scores, actual_contributions, load_scores
 from promoter.ism.store import Contents, find_manifest, load_contents, require_genes
@@ -70,6 +71,7 @@ def choose(
     contents = load_contents(folder)
     if target not in contents.targets:
         raise InputError(f"{folder}: has no scores of {target}; there are {', '.join(contents.targets)}")
+    named = ids_of(named, contents.genes)
     require_genes(folder, named, set(contents.genes["gene_id"]))
     known = _known(contents.genes, predictions, target)
     return ChosenGenes(folder, target, contents, known, choose_genes(known, named, each))
@@ -108,7 +110,7 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
     elif scores.predictions_sd is not None:
         sd = float(scores.predictions_sd[row, index])
     data = {
-        "id": gene["gene_id"],
+        "id": gene_label(gene["gene_id"], gene["gene_name"]),
         "sequence": gene["sequence"],
         "upstream": upstream,
         "place": place if placed else None,
@@ -117,7 +119,7 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
         "hits": [{key: one[key] for key in ("motif", "start", "end", "strand")} for one in of_gene],
     }
     page = {
-        "id": gene["gene_id"],
+        "id": gene_label(gene["gene_id"], gene["gene_name"]),
         "why": chosen.reasons[gene["gene_id"]],
         "place": data["place"],
         "observed": known["observed"],
@@ -187,8 +189,12 @@ def _known(genes: pd.DataFrame, predictions: pd.DataFrame | None, target: str) -
     return by_gene[list(names)].rename(columns=names).reindex(genes["gene_id"])
 
 
-def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
+def read_hits(motifs: AnyPath | None, genes: pd.DataFrame) -> pd.DataFrame:
     """Read the hits in the promoters of some genes from a folder of motifs; it, or its hits, may be missing.
+
+    Args:
+        motifs: folder that motifs wrote; None for none.
+        genes: table of genes with `gene_id` and `gene_name`.
 
     Returns:
         One row per hit: `chrom`, `start`, `end`, `name`, `score`, `strand` as in BED, `motif`, `gene`.
@@ -209,8 +215,10 @@ def read_hits(motifs: AnyPath | None, genes: Sequence[str]) -> pd.DataFrame:
     except (ValueError, pd.errors.ParserError) as error:
         raise InputError(f"{path}: is not BED of six columns ({' '.join(str(error).split())})") from error
     split = table["name"].str.split("|", n=1, expand=True).reindex(columns=[0, 1])
-    table = table.assign(motif=split[0], gene=split[1])
-    return table[table["gene"].isin(genes)]
+    ids = genes["gene_id"].tolist()
+    by_label = dict(zip([*ids, *gene_labels(genes, BED_LABEL)], [*ids, *ids], strict=True))
+    table = table.assign(motif=split[0], gene=split[1].map(by_label))
+    return table[table["gene"].notna()]
 
 
 def _in_window(hits: pd.DataFrame, gene: dict[str, Any]) -> list[dict[str, Any]]:
@@ -285,7 +293,7 @@ def _figure(
     plots.logo(actual_AL[:, some], **place(some), axes=letters)
     plots.mutation_map(scores_AL[:, some], gene["sequence"][some], **place(some), axes=changes)
     # matplotlib sets what lies between two $ as a formula
-    name = f"{gene['gene_id']}, {target}".replace("$", r"\$")
+    name = f"{gene_label(gene['gene_id'], gene['gene_name'])}, {target}".replace("$", r"\$")
     figure.suptitle(f"{name}: the window, and the {size} bases that matter most")
     return figure
 

@@ -20,6 +20,7 @@ from upath import UPath
 import promoter
 from promoter import storage
 from promoter.checkpoint import DESCRIPTION, SerializedModel, deserialize_model
+from promoter.dataset.gene_names import gene_labels
 from promoter.errors import InputError
 from promoter.evaluation.predictions import baseline_column, read_predictions
 from promoter.metrics import evaluate_predictions
@@ -207,7 +208,8 @@ def predicted_section(
     held_out = predictions[(predictions["split"] == "test") & predictions[target].notna()]
     off = (held_out[f"{target}_predicted"] - held_out[target]).abs().sort_values(ascending=False)
     columns = {"gene_id": "gene", "chrom": "chrom", target: "observed", f"{target}_predicted": "predicted"}
-    worst = held_out.loc[off.index[:10], list(columns)].rename(columns=columns)
+    worst = held_out.loc[off.index[:10]]
+    worst = worst.assign(gene_id=gene_labels(worst))[list(columns)].rename(columns=columns)
     covered = ((metrics or {}).get("test", {}).get(target) or {}).get("interval_coverage")
     most = errors.nlargest(60, "genes", keep="first").sort_index()
     return {

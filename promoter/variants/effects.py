@@ -98,7 +98,7 @@ def effects_to_table(
     """Put alleles and their predicted effects into a table, one row per allele and gene.
 
     Args:
-        genes: table of genes, with `chrom` and `gene_id`.
+        genes: table of genes, with `chrom`, `gene_id` and `gene_name`.
         alleles: alleles, as in `WindowVariants.alleles`; their `gene` counts rows of `genes`.
         targets: names of the targets.
         reference: predictions of the unchanged windows, shape (members, alleles, targets), target units.
@@ -106,8 +106,9 @@ def effects_to_table(
         windows: window of each gene in `genes`.
 
     Returns:
-        Columns `chrom`, `pos`, `ref`, `alt`, `gene_id`, `tss_distance`, and per target `TARGET_ref`, `TARGET_alt`,
-        `TARGET_difference`; of several members these are means, and `TARGET_difference_sd` the standard deviation.
+        Columns `chrom`, `pos`, `ref`, `alt`, `gene_id`, `gene_name`, `tss_distance`, and per target `TARGET_ref`,
+        `TARGET_alt`, `TARGET_difference`; of several members these are means, and `TARGET_difference_sd` the
+        standard deviation.
     """
     rows = alleles["gene"].to_numpy()
     variants = map(TrimmedVariant, alleles["start"], alleles["end"], alleles["new"])
@@ -118,6 +119,7 @@ def effects_to_table(
         "ref": pa.array(alleles["ref"].to_numpy(), pa.string()),
         "alt": pa.array(alleles["alt"].to_numpy(), pa.string()),
         "gene_id": pa.array(genes["gene_id"].to_numpy()[rows], pa.string()),
+        "gene_name": pa.array(genes["gene_name"].iloc[rows], pa.string(), from_pandas=True),
         "tss_distance": pa.array(distances, pa.int64()),
     }
     means = (reference.mean(axis=0), (reference + difference).mean(axis=0), difference.mean(axis=0))

@@ -49,7 +49,7 @@ def test_score_files_have_the_contracts_columns_and_name_model_and_data(scored: 
     for part in manifest["parts"]:
         schema = pq.read_schema(scored / part["file"])
         assert schema.names == [
-            *("gene_id", "chrom", "start", "end", "strand", "sequence"),
+            *("gene_id", "gene_name", "chrom", "start", "end", "strand", "sequence"),
             *("expression_prediction", "expression_scores"),
         ]
         assert str(schema.field("expression_scores").type).startswith("fixed_size_list<")

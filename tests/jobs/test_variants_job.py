@@ -26,7 +26,7 @@ from promoter.training import predict
 
 pytestmark = pytest.mark.ray
 COLUMNS = [
-    *("chrom", "pos", "ref", "alt", "gene_id", "tss_distance"),
+    *("chrom", "pos", "ref", "alt", "gene_id", "gene_name", "tss_distance"),
     *("expression_ref", "expression_alt", "expression_difference"),
 ]
 

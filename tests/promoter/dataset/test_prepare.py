@@ -52,7 +52,7 @@ def test_each_gene_has_its_promoter_and_its_values_in_the_order_of_the_annotatio
         "end": [13, 16],
         "sequence": [oracle(CHROMOSOMES["1"], 10, "+", 4, 3), oracle(CHROMOSOMES["2"], 11, "-", 4, 3)],
     }
-    assert promoters.genes.to_dict("list") == expected
+    assert promoters.genes.drop(columns="gene_name").to_dict("list") == expected
     assert promoters.target_names == ["b", "a"]
     assert promoters.targets.tolist() == [[5, 6], [3, 4]]
     assert promoters.targets.dtype == np.float32

@@ -30,7 +30,7 @@ from promoter.sequence import decode
 
 # By DESIGN.md, not by the code
 COLUMNS = {
-    **{"gene_id": "string", "chrom": "string", "tss": "int64", "strand": "string"},
+    **{"gene_id": "string", "gene_name": "string", "chrom": "string", "tss": "int64", "strand": "string"},
     **{"start": "int64", "end": "int64", "sequence": "string", "level": "float", "2nd target": "float"},
 }
 WINDOW = {"window": {"upstream": 3, "downstream": 1}, "transform": "log2p1", "sources": {"g.fa": "0a"}}
@@ -38,6 +38,7 @@ PROMOTERS = Promoters(
     pd.DataFrame(
         {
             "gene_id": ["g2", "g1", "007"],
+            "gene_name": pd.Series(["rpl1902", None, "NA"], dtype="str"),
             "chrom": ["chr1", "1", "chr1"],
             "tss": [5, 1, 2**40],
             "strand": ["+", "-", "+"],
@@ -74,6 +75,27 @@ def test_promoters_parquet_has_the_contracts_columns_types_and_metadata(tmp_path
     metadata = json.loads(table.schema.metadata[b"promoter"])
     assert metadata == {"format": 1, **WINDOW, "targets": ["level", "2nd target"]}
     assert table["sequence"].to_pylist() == ["ACGT", "NNAC", "TTTT"]
+
+
+def test_a_data_set_of_an_earlier_version_has_no_names(tmp_path: Path) -> None:
+    path = write_promoters(tmp_path, PROMOTERS)
+    pq.write_table(pq.read_table(str(path)).drop_columns(["gene_name"]), str(path))
+    read = read_promoters(path)
+    assert list(read.genes.columns) == list(PROMOTERS.genes.columns)
+    assert read.genes["gene_name"].isna().all()
+
+
+@pytest.mark.parametrize("asked", [["g1", "g2"], ["rpl1902", "g1"], ["g1", "rpl1902", "g2"]])
+def test_genes_are_selected_by_id_or_name(asked: list[str]) -> None:
+    assert select(PROMOTERS, asked).tolist() == [0, 1]
+
+
+def test_a_name_of_two_genes_selects_none() -> None:
+    genes = PROMOTERS.genes.assign(gene_name=["a", "a", "g2"])
+    promoters = Promoters(genes, PROMOTERS.targets, PROMOTERS.target_names, WINDOW)
+    assert select(promoters, ["g2"]).tolist() == [0]  # an id, whatever gene has it as its name
+    with pytest.raises(InputError, match="not in the data"):
+        select(promoters, ["a"])
 
 
 def test_equal_data_have_equal_bytes(tmp_path: Path) -> None:
@@ -131,7 +153,7 @@ def test_a_data_set_of_another_format_version_is_refused(
     assert str(error.value).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("column", [name for name in COLUMNS if name != "gene_name"])
 def test_a_missing_column_of_a_data_set_is_named(tmp_path: Path, column: str) -> None:
     path = str(write_promoters(tmp_path, PROMOTERS))
     table: pa.Table = pq.read_table(path)

@@ -46,7 +46,7 @@ def test_predictions_have_a_row_a_gene_in_the_order_of_the_data_with_split_and_v
     data = promoters({"salt response": [1, 2, np.nan, 4, 5], "unused": [0, 0, 0, 0, 0]})
     table = predictions_table(data, INFO, PREDICTED)
     names = ["basal", "basal_predicted", "salt response", "salt response_predicted"]
-    assert table.columns.tolist() == ["gene_id", "chrom", "split", *names]
+    assert table.columns.tolist() == ["gene_id", "gene_name", "chrom", "split", *names]
     assert table["gene_id"].tolist() == ["g5", "g4", "g3", "g2", "g1"]
     assert table["chrom"].tolist() == CHROMS
     assert table["split"].isna().tolist() == [False, False, True, False, False]
@@ -78,7 +78,7 @@ def test_predictions_parquet_has_strings_float32_and_nothing_else(tmp_path: Path
     write_predictions(tmp_path / "new" / "p.parquet", table)
     found = pq.read_table(tmp_path / "new" / "p.parquet")
     assert {field.name: str(field.type) for field in found.schema} == {
-        name: "string" if name in ("gene_id", "chrom", "split") else "float" for name in table.columns
+        name: "string" if name in ("gene_id", "gene_name", "chrom", "split") else "float" for name in table.columns
     }
     assert found["split"].to_pylist() == table.pop("split").tolist()
     pd.testing.assert_frame_equal(found.drop_columns("split").to_pandas(), table, check_dtype=False)

@@ -6,9 +6,11 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import h5py
@@ -72,6 +74,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         rows.append((name, chrom, start, start + LENGTH, strand, sequence))
         tss_of[name] = tss
     genes = pd.DataFrame(rows, columns=["gene_id", "chrom", "start", "end", "strand", "sequence"])
+    genes.insert(1, "gene_name", pd.Series([None if row % 3 else f"name {row}" for row in range(70)], dtype="str"))
     values = rng.normal(size=(len(genes), 2, 4, LENGTH)).astype(np.float32)
     for row, sequence in enumerate(genes["sequence"]):
         for position, letter in enumerate(sequence):
@@ -156,6 +159,11 @@ def dataset(path: Path, key: str) -> np.ndarray:
         return found[:]
 
 
+def label(gene: Mapping[Any, Any] | pd.Series) -> str:
+    """Return id and name as BED files show them."""
+    return gene["gene_id"] if pd.isna(gene["gene_name"]) else f"{gene['gene_id']}|{gene['gene_name']}"
+
+
 @pytest.mark.parametrize("target", [0, 1])
 def test_tracks_hold_each_bases_contribution_to_the_nearest_gene(case: Case, tmp_path: Path, target: int) -> None:
     export_scores(case.folder, tmp_path, ["bigwig", "bedgraph"], genome=case.sizes, target=TARGETS[target])
@@ -208,7 +216,7 @@ def test_h5_has_chrombpnets_layout_and_its_rows_lie_where_the_bed_says(case: Cas
     regions = pd.read_csv(tmp_path / "contributions.h5.regions.bed", sep="\t", names=columns)
     genes = case.scores.genes
     inside = (genes["start"] >= 0) & (genes["end"] <= genes["chrom"].map(SIZES))
-    assert regions["name"].map(unquote).tolist() == genes["gene_id"][inside].tolist()
+    assert regions["name"].map(unquote).tolist() == [label(gene) for _, gene in genes[inside].iterrows()]
     assert written.past_ends == (~inside).sum() > 5
     file = tmp_path / "contributions.h5"
     raw, shap, projected = (dataset(file, f"{name}/seq") for name in ("raw", "shap", "projected_shap"))
@@ -254,7 +262,7 @@ def test_regions_are_merged_windows_above_the_genes_quantile(case: Case, tmp_pat
                 gene["start"] + p if gene["strand"] == "+" else gene["end"] - 1 - p for p in (first, last - 1)
             ]
             place = (gene["chrom"], min(places), max(places) + 1)
-            expected.append((*place, gene["gene_id"], np.mean(size[first:last]), gene["strand"]))
+            expected.append((*place, label(gene), np.mean(size[first:last]), gene["strand"]))
     largest = max(region[4] for region in expected)
     assert len(found) == len(expected) >= 60
     described = [(*region[:4], region[5], round(1000 * region[4] / largest)) for region in expected]

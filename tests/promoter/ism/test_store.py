@@ -28,6 +28,7 @@ def part(first: int, n: int) -> Scores:
     genes = pd.DataFrame(
         {
             "gene_id": [f"g{first + row}" for row in range(n)],
+            "gene_name": pd.Series([None if row % 2 else f"name{first + row}" for row in range(n)], dtype="str"),
             "chrom": "chr1",
             "start": np.arange(n) - 2,  # windows may pass the chromosome's start
             "end": np.arange(n) - 2 + LENGTH,
@@ -79,14 +80,15 @@ def test_a_part_holds_the_contracts_columns_base_major(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "part-00000.parquet")
     scores_type = "fixed_size_list<element: float>[20]"
     assert {field.name: str(field.type) for field in table.schema} == {
-        **dict.fromkeys(("gene_id", "chrom", "strand", "sequence"), "string"),
+        **dict.fromkeys(("gene_id", "gene_name", "chrom", "strand", "sequence"), "string"),
         **dict.fromkeys(("start", "end"), "int64"),
         **{f"{target}_prediction": "float" for target in TARGETS},
         **{f"{target}_scores": scores_type for target in TARGETS},
     }
-    assert table.column_names[:6] == ["gene_id", "chrom", "start", "end", "strand", "sequence"]
+    assert table.column_names[:7] == ["gene_id", "gene_name", "chrom", "start", "end", "strand", "sequence"]
     for row, cells in enumerate(table.to_pylist()):
-        assert {str(name): cells[str(name)] for name in written.genes} == written.genes.iloc[row].to_dict()
+        expected = written.genes.astype(object).where(written.genes.notna(), None).iloc[row]
+        assert {str(name): cells[str(name)] for name in written.genes} == expected.to_dict()
         for index, target in enumerate(TARGETS):
             assert cells[f"{target}_prediction"] == written.predictions[row, index]
             for base, position in np.ndindex(4, LENGTH):

@@ -257,7 +257,7 @@ def test_a_gene_is_shown_with_the_prediction_of_networks_that_held_it_out(files:
 def test_motif_hits_are_found_for_gene_names_with_special_characters(tmp_path: Path) -> None:
     lines = ["HG002#1#chr1\t5\t9\tpattern_0|g#2\t900\t+\t0.5", "NA\t5\t9\tpattern_0|NA\t900\t-\t0.5"]
     (tmp_path / "instances.bed").write_text("\n".join(lines) + "\n")
-    hits = read_hits(tmp_path, ["g#2", "NA"])
+    hits = read_hits(tmp_path, pd.DataFrame({"gene_id": ["g#2", "NA"]}))
     assert hits[["chrom", "gene", "motif"]].to_numpy().tolist() == [
         ["HG002#1#chr1", "g#2", "pattern_0"],
         ["NA", "NA", "pattern_0"],
