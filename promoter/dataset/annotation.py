@@ -1,157 +1,184 @@
 """Read genes and their transcription start sites (TSS) from BED, GTF or GFF3.
 
-Coordinates are 0-based and half-open. `tss` is the position of the first transcribed base: the start on `+`, the
-end minus one on `-`.
+Coordinates are 0-based and half-open. `tss` is the position of the first transcribed base: of the lines of a gene,
+or of the transcript chosen, the smallest start on `+` and the greatest end minus one on `-`. What the file leaves
+open and this module decides is told as notes and warnings (`promoter.errors`).
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
-from typing import Literal
-from urllib.parse import unquote
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal, get_args
 
-import numpy as np
 import pandas as pd
-import pybedtools
 from upath import UPath
 
-from promoter import storage
-from promoter.errors import InputError
+from promoter.dataset import annotation_notes as notes
+from promoter.dataset.gene_models import GeneModels
+from promoter.dataset.gff import AnnotationFile, counted, is_transcript, open_annotation, require_valid
+from promoter.dataset.identifiers import apply_gene_map
+from promoter.dataset.owners import Gene
+from promoter.dataset.tss import read_measured_tss, tss_of_transcripts
+from promoter.errors import InputError, note
 from promoter.storage import AnyPath
 
-GENE_COLUMNS = ["gene_id", "chrom", "start", "end", "strand", "tss"]
-Format = Literal["bed", "gtf", "gff3"]
-_FORMAT_OF_SUFFIX: dict[str, Format] = {".bed": "bed", ".gtf": "gtf", ".gff": "gff3", ".gff3": "gff3"}
-_DEFAULT_ATTRIBUTES = {"gtf": ("gene_id",), "gff3": ("gene_id", "ID", "Name")}
-_GFF_FIELDS = 9
-_GTF_ATTRIBUTE = re.compile(r'\s*([^\s;]+)\s+(?:"([^"]*)"|([^;]*))[^;]*(?:;|$)')  # a quoted value may hold ';'
+GENE_COLUMNS = ["gene_id", "gene_name", "chrom", "start", "end", "strand", "tss"]
+TranscriptChoice = Literal["5prime_most", "longest", "canonical"]
 
 
-def read_genes(path: AnyPath, attribute: str | None = None, feature: str = "gene") -> pd.DataFrame:
-    """Read the genes of an annotation, in file order.
+def read_genes(
+    path: AnyPath,
+    attribute: str | None = None,
+    feature: str | Sequence[str] | None = None,
+    *,
+    biotype: str | Sequence[str] | None = None,
+    transcript: TranscriptChoice = "5prime_most",
+    tss: AnyPath | None = None,
+    gene_map: AnyPath | None = None,
+    skip_invalid: bool = False,
+) -> pd.DataFrame:
+    """Read the genes of an annotation, in the order of their first lines.
 
-    The format is taken from the name (`.bed`, `.gtf`, `.gff`, `.gff3`, each also with `.gz` or `.bgz`), or from
-    the content if the name has no such suffix. BED needs its first six columns: a promoter lies on one side of its
-    gene, so the strand (column 6) is required, and the gene id is column 4.
+    The format is known by content. BED needs its first six columns: a promoter lies on one side of its gene, so
+    the strand (column 6) is required, and the gene id is column 4. Several lines of one gene on one chromosome and
+    strand (transcripts, exons) are one row. A gene on two chromosomes, as on X and Y, has two rows.
 
     Args:
         path: the annotation, plain, gzip or bgzip, local or remote.
-        attribute: GTF/GFF3 attribute that holds the gene id; None (default) means `gene_id`, then for GFF3 `ID`
-            (without a leading `gene:`) and `Name`.
-        feature: GTF/GFF3 feature type to read (default `gene`).
+        attribute: GTF/GFF3 attribute that holds the gene id; `Dbxref:NAME` is the value with that prefix in
+            Dbxref. None (default) means gene_id, locus_tag, ID (without `gene-` or `gene:`) or Name; genes without
+            the attribute get their ids from these too.
+        feature: GTF/GFF3 feature types to read, one or several, also `A,B`; None (default) reads `gene` lines,
+            or, in a file without any, the transcripts, exons or CDSs.
+        biotype: biotypes to keep, such as `protein_coding`; None (default) keeps all.
+        transcript: transcript whose first base is the TSS: `5prime_most` (default) takes the 5'-most start
+            over the gene's lines, `longest` the transcript with most exonic bases, `canonical` the one that
+            is tagged MANE Select, Ensembl canonical or RefSeq Select. A gene without one keeps the first.
+        tss: BED of measured TSSs (CAGE, PRO-cap), which replace the annotation's; see `read_measured_tss`.
+        gene_map: table of two columns, ids of the annotation and the ids to use instead.
+        skip_invalid: whether genes with a line that cannot be used (no strand, end before start, no id,
+            trans-splicing) are left out and counted, instead of ending with an error (default False).
 
     Returns:
-        Columns `gene_id`, `chrom`, `start`, `end`, `strand`, `tss`; a gene id may occur twice.
+        Columns `gene_id`, `gene_name` (None where unknown), `chrom`, `start`, `end`, `strand`, `tss`.
 
     Raises:
-        InputError: the file is missing, in none of these formats, or has a malformed line (named in the message).
+        InputError: the file is missing, in none of these formats, has nothing of what was asked for, or has a
+            malformed line.
     """
-    where = storage.require_file(path, "gene annotation")
-    file_format = _format_of(where)
-    rows = []
-    for number, line in _data_lines(where):
-        fields = line.split("\t")
-        if file_format != "bed":
-            if len(fields) != _GFF_FIELDS:
-                raise InputError(
-                    f"{where}: line {number} has {len(fields)} tab-separated columns, "
-                    f"{file_format.upper()} has {_GFF_FIELDS}; is it the right file?"
-                )
-            if fields[2] != feature:
-                continue
-        interval = _interval(where, number, fields)
-        gene_id = (
-            interval.name
-            if file_format == "bed"
-            else _gene_id(where, number, fields[8], file_format=file_format, attribute=attribute)
-        )
-        if interval.strand not in ("+", "-"):
-            raise InputError(
-                f"{where}: line {number} ({gene_id}) has no strand '+' or '-'"
-                + (" in column 6; a promoter needs one: add the strand" if file_format == "bed" else "")
-            )
-        if gene_id in ("", "."):
-            source = "column 4" if file_format == "bed" else "its attributes"
-            raise InputError(f"{where}: line {number} has no gene id in {source}; add one")
-        rows.append((gene_id, interval.chrom, interval.start, interval.end, interval.strand))
-    if not rows:
-        wanted = "lines" if file_format == "bed" else f"lines of feature type '{feature}'"
-        raise InputError(f"{where}: has no {wanted}; is it the right file?")
-    genes = pd.DataFrame(rows, columns=pd.Index(GENE_COLUMNS[:-1])).astype({"start": "int64", "end": "int64"})
-    genes["tss"] = np.where(genes["strand"] == "+", genes["start"], genes["end"] - 1)
-    return genes
+    if transcript not in get_args(TranscriptChoice):
+        fix = f"choose one of {', '.join(get_args(TranscriptChoice))}"
+        raise InputError("unknown", setting="transcript", value=transcript, fix=fix)
+    features = _as_list(feature)
+    models = GeneModels(attribute, features, with_transcripts=transcript != "5prime_most")
+    with open_annotation(path) as file:
+        models.read(file)
+    bad = require_valid(file.where, models.problems(), skip_invalid=skip_invalid)
+    extents, level_of = models.extents()
+    extents = {place: extent for place, extent in extents.items() if place[0] not in bad}
+    if not extents:
+        raise InputError(_nothing_found(file, features, n_bad=len(bad)))
+    genes = models.genes()
+    kept = {gene_id: genes[gene_id] for gene_id, _, _ in extents}
+    _require_attribute(file.where, attribute, kept.values(), models.attributes_seen)
+    notes.tell_kinds(file, features, Counter(level_of[gene_id] for gene_id in kept))
+    notes.tell_ids(file, attribute, kept.values(), models.owners.transcript_is_gene)
+    if tss is None:
+        notes.tell_start_codons(file, features)
+    if biotype is not None:
+        wanted = _of_biotypes(file, _as_list(biotype) or [], kept)
+        extents = {place: extent for place, extent in extents.items() if place[0] in wanted}
+    notes.tell_places(file, features, extents)
+    table = pd.DataFrame(
+        {
+            "gene_id": [gene_id for gene_id, _, _ in extents],
+            "gene_name": pd.Series([kept[gene_id].name for gene_id, _, _ in extents], dtype="object"),
+            "chrom": [chrom for _, chrom, _ in extents],
+            "start": pd.Series([extent.start for extent in extents.values()], dtype="int64"),
+            "end": pd.Series([extent.end for extent in extents.values()], dtype="int64"),
+            "strand": [strand for _, _, strand in extents],
+        }
+    )
+    table["tss"] = table["start"].where(table["strand"] == "+", table["end"] - 1)
+    if transcript != "5prime_most":
+        table["tss"] = tss_of_transcripts(file.where, table, models.transcripts(), transcript)
+    annotated_ids = table["gene_id"]
+    if gene_map is not None:
+        table["gene_id"] = apply_gene_map(annotated_ids, gene_map)
+    if tss is not None:
+        names = [annotated_ids, table["gene_id"], table["gene_name"]]
+        table["tss"] = read_measured_tss(tss, table, names, skip_invalid=skip_invalid)
+    return table
 
 
-def _format_of(where: UPath) -> Format:
-    name = str(where).lower()
-    for suffix in (".gz", ".bgz"):
-        name = name.removesuffix(suffix)
-    by_name = _FORMAT_OF_SUFFIX.get(os.path.splitext(name)[1])  # noqa: PTH122 # may be a remote address
-    if by_name is not None:
-        return by_name
-    for _, line in _data_lines(where):
-        fields = line.split("\t")
-        if len(fields) == _GFF_FIELDS and fields[3].isdigit() and fields[4].isdigit():
-            return "gtf" if ' "' in fields[8] else "gff3"
-        if len(fields) >= 3 and fields[1].isdigit() and fields[2].isdigit():
-            return "bed"
-        break
-    raise InputError(f"{where}: is not BED, GTF or GFF3; name it .bed, .gtf or .gff3 if it is one")
+def transcript_genes(path: AnyPath, attribute: str | None = None) -> dict[str, str]:
+    """Map the transcripts of an annotation to their genes, to sum a table of transcripts.
+
+    Args:
+        path: GTF or GFF3, plain, gzip or bgzip, local or remote.
+        attribute: attribute that holds the gene id, as for `read_genes`.
+
+    Returns:
+        Transcript id -> gene id, as `read_genes` names it, in each spelling that tables have: transcript_id, ID
+        with and without a prefix such as `transcript:`, and with the version where there is one. Empty for BED.
+
+    Raises:
+        InputError: the file is missing or in none of these formats.
+    """
+    models = GeneModels(attribute, None, with_transcripts=True)
+    with open_annotation(path) as file:
+        models.read(file)
+    return models.owners.transcript_genes()
 
 
-def _data_lines(where: UPath) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line), without comments, headers and blank lines."""
-    with storage.open_text(where) as file:
-        for number, raw in enumerate(file, start=1):
-            line = raw.rstrip("\r\n")
-            if line.startswith("##FASTA"):  # GFF3 may carry the sequence after its features
-                return
-            if not line.strip() or line.startswith(("#", "track ", "track\t", "browser ")):
-                continue
-            if line.lstrip().startswith("<"):
-                raise InputError(f"{where}: line {number} is HTML or XML, not an annotation; download it again")
-            yield number, line
+def _as_list(names: str | Sequence[str] | None) -> list[str] | None:
+    if names is None:
+        return None
+    return [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
 
 
-def _interval(where: UPath, number: int, fields: list[str]) -> pybedtools.Interval:
-    if len(fields) < 3:
-        raise InputError(
-            f"{where}: line {number} has {len(fields)} tab-separated columns, at least 3 are needed; "
-            "are they separated by spaces?"
-        )
-    try:
-        interval = pybedtools.create_interval_from_list(fields)
-    except (ValueError, IndexError, OverflowError, pybedtools.cbedtools.MalformedBedLineError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{where}: line {number} is malformed ({reason}): {fields[:6]}; fix the line") from error
-    if interval.end <= interval.start:
-        raise InputError(
-            f"{where}: line {number} ends at {interval.end}, not after its start {interval.start} "
-            "(0-based, half-open); fix the line"
-        )
-    return interval
-
-
-def _gene_id(where: UPath, number: int, text: str, *, file_format: Format, attribute: str | None) -> str:
-    attributes = _attributes(text, file_format)
-    names = (attribute,) if attribute else _DEFAULT_ATTRIBUTES[file_format]
-    for name in names:
-        if name in attributes:
-            value = attributes[name]
-            if file_format == "gff3":  # reserved letters are percent-encoded in GFF3
-                value = unquote(value)
-            return value.removeprefix("gene:") if name == "ID" else value
-    raise InputError(
-        f"{where}: line {number} has no attribute {' or '.join(map(repr, names))}; "
-        f"it has {sorted(attributes)}: choose one with `attribute`"
+def _nothing_found(file: AnnotationFile, features: list[str] | None, *, n_bad: int) -> str:
+    if n_bad:
+        return f"{file.where}: no gene is left, all {n_bad:,} have invalid lines; is it the right file?"
+    if file.format == "bed" or not file.kinds:
+        return f"{file.where}: has no lines; is it the right file?"
+    wanted = " or ".join(f"'{feature}'" for feature in features or ["gene", "transcript", "exon", "CDS"])
+    return (
+        f"{file.where}: has no lines of feature type {wanted}; there are {counted(file.kinds)}: "
+        "choose with `feature`"
     )
 
 
-def _attributes(text: str, file_format: Format) -> dict[str, str]:
-    """Parse the attributes of column 9; pybedtools stops at a ';' within quotes, and at a lone '.'."""
-    if file_format == "gtf":
-        return {key: quoted or bare.strip() for key, quoted, bare in _GTF_ATTRIBUTE.findall(text)}
-    pairs = (item.partition("=") for item in text.split(";"))
-    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+def _require_attribute(where: UPath, attribute: str | None, genes: Iterable[Gene], seen: set[str]) -> None:
+    if attribute is not None and all(gene.source != attribute for gene in genes):
+        raise InputError(
+            f"{where}: no gene has the attribute '{attribute}'; there are {sorted(seen)}: choose with `attribute`"
+        )
+
+
+def _of_biotypes(file: AnnotationFile, biotypes: list[str], genes: dict[str, Gene]) -> set[str]:
+    counts = Counter(gene.biotype for gene in genes.values() if gene.biotype is not None)
+    if not counts:
+        transcripts = file.kinds_where(is_transcript)
+        fix = (
+            f"its transcripts have types: {counted(transcripts)}; choose with `feature`, such as "
+            f"`feature={transcripts.most_common(1)[0][0]!r}`"
+            if transcripts
+            else "leave out the genes in the expression table, or take an annotation that has biotypes"
+        )
+        problem = f"{file.where} has no gene_biotype, gene_type or biotype"
+        raise InputError(problem, setting="biotype", value=",".join(biotypes), fix=fix)
+    unknown = [biotype for biotype in biotypes if biotype not in counts]
+    if unknown:
+        raise InputError(
+            f"{file.where} has none such",
+            setting="biotype",
+            value=",".join(unknown),
+            fix=f"it has {counted(counts)}",
+        )
+    kept = {gene_id for gene_id, gene in genes.items() if gene.biotype in biotypes}
+    n_unknown = len(genes) - counts.total()
+    unknown_text = f" ({n_unknown:,} of those left out have no biotype)" if n_unknown else ""
+    note(f"{file.where}: {len(kept):,} of {len(genes):,} genes are {' or '.join(biotypes)}{unknown_text}")
+    return kept

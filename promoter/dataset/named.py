@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from upath import UPath
 
 from promoter import storage
 from promoter.dataset.annotation import read_genes
-from promoter.errors import InputError
+from promoter.errors import InputError, InputNote
 from promoter.storage import AnyPath
 
 _RAW = "https://raw.githubusercontent.com"
@@ -162,9 +163,9 @@ def _write_genome(source: Path, target: UPath) -> None:
 
 
 def _coding_genes(annotation: Path) -> pd.DataFrame:
-    genes = read_genes(annotation)
-    kind = read_genes(annotation, attribute="gene_biotype")["gene_id"]
-    genes = genes[(kind == "protein_coding").to_numpy()].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputNote)  # the file is known: that genes begin at start codons, too
+        genes = read_genes(annotation, biotype="protein_coding")
     genes["chrom"] = genes["chrom"].map(_ucsc)
     roman = "I II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI".split()  # noqa: SIM905 # reads better
     order = {f"chr{name}": number for number, name in enumerate(roman)} | {"chrM": len(roman)}

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::promoter.errors.InputNote")  # 
 CHROMOSOMES = {"1": "ACGTTGCAAC" * 3, "2": "GATTACAGGC" * 2}
 BED = (
     "chr1\t10\t20\tplus\t0\t+\nchr2\t5\t12\tminus\t0\t-\nchr9\t5\t12\telsewhere\t0\t-\nchr1\t2\t9\tmute\t0\t+\n"
-    "chr1\t11\t20\tplus\t0\t+\nchr2\t20\t30\toutside\t0\t+\n"
+    "chr1\t11\t20\tplus\t0\t-\nchr2\t20\t30\toutside\t0\t+\n"
 )
 TABLE = "gene\tb\ta\nunknown\t1\t2\nminus\t3\t4\nplus\t5\t6\nplus\t7\t8\nelsewhere\t1\t1\noutside\t1\t1\n"
 Prepare = Callable[..., tuple[Promoters, Summary]]
@@ -235,7 +235,9 @@ def test_counts_of_prepare_add_up_to_all_genes_and_rows(yeast: Path, write: Writ
     rng = np.random.default_rng(0)
     bed = pd.read_csv(yeast / "genes.bed", sep="\t", header=None).sample(900, random_state=0)
     bed.loc[rng.choice(bed.index, 50), 0] = "chrUn"
-    bed = pd.concat([bed, bed.sample(60, random_state=1)])
+    again = bed.sample(60, random_state=1)
+    again[5] = again[5].map({"+": "-", "-": "+"})  # lines on one strand are one gene
+    bed = pd.concat([bed, again])
     table = pd.read_csv(yeast / "salt_response.tsv", sep="\t").sample(5000, random_state=2)
     table.loc[rng.choice(table.index, 300), "salt_log2fc"] = np.nan
     table = pd.concat([table, table.dropna().sample(80, random_state=3)])
