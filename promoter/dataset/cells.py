@@ -13,6 +13,7 @@ from promoter.errors import InputError, note
 
 _DECIMAL_COMMA = r"(?=.*\d)[+-]?(?:\d*|[1-9]\d{0,2}(?:\.\d{3})+)(?:,\d+)?(?:[eE][+-]?\d+)?"
 _THOUSANDS_COMMA = r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"
+_LIKE_A_NUMBER = r"[+\-\u2212]?\d+([\s'\u2019,]\d+)*([.,]\d+)?\s?%?"  # 1 234, 1'234, 5%: for people only
 _Style = Literal["point", "decimal comma", "thousands comma", "text"]
 
 
@@ -76,7 +77,8 @@ def _read_text(table: RawTable, column: pd.Series, name: str, *, required: bool)
     if thousands:
         plain = cells.str.replace(",", "", regex=False)
         return pd.to_numeric(plain, errors="coerce").to_numpy(dtype="float64"), "thousands comma"
-    if not required and bad.sum() * 2 >= known.sum():
+    is_text = bad.sum() * 2 >= known.sum() and not texts[bad].str.fullmatch(_LIKE_A_NUMBER).all()
+    if is_text and not required:
         return np.empty(0), "text"
     raise InputError(
         f"{table.path}: {table.line(row)}, column '{name}': '{cells[row]}' is no number; fix it (NA is a missing "

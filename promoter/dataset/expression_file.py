@@ -180,7 +180,7 @@ def _find_id_column(table: RawTable, entry: TableLayout, columns: list[str], gen
     if is_index and len(columns) > 1 and _are_row_numbers(first) and not _are_numbers(second):
         note(f"{table.path}: the gene ids are taken from column '{columns[1]}', as the first numbers the rows")
         return columns[1]
-    if any("." in cell and _are_numbers([cell]) for cell in first):
+    if any("." in cell for cell in first) and _are_numbers(first):
         named = next((column for column in columns[1:] if is_id_name(column)), None)
         if named is None:
             raise InputError(

@@ -365,6 +365,11 @@ def find_tables(path: AnyPath | Sequence[AnyPath]) -> list[UPath]:
 
 def _find(path: AnyPath) -> list[UPath]:
     resolved = storage.resolve(path)
+    with storage.wrap_store_errors(resolved, "read"):
+        return _find_resolved(resolved)
+
+
+def _find_resolved(resolved: UPath) -> list[UPath]:
     if resolved.is_dir():
         return _find_in_folder(resolved)
     wild = [parent for parent in (resolved, *resolved.parents) if re.search(r"[*?[]", parent.name)]

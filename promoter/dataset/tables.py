@@ -151,7 +151,7 @@ def _read_text(path: UPath, text: str, header: bool | None) -> RawTable:
         )
         if len(frame) != len(row_numbers):
             raise InputError(f"{path}: {len(frame)} of {len(row_numbers)} rows can be read; remove its quotes")
-        return frame.apply(_as_text)
+        return frame.apply(_as_text, unquote=not quoted and '"' in text)
 
     return RawTable(
         path,
@@ -323,11 +323,13 @@ def _require_distinct(path: UPath, names: Sequence[str]) -> None:
         raise InputError(f"{path}: two columns are named '{twice}'; rename one")
 
 
-def _as_text(column: pd.Series) -> pd.Series:
-    """Return cells that are not numbers as text without the quotes around them."""
+def _as_text(column: pd.Series, *, unquote: bool) -> pd.Series:
+    """Return cells that are not numbers as text, without the quotes around them if asked."""
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return column
     text = column.where(column.isna(), column.astype(str)).astype("object" if column.isna().all() else str)
+    if not unquote:
+        return text
     return text.str.replace(r'^\s*"(.*)"\s*$', r"\1", regex=True)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import gzip
 import re
 from pathlib import Path
@@ -287,11 +288,12 @@ def test_no_row_of_any_text_column_is_lost(
     tmp_path_factory: Any, rows: list[tuple[str, float]], kind: str
 ) -> None:
     """What a table holds is what was put into it, however odd the text beside the numbers."""
-    separator, quoting = {"tsv": ("\t", 3), "quoted tsv": ("\t", 2), "csv": (",", 0), "semicolons": (";", 0)}[kind]
+    separator = {"csv": ",", "semicolons": ";"}.get(kind, "\t")
+    quoting: Any = {"tsv": csv.QUOTE_NONE, "quoted tsv": csv.QUOTE_NONNUMERIC}.get(kind, csv.QUOTE_MINIMAL)
     table = pd.DataFrame(
         {
             "gene": [f"g{row}" for row in range(len(rows))],
-            "remark": [f"r{text}" for text, _ in rows],
+            "remark": [text for text, _ in rows],
             "x": [value for _, value in rows],
         }
     )
