@@ -66,11 +66,11 @@ def read_measured_tss(
 ) -> pd.Series:
     """Replace the TSSs of genes by measured ones.
 
-    A peak belongs to the gene that it is named after, if names of the file are names of genes there. Otherwise it
-    belongs, of the genes on its strand that hold it or begin up to 1 kb after it, to the one with the nearest
-    TSS. Of several peaks of a gene the one with the highest score counts (column 5), of equal ones the nearest.
-    The TSS is the peak's first base on its strand or, where columns 7 and 8 mark one base in each peak as CAGE
-    files do, that base. Genes without a peak keep the annotation's TSS.
+    If a tenth of the peaks or genes have names in common, a peak belongs to the gene that it is named after, on
+    its strand. Otherwise it belongs, of the genes on its strand that hold it or begin up to 1 kb after it, to the
+    one with the nearest TSS. Of several peaks of a gene the one with the highest score counts (column 5), of equal
+    ones the nearest. The TSS is the peak's first base on its strand or, where columns 7 and 8 mark one base in
+    each peak as CAGE files do, that base. Genes without a peak keep the annotation's TSS.
 
     Args:
         path: BED with the strand in column 6, and optionally names in column 4 and scores in column 5.

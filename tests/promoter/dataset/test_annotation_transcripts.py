@@ -154,6 +154,17 @@ def test_transcripts_have_their_version_too_and_BED_has_none(write: Write) -> No
     assert transcript_genes(write("a.bed", "c\t1\t9\tt\t0\t+\n")) == {}
 
 
+def test_a_transcript_id_of_several_genes_parts_none_and_maps_to_none(write: Write) -> None:
+    """NCBI's GTFs name the transcripts of many genes unknown_transcript_1."""
+    line = 'c\tx\texon\t{}\t{}\t.\t{}\t.\tgene_id "{}"; transcript_id "unknown_transcript_1";\n'
+    path = write(
+        "a.gtf", line.format(11, 20, "+", "a") + line.format(51, 60, "-", "b") + line.format(1, 5, "+", "a")
+    )
+    with told():
+        assert read_genes(path, transcript="longest")["tss"].tolist() == [0, 59]
+    assert transcript_genes(path) == {}
+
+
 def test_transcripts_map_to_the_attribute_that_the_genes_have(write: Write) -> None:
     gff3 = "c\tx\tgene\t1\t9\t.\t+\t.\tID=g;Dbxref=PomBase:SPAC1\nc\tx\tmRNA\t1\t9\t.\t+\t.\tID=t;Parent=g\n"
     assert transcript_genes(write("a.gff3", gff3), "Dbxref:PomBase") == {"t": "SPAC1"}
