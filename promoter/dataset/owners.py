@@ -7,7 +7,7 @@ that genes are looked up once all lines are read.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -69,7 +69,7 @@ class Owners:
         self._nodes: dict[str, _Node] = {}
         self._given: dict[str, str] = {}  # owner -> value of `attribute` on the lines that are genes
         self._hints: dict[str, tuple[str, str]] = {}  # owner -> id and its source, used if its parent has no line
-        self._transcripts: dict[str, str] = {}  # spelling of a transcript's id -> owner
+        self._transcripts: dict[str, list[str]] = defaultdict(list)  # spelling of a transcript's id -> owners
         self._genes: dict[str, Gene] = {}
 
     def add_name(self, name: str, source: str) -> None:
@@ -85,8 +85,11 @@ class Owners:
         self._given.setdefault(owner, given)
 
     def transcript_genes(self) -> dict[str, str]:
-        """Return transcript id -> gene id, for each spelling of a transcript's id."""
-        return {name: self.gene_of(owner).gene_id for name, owner in self._transcripts.items()}
+        """Return transcript id -> gene id, for each spelling of a transcript's id that one gene has."""
+        genes = {
+            name: {self.gene_of(owner).gene_id for owner in owners} for name, owners in self._transcripts.items()
+        }
+        return {name: ids.pop() for name, ids in genes.items() if len(ids) == 1}
 
     def gene_of(self, owner: str) -> Gene:
         """Look up the gene of an owner."""
@@ -129,7 +132,7 @@ class Owners:
         if not transcript:
             return [gene_id]
         self.transcript_is_gene[transcript == gene_id] += 1
-        owner = f"transcript\t{transcript}"  # a gene may have the same id
+        owner = f"{gene_id}\t{transcript}"  # NCBI's unknown_transcript_1 is one of many genes
         if owner not in self._nodes:
             self._nodes[owner] = _Node(parent=gene_id)
             self._name_transcript(owner, attributes)
@@ -163,10 +166,10 @@ class Owners:
     def _name_transcript(self, owner: str, attributes: dict[str, str]) -> None:
         raw = attributes.get("ID", "")
         version = attributes.get("transcript_version") or attributes.get("version")
-        for name in filter(None, (attributes.get("transcript_id"), raw, without_prefix(raw))):
-            self._transcripts.setdefault(name, owner)
+        for name in filter(None, {attributes.get("transcript_id"), raw, without_prefix(raw)}):
+            self._transcripts[name].append(owner)
             if version:  # Ensembl's FASTA files of transcripts have it in their ids
-                self._transcripts.setdefault(f"{name}.{version}", owner)
+                self._transcripts[f"{name}.{version}"].append(owner)
 
     def _look_up(self, owner: str) -> Gene:
         chain: dict[str, _Node] = {}

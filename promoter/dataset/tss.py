@@ -66,11 +66,11 @@ def read_measured_tss(
 ) -> pd.Series:
     """Replace the TSSs of genes by measured ones.
 
-    A peak belongs to the gene that it is named after, if names of the file are names of genes there. Otherwise it
-    belongs, of the genes on its strand that hold it or begin up to 1 kb after it, to the one with the nearest
-    TSS. Of several peaks of a gene the one with the highest score counts (column 5), of equal ones the nearest.
-    The TSS is the peak's first base on its strand or, where columns 7 and 8 mark one base in each peak as CAGE
-    files do, that base. Genes without a peak keep the annotation's TSS.
+    If a tenth of the peaks or genes have names in common, a peak belongs to the gene that it is named after, on
+    its strand. Otherwise it belongs, of the genes on its strand that hold it or begin up to 1 kb after it, to the
+    one with the nearest TSS. Of several peaks of a gene the one with the highest score counts (column 5), of equal
+    ones the nearest. The TSS is the peak's first base on its strand or, where columns 7 and 8 mark one base in
+    each peak as CAGE files do, that base. Genes without a peak keep the annotation's TSS.
 
     Args:
         path: BED with the strand in column 6, and optionally names in column 4 and scores in column 5.
@@ -165,7 +165,7 @@ def _pairs_by_name(peaks: pd.DataFrame, genes: pd.DataFrame, names: Sequence[pd.
     for series in names:
         of_series = defaultdict(list)
         for row, name in enumerate(series):
-            if isinstance(name, str):
+            if isinstance(name, str) and not name.isdecimal():  # numbers are of peaks, not Entrez ids
                 of_series[name].append(row)
         for name, found in of_series.items():
             if len({ids[row] for row in found}) == 1:  # a symbol may be that of several genes
@@ -174,9 +174,7 @@ def _pairs_by_name(peaks: pd.DataFrame, genes: pd.DataFrame, names: Sequence[pd.
     n_named, n_genes = len(named), named["row"].nunique()
     if n_named == 0 or (n_named < _MIN_NAMED * len(peaks) and n_genes < _MIN_NAMED * len(genes)):
         return None
-    pairs = named.merge(genes[["row", "chrom", "strand", "tss"]], on=["row", "chrom", "strand"])
-    # numbers of peaks may look like numbers of genes, but do not lie on them
-    return pairs if 2 * len(pairs) >= n_named else None
+    return named.merge(genes[["row", "chrom", "strand", "tss"]], on=["row", "chrom", "strand"])
 
 
 def _pairs_by_position(peaks: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
