@@ -111,7 +111,7 @@ def test_annotation_keeps_gene_ids_that_occur_twice(write: Write) -> None:
         ("a.bed", "\n<!DOCTYPE html>\n<html>\n", "line 2 is HTML"),
         ("a.bed", "", "is empty"),
         ("a.bed", "# only a comment\n", "has no lines"),
-        ("a.bed", b"chr1\t1\t2\tg\xff\t0\t+\n", "not a text file"),
+        ("a.bed", b"chr1\t1\t2\tg\0\t0\t+\n", "not a text file"),
         ("a.bed.gz", gzip.compress(BED6.encode() * 2000, mtime=0)[:90], "gzip data ends early or is damaged"),
         (
             "a.bed.gz",
