@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import pandas as pd
 from upath import UPath
 
 from promoter.dataset import annotation_notes as notes
+from promoter.dataset.config import TranscriptChoice
 from promoter.dataset.gene_models import GeneModels
 from promoter.dataset.gff import AnnotationFile, counted, is_transcript, open_annotation, require_valid
 from promoter.dataset.identifiers import apply_gene_map
@@ -24,7 +25,6 @@ from promoter.errors import InputError, note
 from promoter.storage import AnyPath
 
 GENE_COLUMNS = ["gene_id", "gene_name", "chrom", "start", "end", "strand", "tss"]
-TranscriptChoice = Literal["5prime_most", "longest", "canonical"]
 
 
 def read_genes(

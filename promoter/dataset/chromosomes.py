@@ -143,7 +143,9 @@ def require_overlap(
     problem = describe_unmatched(genes, matched, available, genes_file=genes_file, genome=genome)
     lost = sum(count for chrom, count in genes.items() if chrom not in matched)
     if problem and 2 * lost > sum(genes.values()):
-        raise InputError(problem, fix="use files of one assembly, or map the names with `chrom_names`")
+        raise InputError(
+            problem, fix="use files of one assembly, map the names with `chrom_names`, or set `allow_loss=True`"
+        )
 
 
 def describe_unmatched(

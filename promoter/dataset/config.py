@@ -23,3 +23,4 @@ Layout = Literal[
 ]
 Transform = Literal["none", "log1p", "log2p1", "cpm_log2p1"]
 Missing = Literal["keep", "drop", "error"]
+TranscriptChoice = Literal["5prime_most", "longest", "canonical"]

@@ -37,7 +37,7 @@ class Expression:
         values: one float32 column per target, indexed by gene id in file order; ids are unique. NaN where a value
             is missing (`missing="keep"`).
         ignored_columns: columns without a single number (descriptions), which cannot be targets.
-        n_missing: number of genes dropped because they have no value, or with `missing="drop"` lack one.
+        without_value: ids of genes dropped because they have no value, or with `missing="drop"` lack one.
         n_duplicates: number of rows dropped because a row of their gene id is kept.
         left_out: other columns that are no targets: lengths, coordinates, p-values, identifiers.
         n_infinite: number of infinite values, which are taken as missing.
@@ -50,7 +50,7 @@ class Expression:
 
     values: pd.DataFrame
     ignored_columns: list[str] = field(default_factory=list)
-    n_missing: int = 0
+    without_value: list[str] = field(default_factory=list)
     n_duplicates: int = 0
     left_out: list[str] = field(default_factory=list)
     n_infinite: int = 0
@@ -144,7 +144,7 @@ def read_expression(
     return Expression(
         result,
         list(dict.fromkeys(column for file in files for column in file.ignored_columns)),
-        int((~kept).sum()),
+        values.index[~kept].astype(str).tolist(),
         sum(file.n_duplicates for file in files),
         left_out=list(dict.fromkeys(column for file in files for column in file.left_out)),
         n_infinite=sum(file.n_infinite for file in files),
@@ -154,12 +154,6 @@ def read_expression(
         gene_names={gene: label for file in reversed(files) for gene, label in file.gene_names.items()},
         replicates=spread,
     )
-
-
-def looks_untransformed(values: pd.DataFrame) -> bool:
-    """Return whether values look like TPM or counts: none is negative, and some exceed 50, unlike logarithms."""
-    array = values.to_numpy()
-    return bool(array.size and np.nanmin(array) >= 0 and np.nanmax(array) > 50)
 
 
 def _read_files(paths: Sequence[UPath], read: Callable[[UPath], ExpressionFile]) -> list[ExpressionFile]:

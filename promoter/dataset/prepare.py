@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from promoter.dataset.chromosomes import match_chromosomes, renamed
+from promoter.dataset.chromosomes import (
+    Aliases,
+    describe_unmatched,
+    match_chromosomes,
+    renamed,
+    require_overlap,
+)
 from promoter.dataset.expression import Expression
 from promoter.dataset.gene_names import with_names
 from promoter.dataset.genome import Genome, window
-from promoter.dataset.promoters import GENE_SCHEMA, RESERVED_NAMES, Promoters
-from promoter.errors import InputError
+from promoter.dataset.identifiers import match_ids
+from promoter.dataset.promoters import GENE_SCHEMA, Promoters
+from promoter.dataset.samples import Replicates
+from promoter.dataset.targets import TargetSummary, describe_targets, require_target_names
+from promoter.errors import InputError, doubt
+from promoter.sequence import BASES, N_TOKEN
 
 _NOT_CHOSEN = "chromosome not in --chroms"  # a key of summary.json, which scripts may read
-_VERSION = re.compile(r"\.\d+$")
+_EXCLUDED = "chromosome excluded"
+_UNKNOWN_CHROM = "chromosome not in the FASTA"
+_NO_EXPRESSION = "no expression"
+_UNANNOTATED = "expression without an annotated gene"
+_NO_VALUE = "expression value missing"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Count the genes kept and, by reason, those left out.
+    """Count the genes kept and, by reason, those left out, and describe what was kept.
 
     Attributes:
         genes_kept: rows of the data set.
         dropped: reason -> number of annotated genes, or of rows of the expression table, left out for it.
         padded: number of windows that pass a chromosome end and are filled with `N` there.
         renamed_chromosomes: the annotation's spelling -> the FASTA's, for the names that differ.
-        examples: reason -> up to three gene ids.
+        examples: reason -> up to three gene ids, or chromosomes with numbers of genes.
         ignored_columns: columns of the expression table without numbers.
+        left_out_columns: columns of numbers that are no targets: lengths, coordinates, p-values, identifiers.
+        layout: layout of the expression table.
+        targets: what each target looks like.
+        replicates: condition -> its samples and their spread; empty without a sheet of replicates.
+        gc: share of G and C among the known bases of all windows; None if there is none.
+        n: share of N among all bases of the windows.
     """
 
     genes_kept: int
@@ -40,6 +60,12 @@ class Summary:
     renamed_chromosomes: dict[str, str] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
     ignored_columns: list[str] = field(default_factory=list)
+    left_out_columns: list[str] = field(default_factory=list)
+    layout: str = "plain"
+    targets: list[TargetSummary] = field(default_factory=list)
+    replicates: dict[str, Replicates] = field(default_factory=dict)
+    gc: float | None = None
+    n: float = 0.0
 
 
 def prepare(
@@ -52,11 +78,15 @@ def prepare(
     chroms: Sequence[str] | None = None,
     exclude_chroms: Sequence[str] | None = None,
     ignore_version: bool = False,
+    chrom_names: Aliases | None = None,
+    max_n: float = 0.5,
+    allow_loss: bool = False,
+    annotation: str = "the annotation",
 ) -> tuple[Promoters, Summary]:
     """Extract the promoter of every gene that has a known chromosome and expression values.
 
     If a gene id occurs twice, the first one on a chromosome to keep is taken. The data set is in the order of the
-    annotation and uses the FASTA's chromosome names.
+    annotation and uses the FASTA's chromosome names and the gene ids of the expression table.
 
     Args:
         genome: the opened FASTA.
@@ -67,33 +97,49 @@ def prepare(
         chroms: chromosomes to keep, in any spelling; None (default) keeps all.
         exclude_chroms: chromosomes to leave out, in any spelling; None (default) leaves out none.
         ignore_version: whether `ENSG01.5` and `ENSG01` are the same gene (default False).
+        chrom_names: names of each chromosome in several files, as `aliases.read_chrom_names` returns them; None
+            (default) matches by spelling alone.
+        max_n: largest share of a window that may be N, from 0 to 1 (default 0.5).
+        allow_loss: whether more than half of the genes may be left out for one reason (default False).
+        annotation: name of the annotation's file, for messages.
 
     Returns:
         The data set, and what was kept and left out.
 
     Raises:
-        InputError: the window is impossible, a chromosome is unknown, or no gene is left.
+        InputError: the window is impossible, a chromosome is unknown, more than half of the genes are lost for one
+            reason, or no gene is left.
     """
     require_window(upstream, downstream)
-    _require_target_names(expression)
-    values, genes = expression.values, genes.copy()
-    if ignore_version:
-        genes["gene_id"] = genes["gene_id"].str.replace(_VERSION, "", regex=True)
-        values = values.set_axis(values.index.str.replace(_VERSION, "", regex=True))
-        again = values.index.duplicated()
-        values = values[~again]
-        expression = replace(expression, values=values, n_duplicates=expression.n_duplicates + int(again.sum()))
-    matched = match_chromosomes(genes["chrom"].unique(), genome.lengths)
-    reasons = _reasons(genome, genes, values, matched=matched, chroms=chroms, exclude_chroms=exclude_chroms)
-    kept = genes[reasons.isna()].copy()
-    if kept.empty:
-        raise InputError(_nothing_left(genome, genes, values, reasons))
-    kept["chrom"] = kept["chrom"].map(matched)
-    kept = _cut(genome, kept, upstream, downstream)
-    targets = values.loc[kept["gene_id"]].to_numpy(dtype=np.float32)
+    require_max_n(max_n)
+    values = expression.values
+    require_target_names([str(name) for name in values.columns])
+    genes = with_names(genes)
+    measured = values.index.append(pd.Index(expression.without_value))
+    ids = match_ids(genes["gene_id"], measured, names=genes["gene_name"], ignore_version=ignore_version)
+    names = genes["gene_name"].fillna(ids.map(expression.gene_names))
+    genes = genes.assign(gene_id=ids, gene_name=names.where(names != ids))
+    matched = match_chromosomes(genes["chrom"].unique(), genome.lengths, chrom_names)
+    on_chrom = Counter(genes["chrom"])
+    files = {"genes_file": annotation, "genome": str(genome.path)}
+    if not allow_loss:
+        require_overlap(on_chrom, matched, genome.lengths, **files)
+    if lost := describe_unmatched(on_chrom, matched, genome.lengths, **files):
+        doubt(lost)
+    reasons = _reasons(genome, genes, expression, matched=matched, chroms=chroms, exclude_chroms=exclude_chroms)
+    kept = genes[reasons.isna()].assign(chrom=lambda table: table["chrom"].map(matched))
+    if len(kept):
+        kept = _cut(genome, kept, upstream, downstream)
+        share_n = kept["sequence"].str.count("N") / (upstream + downstream)
+        reasons.loc[share_n.index[share_n > max_n]] = f"more than {max_n:.0%} of the window is N"
+        kept = kept[share_n <= max_n]
+    _require_kept(genes, values, reasons, allow_loss=allow_loss)
+    targets = values.loc[kept["gene_id"]]
     metadata: dict[str, Any] = {"window": {"upstream": upstream, "downstream": downstream}}
-    promoters = Promoters(with_names(kept)[GENE_SCHEMA.names], targets, list(values.columns), metadata)
-    return promoters, _summarise(genome, genes, expression, kept=kept, reasons=reasons, matched=matched)
+    promoters = Promoters(
+        kept[GENE_SCHEMA.names], targets.to_numpy(dtype=np.float32), list(values.columns), metadata
+    )
+    return promoters, _summarise(genome, genes, expression, promoters, reasons=reasons, matched=matched)
 
 
 def require_window(upstream: int, downstream: int) -> None:
@@ -111,6 +157,16 @@ def require_window(upstream: int, downstream: int) -> None:
             f"`upstream={upstream}` `downstream={downstream}`: the window holds no bases; "
             "neither may be negative, and one must be above 0"
         )
+
+
+def require_max_n(max_n: float) -> None:
+    """Check that the largest share of N is a share.
+
+    Raises:
+        InputError: it is not from 0 to 1.
+    """
+    if not 0 <= max_n <= 1:
+        raise InputError("must be a share from 0 to 1", setting="max_n", value=max_n)
 
 
 class NetworkInput(Protocol):
@@ -164,19 +220,10 @@ def centred_window(window: str, context: int | None, networks: Mapping[str, Netw
     return length // 2, length // 2
 
 
-def _require_target_names(expression: Expression) -> None:
-    for name in expression.values.columns:
-        if name in RESERVED_NAMES or name.endswith("_predicted"):
-            raise InputError(
-                f"the target column '{name}' of the expression table has a name that the outputs use themselves; "
-                "rename the column"
-            )
-
-
 def _reasons(
     genome: Genome,
     genes: pd.DataFrame,
-    values: pd.DataFrame,
+    expression: Expression,
     *,
     matched: dict[str, str],
     chroms: Sequence[str] | None,
@@ -189,45 +236,59 @@ def _reasons(
         reasons[which & reasons.isna()] = reason
 
     on_fasta = genes["chrom"].map(matched)
-    drop(on_fasta.isna(), "chromosome not in the FASTA")
+    files = {"genome": genome, "genes": genes, "matched": matched}
+    drop(on_fasta.isna(), _UNKNOWN_CHROM)
     if chroms is not None:
-        drop(~on_fasta.isin(_chosen("chroms", chroms, genome, genes)), _NOT_CHOSEN)
+        drop(~on_fasta.isin(_chosen("chroms", chroms, **files)), _NOT_CHOSEN)
     if exclude_chroms is not None:
-        drop(on_fasta.isin(_chosen("exclude_chroms", exclude_chroms, genome, genes)), "chromosome excluded")
+        drop(on_fasta.isin(_chosen("exclude_chroms", exclude_chroms, **files)), _EXCLUDED)
     outside = on_fasta.notna() & (genes["tss"] >= on_fasta.map(genome.lengths))
     drop(outside, "TSS past the end of its chromosome")
     candidates = genes["gene_id"].where(reasons.isna())  # a gene left out already hides no other
     drop(candidates.duplicated(), "gene id occurred before in the annotation")
-    drop(~genes["gene_id"].isin(values.index), "no expression")
+    drop(genes["gene_id"].isin(expression.without_value), _NO_VALUE)
+    drop(~genes["gene_id"].isin(expression.values.index), _NO_EXPRESSION)
     return reasons
 
 
-def _chosen(setting: str, names: Sequence[str], genome: Genome, genes: pd.DataFrame) -> set[str]:
+def _chosen(
+    setting: str, names: Sequence[str], *, genome: Genome, genes: pd.DataFrame, matched: Mapping[str, str]
+) -> set[str]:
     """Translate a user's chromosome names into the FASTA's; names known only to the annotation are ignored."""
-    matched = match_chromosomes(names, genome.lengths)
-    elsewhere = match_chromosomes(names, genes["chrom"].unique())
-    unknown = [name for name in names if name not in matched and name not in elsewhere]
+    on_fasta = match_chromosomes(names, genome.lengths)
+    annotated = match_chromosomes(names, genes["chrom"].unique())
+    unknown = [name for name in names if name not in on_fasta and name not in annotated]
     if unknown:
         available = ", ".join(list(genome.lengths)[:20])
         raise InputError(f"not in {genome.path}, which has {available}", setting=setting, value=unknown)
-    return set(matched.values())
+    through_annotation = {matched[other] for other in annotated.values() if other in matched}
+    return set(on_fasta.values()) | through_annotation
 
 
-def _nothing_left(genome: Genome, genes: pd.DataFrame, values: pd.DataFrame, reasons: pd.Series) -> str:
-    if not genes["gene_id"].isin(values.index).any():
-        return (
-            f"no gene of the annotation (ids like {', '.join(genes['gene_id'][:3])}) is in the expression table "
-            f"(ids like {', '.join(values.index[:3])}); use the same ids in both: see `attribute`, "
-            "`gene_column` and `ignore_version`"
+def _require_kept(genes: pd.DataFrame, values: pd.DataFrame, reasons: pd.Series, *, allow_loss: bool) -> None:
+    """Raise InputError if no gene is left, or one reason that nobody chose has cost more than half of them."""
+    counts = reasons.value_counts()
+    if reasons.notna().all():
+        listed = ", ".join(f"{n} {reason}" for reason, n in counts.items())
+        raise InputError(f"no gene is left ({listed}); loosen `chroms`, `exclude_chroms` or `max_n`")
+    if allow_loss:
+        return
+    asked_for = genes[~reasons.isin([_NOT_CHOSEN, _EXCLUDED])]
+    # of two files, one may hold more genes than the other on purpose; then the smaller one is all there
+    both = asked_for["gene_id"].isin(values.index).sum()
+    smaller = min(asked_for["gene_id"].nunique(), len(values))
+    if 2 * both < smaller:
+        raise InputError(
+            f"only {both:,} genes are in both the annotation (ids like {', '.join(asked_for['gene_id'][:3])}) and "
+            f"the expression table (ids like {', '.join(map(str, values.index[:3]))}), of {len(asked_for):,} and "
+            f"{len(values):,}; see `attribute`, `feature` and `gene_map`, or set `allow_loss=True`"
         )
-    if (reasons == "chromosome not in the FASTA").all():
-        return (
-            f"no gene lies on a chromosome of {genome.path}: the annotation has "
-            f"{', '.join(genes['chrom'].unique()[:3])}, the FASTA {', '.join(list(genome.lengths)[:3])}; "
-            "use files of one assembly"
-        )
-    counts = ", ".join(f"{n} {reason}" for reason, n in reasons.value_counts().items())
-    return f"no gene is left ({counts}); loosen `chroms` or `exclude_chroms`"
+    for reason, n in counts.items():
+        if reason not in (_NOT_CHOSEN, _EXCLUDED, _NO_EXPRESSION) and 2 * n > len(asked_for):
+            raise InputError(
+                f"{n:,} of {len(asked_for):,} genes would be left out for one reason: {reason}; mend the files, "
+                "or set `allow_loss=True` if that is meant"
+            )
 
 
 def _cut(genome: Genome, genes: pd.DataFrame, upstream: int, downstream: int) -> pd.DataFrame:
@@ -250,22 +311,45 @@ def _summarise(
     genome: Genome,
     genes: pd.DataFrame,
     expression: Expression,
+    promoters: Promoters,
     *,
-    kept: pd.DataFrame,
     reasons: pd.Series,
     matched: dict[str, str],
 ) -> Summary:
+    kept = promoters.genes
     dropped = {str(reason): int(n) for reason, n in reasons.value_counts().items()}
     examples = {reason: genes["gene_id"][reasons == reason][:3].tolist() for reason in dropped}
+    if _UNKNOWN_CHROM in dropped:
+        lost = genes["chrom"][reasons == _UNKNOWN_CHROM].value_counts()
+        examples[_UNKNOWN_CHROM] = [f"{chrom} ({n:,})" for chrom, n in lost[:3].items()]
     unannotated = expression.values.index.difference(pd.Index(genes["gene_id"]), sort=False)
     extra = {
-        "expression without an annotated gene": len(unannotated),
+        _UNANNOTATED: len(unannotated),
         "gene id occurred before in the expression table": expression.n_duplicates,
-        "expression value missing": expression.n_missing,
     }
     dropped |= {reason: n for reason, n in extra.items() if n}
     if len(unannotated):
-        examples["expression without an annotated gene"] = unannotated[:3].tolist()
+        examples[_UNANNOTATED] = unannotated[:3].tolist()
+        if 2 * len(unannotated) > len(expression.values):
+            doubt(
+                f"{len(unannotated):,} of {len(expression.values):,} genes of the expression table are not in the "
+                f"annotation (such as {', '.join(examples[_UNANNOTATED])}); see `feature`, `biotype`, `attribute`"
+            )
     past_end = (kept["start"] < 0) | (kept["end"] > kept["chrom"].map(genome.lengths))
     used = {name: matched[name] for name in genes["chrom"].unique() if name in matched}
-    return Summary(len(kept), dropped, int(past_end.sum()), renamed(used), examples, expression.ignored_columns)
+    bases = np.bincount(promoters.tokens.ravel(), minlength=N_TOKEN + 1)
+    known = int(bases[: len(BASES)].sum())
+    return Summary(
+        len(kept),
+        dropped,
+        int(past_end.sum()),
+        renamed(used),
+        examples,
+        expression.ignored_columns,
+        expression.left_out,
+        expression.layout,
+        describe_targets(pd.DataFrame(promoters.targets, columns=promoters.target_names)),
+        expression.replicates,
+        float(bases[[BASES.index("G"), BASES.index("C")]].sum() / known) if known else None,
+        float(bases[N_TOKEN] / max(bases.sum(), 1)),
+    )

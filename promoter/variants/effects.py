@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from promoter.dataset.gene_names import with_names
 from promoter.ism import saturation_mutagenesis
 from promoter.ism.operations import operations
 from promoter.models.build import Network, NetworkConfig
@@ -98,7 +99,7 @@ def effects_to_table(
     """Put alleles and their predicted effects into a table, one row per allele and gene.
 
     Args:
-        genes: table of genes, with `chrom`, `gene_id` and `gene_name`.
+        genes: table of genes, with `chrom`, `gene_id` and, where it has names, `gene_name`.
         alleles: alleles, as in `WindowVariants.alleles`; their `gene` counts rows of `genes`.
         targets: names of the targets.
         reference: predictions of the unchanged windows, shape (members, alleles, targets), target units.
@@ -110,7 +111,7 @@ def effects_to_table(
         `TARGET_alt`, `TARGET_difference`; of several members these are means, and `TARGET_difference_sd` the
         standard deviation.
     """
-    rows = alleles["gene"].to_numpy()
+    rows, genes = alleles["gene"].to_numpy(), with_names(genes)
     variants = map(TrimmedVariant, alleles["start"], alleles["end"], alleles["new"])
     distances = [distance_to_tss(variant, windows[row]) for variant, row in zip(variants, rows, strict=True)]
     columns: dict[str, pa.Array] = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.files import Write
 from support.notes import with_notes
 
-from promoter.dataset.expression import Expression, looks_untransformed, read_expression
+from promoter.dataset.expression import Expression, read_expression
 from promoter.errors import InputError, InputNote, InputWarning
 
 TABLE = pd.DataFrame({"gene": ["g1", "g2", "g3"], "a": [0.0, 1.5, 3.0], "b": [10, 0, 30]})
@@ -157,10 +157,10 @@ def test_a_missing_expression_value_is_kept_or_drops_the_gene_or_is_an_error(wri
     path = write("a.tsv", f"g\ta\tb\ng1\t1\t2\ng2\t3\t{cell}\ng3\t5\t6\ng4\t\t{cell}\n")
     kept = read_expression(path)
     np.testing.assert_array_equal(kept.values.to_numpy(), [[1, 2], [3, np.nan], [5, 6]])
-    assert (kept.values.index.tolist(), kept.n_missing) == (["g1", "g2", "g3"], 1)
+    assert (kept.values.index.tolist(), len(kept.without_value)) == (["g1", "g2", "g3"], 1)
     dropped = read_expression(path, missing="drop")
     assert as_lists(dropped) == {"": ["g1", "g3"], "a": [1, 5], "b": [2, 6]}
-    assert dropped.n_missing == 2
+    assert len(dropped.without_value) == 2
     with pytest.raises(
         InputError, match=r"line 3 \(g2\), column 'b': the value is missing.*2 such rows.*`missing='keep'`"
     ):
@@ -173,7 +173,7 @@ def test_an_infinite_expression_value_is_missing_with_a_warning(write: Write, ce
     with pytest.warns(InputWarning, match=r"1 infinite value, the first on line 3 \(g2\).*add 1 before the log"):
         expression = read_expression(path)
     assert as_lists(expression) == {"": ["g1"], "a": [1]}
-    assert (expression.n_infinite, expression.n_missing) == (1, 1)
+    assert (expression.n_infinite, len(expression.without_value)) == (1, 1)
     with pytest.raises(InputError, match=r"line 3 \(g2\).*infinite"):
         read_expression(path, missing="error")
 
@@ -195,7 +195,7 @@ def test_of_equal_gene_ids_the_first_with_a_value_is_kept(
     expression, notes = with_notes(lambda: read_expression(path))
     np.testing.assert_array_equal(expression.values.loc["g1"], expected)
     assert expression.values.index.tolist() == ["g1", "g2"]
-    assert (expression.n_duplicates, expression.n_missing) == (1, 0)
+    assert (expression.n_duplicates, len(expression.without_value)) == (1, 0)
     assert [note.split(":")[0] for note in notes] == [said]
 
 
@@ -269,12 +269,6 @@ def test_damaged_expression_tables_are_refused(write: Write, tmp_path: Path) -> 
     TABLE.to_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="not a complete Parquet file"):
         read_expression(write("b.parquet", (tmp_path / "a.parquet").read_bytes()[:-20]))
-
-
-def test_values_that_are_no_logarithms_are_recognised() -> None:
-    assert looks_untransformed(pd.DataFrame({"a": [0, 51.0]}))
-    assert not looks_untransformed(pd.DataFrame({"a": [0, 12.0]}))
-    assert not looks_untransformed(pd.DataFrame({"a": [-1, 51.0]}))
 
 
 TEXT = st.text("ab \"'#;,|/.-é", max_size=6)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.files import Write, oracle
+from support.notes import with_notes
 
 from promoter.dataset.annotation import read_genes
 from promoter.dataset.expression import read_expression
@@ -72,7 +73,7 @@ def test_every_gene_left_out_is_counted_under_its_reason(prepared: Prepare) -> N
         "gene id occurred before in the expression table": 1,
     }
     assert summary.examples == {
-        "chromosome not in the FASTA": ["elsewhere"],
+        "chromosome not in the FASTA": ["chr9 (1)"],
         "no expression": ["mute"],
         "gene id occurred before in the annotation": ["plus"],
         "TSS past the end of its chromosome": ["outside"],
@@ -85,7 +86,7 @@ def test_genes_without_all_values_are_counted_when_dropped(prepared: Prepare) ->
     promoters, summary = prepared(table="gene\ta\tb\nplus\t1\t\nminus\t2\t3\nmute\tNA\tNA\n", missing="drop")
     assert promoters.genes["gene_id"].tolist() == ["minus"]
     assert summary.dropped["expression value missing"] == 2
-    assert summary.dropped["no expression"] == 2  # plus and mute
+    assert "no expression" not in summary.dropped  # these genes are in the table
 
 
 @pytest.mark.parametrize(
@@ -133,16 +134,23 @@ def test_names_mapped_to_the_FASTAs_are_reported(prepared: Prepare, spelling: st
 
 def test_gene_ids_match_without_their_version_when_asked_to(prepared: Prepare) -> None:
     bed = BED.replace("minus", "minus.12").replace("mute", "mute.x")
-    table = (
-        TABLE.replace("plus", "plus.3").replace("5\t6\n", "5\t6\nminus.1\t0\t0\n").replace("minus\t", "minus.2\t")
-    )
-    with pytest.raises(InputError, match="`ignore_version`"):
+    table = TABLE.replace("plus", "plus.3").replace("minus\t", "minus.2\t")
+    with pytest.raises(InputError, match="`ignore_version=True`"):
         prepared(bed=bed.replace("elsewhere", "x").replace("outside", "y"), table=table)
-    promoters, summary = prepared(bed=bed, table=table, ignore_version=True)
-    assert promoters.genes["gene_id"].tolist() == ["plus", "minus"]
+    (promoters, summary), notes = with_notes(lambda: prepared(bed=bed, table=table, ignore_version=True))
+    assert [note for note in notes if "without their version" in note]
+    assert promoters.genes["gene_id"].tolist() == ["plus.3", "minus.2"]
     assert promoters.targets.tolist() == [[5, 6], [3, 4]]
-    assert summary.dropped["gene id occurred before in the expression table"] == 2
     assert summary.examples["no expression"] == ["mute.x"]
+
+
+def test_versions_that_keep_two_genes_apart_are_no_versions(prepared: Prepare) -> None:
+    """S. pombe's SPAC1002.01 and SPAC1002.02 are neighbours, and so may be the ids of any locus."""
+    bed = BED.replace("plus", "locus.01").replace("minus", "locus.02c")
+    table = TABLE.replace("plus", "locus.01").replace("minus", "locus.02c")
+    plain, _ = prepared(bed=bed, table=table)
+    (stripped, _), _ = with_notes(lambda: prepared(bed=bed, table=table, ignore_version=True))
+    assert stripped.genes["gene_id"].tolist() == plain.genes["gene_id"].tolist() == ["locus.01", "locus.02c"]
 
 
 @pytest.mark.parametrize(
@@ -150,11 +158,11 @@ def test_gene_ids_match_without_their_version_when_asked_to(prepared: Prepare) -
     [
         (
             {"table": "gene\ta\nA\t1\nB\t1\nC\t1\nD\t1\n"},
-            r"ids like plus, minus, elsewhere\) .*ids like A, B, C\).*`attribute`, `gene_column`",
+            r"ids like plus, minus, elsewhere\) .*ids like A, B, C\).*`attribute`, `gene_map` and `gene_column`",
         ),
         (
             {"bed": BED.replace("chr", "scaffold")},
-            r"no gene lies on a chromosome of .*g\.fa: .*has scaffold1, scaffold2, scaffold9, the FASTA 1, 2; use",
+            r"6 of 6 genes lie on .*g\.fa lacks: scaffold1 \(3\), scaffold2 \(2\), .*it has 1, 2; .*`chrom_names`",
         ),
         ({"chroms": ["chr9"]}, r"no gene is left \(.*5 chromosome not in --chroms.*; loosen `chroms`"),
         ({"exclude_chroms": ["1", "2"]}, "no gene is left .*5 chromosome excluded"),
@@ -179,8 +187,66 @@ def test_a_window_without_bases_is_refused(prepared: Prepare, upstream: int, dow
 
 @pytest.mark.parametrize("name", ["sequence", "split", "level_predicted"])
 def test_a_target_that_would_hide_a_column_of_the_outputs_is_refused(prepared: Prepare, name: str) -> None:
-    with pytest.raises(InputError, match=f"target column '{name}' .*rename"):
+    with pytest.raises(InputError, match=f"the target '{name}' .*rename"):
         prepared(table=TABLE.replace("\ta\n", f"\t{name}\n"))
+
+
+@pytest.mark.parametrize(("max_n", "kept"), [(1, 3), (0.5, 2), (0.49, 1), (0, 1)])
+def test_windows_that_are_mostly_N_are_left_out_and_counted(prepared: Prepare, max_n: float, kept: int) -> None:
+    bed = "1\t4\t9\tall\t0\t+\n1\t2\t9\thalf\t0\t+\n1\t0\t9\tnone\t0\t+\n"
+    table = "gene\ta\nall\t1\nhalf\t2\nnone\t3\n"
+    (promoters, summary), _ = with_notes(lambda: prepared(bed=bed, table=table, max_n=max_n, allow_loss=True))
+    assert promoters.genes["gene_id"].tolist() == ["all", "half", "none"][:kept]
+    assert summary.dropped.get(f"more than {max_n:.0%} of the window is N", 0) == 3 - kept
+    sequences = "".join(promoters.genes["sequence"])
+    assert summary.n == pytest.approx(sequences.count("N") / len(sequences))
+    known = sequences.replace("N", "")
+    assert summary.gc == pytest.approx(sum(map(known.count, "GC")) / len(known))
+
+
+def test_half_of_the_genes_lost_for_one_reason_is_an_error(prepared: Prepare) -> None:
+    lines = [f"chr1\t{10 + i}\t29\tg{i}\t0\t+" for i in range(4)]
+    lines += [f"mito\t{10 + i}\t29\tm{i}\t0\t+" for i in range(5)]
+    bed, table = "\n".join(lines), "gene\ta\n" + "".join(f"{g}{i}\t1\n" for g in "gm" for i in range(5))
+    with pytest.raises(InputError, match=r"5 of 9 genes .*mito \(5\); it has 1, 2; .*`allow_loss=True`"):
+        prepared(bed=bed, table=table)
+    (promoters, _), notes = with_notes(lambda: prepared(bed=bed, table=table, allow_loss=True))
+    assert len(promoters) == 4
+    assert any("InputWarning" in note and "mito (5)" in note for note in notes)
+    elsewhere = table.replace("g0", "x0").replace("g1", "x1").replace("g2", "x2").replace("m", "y")
+    with pytest.raises(InputError, match=r"only 1 genes are in both .*ids like g0, g1.*ids like x0, x1"):
+        prepared(bed=bed.replace("mito", "2"), table=elsewhere)
+
+
+def test_a_table_of_some_genes_and_an_annotation_of_some_are_no_loss(prepared: Prepare) -> None:
+    lines = [f"chr1\t{10 + i}\t29\tg{i}\t0\t+" for i in range(9)]
+    table = ["gene\ta", *(f"g{i}\t{i}" for i in range(9))]
+    few, _ = prepared(bed="\n".join(lines), table="\n".join(table[:4]))
+    assert len(few) == 3
+    (others, summary), notes = with_notes(lambda: prepared(bed="\n".join(lines[:3]), table="\n".join(table)))
+    assert len(others) == 3
+    assert summary.dropped == {"expression without an annotated gene": 6}
+    assert any("6 of 9 genes of the expression table" in note for note in notes)
+
+
+@pytest.mark.parametrize("max_n", [-0.1, 1.5, float("nan")])
+def test_a_share_of_N_that_is_no_share_is_refused(prepared: Prepare, max_n: float) -> None:
+    with pytest.raises(InputError, match="must be a share from 0 to 1"):
+        prepared(max_n=max_n)
+
+
+def test_a_gene_has_the_name_of_the_annotation_or_else_of_the_table(write: Write) -> None:
+    genome = Genome(write("g.fa", f">1\n{CHROMOSOMES['1']}\n"))
+    lines = [
+        f'1\tx\tgene\t{9 + i}\t29\t.\t+\t.\tgene_id "g{i}"; {name}'
+        for i, name in enumerate(['gene_name "rpl1";', "", ""])
+    ]
+    genes, _ = with_notes(lambda: read_genes(write("g.gtf", "\n".join(lines))))
+    table = "#1.2\n3\t1\nName\tDescription\ts\ng0\tother\t1\ng1\trpl2\t2\ng2\tg2\t3\n"
+    expression, _ = with_notes(lambda: read_expression(write("e.gct", table)))
+    promoters, _ = prepare(genome, genes, expression, upstream=4)
+    names = promoters.genes["gene_name"]
+    assert names.where(names.notna(), None).tolist() == ["rpl1", "rpl2", None]
 
 
 def test_prepare_leaves_the_given_tables_unchanged(write: Write) -> None:
@@ -205,7 +271,7 @@ def test_every_yeast_promoter_and_value_is_that_of_its_gene(
 ) -> None:
     genes, expression = read_genes(yeast / "genes.bed"), read_expression(yeast / "expression.tsv")
     promoters, summary = prepare(
-        Genome(yeast / "genome.fa.gz"), genes, expression, upstream=upstream, downstream=downstream
+        Genome(yeast / "genome.fa.gz"), genes, expression, upstream=upstream, downstream=downstream, max_n=1
     )
     lengths = {name: len(sequence) for name, sequence in yeast_chromosomes.items()}
     past_end = 0
@@ -254,13 +320,13 @@ def test_counts_of_prepare_add_up_to_all_genes_and_rows(yeast: Path, write: Writ
     of_rows = {
         "expression without an annotated gene",
         "gene id occurred before in the expression table",
-        "expression value missing",
     }
     assert len(summary.dropped) == 8  # each reason but a TSS past the end
     of_genes = sum(count for reason, count in summary.dropped.items() if reason not in of_rows)
     assert summary.genes_kept + of_genes == len(genes) == 960
     annotated = expression.values.index.isin(genes["gene_id"]).sum()
-    assert annotated + sum(summary.dropped[reason] for reason in of_rows) == len(table) == 5080
+    rows = annotated + len(expression.without_value) + sum(summary.dropped[reason] for reason in of_rows)
+    assert rows == len(table) == 5080
     usable = set(table.dropna()["gene"]) & set(bed[3][bed[0].isin(["chrII", "chrXII"])])
     assert set(promoters.genes["gene_id"]) == usable
     assert len(promoters) == summary.genes_kept == len(usable)
