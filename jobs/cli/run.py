@@ -167,8 +167,8 @@ def _config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _read_config(file: str, groups: set[str], lists: Mapping[str, bool]) -> tuple[str, dict[str, Any]]:
     """Return `FILE: ` for messages, and the settings in the file."""
-    path = storage.resolve(file)
     settings = storage.read_yaml(file)
+    path = storage.resolve(file)  # of a pipe, the copy that was read
     settings.pop(PROVENANCE, None)
     for group in groups & settings.keys():
         if not isinstance(settings[group], dict):

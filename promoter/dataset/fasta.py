@@ -7,8 +7,10 @@ marks and any line ends are passed over.
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -21,6 +23,7 @@ from promoter.errors import InputError, StorageError, doubt, note
 _IUPAC = b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv"
 _MASKS = b"Xx-.*"
 _KNOWN = _IUPAC + _MASKS
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -132,33 +135,36 @@ def index_fasta(fasta: Path, path: UPath) -> list[IndexEntry]:
         InputError: it is not FASTA, a line holds letters that are no bases, or a record has no name or the name of
             another one.
     """
-    if storage.text_encoding(storage.first_bytes(fasta), path) is not None:
+    head = storage.first_bytes(fasta)
+    if storage.text_encoding(head, path) is not None:
         raise IrregularError("is not in UTF-8")
     records, entries = _Records(path), []
     name, offset, length, line_bases, line_bytes, ended = "", 0, 0, 0, 0, False
-    position = 0
+    position, full_line = 0, 0
 
     def finish() -> None:
         if records.name is not None:
             entries.append(IndexEntry(name, length, offset, line_bases, line_bytes))
 
     with storage.open_bytes(fasta) as file:
+        if head.startswith(_BOM):
+            position += len(file.read(len(_BOM)))
         for number, line in enumerate(file, start=1):
             position += len(line)
-            if number == 1:
-                line = line.removeprefix(_BOM)  # noqa: PLW2901 # not a part of the text
             rest = line.translate(None, _KNOWN)
+            if len(line) == full_line and rest == b"\n":  # as most are, so they must take no time
+                length += line_bases
+                continue
+            full_line = 0
+            if b"\r" in line.rstrip(b"\r\n") or _BOM in line:  # either may stand before a header
+                raise IrregularError(f"line {number} has a lone carriage return or a byte-order mark")
             if line.startswith(b">"):
-                if b"\r" in line.rstrip(b"\r\n"):
-                    raise IrregularError(f"line {number} ends with a lone carriage return")
                 finish()
                 name = records.begin(number, storage.decode(line[1:]))
                 offset, length, line_bases, line_bytes, ended = position, 0, 0, 0, False
             elif rest.strip() or (records.name is None and rest != line):
                 if records.name is None and line.startswith(b";"):
                     continue
-                if b"\r" in line.strip() or _BOM in line:  # which may stand before a header
-                    raise IrregularError(f"line {number} has a lone carriage return or a byte-order mark")
                 records.refuse(number, storage.decode(line))
             elif len(rest) < len(line):
                 bases = len(line) - len(rest)
@@ -170,6 +176,7 @@ def index_fasta(fasta: Path, path: UPath) -> list[IndexEntry]:
                     raise IrregularError(f"line {number} (record '{name}') is not as long as the lines before it")
                 length += bases
                 ended = bases != line_bases or len(line) != line_bytes
+                full_line = line_bytes if not ended and rest == b"\n" else 0
             else:
                 ended = ended or length > 0
     finish()
@@ -190,7 +197,7 @@ def write_regular(path: UPath, copy: Path) -> None:
     """
     headers: list[tuple[str, int]] = []  # name of each record, and where its bases begin
     ends: list[int] = []
-    try:
+    with named_disk_errors(path, copy):
         with storage.open_atomic(copy) as target:
             position = 0
             for header, bases in _lines(path):
@@ -208,10 +215,19 @@ def write_regular(path: UPath, copy: Path) -> None:
             ]
             _require_bases(path, entries)
         write_index(entries, copy)
+
+
+@contextmanager
+def named_disk_errors(path: UPath, copy: Path) -> Iterator[None]:
+    """Turn an error of the disk in the block, which writes a copy of a FASTA, into a `StorageError`."""
+    try:
+        yield
     except OSError as error:
+        if error.errno not in _DISK_ERRORS:  # of reading, say
+            raise
         raise StorageError(
-            f"{path}: its copy cannot be written to {copy.parent} ({error.strerror or error}); free space there, "
-            "or name another folder in XDG_CACHE_HOME"
+            f"{path}: its copy cannot be written to {copy.parent} ({error.strerror}); free space there, or name "
+            "another folder in XDG_CACHE_HOME"
         ) from error
 
 

@@ -21,6 +21,7 @@ from promoter import storage
 from promoter.dataset.fasta import (
     IrregularError,
     index_fasta,
+    named_disk_errors,
     note_masked,
     unknown_letters,
     write_block_index,
@@ -151,7 +152,7 @@ def _local_copy(path: UPath) -> Path:
         return Path(str(path))
     copy = _cache_path(path)
     if not copy.exists():
-        with path.open("rb") as source, storage.open_atomic(copy) as target:
+        with named_disk_errors(path, copy), path.open("rb") as source, storage.open_atomic(copy) as target:
             while chunk := source.read(1 << 24):
                 target.write(chunk)
     return copy
@@ -235,7 +236,9 @@ def _require_fitting_index(faidx: pyfaidx.Faidx, path: UPath) -> None:
 
 
 def _cache_path(path: Path | UPath, suffix: str = "") -> Path:
-    """Return the path in the cache folder for a FASTA of this address, size and time."""
+    """Return the path in the cache folder for a FASTA of this address, size and time, or beside a pipe's copy."""
+    if storage.is_copy_of_pipe(str(path)):
+        return Path(f"{path}{suffix}")
     stat = path.stat()
     key = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime}".encode()).hexdigest()[:16]
     return Path(pooch.os_cache("promoter")) / "genomes" / f"{key}-{path.name}{suffix}"

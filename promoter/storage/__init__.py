@@ -20,5 +20,6 @@ from promoter.storage.formats import (
     write_yaml,
 )
 from promoter.storage.paths import AnyPath, is_local, resolve
+from promoter.storage.pipes import is_copy_of_pipe
 from promoter.storage.remote import arrow_filesystem, fix_hint, is_store_error, wrap_store_errors
 from promoter.storage.text import decode, open_text, text_encoding

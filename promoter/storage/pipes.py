@@ -34,6 +34,11 @@ def copy_of_pipe(path: str) -> str:
     return str(copy) if _identity(path) in (which, None) else path  # another pipe may have got the same number
 
 
+def is_copy_of_pipe(path: str) -> bool:
+    """Return whether a path is that of a copy, which is gone after this process."""
+    return any(path == str(copy) for _, copy in _COPIES.values())
+
+
 def keep_pipe(path: str) -> str:
     """Read a pipe to its end into a temporary file, which is removed when the process ends.
 

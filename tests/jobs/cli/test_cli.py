@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -197,6 +198,27 @@ def test_a_printed_config_gives_equal_results(
     (tmp_path / "printed.yaml").write_text(printed)
     assert exit_code(prepare, "--config", tmp_path / "printed.yaml") == 0
     assert _results(tmp_path / "two") == _results(tmp_path / "one")
+
+
+def test_a_config_and_inputs_from_pipes_give_equal_results(flags: list[str], tmp_path: Path) -> None:
+    assert exit_code(prepare, *flags, "--out", tmp_path / "one") == 0
+    pipes = tmp_path / "pipes"
+    pipes.mkdir()
+    config = {"upstream": 6, "downstream": 2, "transform": "log1p", "targets": ["b"]}
+    contents = {"genome": "g.fa", "genes": "g.bed", "expression": "e.tsv"}
+    config |= {name: str(pipes / file) for name, file in contents.items()}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    writers = []
+    for file in ("config.yaml", *contents.values()):
+        os.mkfifo(pipes / file)
+        content = (tmp_path / file).read_bytes()
+        writers.append(threading.Thread(target=(pipes / file).write_bytes, args=(content,)))
+        writers[-1].start()
+    assert exit_code(prepare, "--config", pipes / "config.yaml", "--out", tmp_path / "two") == 0
+    for writer in writers:
+        writer.join()
+    one, two = (pd.read_parquet(tmp_path / name / "promoters.parquet") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one, two)
 
 
 def test_the_config_that_a_job_wrote_gives_equal_results(flags: list[str], tmp_path: Path) -> None:

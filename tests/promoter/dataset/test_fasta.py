@@ -71,6 +71,7 @@ READ_IN_PLACE = {
     "blank lines between records": PLAIN.replace(">", "\n\n>"),
     "blank lines after headers": PLAIN.replace("chromosome\n", "chromosome\n\n"),
     "byte-order mark": "\ufeff" + PLAIN,
+    "byte-order mark and a blank line": "\ufeff\n" + PLAIN,
     "comments at the start": "; by hand\n\n" + PLAIN,
     "rna": PLAIN.replace("T", "U").replace("t", "u"),
     "latin-1 in a header": PLAIN.replace("a chromosome", "Müller").encode("latin-1"),
@@ -219,7 +220,8 @@ def test_bgzip_of_any_name_is_read(tmp_path: Path) -> None:
     assert whole(path)[0] == naive(PLAIN)
 
 
-def test_a_genome_from_a_pipe_is_read(tmp_path: Path) -> None:
+def test_a_genome_from_a_pipe_is_read_and_leaves_nothing_in_the_cache(tmp_path: Path, cache: Path) -> None:
+    before = sorted(cache.rglob("*"))
     for name, content in (("plain.fa", PLAIN.encode()), ("packed.fa", gzip.compress(PLAIN.encode()))):
         pipe = tmp_path / name
         os.mkfifo(pipe)
@@ -229,6 +231,7 @@ def test_a_genome_from_a_pipe_is_read(tmp_path: Path) -> None:
         assert whole(pipe)[0] == naive(PLAIN)
         os.waitpid(child, 0)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["packed.fa", "plain.fa"]
+    assert sorted(cache.rglob("*")) == before
 
 
 def test_a_full_disk_is_named_with_the_fix(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
