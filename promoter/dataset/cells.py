@@ -77,7 +77,7 @@ def _read_text(table: RawTable, column: pd.Series, name: str, *, required: bool)
     if thousands:
         plain = cells.str.replace(",", "", regex=False)
         return pd.to_numeric(plain, errors="coerce").to_numpy(dtype="float64"), "thousands comma"
-    is_text = bad.sum() * 2 >= known.sum() and not texts[bad].str.fullmatch(_LIKE_A_NUMBER).all()
+    is_text = bad.sum() * 2 > known.sum() and not texts[bad].str.fullmatch(_LIKE_A_NUMBER).all()
     if is_text and not required:
         return np.empty(0), "text"
     raise InputError(

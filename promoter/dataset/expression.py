@@ -72,7 +72,7 @@ def read_expression(
     transcripts: Callable[[], Mapping[str, str]] | None = None,
     tx2gene: Mapping[str, str] | None = None,
     replicates: Mapping[str, str] | None = None,
-    contrasts: str | Sequence[str] | None = None,
+    contrast: str | Sequence[str] | None = None,
 ) -> Expression:
     """Read a table with one row per gene and numbers of one or more samples, and make targets of them.
 
@@ -95,7 +95,7 @@ def read_expression(
         tx2gene: transcript id -> gene id, to sum the rows of a table of any layout; None (default) sums none.
         replicates: sample -> condition: targets are then the conditions, means over their samples after the
             transform; None (default) makes each sample a target.
-        contrasts: pairs of conditions or samples, as `samples.parse_contrasts` takes them. Targets are `A_vs_B`,
+        contrast: pairs of conditions or samples, as `samples.parse_contrasts` takes them. Targets are `A_vs_B`,
             A minus B after the transform, and beside them only those that `targets` names. None (default): none.
 
     Raises:
@@ -108,7 +108,7 @@ def read_expression(
             )
     if targets is not None and not targets:
         raise InputError("names no column", setting="targets", value=targets, fix="leave it out to take all")
-    pairs = None if contrasts is None else parse_contrasts(contrasts)
+    pairs = None if contrast is None else parse_contrasts(contrast)
     # without a sheet, contrasts are of columns
     columns = None if targets is None else [*targets, *(name for pair in pairs or () for name in pair)]
     read = partial(

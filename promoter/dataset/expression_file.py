@@ -290,8 +290,8 @@ def _require_numbers(
             f"{table.path}: no column looks like expression: {found}; if one is meant, name it in `targets`"
         )
     raise InputError(
-        f"{table.path}: no column of numbers beside the gene ids (other columns: {_few(others) or 'none'}); are "
-        "its cells separated by tabs, commas, semicolons or spaces?"
+        f"{table.path}: no column of numbers beside the gene ids (other columns: {_few(others) or 'none'}); is "
+        "it separated by tabs, commas, semicolons or spaces?"
     )
 
 
@@ -359,6 +359,11 @@ def _one_row_each(
     usable = (has.all(axis=1) if complete else has.any(axis=1)).to_numpy()
     order = np.argsort(~usable, kind="stable")
     kept = np.sort(order[~values.index[order].duplicated()])
+    if len(kept) * 2 < len(values):
+        raise InputError(
+            f"{path}: {counted(len(kept), 'id')} in {counted(len(values), 'row')} (like {values.index[0]}): not "
+            "one row a gene; name the column of the gene ids in `gene_column`, or sum exons or probes by gene"
+        )
     again = values.index.duplicated(keep=False)
     differ = (values[again & usable].groupby(level=0).nunique() > 1).any(axis=1)
     n_dropped = len(values) - len(kept)

@@ -107,21 +107,21 @@ def average_replicates(
     return pd.DataFrame(means, index=values.index), spread
 
 
-def parse_contrasts(contrasts: str | Sequence[str]) -> list[tuple[str, str]]:
+def parse_contrasts(contrast: str | Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of conditions to compare.
 
     Args:
-        contrasts: `"A,B"`, `["A,B", "A,C"]`, or the same without commas, `["A", "B", "A", "C"]`.
+        contrast: `"A,B"`, `["A,B", "A,C"]`, or the same without commas, `["A", "B", "A", "C"]`.
 
     Raises:
         InputError: the names do not make pairs of different conditions.
     """
-    items = [contrasts] if isinstance(contrasts, str) else contrasts
+    items = [contrast] if isinstance(contrast, str) else contrast
     names = [name.strip() for item in items for name in item.split(",")]
     pairs = list(zip(names[::2], names[1::2], strict=False))
     if not names or len(names) % 2 or any(a == b or not a or not b for a, b in pairs):
         fix = "name two different conditions as 'A,B', for A minus B; further pairs likewise"
-        raise InputError("is no pair", setting="contrast", value=contrasts, fix=fix)
+        raise InputError("is no pair", setting="contrast", value=contrast, fix=fix)
     return pairs
 
 

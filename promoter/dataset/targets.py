@@ -132,7 +132,9 @@ def warn_of_values(path: UPath, raw: pd.DataFrame, transform: Transform, unit: U
     whole, high = bool((known == np.round(known)).all()), f"up to {known.max():g}"
     if transform == "none" and known.min() >= 0 and known.max() > 50:
         what, advice = (
-            ("counts", "cpm_log2p1") if unit == "counts" or (whole and unit is None) else ("TPM", "log2p1")
+            ("counts", "cpm_log2p1")
+            if unit == "counts" or (whole and unit is None)
+            else ("TPM or the like", "log2p1")
         )
         doubt(f"{path}: the values look like {what}, not logarithms ({high}); consider `transform={advice!r}`")
     if transform != "none" and unit is None and not whole and known.max() < 30:

@@ -59,8 +59,8 @@ def gencode_genes(ids: pd.Series) -> pd.Series | None:
 def sum_transcripts(path: UPath, values: pd.DataFrame, genes: Mapping[str, str]) -> pd.DataFrame:
     """Sum the rows of transcripts to genes; rows that are genes already, or unknown, stay as they are.
 
-    A version, as in `ENST01.2`, is dropped only if the id is unknown with it, and if that makes no two transcripts
-    of different genes equal.
+    A version, as in `ENST01.2`, is dropped only if the id is unknown with it, and if that makes no two rows and no
+    transcripts of different genes equal.
 
     Args:
         path: file that the values are from, for messages.
@@ -75,15 +75,18 @@ def sum_transcripts(path: UPath, values: pd.DataFrame, genes: Mapping[str, str])
     known_genes = set(genes.values())
     is_gene = ids.isin(known_genes) & of_gene.isna()
     rest = of_gene.isna() & ~is_gene
-    by_version = ids[rest].str.replace(_VERSION, "", regex=True).map(_without_versions(genes))
-    of_gene = of_gene.where(~rest, by_version)
+    plain = ids.str.replace(_VERSION, "", regex=True)
+    plain = plain[rest & ~plain.duplicated(keep=False)]  # where numbers tell rows apart they are no versions
+    by_version = plain.map(_without_versions(genes)) if len(plain) else plain
+    of_gene = of_gene.fillna(by_version)
     n_by_version = int(by_version.notna().sum())
     mapped, unknown = int(of_gene.notna().sum()), ids[of_gene.isna() & ~is_gene]
     if mapped == 0:
         if len(unknown):
+            known = f"ids like {', '.join(list(genes)[:3])}" if genes else "there is none"
             doubt(
-                f"{path}: no row (ids like {', '.join(ids[:3])}) is a known transcript (ids like "
-                f"{', '.join(list(genes)[:3])}), so rows are taken for genes; if they are not, give `tx2gene`"
+                f"{path}: no row (ids like {', '.join(ids[:3])}) is a known transcript ({known}), so "
+                "rows are taken for genes; if they are not, give `tx2gene`"
             )
         return values
     result = _sum(path, values, of_gene.fillna(ids))

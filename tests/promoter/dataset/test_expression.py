@@ -227,6 +227,7 @@ def test_a_gene_that_dropping_would_lose_is_kept_by_its_complete_row(write: Writ
         ('g,d,a\ng1,"x,y,1\ng2,z,2\n', {}, "line 2: a quote is not closed"),
         ("s\t0\t15\t30\ng1\t5\t1\t2\n", {}, "line 1: 's 0 15 30' may be a gene, or hours"),
         ("#1.2\n3\t1\nName\tDescription\ts\ng1\tx\t1\n", {}, "line 2 says 3 rows, there are 1"),
+        ("chr1\t5\t9\tn1\nchr1\t7\t8\tn2\nchr1\t3\t4\tn3\n", {}, "1 id in 3 rows .like chr1.*`gene_column`"),
         ("Status\ta.bam\nAssigned\t5\nUnassigned_Unmapped\t4\n", {}, "summary of featureCounts"),
         ("__no_feature\t5\n__ambiguous\t4\n", {}, "no rows but summaries"),
         ("PK\x03\x04\n", {}, "workbook"),

@@ -81,13 +81,13 @@ def test_a_condition_with_one_sample_has_no_spread(write: Write) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"contrasts": "b1,a1"}, {"b1_vs_a1": [6, 1]}),
-        ({"contrasts": ["b1", "a1", "b2", "a1"]}, {"b1_vs_a1": [6, 1], "b2_vs_a1": [14, 3]}),
-        ({"contrasts": ["b1,a1", "b2,a1"]}, {"b1_vs_a1": [6, 1], "b2_vs_a1": [14, 3]}),
-        ({"contrasts": "b1,a1", "targets": ["b2"]}, {"b2": [15, 3, 1], "b1_vs_a1": [6, 1, np.nan]}),
-        ({"contrasts": "b1,a1", "targets": ["a1"]}, {"a1": [1, 0], "b1_vs_a1": [6, 1]}),
-        ({"contrasts": "B,A", "replicates": SHEET}, {"B_vs_A": [9, 2]}),
-        ({"contrasts": "B,A", "replicates": SHEET, "targets": ["B"]}, {"B": [11, 2, 1], "B_vs_A": [9, 2, np.nan]}),
+        ({"contrast": "b1,a1"}, {"b1_vs_a1": [6, 1]}),
+        ({"contrast": ["b1", "a1", "b2", "a1"]}, {"b1_vs_a1": [6, 1], "b2_vs_a1": [14, 3]}),
+        ({"contrast": ["b1,a1", "b2,a1"]}, {"b1_vs_a1": [6, 1], "b2_vs_a1": [14, 3]}),
+        ({"contrast": "b1,a1", "targets": ["b2"]}, {"b2": [15, 3, 1], "b1_vs_a1": [6, 1, np.nan]}),
+        ({"contrast": "b1,a1", "targets": ["a1"]}, {"a1": [1, 0], "b1_vs_a1": [6, 1]}),
+        ({"contrast": "B,A", "replicates": SHEET}, {"B_vs_A": [9, 2]}),
+        ({"contrast": "B,A", "replicates": SHEET, "targets": ["B"]}, {"B": [11, 2, 1], "B_vs_A": [9, 2, np.nan]}),
         ({"replicates": SHEET, "targets": ["B"]}, {"B": [11, 2, 1]}),
     ],
 )
@@ -102,7 +102,7 @@ def test_contrasts_are_differences_after_the_transform(
 
 def test_a_contrast_of_logarithms_is_the_logarithm_of_the_ratio(write: Write) -> None:
     path = write("t.tsv", "gene\ta\tb\ng1\t1\t7\ng2\t3\t0\n")
-    values = read_expression(path, transform="log2p1", contrasts="b,a").values["b_vs_a"]
+    values = read_expression(path, transform="log2p1", contrast="b,a").values["b_vs_a"]
     np.testing.assert_allclose(values, [np.log2(8 / 2), np.log2(1 / 4)], rtol=1e-6)
 
 
@@ -113,12 +113,12 @@ def test_a_contrast_of_logarithms_is_the_logarithm_of_the_ratio(write: Write) ->
             {"replicates": {"a1": "A", "zz": "A"}},
             r"`replicates`: the expression table has no sample \['zz'\] \(1 of 2",
         ),
-        ({"contrasts": "a1,b9"}, "`contrast='b9'`: no such condition or sample; there are a1, a2, b1, b2"),
-        ({"contrasts": "a1,a1"}, "`contrast='a1,a1'`: is no pair; name two different conditions as 'A,B'"),
-        ({"contrasts": "a1"}, "is no pair"),
-        ({"contrasts": []}, "is no pair"),
-        ({"contrasts": ["a1,b1", "b2"]}, "is no pair"),
-        ({"contrasts": "A,B", "replicates": {"a1": "A", "a2": "A"}}, "`contrast='B'`: no such condition"),
+        ({"contrast": "a1,b9"}, "`contrast='b9'`: no such condition or sample; there are a1, a2, b1, b2"),
+        ({"contrast": "a1,a1"}, "`contrast='a1,a1'`: is no pair; name two different conditions as 'A,B'"),
+        ({"contrast": "a1"}, "is no pair"),
+        ({"contrast": []}, "is no pair"),
+        ({"contrast": ["a1,b1", "b2"]}, "is no pair"),
+        ({"contrast": "A,B", "replicates": {"a1": "A", "a2": "A"}}, "`contrast='B'`: no such condition"),
         ({"replicates": SHEET, "targets": ["C"]}, r"`targets=\['C'\]`: no such column"),
     ],
 )

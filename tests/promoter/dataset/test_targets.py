@@ -134,7 +134,7 @@ def test_a_target_that_looks_wrong_is_doubted(name: str, values: list[float], sa
     ("rows", "transform", "said"),
     [
         ([0, 51], "none", "look like counts, not logarithms .*`transform='cpm_log2p1'`"),
-        ([0.5, 51], "none", "look like TPM, not logarithms .*`transform='log2p1'`"),
+        ([0.5, 51], "none", "look like TPM or the like, not logarithms .*`transform='log2p1'`"),
         ([0.5, 12], "none", ""),
         ([-1, 51], "none", ""),
         ([0.5, 12], "log2p1", "look like logarithms .up to 12.; if they are, take `transform='none'`"),

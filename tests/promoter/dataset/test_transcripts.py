@@ -63,9 +63,16 @@ GENES = {"t1": "g1", "t2": "g1", "t3": "g2"}
             {"S.03": 1, "g1": 2},
             "1 row neither of a k",
         ),
+        ({"S.01": 1, "S.02": 2}, {"S.01": "a"}, {"a": 1, "S.02": 2}, "1 row neither .* ids like S.02;"),
         ({"t1": 1, "g2": 4, "zz": 5}, GENES, {"g1": 1, "g2": 4, "zz": 5}, "1 row neither .* ids like zz;"),
         ({"g1": 1, "g2": 4}, GENES, {"g1": 1, "g2": 4}, ""),
-        ({"x1": 1, "g2": 4}, GENES, {"x1": 1, "g2": 4}, r"no row \(ids like x1, g2\) is a known transcript"),
+        (
+            {"x1": 1, "g2": 4},
+            GENES,
+            {"x1": 1, "g2": 4},
+            r"no row \(ids like x1, g2\) is a known transcript \(ids like t1",
+        ),
+        ({"x1": 1}, {}, {"x1": 1}, r"is a known transcript \(there is none\)"),
     ],
 )
 def test_transcripts_are_summed_to_genes_where_they_are_known(
