@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain, islice
 from typing import IO, Literal, NamedTuple
 from urllib.parse import unquote
@@ -176,16 +177,19 @@ def open_annotation(path: AnyPath) -> Iterator[AnnotationFile]:
         yield AnnotationFile(where, _format_of(where, head), chain(head, lines))
 
 
+@cache
 def is_gene(kind: str) -> bool:
     """Return whether a feature type is a gene's: `gene`, `ncRNA_gene`, `protein_coding_gene`."""
     return kind.lower().endswith("gene")
 
 
+@cache
 def is_transcript(kind: str) -> bool:
     """Return whether a feature type is a transcript's: `transcript`, `mRNA`, `tRNA`, `V_gene_segment`."""
     return kind.lower().endswith(("transcript", "rna", "gene_segment"))
 
 
+@cache
 def is_utr(kind: str) -> bool:
     """Return whether a feature type is an untranslated region."""
     return kind.lower().endswith("utr")
