@@ -6,6 +6,7 @@ from typing import Literal
 
 from jobs.cli.config_file import resolved, write_config
 from jobs.cli.console import console
+from jobs.cli.notes import kept_notes
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
@@ -23,6 +24,7 @@ def variants(
     data: str,
     out: str,
     genes: list[str] | None = None,
+    chrom_names: str | None = None,
     ensemble: list[str] | None = None,
     both_strands: bool = False,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -36,12 +38,14 @@ def variants(
     Rerun after an interruption, it computes only what is missing.
 
     Args:
-        variants: VCF or BCF, plain or bgzip; it needs no index and no order.
+        variants: VCF or BCF, compressed or not; it needs no index and no order.
         genome: FASTA that promoter prepare was given.
         model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
         data: folder that promoter prepare wrote.
         out: folder to write variants.parquet, variants.tsv.gz, skipped.tsv and summary.json to.
         genes: ids or names of the genes to look at; by default all.
+        chrom_names: table of the names that chromosomes have in other files: two columns, UCSC's chromAlias.txt or
+            NCBI's assembly report; by default names match that differ in spelling only (chr1 and 1, II and 2).
         ensemble: more model directories; predictions are then the means over all models, with the standard
             deviation of the difference.
         both_strands: average the predictions of the window and of its reverse complement.
@@ -62,6 +66,7 @@ def variants(
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
     from jobs.ray_runtime.shared_disk import require_shared
+    from promoter.dataset.aliases import read_chrom_names
     from promoter.dataset.genome import Genome
     from promoter.dataset.promoters import select
     from promoter.storage.parts import MANIFEST, earlier_run
@@ -71,10 +76,13 @@ def variants(
     promoters, targets = inputs.promoters, inputs.info.targets
     rows = select(promoters, genes)
     windows = tss_windows(promoters)
-    reference = Genome(genome)
-    source = storage.require_file(variants, "VCF")
+    sources = {
+        "variants": storage.require_file(variants, "VCF"),
+        "genome": storage.require_file(genome, "genome FASTA"),
+        **({"chrom_names": storage.require_file(chrom_names, "table of names")} if chrom_names else {}),
+    }
     out_dir = storage.require_writable(out)
-    files = {"variants": storage.sha256(source), "genome": storage.sha256(reference.path)}
+    files = {name: storage.sha256(path) for name, path in sources.items()}
     identity = {
         "format": _FORMAT,
         **inputs.identity(rows, precision),
@@ -84,9 +92,16 @@ def variants(
     }
     earlier = earlier_run(out_dir, "parts", identity)
     in_flight = None
-    with storage.removed_on_error(out_dir, unless=MANIFEST):  # a run that is refused leaves nothing
+    # a run that is refused leaves nothing
+    with storage.removed_on_error(out_dir, unless=MANIFEST), kept_notes() as notes:
+        reference, names = Genome(genome), read_chrom_names(chrom_names) if chrom_names else None
         in_windows = variant_effects.read_alleles(
-            source, reference, promoters, rows=rows, skipped=out_dir / "skipped.tsv"
+            sources["variants"],
+            reference,
+            promoters,
+            rows=rows,
+            skipped=out_dir / "skipped.tsv",
+            chrom_names=names,
         )
         alleles, parts = variant_effects.cut_alleles(in_windows, inputs, identity, out_dir)
         missing = parts.missing()
@@ -100,9 +115,8 @@ def variants(
             in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit
             if max_hours is not None or inputs.network.config.incremental is None:
                 sequences = parts.count_rows(missing) + sum(alleles[index]["gene"].nunique() for index in missing)
-                passes = sequences * (1 + both_strands)
                 announce_time(
-                    passes,
+                    sequences * (1 + both_strands),
                     "windows",
                     inputs,
                     precision=precision,
@@ -112,15 +126,15 @@ def variants(
                 )
         earlier_run(out_dir, "parts", identity)  # once more: another run may have begun meanwhile
         parts.write_manifest(complete=False)
-    sources = {str(source): files["variants"], str(reference.path): files["genome"]}
-    write_config(out_dir / "config.yaml", settings, {**inputs.checksums, **sources})
+    checksums = inputs.checksums | {str(path): files[name] for name, path in sources.items()}
+    write_config(out_dir / "config.yaml", settings, checksums)
     if in_flight is not None:
         compute_parts(
             parts,
             missing,
             variant_effects.predict_effects,
             lambda index: variant_effects.effect_arguments(
-                alleles[index], reference, promoters, windows=windows, both_strands=both_strands
+                alleles[index], reference, promoters, windows=windows, chrom_names=names, both_strands=both_strands
             ),
             shared=inputs.models,
             limits=limits,
@@ -132,7 +146,7 @@ def variants(
     strongest = variant_effects.combine_parts(
         inputs, out_dir, files=parts.paths(), in_windows=in_windows, windows=windows
     )
-    storage.write_json(out_dir / "summary.json", in_windows.counts)
+    storage.write_json(out_dir / "summary.json", {**in_windows.counts, "notes": [str(one) for one in notes]})
     parts.write_manifest(complete=True, parts=len(alleles))
     variant_effects.show_effects(in_windows.counts, strongest, targets)
     console.print(f"{len(in_windows.alleles):,} effects in {out_dir / 'variants.parquet'}")

@@ -1,6 +1,6 @@
 """Sequences as tokens and as one-hot tensors.
 
-Tokens are uint8: A=0 C=1 G=2 T=3, anything else 4 (N). Lower case equals upper case.
+Tokens are uint8: A=0 C=1 G=2 T=3 (U counts as T), anything else 4 (N). Lower case equals upper case.
 
 PyTorch is imported for tensors only, so that a command line is parsed without it.
 """
@@ -21,8 +21,8 @@ BASES = "ACGT"
 _LONG = 1 << 14  # bases from which encoding one at a time is no slower
 
 _TOKEN_OF_BYTE = np.full(256, N_TOKEN, dtype=np.uint8)
-for _token, _base in enumerate(BASES):
-    _TOKEN_OF_BYTE[[ord(_base), ord(_base.lower())]] = _token
+for _token, _letters in enumerate(("Aa", "Cc", "Gg", "TtUu")):
+    _TOKEN_OF_BYTE[[ord(_letter) for _letter in _letters]] = _token
 _BYTE_OF_TOKEN = np.frombuffer(b"ACGTN", dtype=np.uint8)
 _COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
 
@@ -31,7 +31,7 @@ def encode(sequence: str | Sequence[str]) -> np.ndarray:
     """Turn a sequence, or a list of sequences of one length, into tokens.
 
     Args:
-        sequence: letters; those other than ACGT and acgt (N, IUPAC codes, gaps) become 4.
+        sequence: letters; U is T, and those other than ACGTU and acgtu (N, IUPAC codes, gaps) become 4.
 
     Returns:
         uint8, shape (length,) for one sequence, (N, length) for a list.

@@ -24,19 +24,26 @@ from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.part_files import Computed, PartTask
 from promoter import storage
 from promoter.checkpoint import SerializedModel
+from promoter.dataset.chromosomes import Aliases
 from promoter.dataset.gene_names import gene_label
 from promoter.dataset.genome import Genome
 from promoter.dataset.promoters import Promoters
 from promoter.storage.parts import PartFiles
 from promoter.variants.effects import effects_to_table, predict_alleles
-from promoter.variants.vcf import REASONS, VcfRecord, read_records
+from promoter.variants.vcf import REASONS, VcfRecord, read_records, require_usable
 from promoter.variants.windows import GeneVariants, TssWindow, WindowVariants, find_alleles, group_by_gene
 
 _STRONGEST = 5  # effects printed at the end
 
 
 def read_alleles(
-    source: UPath, genome: Genome, promoters: Promoters, *, rows: np.ndarray, skipped: UPath
+    source: UPath,
+    genome: Genome,
+    promoters: Promoters,
+    *,
+    rows: np.ndarray,
+    skipped: UPath,
+    chrom_names: Aliases | None,
 ) -> WindowVariants:
     """Return the alleles that fall in the windows of these rows, and write a table of what is left out."""
     with storage.atomic_path(skipped) as partial, partial.open("w", encoding="utf-8", newline="") as file:
@@ -46,7 +53,11 @@ def read_alleles(
         def skip(record: VcfRecord, alt: str, reason: str) -> None:
             table.writerow([*record[:3], alt, REASONS[reason]])
 
-        return find_alleles(read_records(source), genome, promoters, rows=rows.tolist(), skip=skip)
+        alleles = find_alleles(
+            read_records(source), genome, promoters, rows=rows.tolist(), skip=skip, chrom_names=chrom_names
+        )
+        require_usable(source, genome.path, alleles.counts)
+        return alleles
 
 
 def cut_alleles(
@@ -66,7 +77,13 @@ def cut_alleles(
 
 
 def effect_arguments(
-    part: pd.DataFrame, genome: Genome, promoters: Promoters, *, windows: list[TssWindow], both_strands: bool
+    part: pd.DataFrame,
+    genome: Genome,
+    promoters: Promoters,
+    *,
+    windows: list[TssWindow],
+    chrom_names: Aliases | None,
+    both_strands: bool,
 ) -> dict[str, Any]:
     """Return what the task of a part takes, by name: its genes, its alleles, these rebuilt, and the strands."""
     rows = part["gene"].unique()
@@ -74,7 +91,7 @@ def effect_arguments(
     return {
         "genes": promoters.genes[["gene_id", "gene_name", "chrom"]].iloc[rows],
         "alleles": part.assign(gene=part["gene"].map(numbers)),
-        "gene_variants": group_by_gene(part, genome, promoters, windows),
+        "gene_variants": group_by_gene(part, genome, promoters, windows=windows, chrom_names=chrom_names),
         "both_strands": both_strands,
     }
 

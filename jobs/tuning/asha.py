@@ -12,7 +12,17 @@ _REDUCTION_FACTOR = 3  # ASHA keeps the best third at each rung
 
 
 class NanSafeASHA(ASHAScheduler):
-    """ASHA (Li et al. 2020, arXiv:1810.05934) that leaves out trials without a score, which have failed."""
+    """ASHA (Li et al. 2020, arXiv:1810.05934) that leaves out trials without a score, which have failed.
+
+    Ray does not save its schedulers: a resumed search compares with the scores that its trials bring along.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Enter a trial, with its scores up to the epoch that an interrupted run has saved."""
+        super().on_trial_add(tune_controller, trial)
+        saved = trial.latest_checkpoint_result
+        for epoch, score in enumerate(saved.metrics.get("scores", ()) if saved else (), start=1):
+            self.on_trial_result(tune_controller, trial, {"epoch": epoch, "score": score})
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide whether a trial continues."""

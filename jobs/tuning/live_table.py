@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,41 +81,37 @@ def _error_of(trial: Trial) -> str:
 class SearchScreen(ray.tune.Callback):
     """Shows a search: one table that is updated on a terminal, a line for each finished trial elsewhere.
 
-    Ray pickles the object with the run, so what belongs to this process is kept in the class.
-
     Args:
         count: number of trials of the search.
         metric: name of the score, `pearson` or `mse`.
     """
 
-    trials: ClassVar[list[Trial]] = []  # of the last search of this process, once it has ended
-    _live: Live | None = None
-    _began: float | None = None
-    _earlier = 0  # trials finished before this process
-
     def __init__(self, count: int, metric: str) -> None:
         self.count, self.metric = count, metric
+        self._live: Live | None = None
+        self._began: float | None = None
+        self._earlier = 0  # trials finished before this process
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Start the clock and the table with the first trial."""
-        if SearchScreen._began is None:
-            SearchScreen._began = time.monotonic()
-            SearchScreen._earlier = sum(other.is_finished() for other in trials)
+        if self._began is None:
+            self._began = time.monotonic()
+            self._earlier = sum(other.is_finished() for other in trials)
             if console.is_terminal:
-                SearchScreen._live = Live(console=console, refresh_per_second=2)
-                SearchScreen._live.start()
+                self._live = Live(console=console, refresh_per_second=2)
+                self._live.start()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Show the score so far."""
-        if SearchScreen._live is not None:
-            SearchScreen._live.update(self._table(trials))
+        if self._live is not None:
+            self._live.update(self._table(trials))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Show the score of a trial that has ended, or why it failed."""
-        if SearchScreen._live is not None:
-            SearchScreen._live.update(self._table(trials))
+        if self._live is not None:
+            self._live.update(self._table(trials))
             return
         table = trials_table(trials, self.metric == "pearson", trial)
         row = table[table["trial"] == number_of(trial)].iloc[0]
@@ -133,23 +129,20 @@ class SearchScreen(ray.tune.Callback):
     on_trial_error = on_trial_complete
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Keep the trials, and show them as they ended: the last one counted as running when it completed."""
-        SearchScreen.trials = list(trials)
-        if SearchScreen._live is not None:
-            SearchScreen._live.update(self._table(trials))
+        """Show the trials as they ended: the last one counted as running when it completed."""
+        if self._live is not None:
+            self._live.update(self._table(trials))
 
-    @staticmethod
-    def close() -> None:
+    def close(self) -> None:
         """Stop updating the table, which stays on the terminal."""
-        if SearchScreen._live is not None:
-            SearchScreen._live.stop()
-        SearchScreen._live, SearchScreen._began = None, None
+        if self._live is not None:
+            self._live.stop()
 
     def _left(self, finished: int) -> str:
-        done = finished - SearchScreen._earlier
-        if not done or SearchScreen._began is None:
+        done = finished - self._earlier
+        if not done or self._began is None:
             return "?"
-        return as_clock((time.monotonic() - SearchScreen._began) / done * (self.count - finished))
+        return as_clock((time.monotonic() - self._began) / done * (self.count - finished))
 
     def _table(self, trials: list[Trial]) -> Table:
         done = sum(trial.is_finished() for trial in trials)

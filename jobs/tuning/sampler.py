@@ -1,25 +1,42 @@
-"""Draw the configurations of a search, and tell optuna what came of them."""
+"""Draw the configurations of a search from the trials that there are, the only memory of a search."""
 
 from __future__ import annotations
 
-import pickle
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import optuna
-from ray.tune.search import Searcher
+import ray.tune
+from optuna.trial import TrialState
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher, SearchGenerator
 
+from jobs.tuning.live_table import number_of
 from promoter.training.search_space import SearchSpace, new_study
+
+
+class KnownTrials(ray.tune.Callback):
+    """Holds Ray Tune's list of the trials: those of an interrupted run, and those drawn since."""
+
+    def __init__(self) -> None:
+        self.trials: Sequence[Trial] = ()
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Take the list, which Ray Tune extends; it does so before it asks for the first trial."""
+        self.trials = trials
 
 
 class Sampler(Searcher):
     """Draws configurations by optuna, and only valid ones, which `OptunaSearch` of Ray cannot.
 
+    A draw depends on the trials before it and their results alone, so an interrupted search draws what it would
+    have drawn anyway.
+
     Args:
         space: space that the configurations are drawn from.
         algorithm: `tpe` or `random`; without effect where `points` are given.
         points: configurations to try one after the other; None: drawn by `algorithm`.
+        known: trials of the search.
         larger_is_better: true if the score is to be maximised.
         seed: random seed of the draws.
     """
@@ -30,57 +47,84 @@ class Sampler(Searcher):
         algorithm: str,
         *,
         points: list[dict[str, Any]] | None,
+        known: KnownTrials,
         larger_is_better: bool,
         seed: int,
     ) -> None:
         super().__init__(metric="score", mode="max" if larger_is_better else "min")
-        self.space, self.points = space, points
-        self.study = new_study(
-            "random" if algorithm == "random" else "tpe", "maximize" if larger_is_better else "minimize", seed
-        )
-        self.open_trials: dict[str, optuna.Trial] = {}
-        self.last_epochs: dict[str, int] = {}  # trial -> the last epoch that optuna knows of
-        self.points_drawn = 0
+        self.space, self.algorithm, self.points = space, algorithm, points
+        self.known, self.larger_is_better, self.seed = known, larger_is_better, seed
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is text
+    def suggest(self, trial_id: str) -> dict[str, Any]:
         """Draw the next configuration."""
+        trials = sorted(self.known.trials, key=number_of)
         if self.points is not None:
-            if self.points_drawn == len(self.points):
-                return Searcher.FINISHED
-            self.points_drawn += 1
-            return dict(self.points[self.points_drawn - 1])
-        self.open_trials[trial_id], settings = self.space.ask(self.study)
-        return settings.drawn
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Report the score so far to optuna."""
-        epoch = result.get("epoch", 0)
-        if (
-            trial_id in self.open_trials
-            and np.isfinite(result["score"])
-            and epoch > self.last_epochs.get(trial_id, 0)
-        ):
-            self.open_trials[trial_id].report(result["score"], epoch)
-            self.last_epochs[trial_id] = epoch
+            return dict(self.points[len(trials)])
+        direction = "maximize" if self.larger_is_better else "minimize"
+        study = new_study(self.algorithm, direction, self.seed, draws=len(trials))
+        for trial in trials:
+            last, state = trial.last_result, _state(trial)
+            scores = {last["epoch"]: last["score"]} if state in (TrialState.COMPLETE, TrialState.PRUNED) else {}
+            study.add_trial(self.space.past_trial(trial.config, scores, state))
+        return self.space.ask(study)[1].drawn
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Report the end of a trial to optuna."""
-        trial = self.open_trials.pop(trial_id, None)
-        if trial is None:
-            return
-        if error or not result or not np.isfinite(result["score"]):
-            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        elif result["complete"]:
-            self.study.tell(trial, result["score"])
-        else:  # stopped: optuna ranks it by how far it came, then by its score there
-            self.on_trial_result(trial_id, result)
-            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        """Do nothing: the next draw looks at the trial itself."""
 
-    def save(self, checkpoint_path: str) -> None:
-        """Write the state, with which an interrupted search is resumed."""
-        Path(checkpoint_path).write_bytes(pickle.dumps(self.__dict__))
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Read the state that `save` wrote."""
-        # Ray keeps its searchers so, beside its own pickles of the run
-        self.__dict__.update(pickle.loads(Path(checkpoint_path).read_bytes()))  # noqa: S301
+def _state(trial: Trial) -> TrialState:
+    """Return how optuna calls what has become of a trial."""
+    if not trial.is_finished():
+        return TrialState.RUNNING
+    last = trial.last_result
+    if trial.status == Trial.ERROR or not np.isfinite(last.get("score", float("nan"))):
+        return TrialState.FAIL
+    return TrialState.COMPLETE if last["complete"] else TrialState.PRUNED
+
+
+class TrialSource(SearchGenerator):
+    """Gives Ray Tune the trials of a search, and counts by the trials that there are.
+
+    Ray's own generator and concurrency limiter count by files of theirs. A kill or a failed upload can leave them
+    older or newer than the trials: a search then ran more trials than asked for, fewer, or waited for ever.
+
+    Args:
+        sampler: draws the configurations.
+        max_concurrent_trials: maximum number of trials at the same time; None: as many as fit.
+    """
+
+    def __init__(self, sampler: Sampler, max_concurrent_trials: int | None) -> None:
+        super().__init__(sampler)
+        self.known, self.max_concurrent_trials = sampler.known, max_concurrent_trials
+
+    def add_configurations(self, experiments: Any) -> None:
+        """Take what the trials have in common; Ray asks for it again if it has failed to restore the trials.
+
+        Raises:
+            RuntimeError: the trials could not be restored.
+        """
+        if self.total_samples:
+            raise RuntimeError(
+                "Ray Tune could not restore the trials of the interrupted search; to start anew, remove the "
+                "folder search in --out"
+            )
+        super().add_configurations(experiments)
+
+    def is_finished(self) -> bool:
+        """Tell whether there are as many trials as asked for."""
+        self.set_state({**self.get_state(), "counter": len(self.known.trials)})
+        return super().is_finished()
+
+    def next_trial(self) -> Trial | None:
+        """Return the next trial; None where all are drawn, or as many are unfinished as may be."""
+        unfinished = sum(not trial.is_finished() for trial in self.known.trials)
+        if self.max_concurrent_trials is not None and unfinished >= self.max_concurrent_trials:
+            return None
+        return super().next_trial()
+
+    def has_checkpoint(self, dirpath: str) -> bool:
+        """Return False: nothing is restored."""
+        return False
+
+    def save_to_dir(self, dirpath: str, session_str: str) -> None:
+        """Write nothing: Ray Tune writes the trials."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from typing import Any
 
 import ray.tune
-from ray.tune import CheckpointConfig, FailureConfig
+from ray.tune import CheckpointConfig, ResumeConfig
 from ray.tune.experiment import Trial
 from upath import UPath
 
@@ -15,12 +16,14 @@ from jobs.cli.console import console
 from jobs.ray_runtime.connect import is_debug
 from jobs.tuning.asha import new_scheduler
 from jobs.tuning.live_table import SearchScreen
-from jobs.tuning.sampler import Sampler
+from jobs.tuning.sampler import KnownTrials, Sampler, TrialSource
 from jobs.tuning.trials import MAX_FAILURES, CrossValidationTrial, TrialJob
 from promoter import storage
 from promoter.training.search_space import SearchSpace
 
 SEARCH_FOLDER = "search"  # Ray's folder in --out; removed when the search is done
+# a trial in error is one whose process was lost, or could not save: it may succeed now
+_RESUME = ResumeConfig(errored=ResumeConfig.ResumeType.RESUME)  # type: ignore[arg-type] # annotated as text
 
 
 def run_trials(
@@ -49,45 +52,51 @@ def run_trials(
     Raises:
         RuntimeError: Ray Tune ended before the trials did.
     """
-    _configure_tune()
+    _configure_tune(max_concurrent_trials)
     trainable = ray.tune.with_resources(ray.tune.with_parameters(CrossValidationTrial, job=job), job.resources)
     filesystem, storage_path = storage.arrow_filesystem(out_dir)
-    tuner = _restored(job.folder, trainable)
-    if tuner is None:
+    resumed = _was_interrupted(storage.resolve(job.folder))
+    if not resumed:
         storage.remove_folder(storage.resolve(job.folder))
-        tuner = ray.tune.Tuner(
-            trainable,
-            tune_config=ray.tune.TuneConfig(
-                metric="score",
-                mode="max" if job.larger_is_better else "min",
-                num_samples=count,
-                search_alg=Sampler(
-                    job.space, algorithm, points=points, larger_is_better=job.larger_is_better, seed=seed
-                ),
-                scheduler=new_scheduler(_max_epochs(job.space)) if asha else None,
-                max_concurrent_trials=max_concurrent_trials,
-                reuse_actors=True,
-                trial_dirname_creator=trial_folder,
-            ),
-            run_config=ray.tune.RunConfig(
-                name=SEARCH_FOLDER,
-                storage_path=storage_path,
-                storage_filesystem=filesystem,
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
-                callbacks=[SearchScreen(count, job.metric)],
-                verbose=0,
-            ),
-        )
+    experiment = ray.tune.Experiment(
+        SEARCH_FOLDER,
+        trainable,
+        num_samples=count,
+        storage_path=storage_path,
+        storage_filesystem=filesystem,
+        checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_frequency=1, checkpoint_at_end=True),
+        trial_dirname_creator=trial_folder,
+        max_failures=MAX_FAILURES,
+    )
+    known, screen = KnownTrials(), SearchScreen(count, job.metric)
+    sampler = Sampler(
+        job.space, algorithm, points=points, known=known, larger_is_better=job.larger_is_better, seed=seed
+    )
+    source = TrialSource(sampler, max_concurrent_trials)
+    if resumed:
+        console.print("resuming the search that was interrupted")
+        source.add_configurations(experiment)  # Ray does this for a new search alone
     try:
-        tuner.fit()
+        # not a `Tuner`, which restores the settings of the first run, such as --at_once, with the trials
+        ray.tune.run(
+            experiment,  # type: ignore[arg-type] # its docstring names it, its annotation does not
+            metric="score",
+            mode="max" if job.larger_is_better else "min",
+            search_alg=source,
+            scheduler=new_scheduler(_max_epochs(job.space)) if asha else None,
+            resume_config=_RESUME if resumed else None,
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            callbacks=[known, screen],
+            verbose=0,
+        )
     finally:
-        SearchScreen.close()
-    trials = SearchScreen.trials  # the results that `fit` returns have no numbers and status of the trials
-    unfinished = [trial for trial in trials if not trial.is_finished()]
-    if unfinished:
-        raise RuntimeError(f"Ray Tune ended with {len(unfinished)} trials unfinished; run the same command again")
-    return trials
+        screen.close()
+    # Ray counts the trials that it breaks off as terminated
+    ended = sum(trial.status == Trial.ERROR or bool(trial.last_result.get("done")) for trial in known.trials)
+    if ended < count:
+        raise RuntimeError(f"Ray Tune ended after {ended} of {count} trials; run the same command again")
+    return list(known.trials)
 
 
 def trial_folder(trial: Trial) -> str:
@@ -95,9 +104,10 @@ def trial_folder(trial: Trial) -> str:
     return f"trial_{trial.trial_id}"
 
 
-def _configure_tune() -> None:
+def _configure_tune(max_concurrent_trials: int | None) -> None:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is to end the job, not to pass for the search's end
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a kill can cost of the searcher's memory
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_concurrent_trials or "auto")  # these start side by side
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a kill can cost of the trials' progress
     if not is_debug():
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints each failure whatever `verbose` says
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # trials.csv tells why a trial failed
@@ -111,16 +121,15 @@ def _max_epochs(space: SearchSpace) -> int:
     return max(domain["choices"]) if "choices" in domain else int(domain["high"])
 
 
-def _restored(folder: str, trainable: Any) -> ray.tune.Tuner | None:
-    """Return the search that an earlier run has left, None if it left too little."""
-    search_dir = storage.resolve(folder)
-    if not search_dir.is_dir() or not any("experiment_state" in path.name for path in search_dir.iterdir()):
-        return None
-    filesystem, path = storage.arrow_filesystem(search_dir)
-    if not ray.tune.Tuner.can_restore(path, filesystem):
-        return None
-    console.print("resuming the search that was interrupted")
-    # a trial in error is one whose process was lost, or could not save: it may succeed now
-    return ray.tune.Tuner.restore(
-        path, trainable, resume_unfinished=True, resume_errored=True, storage_filesystem=filesystem
-    )
+def _was_interrupted(folder: UPath) -> bool:
+    """Tell whether an earlier run has left trials; remove what a kill or a full disk has cut off in writing."""
+    states = sorted(folder.glob("experiment_state-*.json")) if folder.is_dir() else []
+    for path in states:
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            path.unlink()
+    left = [path for path in states if path.exists()]
+    if states and not left:
+        console.print("what the interrupted search has left cannot be read; it starts anew")
+    return bool(left)

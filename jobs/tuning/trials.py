@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from promoter.training.search_space import SearchSpace
 
 MAX_FAILURES = 2  # deaths of a trial's process before the trial counts as failed
 _STATE = "states.pt"
+_SCORES = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class CrossValidationTrial(ray.tune.Trainable):
         self.device = task_device()
         self.training: CrossValidation | None = None
         self.saved: bytes | None = None
+        self.scores: list[float] = []  # by epoch; with these a resumed search knows what ASHA compared
 
     def step(self) -> dict[str, Any]:
         """Train for an epoch."""
@@ -95,11 +98,14 @@ class CrossValidationTrial(ray.tune.Trainable):
                 self.training = self.job.begin(self.drawn, self.device, self.saved)
             self.training.advance()
         except Exception as error:  # _permanent_failure raises it again if a retry may succeed
-            return {**_permanent_failure(error), "done": True}
+            return {**_permanent_failure(error), "scores": tuple(self.scores), "done": True}
         scores, complete = self.training.fold_scores(), self.training.is_finished()
+        epoch, score = self.training.epoch, float(np.mean(scores))
+        self.scores[epoch - 1 :] = [score]  # no epoch is new where the process was lost after the last
         return {
-            "score": float(np.mean(scores)),
-            "epoch": self.training.epoch,
+            "score": score,
+            "scores": tuple(self.scores),  # a list would become a histogram of TensorBoard
+            "epoch": epoch,
             "complete": complete,
             "done": complete,
             **{f"fold_{i}": score for i, score in enumerate(scores, start=1)},
@@ -109,10 +115,23 @@ class CrossValidationTrial(ray.tune.Trainable):
         """Write the states of all networks, if training has begun."""
         if self.training is not None:
             (Path(checkpoint_dir) / _STATE).write_bytes(self.training.to_bytes())
+            (Path(checkpoint_dir) / _SCORES).write_text(json.dumps(self.scores))
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Resume from what `save_checkpoint` wrote."""
         self.training, self.saved = None, (Path(checkpoint) / _STATE).read_bytes()
+        self.scores = json.loads((Path(checkpoint) / _SCORES).read_text())
+
+    def restore(self, checkpoint_path: Any) -> None:
+        """Resume from a checkpoint; where it is gone, begin anew.
+
+        Ray removes a checkpoint as soon as there is a newer one, and only then writes down that there is. A kill
+        in between leaves a search that looks for the older one.
+        """
+        try:
+            super().restore(checkpoint_path)
+        except (FileNotFoundError, ValueError):  # the latter is Ray's, for a folder that is not there
+            self.training, self.saved, self.scores = None, None, []
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start another trial in the same process, since a new process would cost seconds."""

@@ -7,13 +7,10 @@ reads 5'→3' along its gene with the upstream bases first.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import re
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 import pooch
@@ -21,50 +18,83 @@ import pyfaidx
 from upath import UPath
 
 from promoter import storage
-from promoter.errors import InputError
+from promoter.dataset.fasta import (
+    IrregularError,
+    index_fasta,
+    note_masked,
+    unknown_letters,
+    write_block_index,
+    write_index,
+    write_regular,
+)
+from promoter.errors import InputError, note
 from promoter.sequence import decode, encode, reverse_complement
 from promoter.storage import AnyPath
 
-_FASTA_LETTERS = re.compile(rb"[A-Za-z*\-\s]*")
+_BGZIP_NAMES = (".gz", ".bgz")  # the names by which pyfaidx knows bgzip
 
 
 class Genome:
     """Open a FASTA for random access.
 
     Args:
-        path: FASTA, plain or bgzip, local or remote. Its index (`.fai`, and `.gzi` for bgzip) is read from the
-            same folder, or made there, or made in the cache folder if that folder cannot be written. A remote
-            FASTA is copied to the cache once.
+        path: FASTA, local or remote. Its index (`.fai`, and `.gzi` for bgzip) is read from the same folder, or
+            made there, or made in the cache folder if that folder cannot be written. A remote FASTA is copied to
+            the cache once; so is one that cannot be indexed: gzip, lines of unequal length, UTF-16.
 
     Attributes:
         path: the FASTA as given.
         lengths: chromosome name -> number of bases, in the order of the file.
 
     Raises:
-        InputError: the file is missing, not FASTA, or plain gzip.
+        InputError: the file is missing or not FASTA.
     """
 
     def __init__(self, path: AnyPath) -> None:
         self.path = storage.require_file(path, "genome FASTA")
-        _require_fasta(self.path)
-        self._fasta = _open_fasta(_local_copy(self.path))
+        self._fasta = _open_fasta(self.path)
         _require_fitting_index(self._fasta.faidx, self.path)
-        self.lengths: dict[str, int] = {name: len(self._fasta[name]) for name in self._fasta.keys()}  # noqa: SIM118 # iterating it gives records
+        self._masks_are_noted = False
+        self.lengths: dict[str, int] = {name: entry.rlen for name, entry in self._fasta.faidx.index.items()}
 
     def fetch(self, chrom: str, start: int, end: int) -> str:
-        """Return the forward strand of `[start, end)`, upper case, `N` where it passes the chromosome's ends."""
+        """Return the forward strand of `[start, end)`: upper case, T for U, `N` past the chromosome's ends."""
         length = self.lengths[chrom]
         inner_start, inner_end = min(max(start, 0), length), max(min(end, length), 0)
-        inside = ""
-        if inner_start < inner_end:
-            inside = str(self._fasta.faidx.fetch(chrom, inner_start + 1, inner_end)).upper()
-            if len(inside) != inner_end - inner_start:  # pyfaidx returns short reads silently
-                raise InputError(
-                    f"{self.path}: {chrom}:{inner_start}-{inner_end} gave {len(inside)} bases; "
-                    "the index does not fit the FASTA: delete its .fai (and .gzi) and run again"
-                )
+        inside = self._read(chrom, inner_start, inner_end) if inner_start < inner_end else ""
         left = min(max(-start, 0), end - start)
         return "N" * left + inside + "N" * (end - start - left - len(inside))
+
+    def _read(self, chrom: str, start: int, end: int) -> str:
+        try:
+            text = str(self._fasta.faidx.fetch(chrom, start + 1, end))
+        except (zlib.error, struct.error, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{self.path}: {chrom}:{start}-{end} cannot be read ({error}); fetch the file or make it again"
+            ) from error
+        bases = "".join(text.split()).replace("U", "T")
+        masks, unknown = unknown_letters(bases.encode())
+        if unknown or len(bases) != end - start:  # pyfaidx returns short reads silently
+            what = f"the letter '{storage.decode(unknown[:1])}'" if unknown else f"{len(bases)} bases"
+            raise InputError(
+                f"{self.path}: {chrom}:{start}-{end} gave {what}; its index does not fit, or it is no FASTA of "
+                f"bases: delete {self._fasta.faidx.indexname} (and .gzi) and run again"
+            )
+        if masks and not self._masks_are_noted:
+            note_masked(self.path, f"letters such as '{masks[:1].decode()}' ({chrom}:{start}-{end})")
+            self._masks_are_noted = True
+        return bases
+
+    def descriptions(self) -> dict[str, str]:
+        """Return the text after the name in each record's header."""
+        found = {}
+        for name in self.lengths:
+            try:
+                header = self._fasta.faidx.get_long_name(name)
+            except UnicodeDecodeError:  # in Latin-1
+                continue
+            found[name] = header.lstrip("\ufeff>\r\n").removeprefix(name).strip()
+        return found
 
     def promoter(self, chrom: str, tss: int, strand: str, *, upstream: int, downstream: int) -> str:
         """Return a promoter, 5'→3' along the gene, exactly `upstream + downstream` bases long."""
@@ -94,40 +124,26 @@ def window(tss: int, strand: str, upstream: int, downstream: int) -> tuple[int, 
     return tss + 1 - downstream, tss + 1 + upstream
 
 
-def _require_fasta(path: UPath) -> None:
-    """Raise InputError for what pyfaidx would index without complaint: HTML, plain gzip, any other text."""
-    if storage.is_gzip(path):
-        if not storage.is_bgzip(path):
-            raise InputError(
-                f"{path}: is plain gzip, which cannot be read at random; "
-                "unpack it (gunzip) or convert it (gunzip -c IN.fa.gz | bgzip > OUT.fa.gz)"
-            )
-        if not path.name.lower().endswith((".gz", ".bgz")):
-            raise InputError(f"{path}: is bgzip but not named so; rename it to end in .gz")
-        storage.require_end_of_bgzip(path)
-    head = first_bytes(path)
-    lines = head.splitlines()
-    if not head.startswith(b">"):
-        what = "HTML" if head.lstrip()[:1] == b"<" else "no FASTA"
-        raise InputError(f"{path}: is {what} (it must begin with '>'); download it again")
-    complete_lines = lines[1:-1] if len(lines) > 2 else lines[1:]
-    for number, line in enumerate(complete_lines, start=2):
-        if not line.startswith(b">") and not _FASTA_LETTERS.fullmatch(line):
-            raise InputError(f"{path}: line {number} is no sequence ({line[:40]!r}); is it the right file?")
-
-
-def first_bytes(path: UPath) -> bytes:
-    """Return the first 4,096 bytes of a file, decompressed if it is gzip.
-
-    Raises:
-        InputError: the gzip data is damaged.
-    """
-    packed = storage.is_gzip(path)
-    with cast("IO[bytes]", path.open("rb")) as file:
-        try:
-            return gzip.GzipFile(fileobj=file).read(4096) if packed else file.read(4096)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: the bgzip data is damaged; fetch or make it again") from error
+def _open_fasta(path: UPath) -> pyfaidx.Fasta:
+    """Open a FASTA by its index, or its copy in the cache if it cannot be indexed as it is."""
+    copy = _cache_path(path, ".regular.fa")
+    if not copy.exists():
+        packed = storage.compression(path)
+        if packed == "bgzip":
+            storage.require_end_of_bgzip(path)
+        if packed is None or (packed == "bgzip" and path.name.lower().endswith(_BGZIP_NAMES)):
+            try:
+                local = _local_copy(path)
+                return _with_index(local, _index(local, path))
+            except IrregularError as error:
+                reason = str(error)
+        else:
+            reason = f"is {packed}"
+        write_regular(path, copy)
+        note(f"{path}: {reason}, so it is read from a copy, which is kept in {copy}")
+    else:
+        note(f"{path}: is read from its copy in {copy}")
+    return _with_index(copy, copy)
 
 
 def _local_copy(path: UPath) -> Path:
@@ -141,37 +157,50 @@ def _local_copy(path: UPath) -> Path:
     return copy
 
 
-def _open_fasta(path: Path) -> pyfaidx.Fasta:
-    def opened(index: Path) -> pyfaidx.Fasta:
-        fasta = pyfaidx.Fasta(
-            str(path),
-            indexname=f"{index}.fai",
-            gzi_indexname=f"{index}.gzi",
+def _index(fasta: Path, path: UPath) -> Path:
+    """Return the path to which `.fai` is appended for the index, which is made if it is missing or too old."""
+    suffixes = (".fai", ".gzi") if fasta.name.lower().endswith(_BGZIP_NAMES) else (".fai",)
+    written = fasta.stat().st_mtime
+    stems = (fasta, _cache_path(fasta))
+    for stem in stems:
+        files = [Path(f"{stem}{suffix}") for suffix in suffixes]
+        if all(file.exists() and file.stat().st_mtime >= written for file in files):
+            return stem
+    entries = index_fasta(fasta, path)
+    reason = ""
+    for stem in stems:
+        try:
+            if ".gzi" in suffixes:
+                write_block_index(fasta, stem)
+            write_index(entries, stem)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        else:
+            return stem
+    raise InputError(
+        f"{path}: its index can be written neither beside it nor in the cache ({reason}); "
+        "make it with 'samtools faidx', or name a folder in XDG_CACHE_HOME"
+    )
+
+
+def _with_index(fasta: Path, stem: Path) -> pyfaidx.Fasta:
+    try:
+        opened = pyfaidx.Fasta(
+            str(fasta),
+            indexname=f"{stem}.fai",
+            gzi_indexname=f"{stem}.gzi",
             as_raw=True,
             sequence_always_upper=True,
         )
-        if blocks := getattr(fasta.faidx, "gzi_index", None):
-            corrected: list[pyfaidx.BgzfBlock] = [_Block(*block) for block in blocks]
-            fasta.faidx.gzi_index = corrected
-        return fasta
-
-    try:
-        try:
-            return opened(path)
-        except OSError as error:
-            if isinstance(error, pyfaidx.FastaNotFoundError):
-                raise
-            return opened(_cache_path(path))
-    except (pyfaidx.FastaIndexingError, pyfaidx.FastaNotFoundError, ValueError) as error:
+    except (pyfaidx.FastaIndexingError, ValueError, struct.error) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be indexed ({reason}); fix the FASTA") from error
-    except OSError as error:
         raise InputError(
-            f"{path}: its index can be written neither beside it nor in the cache ({error.strerror or error}); "
-            "make it with 'samtools faidx', or name a folder in XDG_CACHE_HOME"
+            f"{stem}.fai: is no index of a FASTA ({reason}); delete it (and .gzi) and run again"
         ) from error
-    except (zlib.error, struct.error) as error:
-        raise InputError(f"{path}: the bgzip data is damaged ({error}); fetch or make it again") from error
+    if blocks := getattr(opened.faidx, "gzi_index", None):
+        corrected: list[pyfaidx.BgzfBlock] = [_Block(*block) for block in blocks]
+        opened.faidx.gzi_index = corrected
+    return opened
 
 
 class _Block(pyfaidx.BgzfBlock):
@@ -205,10 +234,8 @@ def _require_fitting_index(faidx: pyfaidx.Faidx, path: UPath) -> None:
         )
 
 
-def _cache_path(path: Path | UPath) -> Path:
+def _cache_path(path: Path | UPath, suffix: str = "") -> Path:
     """Return the path in the cache folder for a FASTA of this address, size and time."""
     stat = path.stat()
     key = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime}".encode()).hexdigest()[:16]
-    folder = Path(pooch.os_cache("promoter")) / "genomes"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{key}-{path.name}"
+    return Path(pooch.os_cache("promoter")) / "genomes" / f"{key}-{path.name}{suffix}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 from upath import UPath
 
 from promoter import storage
+from promoter.dataset.fasta import read_fasta
 from promoter.dataset.gene_names import ids_of, with_names
 from promoter.errors import InputError
 from promoter.sequence import encode
@@ -295,18 +296,14 @@ def _read_parquet(path: UPath) -> Promoters:
 
 def _read_fasta(path: UPath) -> Promoters:
     names, sequences = [], []
-    for name, sequence in _fasta_records(path):
-        if not sequence:
-            raise InputError(f"{path}: record '{name}' has no sequence; fix or delete it")
+    for name, sequence in read_fasta(path):
         if sequences and len(sequence) != len(sequences[0]):
             raise InputError(
                 f"{path}: '{name}' has {len(sequence)} bases, '{names[0]}' has {len(sequences[0])}; "
                 "all sequences need one length"
             )
         names.append(name)
-        sequences.append(sequence.upper())
-    if not names:
-        raise InputError(f"{path}: holds no sequence; was it written to the end?")
+        sequences.append(sequence)
     n = len(names)
     genes = pd.DataFrame({"gene_id": names, "sequence": sequences})
     for column in ("gene_name", "chrom", "strand"):
@@ -315,21 +312,3 @@ def _read_fasta(path: UPath) -> Promoters:
         genes[column] = pd.array([None] * n, dtype="Int64")
     genes = genes[GENE_SCHEMA.names]
     return Promoters(genes, np.zeros((n, 0), np.float32), [], {"window": None}, storage.sha256(path))
-
-
-def _fasta_records(path: UPath) -> Iterator[tuple[str, str]]:
-    """Yield (name, sequence) of each record, in order."""
-    name, parts = None, []
-    with storage.open_text(path) as file:
-        for number, raw in enumerate(file, start=1):
-            line = raw.strip()
-            if line.startswith(">"):
-                if name is not None:
-                    yield name, "".join(parts)
-                name, parts = (line[1:].split() or [f"line {number}"])[0], []
-            elif name is None and line:
-                raise InputError(f"{path}: is neither {FILE_NAME} nor FASTA (line {number}: {line[:40]!r})")
-            else:
-                parts.append(line)
-    if name is not None:
-        yield name, "".join(parts)

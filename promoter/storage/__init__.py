@@ -6,7 +6,7 @@ connections); others raise `StorageError`.
 
 from promoter.storage.atomic import atomic_path, open_atomic, remove_folder, removed_on_error
 from promoter.storage.checks import probe_file, require_file, require_writable
-from promoter.storage.compression import is_bgzip, is_gzip, open_text, require_end_of_bgzip
+from promoter.storage.compression import compression, first_bytes, open_bytes, require_end_of_bgzip
 from promoter.storage.formats import (
     copy_file,
     open_table,
@@ -21,3 +21,4 @@ from promoter.storage.formats import (
 )
 from promoter.storage.paths import AnyPath, is_local, resolve
 from promoter.storage.remote import arrow_filesystem, fix_hint, is_store_error, wrap_store_errors
+from promoter.storage.text import decode, open_text, text_encoding

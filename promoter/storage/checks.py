@@ -10,11 +10,14 @@ from upath import UPath
 
 from promoter.errors import InputError
 from promoter.storage.paths import AnyPath, is_local, make_folder, missing_folders, remove_empty_folders, resolve
+from promoter.storage.pipes import is_pipe, keep_pipe
 from promoter.storage.remote import fix_hint, is_store_error, wrap_store_errors
 
 
 def require_file(path: AnyPath, what: str) -> UPath:
     """Check that a file exists, is not empty and may be read; return its resolved path.
+
+    A pipe is read to its end, once, and the path of the copy is returned.
 
     Args:
         path: local or remote.
@@ -24,6 +27,8 @@ def require_file(path: AnyPath, what: str) -> UPath:
         InputError: the file is missing, a folder, empty, or forbidden to read.
     """
     resolved = resolve(path)
+    if is_local(resolved) and is_pipe(str(resolved)):
+        resolved = resolve(keep_pipe(str(resolved)))
     with wrap_store_errors(resolved, "read"):
         _require_file(resolved, what)
     return resolved

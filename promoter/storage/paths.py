@@ -11,6 +11,7 @@ from typing import TypeAlias
 from upath import UPath
 
 from promoter.errors import InputError
+from promoter.storage.pipes import copy_of_pipe
 
 AnyPath: TypeAlias = "str | os.PathLike[str] | UPath"
 
@@ -21,7 +22,7 @@ _BUCKET_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
 def resolve(path: AnyPath) -> UPath:
     """Return `path` as an absolute path, so that a process in another working directory can use it.
 
-    Links are not followed.
+    Links are not followed. Of a pipe that `require_file` has read, the path of its copy is returned.
 
     Args:
         path: local path, where `~` stands for the home folder, or address such as `s3://bucket/key`.
@@ -42,7 +43,8 @@ def resolve(path: AnyPath) -> UPath:
             f"{path}: cannot be opened ({error}); name a local path, "
             "or s3:// or gs:// with promoter[s3] or promoter[gcs] installed"
         ) from error
-    return UPath(os.path.abspath(resolved.expanduser().path))  # noqa: PTH100 # resolve() would follow links
+    local = os.path.abspath(resolved.expanduser().path)  # noqa: PTH100 # resolve() would follow links
+    return UPath(copy_of_pipe(local))
 
 
 def is_local(path: UPath) -> bool:

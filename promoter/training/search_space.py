@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
@@ -132,7 +134,7 @@ class SearchSpace:
                 return trial, self.settings(self.draw(trial))
             except InputError as error:
                 reason = error
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                study.tell(trial, state=TrialState.FAIL)
         raise NoValidSettingsError(
             f"the search space holds no valid settings, {_MAX_DRAWS} draws gave none; the last: {reason}"
         )
@@ -144,6 +146,24 @@ class SearchSpace:
             if self._applies(name, drawn):
                 drawn[name] = _value(self.space[name], _suggest(trial, name, self.space[name]))
         return {name: drawn[name] for name in self.space if name in drawn}
+
+    def past_trial(
+        self, drawn: Mapping[str, Any], scores: Mapping[int, float], state: TrialState = TrialState.COMPLETE
+    ) -> FrozenTrial:
+        """Build the trial that a study would hold if it had drawn these values.
+
+        Args:
+            drawn: value of each setting that applies.
+            scores: score after an epoch, by epoch; of a complete trial the last is its result.
+            state: how far the trial has come.
+        """
+        return optuna.create_trial(
+            state=state,
+            params={name: _hashable(value) for name, value in drawn.items()},
+            distributions={name: _distribution(name, self.space[name]) for name in drawn},
+            value=scores[max(scores)] if state == TrialState.COMPLETE else None,
+            intermediate_values=dict(scores),
+        )
 
     def settings(self, drawn: Mapping[str, Any]) -> Settings:
         """Build the configs from the value of each setting that applies.
@@ -225,13 +245,23 @@ class SearchSpace:
                     )
 
 
-def new_study(algorithm: str, direction: Literal["minimize", "maximize"], seed: int) -> optuna.Study:
-    """Create a study in memory; `algorithm` is `random`, or `tpe` for the tree-structured Parzen estimator."""
+def new_study(
+    algorithm: str, direction: Literal["minimize", "maximize"], seed: int, *, draws: int = 0
+) -> optuna.Study:
+    """Create a study in memory.
+
+    Args:
+        algorithm: `random`, or `tpe` for the tree-structured Parzen estimator.
+        direction: `maximize` if the largest score is the best.
+        seed: random seed of the search.
+        draws: number of the search's draws before; each has random numbers of its own.
+    """
+    random_state = int(np.random.SeedSequence([seed, draws]).generate_state(1)[0])
     if algorithm == "random":
-        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=random_state)
     else:
         # several trials run at a time: the liar keeps them from being alike
-        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        sampler = optuna.samplers.TPESampler(seed=random_state, constant_liar=True)
     return optuna.create_study(sampler=sampler, direction=direction)
 
 
@@ -273,16 +303,12 @@ def _shares(
     varying = [name for name in names if len({repr(values[name]) for values in drawn}) > 1]
     if varying:
         study = optuna.create_study(direction="maximize")
-        study.add_trials([_finished(space, *trial) for trial in zip(drawn, scores, strict=True)])
+        study.add_trials(
+            [space.past_trial(values, {0: score}) for values, score in zip(drawn, scores, strict=True)]
+        )
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         shares |= optuna.importance.get_param_importances(study, evaluator=evaluator, params=varying)
     return shares
-
-
-def _finished(space: SearchSpace, drawn: Mapping[str, Any], score: float) -> optuna.trial.FrozenTrial:
-    params = {name: _hashable(value) for name, value in drawn.items()}
-    distributions = {name: _distribution(name, space.space[name]) for name in drawn}
-    return optuna.create_trial(params=params, distributions=distributions, value=score)
 
 
 def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:

@@ -6,21 +6,18 @@ unlike the genome, chromosomes that the genome lacks, and repeated alleles.
 
 from __future__ import annotations
 
-import gzip
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from upath import UPath
 
 from promoter import storage
 from promoter.dataset.genome import Genome
-from promoter.errors import InputError
+from promoter.errors import InputError, doubt, note
 from promoter.storage import AnyPath
+from promoter.variants.bcf import bcf_lines
 
 REASONS = {
     "chromosome": "the genome has no such chromosome",
@@ -31,6 +28,8 @@ REASONS = {
     "same": "ALT equals REF",
     "duplicate": "the same allele again",
 }
+_COLUMNS = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"]
+_MAX_DIGITS = 18  # of a position, so that it fits 64 bits
 _BLOCK = 1 << 18  # bases read from the genome at a time; records are mostly sorted by position
 _MAX_BLOCKS = 64  # kept in memory: 16 million bases
 _SYMBOLIC = re.compile(r"[<>\[\]*.]")
@@ -74,32 +73,22 @@ class CachedGenome:
 def read_records(path: AnyPath) -> Iterator[VcfRecord]:
     """Read a VCF or BCF line by line, plain or compressed, local or remote; no index is needed.
 
-    Raises:
-        InputError: the file is missing, neither VCF nor BCF, has a malformed line, or compressed data that ends
-            early.
-    """
-    # takes a while to import, which other jobs need not wait for
-    from cyvcf2 import VCF  # noqa: PLC0415
-    from cyvcf2.cyvcf2 import set_htslib_log_level  # noqa: PLC0415
+    VCFs that were joined to one file are read to the end, each after its own header.
 
-    set_htslib_log_level(0)  # it warns, once a chromosome, of headers that lack them
+    Raises:
+        InputError: the file is missing, neither VCF nor BCF, holds no records, has a malformed header or line, or
+            compressed data that ends early.
+    """
     source = storage.require_file(path, "VCF")
-    _require_well_formed(source)
-    with _local_copy(source) as local:
-        try:
-            vcf = VCF(str(local), lazy=True)
-        except OSError as error:
-            raise InputError(
-                f"{source}: is neither VCF nor BCF; give a file as bcftools or a caller writes it"
-            ) from error
-        try:
-            for record in vcf:
-                yield VcfRecord(record.CHROM, record.POS, record.REF, record.ALT)
-        except Exception as error:  # it raises plain Exceptions
-            reason = " ".join(str(error).split())[:100]
-            raise InputError(f"{source}: cannot be read to its end ({reason}); fetch or make it again") from error
-        finally:
-            vcf.close()
+    if storage.compression(source) == "bgzip":
+        storage.require_end_of_bgzip(source)  # cut between two blocks it would pass for a shorter file
+    is_bcf = storage.first_bytes(source, 3) == b"BCF"
+    read = 0
+    for record in _bcf_records(source) if is_bcf else _vcf_records(source):
+        read += 1
+        yield record
+    if not read:
+        raise InputError(f"{source}: holds no variants; was it written to the end?")
 
 
 def reason_to_skip(record: VcfRecord, alt: str, chrom: str, genome: CachedGenome) -> str | None:
@@ -122,51 +111,100 @@ def reason_to_skip(record: VcfRecord, alt: str, chrom: str, genome: CachedGenome
     return "same" if ref == alt else None
 
 
-def _require_well_formed(source: UPath) -> None:
-    """Refuse files that htslib accepts as a VCF and then crashes on, or stops reading without an error."""
-    compressed = storage.is_gzip(source)
-    with source.open("rb") as file:
-        head = file.read(5)
-    if compressed:
-        with source.open("rb") as raw:
-            try:
-                head = gzip.GzipFile(fileobj=raw).read(5)  # type: ignore[arg-type] # a binary file
-            except (OSError, EOFError) as error:
-                raise InputError(f"{source}: the compressed data is damaged; fetch or make it again") from error
-    if compressed and storage.is_bgzip(source):
-        storage.require_end_of_bgzip(source)  # cut between two blocks it would pass for a shorter file
-    if head[:3] == b"BCF":
-        return
-    if head[:2] != b"##":
+def require_usable(source: AnyPath, genome: AnyPath, counts: Mapping[str, int]) -> None:
+    """Check that some of a VCF's alleles can be scored, and warn if most are unlike the genome.
+
+    Args:
+        source: the VCF, for messages.
+        genome: the genome, for messages.
+        counts: number of alleles and of those skipped for each reason, as in `WindowVariants.counts`.
+
+    Raises:
+        InputError: all alleles are skipped.
+    """
+    skipped = {reason: counts[reason] for reason in REASONS if counts[reason]}
+    compared = counts["in_windows"] + counts["outside"] + counts["ref_mismatch"]
+    unlike = f"REF of {counts['ref_mismatch']:,} of {compared:,} alleles is not what {genome} has there"
+    if not counts["in_windows"] + counts["outside"]:
+        reasons = ", ".join(f"{count:,}: {REASONS[reason]}" for reason, count in skipped.items())
+        fixes = {
+            "ref_mismatch": "is the VCF of another assembly? Give the genome that the variants were called on",
+            "chromosome": "use files of one assembly, or map the names with `chrom_names`",
+        }
+        most = max(skipped, key=lambda reason: skipped[reason])
         raise InputError(
-            f"{source}: is neither VCF nor BCF (it must begin with '##fileformat'); is it the right file?"
+            f"{source}: no allele can be used ({reasons})", fix=fixes.get(most, "is it the right file?")
         )
-    headed = False
+    if 2 * counts["ref_mismatch"] > compared:
+        doubt(f"{source}: {unlike}; is it of another assembly?")
+    if not counts["in_windows"]:
+        doubt(f"{source}: none of {counts['outside']:,} alleles alters a window of the genes")
+
+
+def _vcf_records(source: UPath) -> Iterator[VcfRecord]:
+    columns = 0  # of the header last read
+    started = False
     with storage.open_text(source) as lines:
         for number, line in enumerate(lines, start=1):
-            if line.startswith("#"):
-                headed = headed or line.startswith("#CHROM")
-                continue
-            if not line.strip():
-                continue
-            cells = line.split("\t", 8)
-            if not headed:
-                raise InputError(f"{source}: line {number} comes before any line '#CHROM'; write the header again")
-            if len(cells) < 8 or not cells[1].isdecimal() or not cells[3]:
+            if number == 1 and not line.startswith(("##", "#CHROM")):
                 raise InputError(
-                    f"{source}: line {number} is no variant ({line.strip()[:40]!r}); it needs at least 8 columns, "
-                    "split by tabs, and a position"
+                    f"{source}: is neither VCF nor BCF (it must begin with '##fileformat'); is it the right file?"
                 )
-    if not headed:
+            if line.startswith("#"):
+                if started:
+                    note(f"{source}: line {number} is a header among the records; it is read as several VCFs")
+                    started = False
+                if line.startswith("#CHROM"):
+                    columns = _count_columns(source, number, line)
+            elif line.strip():
+                if not columns:
+                    raise InputError(
+                        f"{source}: line {number} comes before any line '#CHROM'; write the header again"
+                    )
+                started = True
+                yield _record(source, number, line, columns)
+    if not columns:
         raise InputError(f"{source}: has no line '#CHROM'; was it written to the end?")
 
 
-@contextmanager
-def _local_copy(source: UPath) -> Iterator[Path]:
-    if storage.is_local(source):
-        yield Path(str(source))
-        return
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / source.name
-        storage.copy_file(source, copy)
-        yield copy
+def _count_columns(source: UPath, number: int, line: str) -> int:
+    """Return the number of columns that a header announces."""
+    names = line.rstrip().split("\t")  # tabs at the end of lines are passed over
+    samples = names[len(_COLUMNS) + 1 :]
+    problem = None
+    if names[: len(_COLUMNS)] != _COLUMNS:
+        problem = f"must begin with {' '.join(_COLUMNS)}, split by tabs"
+    elif len(names) > len(_COLUMNS) and names[len(_COLUMNS)] != "FORMAT":
+        problem = f"has '{names[len(_COLUMNS)][:40]}' for its column 9, which must be FORMAT"
+    elif len(set(samples)) < len(samples):
+        twice = next(name for name in samples if samples.count(name) > 1)
+        problem = f"has two samples named '{twice[:40]}'"
+    if problem:
+        raise InputError(f"{source}: line {number}, the header, {problem}; write the header again")
+    return len(names)
+
+
+def _record(source: UPath, number: int, line: str, columns: int) -> VcfRecord:
+    """Take the first five columns of a line apart."""
+    count = line.rstrip().count("\t") + 1
+    cells = line.split("\t", 5)
+    problem = None
+    if count < len(_COLUMNS):
+        problem = f"has {count} columns, split by tabs; at least {len(_COLUMNS)} are needed"
+    elif count != columns:
+        problem = f"has {count} columns, the header {columns}"
+    elif not (cells[1].isascii() and cells[1].isdigit()) or len(cells[1]) > _MAX_DIGITS:
+        problem = f"has the position '{cells[1][:40]}', no number of a base"
+    elif not cells[0] or not cells[3] or "" in cells[4].split(","):
+        problem = "lacks a chromosome, REF or ALT"
+    if problem:
+        raise InputError(
+            f"{source}: line {number} is no variant ('{line.strip()[:40]}'): it {problem}; correct it"
+        )
+    alts = [] if cells[4] == "." else cells[4].split(",")
+    return VcfRecord(cells[0], int(cells[1]), cells[3], alts)
+
+
+def _bcf_records(source: UPath) -> Iterator[VcfRecord]:
+    for number, line in enumerate(bcf_lines(source), start=1):
+        yield _record(source, number, line, len(_COLUMNS))

@@ -20,13 +20,12 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from promoter.dataset.chromosomes import match_chromosomes
+from promoter.dataset.chromosomes import Aliases, Match, find_matches, match_chromosomes, note_matches
 from promoter.dataset.genome import Genome
 from promoter.dataset.genome import window as window_interval
 from promoter.dataset.promoters import Promoters
@@ -122,6 +121,7 @@ def find_alleles(
     *,
     rows: Sequence[int],
     skip: Callable[[VcfRecord, str, str], None] = lambda record, alt, reason: None,
+    chrom_names: Aliases | None = None,
 ) -> WindowVariants:
     """Find which alleles fall in which windows; only alleles in windows are kept in memory.
 
@@ -132,23 +132,29 @@ def find_alleles(
         rows: row numbers, in `promoters`, of the genes to consider.
         skip: function called with each allele that is left out: the record, the ALT and a key of `REASONS`; by
             default nothing is called.
+        chrom_names: names that chromosomes have in other files, as `read_chrom_names` returns them; by default
+            those are matched that differ in spelling only.
 
     Raises:
         InputError: the promoters have no coordinates, or are not of this genome.
     """
     cached = CachedGenome(genome)
     windows = tss_windows(promoters)
-    chrom_of = match_chromosomes(promoters.genes["chrom"].iloc[list(rows)].unique(), genome.lengths)
+    chrom_of = match_chromosomes(promoters.genes["chrom"].iloc[list(rows)].unique(), genome.lengths, chrom_names)
     _require_same_genome(cached, promoters, windows, rows=rows, chrom_of=chrom_of)
     index = _WindowIndex(promoters, windows, rows, chrom_of)
-    name_in_genome = cache(lambda chrom: match_chromosomes([chrom], genome.lengths).get(chrom, ""))
+    matches: dict[str, Match | None] = {}  # chromosome of the VCF -> the genome's
     counts = Counter(dict.fromkeys(["variants", "alleles", "in_windows", "rows", "spanning_tss", "outside"], 0))
     counts.update(dict.fromkeys(REASONS, 0))
     seen: set[tuple[str, int, str, str]] = set()
     alleles: list[tuple[int, int, str, str, int, int, str]] = []
     for record in records:
         counts["variants"] += 1
-        chrom = name_in_genome(record.chrom)
+        if record.chrom not in matches:
+            matches[record.chrom] = find_matches([*matches, record.chrom], genome.lengths, chrom_names).get(
+                record.chrom
+            )
+        chrom = match.name if (match := matches[record.chrom]) else ""
         for alt in record.alts or ["."]:
             counts["alleles"] += bool(record.alts)
             reason = reason_to_skip(record, alt, chrom, cached)
@@ -167,6 +173,7 @@ def find_alleles(
             for row in altered:
                 counts["spanning_tss"] += variant.start < windows[row].tss_boundary < variant.end
                 alleles.append((row, record.pos, *upper, variant.start, variant.end, variant.new))
+    note_matches(matches, genome.lengths, {name: match for name, match in matches.items() if match})
     counts["rows"] = len(alleles)
     columns = pd.Index(["gene", "pos", "ref", "alt", "start", "end", "new"])
     table = pd.DataFrame(alleles, columns=columns)
@@ -285,7 +292,12 @@ def build_gene_variants(
 
 
 def group_by_gene(
-    alleles: pd.DataFrame, genome: Genome, promoters: Promoters, windows: Sequence[TssWindow]
+    alleles: pd.DataFrame,
+    genome: Genome,
+    promoters: Promoters,
+    *,
+    windows: Sequence[TssWindow],
+    chrom_names: Aliases | None = None,
 ) -> list[GeneVariants]:
     """Collect the variants of each gene, with the bases that scoring them needs, in the data's order.
 
@@ -294,13 +306,14 @@ def group_by_gene(
         genome: genome that the promoters were extracted from.
         promoters: data set that `gene` in `alleles` counts rows of.
         windows: window of each gene of the data set.
+        chrom_names: names that chromosomes have in other files, as for `find_alleles`.
     """
     chroms = promoters.genes["chrom"]
-    chrom_of = match_chromosomes(chroms.iloc[alleles["gene"]].unique(), genome.lengths)
+    chrom_of = find_matches(chroms.iloc[alleles["gene"]].unique(), genome.lengths, chrom_names)
     return [
         build_gene_variants(
             genome,
-            chrom_of[chroms.iloc[row]],
+            chrom_of[chroms.iloc[row]].name,
             tokens=promoters.tokens[row],
             window=windows[row],
             variants=list(map(TrimmedVariant, of_gene["start"], of_gene["end"], of_gene["new"])),

@@ -20,15 +20,24 @@ from jobs.variants import variants
 from promoter.checkpoint import load_info, load_model, save_model
 from promoter.dataset.genome import Genome
 from promoter.dataset.promoters import read_promoters
+from promoter.errors import InputNote, InputWarning
 from promoter.ism import load_scores
 from promoter.sequence import BASES, encode, reverse_complement
 from promoter.training import predict
 
 pytestmark = pytest.mark.ray
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 COLUMNS = [
     *("chrom", "pos", "ref", "alt", "gene_id", "gene_name", "tss_distance"),
     *("expression_ref", "expression_alt", "expression_difference"),
 ]
+
+
+def snv(genome: Genome, chrom: str, pos: int, *, wrong: bool = False) -> str:
+    """Write a substitution at a position, 1-based; a wrong one has its alleles the wrong way round."""
+    ref = genome.fetch(chrom, pos - 1, pos)
+    alt = "A" if ref != "A" else "C"
+    return "\t".join([chrom, str(pos), ".", *((alt, ref) if wrong else (ref, alt)), ".", ".", "."]) + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +57,8 @@ def vcf(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(f"{str(row.chrom)[3:]}\t{pos + 1}\t.\t{ref}\t{alt}\t.\t.\t.\n")
     rng.shuffle(lines)
     lines.append("4\t1\t.\tA\t<DEL>\t.\t.\t.\n")
-    header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
     path = tmp_path_factory.mktemp("vcf") / "in.vcf.gz"
-    path.write_bytes(gzip.compress((header + "".join(lines)).encode()))
+    path.write_bytes(gzip.compress((HEADER + "".join(lines)).encode()))
     return path
 
 
@@ -184,13 +192,66 @@ def test_variants_of_an_ensemble_have_mean_and_spread(flags: dict[str, Any], run
     assert spread.max() > 1e-3
 
 
-def test_a_vcf_without_variants_gives_tables_without_rows(flags: dict[str, Any], tmp_path: Path):
+def test_a_vcf_without_variants_in_windows_gives_tables_without_rows_and_a_warning(
+    flags: dict[str, Any], tmp_path: Path
+):
+    genome = Genome(flags["genome"])
     path = tmp_path / "none.vcf"
-    path.write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
-    variants(**{**flags, "variants": str(path)}, out=str(tmp_path / "out"))
+    path.write_text(HEADER + f"chr3\t{genome.lengths['chr3']}\t.\tN\tA\t.\t.\t.\n" + snv(genome, "chr3", 1))
+    with pytest.warns(InputWarning, match="none of 1 alleles alters a window of the genes"):
+        variants(**{**flags, "variants": str(path)}, genes=["chr4_g0003"], out=str(tmp_path / "out"))
     assert pq.read_table(tmp_path / "out" / "variants.parquet").schema.names == COLUMNS
     assert pd.read_csv(tmp_path / "out" / "variants.tsv.gz", sep="\t").columns.tolist() == COLUMNS
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["variants"] == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["variants"] == 2
+    assert summary["notes"] == [f"{path}: none of 1 alleles alters a window of the genes"]
+
+
+def test_chromosomes_of_a_vcf_are_matched_by_number_and_by_table(
+    flags: dict[str, Any], done: Path, tmp_path: Path
+):
+    with gzip.open(flags["variants"], "rt") as file:
+        text = file.read()
+    renamed = {"3": "NC_000003.1", "4": "NC_000004.1"}
+    lines = [re.sub(r"^[34]\t", lambda match: f"{renamed[match[0][0]]}\t", line) for line in text.splitlines()]
+    path, table = tmp_path / "in.vcf", tmp_path / "names.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    words = [f"--{key}={value}" for key, value in {**flags, "variants": path}.items()]
+    assert exit_code(variants, *words, "--out", tmp_path / "out") == 2
+    table.write_text("NC_000003.1\tchr3\nNC_000004.1\tchr4\n")
+    with pytest.warns(InputNote, match="by a table of names: NC_00000"):
+        variants(**{**flags, "variants": str(path)}, chrom_names=str(table), out=str(tmp_path / "named"))
+    pd.testing.assert_frame_equal(
+        *(pd.read_parquet(folder / "variants.parquet") for folder in (tmp_path / "named", done))
+    )
+    path.write_text(
+        "\n".join(re.sub(r"^3\t", "III\t", re.sub(r"^4\t", "IV\t", line)) for line in text.splitlines())
+    )
+    with pytest.warns(InputNote, match="IV is chr4"):
+        variants(**{**flags, "variants": str(path)}, out=str(tmp_path / "numbers"))
+    pd.testing.assert_frame_equal(
+        *(pd.read_parquet(folder / "variants.parquet") for folder in (tmp_path / "numbers", done))
+    )
+
+
+def test_a_vcf_of_which_nothing_can_be_used_ends_on_one_line_and_leaves_nothing(
+    flags: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    genome = Genome(flags["genome"])
+    for body, message in (
+        ("", "holds no variants"),
+        (
+            "".join(snv(genome, "chr3", pos, wrong=True) for pos in range(300, 309)),
+            "9: REF is not .*another assembly",
+        ),
+        ("other\t5\t.\tA\tC\t.\t.\t.\n", "1: the genome has no such chromosome.*--chrom_names"),
+    ):
+        path = tmp_path / "x.vcf"
+        path.write_text(HEADER + body)
+        words = [f"--{key}={value}" for key, value in {**flags, "variants": path}.items()]
+        assert exit_code(variants, *words, "--out", tmp_path / "out") == 2
+        assert re.search(message, capsys.readouterr().err)
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_refused_run_of_variants_leaves_nothing(

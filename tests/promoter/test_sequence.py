@@ -16,18 +16,19 @@ DNA = st.text("ACGTN", max_size=60)
 
 def test_each_base_has_its_token_in_either_case() -> None:
     assert encode("ACGTNacgtn").tolist() == [0, 1, 2, 3, 4] * 2
+    assert encode("Uu").tolist() == [3, 3]
     assert encode("").shape == (0,)
     assert encode("ACGT").dtype == np.uint8
 
 
-@pytest.mark.parametrize("letter", "RYKMSWBDHVUryn-.*? é𝒳\ud800")
+@pytest.mark.parametrize("letter", "RYKMSWBDHVryn-.*? é𝒳\ud800")
 def test_any_letter_but_ACGTU_is_one_N(letter: str) -> None:
     assert encode(f"A{letter}C").tolist() == [0, 4, 1]
 
 
 @given(ANY_TEXT)
 def test_encode_keeps_the_length_of_any_text(text: str) -> None:
-    expected = "".join(c.upper() if c in "ACGTacgt" else "N" for c in text)
+    expected = "".join("T" if c in "Uu" else c.upper() if c in "ACGTacgt" else "N" for c in text)
     assert decode(encode(text)[None]) == [expected]
 
 

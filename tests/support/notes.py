@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from promoter.errors import InputNote
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -25,3 +28,10 @@ def told() -> Iterator[list[InputNote]]:
 
         warnings.showwarning = keep
         yield kept
+
+
+def with_notes(call: Callable[[], T]) -> tuple[T, list[str]]:
+    """Return what a call returns, and its notes and warnings, each with the kind before it."""
+    with told() as kept:
+        result = call()
+    return result, [f"{type(one).__name__}: {one}" for one in kept]

@@ -89,7 +89,14 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
     ("prepare", "genes", BED.replace("chr1", "chr7"), [], r"chr7_g0000.*chr1_g0000.*--attribute"),
     ("prepare", "genes", BED.replace("chr1\t", "chr7\t"), [], r"genome\.fa: .*has chr7, .*chr1, chr2, chr3; use"),
     ("prepare", "genome", "<!DOCTYPE html>\n<html>", [], r"genome\.fa: is HTML .*download it again"),
-    ("prepare", "genome", gzip.compress(b">chr1\nA\n", mtime=0), [], r"genome\.fa: .*gzip.*; unpack it .*bgzip"),
+    (
+        "prepare",
+        "genome",
+        gzip.compress(b">chr1\nA\n", mtime=0)[:-9],
+        [],
+        r"genome\.fa: .*ends early or is damaged",
+    ),
+    ("prepare", "genome", b">chr1\nMKVLAEQF\n", [], r"genome\.fa: line 2 \(record 'chr1'\) .*protein FASTA"),
     ("prepare", "expression", "gene\ta\nx\thigh\n", [], r"expression\.tsv: no column of numbers.*a\); is it"),
     (
         "prepare",

@@ -432,6 +432,7 @@ def test_biotypes_are_refused_where_there_are_none(write: Write) -> None:
         ("a.bed", "", "is empty"),
         ("a.bed", "# only a comment\n", "has no lines"),
         ("a.gtf", ">chr1\nACGT\n", "has no lines"),
+        ("a.bed", b"chr1\t1\t2\tg\0\t0\t+\n", "not a text file"),
         ("a.bed.gz", gzip.compress(BED6.encode() * 2000, mtime=0)[:90], "gzip data ends early or is damaged"),
         (
             "a.bed.gz",

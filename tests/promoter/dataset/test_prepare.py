@@ -177,7 +177,7 @@ def test_a_window_without_bases_is_refused(prepared: Prepare, upstream: int, dow
         prepared(upstream=upstream, downstream=downstream)
 
 
-@pytest.mark.parametrize("name", ["gene_id", "sequence", "split", "level_predicted"])
+@pytest.mark.parametrize("name", ["sequence", "split", "level_predicted"])
 def test_a_target_that_would_hide_a_column_of_the_outputs_is_refused(prepared: Prepare, name: str) -> None:
     with pytest.raises(InputError, match=f"target column '{name}' .*rename"):
         prepared(table=TABLE.replace("\ta\n", f"\t{name}\n"))

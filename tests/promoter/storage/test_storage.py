@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
@@ -332,30 +331,3 @@ def test_a_damaged_Parquet_table_is_refused_by_name(tmp_path: Path, damage: str)
     with pytest.raises(InputError, match=f"^{path}: .*write it again") as error:
         read()
     assert "\n" not in str(error.value)
-
-
-def test_compressed_text_is_unpacked_by_content_not_by_name(write: Write) -> None:
-    for name, content in (("a.gz", b"one\ntwo\n"), ("b.txt", gzip.compress(b"one\ntwo\n"))):
-        path = write(name, content)
-        assert storage.is_gzip(path) == (name == "b.txt")
-        with storage.open_text(path) as file:
-            assert file.readlines() == ["one\n", "two\n"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (gzip.compress(os.urandom(5000), mtime=0)[:-2000], "the gzip data ends early or is damaged"),
-        (gzip.compress(b"x" * 5000, mtime=0)[:-6] + b"\0" * 6, "the gzip data ends early or is damaged"),
-        (b"\xff\xfeg\x00", "is not a text file"),
-    ],
-)
-def test_damaged_compressed_text_is_refused_by_name(write: Write, content: bytes, message: str) -> None:
-    path = write("t.tsv", content)
-
-    def read() -> None:
-        with storage.open_text(path) as file:
-            file.read()
-
-    with pytest.raises(InputError, match=f"^{path}: {message}"):
-        read()

@@ -1,0 +1,147 @@
+"""What targets may be called, what they look like, and which of them look wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from upath import UPath
+
+from promoter.dataset.config import Transform
+from promoter.dataset.layouts import Unit, unlikely_target
+from promoter.dataset.tables import counted
+from promoter.errors import InputError, doubt
+
+# What other outputs add to a target's name; tests/promoter/dataset/test_targets.py holds them against the outputs.
+DERIVED_SUFFIXES = (
+    *("_predicted", "_predicted_sd", "_low", "_high"),  # predictions.parquet
+    *("_prediction", "_prediction_sd", "_scores", "_scores_sd"),  # part files of ISM
+    *("_ref", "_alt", "_difference", "_difference_sd"),  # variants.parquet
+)
+_BASELINE = "_predicted_by_"  # baselines.parquet
+RESERVED_NAMES = frozenset(
+    {
+        *("gene_id", "gene_name", "chrom", "tss", "strand", "start", "end", "sequence"),  # promoters.parquet
+        *("split", "fold", "group", "weight"),
+        *("pos", "ref", "alt", "tss_distance"),  # variants.parquet
+    }
+)
+
+
+def require_target_names(names: Sequence[str]) -> None:
+    """Check that no column of an output that is derived from a target can have the name of another column.
+
+    Args:
+        names: names of the targets.
+
+    Raises:
+        InputError: a name is taken; the message has one to use instead.
+    """
+    for name in names:
+        if name in RESERVED_NAMES:
+            _refuse(name, "is a column of the outputs", names)
+        if not name.strip() or "\n" in name:
+            raise InputError(f"the target {name!r} has no name that can be written in a table; rename the column")
+        if name.endswith("_predicted") or _BASELINE in name:
+            _refuse(name, "is what outputs call a prediction", names)
+        base = next((other for other in names for suffix in DERIVED_SUFFIXES if other + suffix == name), None)
+        if base is not None:
+            _refuse(name, f"is what outputs call a column that they derive from the target '{base}'", names)
+        if names.count(name) > 1:
+            raise InputError(f"two targets are called '{name}'; rename one of the columns")
+
+
+def _refuse(name: str, why: str, names: Sequence[str]) -> None:
+    plain = name.replace(_BASELINE, "_by_").removesuffix("_predicted") or name
+    number = 0
+    while (free := f"{plain}_expression{number or ''}") in names:
+        number += 1
+    raise InputError(f"the target '{name}' {why}; rename the column in its table, to '{free}' say")
+
+
+@dataclass(frozen=True)
+class TargetSummary:
+    """Describe the values of a target.
+
+    Attributes:
+        name: name of the target.
+        n: number of genes with a value.
+        missing: number of genes without a value.
+        min: smallest value; None if there is none.
+        mean: mean value; None if there is none.
+        max: largest value; None if there is none.
+        zeros: share of the values that are 0; None if there is none. The transforms leave 0 at 0.
+    """
+
+    name: str
+    n: int
+    missing: int
+    min: float | None
+    mean: float | None
+    max: float | None
+    zeros: float | None
+
+
+def describe_targets(values: pd.DataFrame) -> list[TargetSummary]:
+    """Describe each target, and warn of those that cannot be learned or are no measurements.
+
+    Args:
+        values: a column a target, transformed; NaN where a value is missing.
+
+    Returns:
+        A summary of each target, in the order of the columns.
+    """
+    summaries = []
+    for name, column in values.items():
+        known = column.to_numpy(dtype=np.float64)
+        known = known[~np.isnan(known)]
+        if len(known) == 0:
+            summaries.append(TargetSummary(str(name), 0, len(column), None, None, None, None))
+            doubt(f"target '{name}' has no value for any gene; leave it out with `targets`")
+            continue
+        low, mean, high = float(known.min()), float(known.mean()), float(known.max())
+        zeros = float((known == 0).mean())
+        summaries.append(TargetSummary(str(name), len(known), len(column) - len(known), low, mean, high, zeros))
+        kind = unlikely_target(str(name))
+        if low == high and len(known) > 1:
+            doubt(f"target '{name}' is {low:g} for every gene: nothing to learn; leave it out with `targets`")
+        elif kind == "a p-value" and not (low >= 0 and high <= 1):
+            kind = None  # its logarithm, or a sample with such a name
+        if kind is not None:
+            doubt(
+                f"target '{name}' is called like {kind}, not like expression; choose other columns with `targets`"
+            )
+    return summaries
+
+
+def warn_of_values(path: UPath, raw: pd.DataFrame, transform: Transform, unit: Unit | None) -> None:
+    """Warn of values that do not go with the transform, or with what the layout says that they are.
+
+    Args:
+        path: file that the values are from, for messages.
+        raw: a column a sample, before the transform; NaN where a value is missing.
+        transform: transform that they get.
+        unit: unit of the layout; None if it does not say.
+    """
+    array = raw.to_numpy()
+    known = array[np.isfinite(array)]
+    if not len(known) or unit == "log2 fold change":
+        return
+    whole, high = bool((known == np.round(known)).all()), f"up to {known.max():g}"
+    if transform == "none" and known.min() >= 0 and known.max() > 50:
+        what, advice = (
+            ("counts", "cpm_log2p1") if unit == "counts" or (whole and unit is None) else ("TPM", "log2p1")
+        )
+        doubt(f"{path}: the values look like {what}, not logarithms ({high}); consider `transform={advice!r}`")
+    if transform != "none" and unit is None and not whole and known.max() < 30:
+        doubt(f"{path}: the values look like logarithms ({high}); if they are, take `transform='none'`")
+    totals = raw.sum()
+    off = totals[(totals < 5e5) | (totals > 2e6)]
+    if unit == "TPM" and len(off):
+        others = f" (and of {counted(len(off) - 1, 'other')})" if len(off) > 1 else ""
+        doubt(
+            f"{path}: the TPM of '{off.index[0]}'{others} add up to {off.iloc[0]:,.0f}, not 1,000,000: are rows "
+            "missing, or is it another unit?"
+        )
