@@ -100,7 +100,7 @@ def require_valid(where: UPath, problems: Sequence[Problem], *, skip_invalid: bo
     ]
     if not skip_invalid:
         others = f" (and {n_of(len(problems) - 1, 'more such line')})" if len(problems) > 1 else ""
-        fix = "fix it, or leave out what has such lines with `skip_invalid=True`"
+        fix = "fix the line, or leave out what has such lines with `skip_invalid=True`"
         raise InputError(f"{where}: {lines[0]}{others}", fix=fix)
     bad = {problem.gene_id for problem in problems if problem.gene_id is not None}
     genes = f" and {n_of(len(bad), 'gene')} with them" if bad else ""
