@@ -241,10 +241,11 @@ class GeneModels:
         exon, cds = _is(line.kind, "exon"), _is(line.kind, "CDS")
         if exon or cds or is_utr(line.kind):
             self._bases[owner][0 if exon else 1] += line.bases
-        tags = [tag.strip().lower().replace(" ", "_") for tag in line.attributes.get("tag", "").split(",")]
-        best = next((rank for rank, tag in enumerate(_CANONICAL) if tag in tags), None)
-        if best is not None:
-            self._canonical[owner] = min(best, self._canonical.get(owner, best))
+        if tags := line.attributes.get("tag"):
+            names = tags.lower().replace(" ", "_").split(",")
+            best = next((rank for rank, tag in enumerate(_CANONICAL) if tag in names), None)
+            if best is not None:
+                self._canonical[owner] = min(best, self._canonical.get(owner, best))
         level = TRANSCRIPTS if is_transcript(line.kind) else EXONS if exon else CDS
         place = owner, line.chrom, line.strand
         old = self._transcripts.get(place)

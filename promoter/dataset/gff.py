@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain, islice
 from typing import IO, Literal, NamedTuple
 from urllib.parse import unquote
@@ -99,7 +100,7 @@ def require_valid(where: UPath, problems: Sequence[Problem], *, skip_invalid: bo
     ]
     if not skip_invalid:
         others = f" (and {n_of(len(problems) - 1, 'more such line')})" if len(problems) > 1 else ""
-        fix = "fix it, or leave out what has such lines with `skip_invalid=True`"
+        fix = "fix the line, or leave out what has such lines with `skip_invalid=True`"
         raise InputError(f"{where}: {lines[0]}{others}", fix=fix)
     bad = {problem.gene_id for problem in problems if problem.gene_id is not None}
     genes = f" and {n_of(len(bad), 'gene')} with them" if bad else ""
@@ -176,16 +177,19 @@ def open_annotation(path: AnyPath) -> Iterator[AnnotationFile]:
         yield AnnotationFile(where, _format_of(where, head), chain(head, lines))
 
 
+@cache
 def is_gene(kind: str) -> bool:
     """Return whether a feature type is a gene's: `gene`, `ncRNA_gene`, `protein_coding_gene`."""
     return kind.lower().endswith("gene")
 
 
+@cache
 def is_transcript(kind: str) -> bool:
     """Return whether a feature type is a transcript's: `transcript`, `mRNA`, `tRNA`, `V_gene_segment`."""
     return kind.lower().endswith(("transcript", "rna", "gene_segment"))
 
 
+@cache
 def is_utr(kind: str) -> bool:
     """Return whether a feature type is an untranslated region."""
     return kind.lower().endswith("utr")

@@ -44,7 +44,7 @@ def match_ids(
     if ignore_version:
         matcher.add("without their version", versions)
         if collisions and matcher.unmatched():
-            doubt(f"`ignore_version=True`: {collisions}, so that these keep their numbers")
+            doubt(f"`ignore_version=True`: without their numbers {collisions}, so that these are kept")
     if names is not None:
         matcher.match_names(annotated, names)
     if not matcher.matched and not versions:
@@ -60,7 +60,9 @@ def match_ids(
             fix = f"{len(versions):,} match without their versions: set `ignore_version=True`"
         else:
             fix = "use the same ids in both: see `attribute`, `gene_map` and `gene_column`"
-        raise InputError(problem + (f"; {collisions}: are they transcripts?" if collisions else ""), fix=fix)
+            if collisions:
+                problem += f"; without the number at their end {collisions}: are they transcripts?"
+        raise InputError(problem, fix=fix)
     still = {gene_id: found for gene_id, found in versions.items() if gene_id not in matcher.matched}
     if still and not ignore_version:
         doubt(
@@ -140,7 +142,7 @@ class _Matcher:
         taken = set(self.matched.values())
         changed = {"annotation": _changed(self.ids, change), "table": _changed(self.table, change)}
         collisions = [
-            f"without it {first} and {second} of the {side} would be equal"
+            f"{first} and {second} of the {side} would be equal"
             for side, (_, equal) in changed.items()
             for first, second in ([equal] if equal else [])
         ]
