@@ -105,7 +105,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from jobs.tuning.trials import TrialJob
     from promoter.dataset.promoters import locate
     from promoter.splits.folds import assign_folds
-    from promoter.training.batches import Examples
+    from promoter.training.batches import Examples, doubt_constant_targets, require_values
     from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace, SpaceValidator
 
     promoters = read_training_data(data)
@@ -114,6 +114,13 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     held_out = assign_folds(promoters.genes["chrom"], split, folds)
     searched = promoters.genes["chrom"].isin(held_out.fold_of_chrom).to_numpy()
     fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()
+    targets = promoters.targets[searched]
+    for fold in range(len(held_out.folds)):
+        try:
+            require_values(targets[fold_of_gene != fold], targets[fold_of_gene == fold], promoters.target_names)
+        except InputError as error:
+            raise InputError(f"fold {fold + 1}: {error}") from error
+    doubt_constant_targets(targets, promoters.target_names)
     if space is None:
         space = PRETRAINED_SPACE if network.pretrained else DEFAULT_SPACE
     elif isinstance(space, str):
@@ -155,7 +162,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     _show_start(promoters, held_out, count, seeds)
     tokens = promoters.tokens if embedded is None else embedded
     job = TrialJob(
-        examples=Examples(tokens[searched], promoters.targets[searched]),
+        examples=Examples(tokens[searched], targets),
         fold_of_gene=fold_of_gene,
         space=search_space,
         metric=metric,
