@@ -98,7 +98,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
 
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.shared_disk import require_shared
-    from jobs.training.job import TrainingJob, read_training_data, with_pretrained, with_targets
+    from jobs.training.job import TrainingJob, network_for, read_training_data, with_pretrained, with_targets
     from jobs.training.run import METRICS
     from jobs.tuning.results import BEST, OUTPUTS, SearchResult, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
@@ -110,7 +110,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
 
     promoters = read_training_data(data)
     network = with_targets(resolve_model(model), promoters.target_names)
-    network.require_length(promoters.length, promoters.metadata["window"])
+    network_for(network, promoters)  # refuses windows that it cannot take; the trials fit their own to them
     held_out = assign_folds(promoters.genes["chrom"], split, folds)
     searched = promoters.genes["chrom"].isin(held_out.fold_of_chrom).to_numpy()
     fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()

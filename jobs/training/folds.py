@@ -61,7 +61,6 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
         console.print(f"{out_dir}: this run is finished already; nothing to do")
         show_metrics(storage.read_json(out_dir / METRICS))
         return
-    job.model.require_length(job.promoters.length, job.promoters.metadata["window"])
     require_orientation(job.model, job.training)
     related = homology.find_related_promoters(job.promoters)
     for fold, split in enumerate(splits, start=1):

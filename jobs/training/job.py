@@ -19,7 +19,7 @@ from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
 from promoter.dataset.promoters import Promoters, read_promoters
 from promoter.errors import InputError, note
-from promoter.models.build import NetworkConfig
+from promoter.models.config import CNNConfig, NetworkConfig
 from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.splits.assign import SplitAssignment
 from promoter.splits.config import SplitConfig
@@ -167,6 +167,28 @@ def with_targets(model: NetworkConfig, targets: list[str]) -> NetworkConfig:
             f"({', '.join(targets[:3])}{', …' * (len(targets) > 3)}); leave it out, the data tells it"
         )
     return replace(model, n_targets=len(targets))
+
+
+def network_for(model: NetworkConfig, promoters: Promoters) -> NetworkConfig:
+    """Return the network with an output for each target, and with the crop and bins that the windows allow.
+
+    Says in a note which settings of `model` the windows do not allow.
+
+    Raises:
+        InputError: the windows are too short for the network, or `n_targets` is another number.
+    """
+    model = with_targets(model, promoters.target_names)
+    fitted = model.for_window(promoters.length, promoters.metadata.get("window"))
+    if isinstance(model, CNNConfig) and isinstance(fitted, CNNConfig):
+        if model.crop != fitted.crop:
+            note(f"`CNNConfig.crop={model.crop}`: the windows have {promoters.length} bases, all of them are used")
+        if model.bins != fitted.bins:
+            note(
+                f"`CNNConfig.bins={model.bins}`: {fitted.crop or promoters.length} bases leave "
+                f"{plural(fitted.bins, 'position')} after pool_sizes {list(model.pool_sizes)}, so the network has "
+                f"{plural(fitted.bins, 'bin')}"
+            )
+    return fitted
 
 
 def describe(promoters: Promoters, held_out: SplitAssignment, training: TrainingConfig) -> ModelInfo:

@@ -74,9 +74,7 @@ def train_once(
     """
     quiet = on_epoch is not None
     promoters = job.promoters
-    # these fail here, not on a worker
-    job.model.require_length(promoters.length, promoters.metadata["window"])
-    require_orientation(job.model, job.training)
+    require_orientation(job.model, job.training)  # fails here, not on a worker
     held_out = assign_splits(promoters, job.split, related)
     require_trainable(job, held_out)
     info = describe(promoters, held_out, job.training)

@@ -14,7 +14,6 @@ are not drawn. Combinations that make no network, or none for the window, are dr
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -75,18 +74,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class SpaceValidator:
-    """Check a configuration against the window (bases), the number of genes, in all and of each fold."""
+    """Fit a configuration to the window (bases), and check it against the genes, in all and of each fold."""
 
     length: int
     genes: int
     genes_of_fold: list[int]
 
-    def __call__(self, model: NetworkConfig, training: TrainingConfig) -> None:
-        """Raise InputError if the network or the recipe does not suit the data."""
-        model.require_length(self.length)
+    def __call__(self, model: NetworkConfig, training: TrainingConfig) -> NetworkConfig:
+        """Return the network for the window, or raise InputError if it or the recipe does not suit the data."""
+        model = model.for_window(self.length)
         require_orientation(model, training)
         for validated in self.genes_of_fold:
             require_enough_genes(self.genes - validated, validated, training, workers=1)
+        return model
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class SearchSpace:
         space: domain of each setting that is searched, as the module describes; not empty.
         model: config with the network's settings that are not searched.
         training: config with the training settings that are not searched.
-        check: function that raises InputError for configs that do not suit the data.
+        fit: function that returns the network for the data's windows, and raises InputError for configs that do
+            not suit the data.
 
     Raises:
         InputError: an unknown setting, an invalid domain, or a number of blocks for which settings are missing.
@@ -107,7 +108,7 @@ class SearchSpace:
     space: Space
     model: NetworkConfig
     training: TrainingConfig
-    check: Callable[[NetworkConfig, TrainingConfig], None]
+    fit: Callable[[NetworkConfig, TrainingConfig], NetworkConfig]
 
     def __post_init__(self) -> None:
         """Raise InputError if the space is invalid."""
@@ -146,7 +147,7 @@ class SearchSpace:
         return {name: drawn[name] for name in self.space if name in drawn}
 
     def settings(self, drawn: Mapping[str, Any]) -> Settings:
-        """Build the configs from the value of each setting that applies.
+        """Build the configs from the value of each setting that applies, the network fitted to the data's windows.
 
         Raises:
             InputError: the values are not valid together, or do not suit the data.
@@ -169,11 +170,10 @@ class SearchSpace:
             model, training = type(self.model)(**groups["model"]), TrainingConfig(**groups["training"])
         except TypeError as error:
             raise InputError(f"settings {dict(drawn)}: a value has the wrong type ({error})") from error
-        self.check(model, training)
-        return Settings(dict(drawn), model, training)
+        return Settings(dict(drawn), self.fit(model, training), training)
 
     def grid(self) -> list[dict[str, Any]]:
-        """Return every valid combination once, in the order of the space.
+        """Return the valid combinations in the order of the space; of those that make one network, the first.
 
         Raises:
             InputError: a setting has a range without steps, or there are too many combinations.
@@ -182,18 +182,22 @@ class SearchSpace:
         for name in names:
             if "choices" not in self.space[name] and "step" not in self.space[name]:
                 raise InputError(f"search space: {name} has a range; a grid wants choices, or a step")
-        points = list(itertools.islice(self._combinations(names, {}), _MAX_POINTS + 1))
-        if len(points) > _MAX_POINTS:
-            raise InputError(f"search space: the grid has more than {_MAX_POINTS:,} points; give fewer choices")
-        return [{name: point[name] for name in self.space if name in point} for point in points]
+        points: dict[tuple[NetworkConfig, TrainingConfig], dict[str, Any]] = {}
+        for settings in self._combinations(names, {}):
+            points.setdefault((settings.model, settings.training), settings.drawn)
+            if len(points) > _MAX_POINTS:
+                raise InputError(
+                    f"search space: the grid has more than {_MAX_POINTS:,} points; give fewer choices"
+                )
+        return [{name: point[name] for name in self.space if name in point} for point in points.values()]
 
-    def _combinations(self, names: Sequence[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _combinations(self, names: Sequence[str], chosen: dict[str, Any]) -> Iterator[Settings]:
         if not names:
             try:
-                self.settings(chosen)
+                settings = self.settings(chosen)
             except InputError:
                 return
-            yield chosen
+            yield settings
             return
         name, rest = names[0], names[1:]
         values = _values(self.space[name]) if self._applies(name, chosen) else []

@@ -175,8 +175,8 @@ def test_a_finished_search_is_not_run_again(
         (["--space", "{model.width: {choices: [1]}}"], "there is no setting 'model.width'"),
         (["--space", "no/such/file.yaml"], "no/such/file.yaml"),
         (
-            ["--space", "{model.crop: {choices: [101]}}"],
-            "--model.crop 101: is more than the window has, 100 bases",
+            ["--space", "{model.pool_sizes.0: {choices: [100]}}"],
+            "a window of 100 bases is too short for pool_sizes [100, 4]",
         ),
         (["--algorithm", "grid"], "training.learning_rate has a range; a grid wants choices"),
         (["--algorithm", "annealing"], "--algorithm annealing: must be tpe, random or grid"),
