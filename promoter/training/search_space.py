@@ -14,7 +14,7 @@ are not drawn. Combinations that make no network, or none for the window, are dr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -227,6 +227,34 @@ class SearchSpace:
                         f"search space: {BLOCKS} may be {depth}, but nothing says what model.{field}.{index} is; "
                         f"add it to the space, or lengthen `CNNConfig.{field}`"
                     )
+
+
+def leave_out(space: Space, given: Collection[str]) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """Take the settings that have a given value out of a space.
+
+    A list with an entry for each block, such as `model.channels`, takes out the settings of its single blocks. Its
+    length is the number of blocks, so it takes out `model.blocks` too.
+
+    Args:
+        space: domain of each setting that would be searched.
+        given: names of settings with a given value, whether they are in the space or not.
+
+    Returns:
+        The space that is left, and those of `given` that took something out of it.
+    """
+    lists = sorted({f"model.{field}" for field in _PER_BLOCK}.intersection(given))
+    giver: dict[str, str] = {}
+    for name in space:
+        complete_list = name.rpartition(".")[0]
+        if name in given:
+            giver[name] = name
+        elif complete_list in lists:
+            giver[name] = complete_list
+        elif name == BLOCKS and lists:
+            giver[name] = lists[0]
+    return {name: domain for name, domain in space.items() if name not in giver}, list(
+        dict.fromkeys(giver.values())
+    )
 
 
 def new_study(algorithm: str, direction: Literal["minimize", "maximize"], seed: int) -> optuna.Study:

@@ -10,7 +10,7 @@ from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.training.config import TrainingConfig
-from promoter.training.search_space import DEFAULT_SPACE, SearchSpace, importance, new_study
+from promoter.training.search_space import DEFAULT_SPACE, SearchSpace, importance, leave_out, new_study
 
 
 def cnn(model: NetworkConfig) -> CNNConfig:
@@ -49,6 +49,46 @@ def test_the_default_space_draws_only_networks_for_the_window(algorithm: str) ->
         assert settings.model.hidden == CNNConfig().hidden  # what the space leaves out stays
     assert crops == {None, 250}  # 500 and 1,000 mean the whole window
     assert blocks == {2, 3}
+
+
+LISTS = {f"model.{name}.{i}" for name in ("channels", "kernel_sizes", "pool_sizes") for i in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("given", "gone", "givers"),
+    [
+        ([], set(), []),
+        (["model.crop", "training.batch_size"], {"model.crop", "training.batch_size"}, None),
+        (["model.channels"], {"model.blocks", *(f"model.channels.{i}" for i in range(3))}, None),
+        (["model.kernel_sizes"], {"model.blocks", *(f"model.kernel_sizes.{i}" for i in range(3))}, None),
+        (["model.pool_sizes"], {"model.blocks", "model.pool_sizes.0", "model.pool_sizes.1"}, None),
+        (["model.hidden", "training.epochs"], set(), []),  # are not in it
+        (["model.channels", "model.kernel_sizes", "model.pool_sizes"], {"model.blocks"} | LISTS, None),
+        ([name for name in DEFAULT_SPACE if name.count(".") == 1], set(DEFAULT_SPACE) - LISTS, None),
+    ],
+)
+def test_given_settings_leave_a_space_with_those_of_their_blocks(
+    given: list[str], gone: set[str], givers: list[str] | None
+) -> None:
+    left, found = leave_out(DEFAULT_SPACE, given)
+    assert left == {name: domain for name, domain in DEFAULT_SPACE.items() if name not in gone}
+    assert list(left) == [name for name in DEFAULT_SPACE if name in left]
+    assert sorted(found) == sorted(given if givers is None else givers)
+
+
+def test_a_given_list_leaves_a_space_of_complete_lists() -> None:
+    space = {"model.channels": {"choices": [[4], [8]]}, "model.dropout": {"low": 0.0, "high": 0.5}}
+    assert leave_out(space, ["model.channels"]) == ({"model.dropout": space["model.dropout"]}, ["model.channels"])
+
+
+def test_what_is_left_of_a_space_keeps_the_given_values() -> None:
+    model = CNNConfig(channels=(8, 4, 4), crop=64)
+    left, _ = leave_out(DEFAULT_SPACE, ["model.channels", "model.crop"])
+    space, study = space_of(left, 100, model), new_study("random", "maximize", 0)
+    for _ in range(10):
+        drawn = cnn(space.ask(study)[1].model)
+        assert (drawn.channels, drawn.crop) == (model.channels, 64)
+        assert len(drawn.kernel_sizes) == 3
 
 
 def test_equal_seeds_draw_the_same_trials() -> None:
