@@ -59,7 +59,7 @@ def train(
     require_at_least(1, folds=folds, seeds=seeds)
 
     from jobs.training.folds import train_folds
-    from jobs.training.job import TrainingJob, read_training_data, with_targets
+    from jobs.training.job import TrainingJob, network_for, read_training_data
     from jobs.training.run import train_once
 
     promoters = read_training_data(data)
@@ -67,7 +67,7 @@ def train(
         data=data,
         promoters=promoters,
         split=split,
-        model=with_targets(resolve_model(model), promoters.target_names),
+        model=network_for(resolve_model(model), promoters),
         training=training,
         workers=workers,
         baselines=baselines,

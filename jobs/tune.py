@@ -7,21 +7,23 @@ after each epoch.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.cli.config_file import job_settings, require_at_least, require_same, resolved, write_config
 from jobs.cli.console import console, plural
 from jobs.cli.model_flags import Model, ModelFlags, resolve_model
-from jobs.cli.run import run
+from jobs.cli.run import given_settings, run
 from jobs.ray_runtime.capacity import require_resources
 from promoter import storage
-from promoter.errors import InputError
+from promoter.errors import InputError, note
 from promoter.splits.config import SplitConfig
 from promoter.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from promoter.dataset.promoters import Promoters
+    from promoter.models.config import NetworkConfig
     from promoter.splits.folds import ChromosomeFolds
 
 # may change between a run and its resumption
@@ -60,10 +62,11 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             validated on --split.val.
         space: YAML file, or YAML text, with the settings to try: '{training.learning_rate: {low: 1.0e-4, high:
             1.0e-2, log: true}, model.kernel_sizes.0: {choices: [7, 15]}}'; by default learning rate, filters,
-            widths, pools, blocks, crop, dropout, weight decay, batch size and jitter.
+            widths, pools, blocks, crop, dropout, weight decay, batch size and jitter. A setting that has a flag of
+            its own here is not searched.
         split: chromosomes held out for the test and, with --folds 1, for validation.
-        model: settings of the network that the space leaves out.
-        training: settings of the recipe that the space leaves out.
+        model: settings of the network that are not searched; one given here leaves the default space.
+        training: settings of the recipe that are not searched; one given here leaves the default space.
         metric: score of a configuration, a mean over folds and targets.
         algorithm: tpe learns from the trials so far; random does not; grid tries every combination.
         asha: stop trials early that do worse than two thirds of the others at the same epoch.
@@ -98,32 +101,36 @@ def tune(  # noqa: PLR0915 # its imports count as statements
 
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.shared_disk import require_shared
-    from jobs.training.job import TrainingJob, read_training_data, with_pretrained, with_targets
+    from jobs.training.job import TrainingJob, network_for, read_training_data, with_pretrained, with_targets
     from jobs.training.run import METRICS
     from jobs.tuning.results import BEST, OUTPUTS, SearchResult, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
     from jobs.tuning.trials import TrialJob
     from promoter.dataset.promoters import locate
     from promoter.splits.folds import assign_folds
-    from promoter.training.batches import Examples
-    from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, SearchSpace, SpaceValidator
+    from promoter.training.batches import Examples, doubt_constant_targets, require_values
+    from promoter.training.search_space import SearchSpace, SpaceValidator
 
     promoters = read_training_data(data)
     network = with_targets(resolve_model(model), promoters.target_names)
-    network.require_length(promoters.length, promoters.metadata["window"])
+    network_for(network, promoters)  # refuses windows that it cannot take; the trials fit their own to them
     held_out = assign_folds(promoters.genes["chrom"], split, folds)
     searched = promoters.genes["chrom"].isin(held_out.fold_of_chrom).to_numpy()
     fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()
-    if space is None:
-        space = PRETRAINED_SPACE if network.pretrained else DEFAULT_SPACE
-    elif isinstance(space, str):
-        space = storage.read_yaml(space)
-    settings |= resolved({"model": network, "space": space})
+    targets = promoters.targets[searched]
+    for fold in range(len(held_out.folds)):
+        try:
+            require_values(targets[fold_of_gene != fold], targets[fold_of_gene == fold], promoters.target_names)
+        except InputError as error:
+            raise InputError(f"fold {fold + 1}: {error}") from error
+    doubt_constant_targets(targets, promoters.target_names)
+    domains = _domains(space, network, training)
+    settings |= resolved({"model": network, "space": domains})
     if embeddings is None:
         del settings["embeddings"]
     genes_of_fold = [int((fold_of_gene == fold).sum()) for fold in range(len(held_out.folds))]
     validator = SpaceValidator(promoters.length, len(fold_of_gene), genes_of_fold)
-    search_space = SearchSpace(space, network, training, validator)
+    search_space = SearchSpace(domains, network, training, validator)
     points = search_space.grid() if algorithm == "grid" else None
     count = len(points) if points else trials
     out_dir = storage.require_writable(out)
@@ -155,7 +162,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     _show_start(promoters, held_out, count, seeds)
     tokens = promoters.tokens if embedded is None else embedded
     job = TrialJob(
-        examples=Examples(tokens[searched], promoters.targets[searched]),
+        examples=Examples(tokens[searched], targets),
         fold_of_gene=fold_of_gene,
         space=search_space,
         metric=metric,
@@ -181,6 +188,47 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     if embeddings is None and embedded is not None:
         base = replace(base, embeddings=str(out_dir / "embeddings"))
     train_best(out_dir, base)
+
+
+def _domains(
+    space: dict[str, Any] | str | None, network: NetworkConfig, training: TrainingConfig
+) -> Mapping[str, Any]:
+    """Return the domains to search: those of `space`, or the default ones, without settings given by hand.
+
+    A flag takes its setting out of any space. A `--config` file takes its settings out of the default space alone:
+    in config.yaml of a search it stands beside the space that was searched. From Python, settings that differ from
+    their defaults count as given where the space is the default one.
+
+    Raises:
+        InputError: no setting is left to search.
+    """
+    from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, leave_out
+
+    configs = {"model": network, "training": training}
+    values = {f"{group}.{f.name}": (f, config) for group, config in configs.items() for f in fields(config)}
+    given = [setting for setting in given_settings() if setting.name in values]
+    if space is None:
+        asked: Mapping[str, Any] = PRETRAINED_SPACE if network.pretrained else DEFAULT_SPACE
+        names = {setting.name for setting in given}
+        names |= {name for name, (field, config) in values.items() if getattr(config, field.name) != field.default}
+    else:
+        domains = storage.read_yaml(space) if isinstance(space, str) else space
+        asked = {str(name): domain for name, domain in domains.items()}
+        names = {setting.name for setting in given if not setting.source}
+    left, givers = leave_out(asked, names)
+    if givers:
+        shown = [
+            f"`{type(config).__name__}.{field.name}={getattr(config, field.name)!r}`"
+            for field, config in map(values.__getitem__, givers)
+        ]
+        problem = f"{', '.join(shown)}: given by hand"
+        if not left:
+            which = "default search space" if space is None else "search space"
+            raise InputError(
+                f"{problem}, which leaves nothing of the {which}", fix="leave one out, or search others by `space`"
+            )
+        note(f"{problem}, so left out of the search space")
+    return left
 
 
 def _show_start(promoters: Promoters, held_out: ChromosomeFolds, count: int, seeds: int) -> None:

@@ -1,7 +1,9 @@
 """Fit baselines on the same genes and the same split as the network, to compare it with.
 
 Each baseline is fitted on the training genes alone, and chooses its penalty by leaving out training chromosomes in
-turn. To add one, write a function of `BaselineInputs` and a line in `BASELINES`; tables and reports then show it.
+turn. Targets that are observed in the same training genes are fitted together, on these genes; each other pattern
+of missing values costs as much again. To add one, write a function of `BaselineInputs` and a line in `BASELINES`;
+tables and reports then show it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from promoter.metrics import observed_groups
 from promoter.sequence import BASES, N_TOKEN, reverse_complement
 from promoter.splits.split import chromosome_folds
 
@@ -26,11 +29,11 @@ _FINE = (-0.5, 0.5)  # steps from the best coarse penalty
 
 @dataclass(frozen=True)
 class BaselineInputs:
-    """Hold what a baseline may be fitted on.
+    """Hold what a baseline may be fitted on: targets that have values in the same training genes.
 
     Attributes:
         tokens: uint8, shape (genes, length).
-        in_training: bool, shape (genes,): the training genes.
+        in_training: bool, shape (genes,): the training genes that have a value.
         targets: values of the training genes: float64, shape (training genes, targets), without NaN.
         fold_of_gene: fold of each training gene, for the choice of a penalty: int, shape (training genes,).
         embedded: embeddings by a pretrained network: float32, shape (genes, strands, dim); None if there are none.
@@ -55,7 +58,8 @@ def fit_baselines(
 
     Args:
         tokens: uint8, shape (genes, length).
-        targets: float32, shape (genes, targets), without NaN among the training genes.
+        targets: float32, shape (genes, targets), NaN where missing: each target is fitted on the training genes
+            that have a value.
         chroms: chromosome of each gene.
         in_training: bool, shape (genes,): the training genes.
         embedded: embeddings by a pretrained network: float32, shape (genes, strands, dim), of which the first
@@ -63,14 +67,21 @@ def fit_baselines(
 
     Returns:
         Name -> predictions: float32, shape (genes, targets), in the order of `BASELINES`. A baseline that does not
-        apply to these data is left out.
+        apply to these data is left out; a target without a value in any training gene is NaN.
     """
     chroms = chroms.reset_index(drop=True)
-    inputs = BaselineInputs(
-        tokens, in_training, targets[in_training].astype(np.float64), _fold_of_gene(chroms[in_training]), embedded
-    )
-    predicted = {name: fit(inputs) for name, fit in BASELINES.items()}
-    return {name: values.astype(np.float32) for name, values in predicted.items() if values is not None}
+    training_rows = np.flatnonzero(in_training)
+    predicted: dict[str, np.ndarray] = {}
+    for rows, columns in observed_groups(targets[in_training]):
+        fitted = np.zeros(len(tokens), bool)
+        fitted[training_rows[rows]] = True
+        observed = targets[fitted][:, columns].astype(np.float64)
+        inputs = BaselineInputs(tokens, fitted, observed, _fold_of_gene(chroms[fitted]), embedded)
+        for name, fit in BASELINES.items():
+            if (values := fit(inputs)) is not None:
+                unknown = np.full((len(tokens), targets.shape[1]), np.nan, np.float32)
+                predicted.setdefault(name, unknown)[:, columns] = values
+    return predicted
 
 
 def fit_mean(inputs: BaselineInputs) -> np.ndarray:

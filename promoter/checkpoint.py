@@ -235,7 +235,9 @@ def deserialize_model(packed: SerializedModel, device: str | torch.device = "cpu
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in architecture.items()}
         model: Network | None = None
         if name == _ARCHITECTURE:
-            model = PromoterCNN(CNNConfig(**values), length=length)
+            model = PromoterCNN(CNNConfig(**values))
+            if length is not None:  # what was saved was fitted to it
+                model.config.require_length(length)
         elif name in ARCHITECTURES:
             trunk = values.pop("trunk")
             model = empty_model(PretrainedConfig(name=name, **values), length or 0, trunk)

@@ -2,29 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+Index: TypeAlias = np.ndarray | slice
 METRICS = ("mse", "pearson", "spearman")
 OF_NO_GENES = {"n": 0} | {key: None for name in METRICS for key in (name, f"{name}_ci95")}
 _RESAMPLES_PER_BATCH = 100  # bounds memory: 100 × 20,000 genes of float64 are 16 MB
 
 
+def observed_groups(targets: np.ndarray) -> Iterator[tuple[Index, Index]]:
+    """Group the targets that are observed in the same genes, so that each group can be computed at once.
+
+    Args:
+        targets: float, shape (genes, targets), NaN where missing.
+
+    Yields:
+        Indices of the genes that have a value, and of the targets: one group if no value is missing. A target
+        without any value is in no group.
+    """
+    known = ~np.isnan(targets)
+    if known.all():
+        if len(targets):
+            yield slice(None), slice(None)  # views: sums in the same order as without groups
+        return
+    patterns, group = np.unique(known, axis=1, return_inverse=True)
+    for number, rows in enumerate(patterns.T):
+        if rows.any():
+            yield rows, np.flatnonzero(group == number)
+
+
 def mse(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Compute the mean squared error of each column: (genes, targets) twice -> (targets,)."""
-    return ((_float64(predicted) - _float64(observed)) ** 2).mean(axis=0)
+    """Compute the mean squared error of each target over the genes that have a value.
+
+    Args:
+        observed: observed values, shape (genes, targets), NaN where missing.
+        predicted: predictions, same shape.
+
+    Returns:
+        float64, shape (targets,); NaN for a target without any value.
+    """
+    return _of_each_target(lambda x, y: ((y - x) ** 2).mean(axis=0), observed, predicted)
 
 
 def pearson(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Compute Pearson's r of each column: (genes, targets) twice -> (targets,).
+    """Compute Pearson's r of each target over the genes that have a value.
 
-    It is NaN if a column is constant or has fewer than two genes.
+    Args:
+        observed: observed values, shape (genes, targets), NaN where missing.
+        predicted: predictions, same shape.
+
+    Returns:
+        float64, shape (targets,); NaN where one of the two is constant or fewer than two genes have a value.
     """
-    x, y = _float64(observed), _float64(predicted)
+    return _of_each_target(_pearson, observed, predicted)
+
+
+def _of_each_target(
+    metric: Callable[[np.ndarray, np.ndarray], np.ndarray], observed: np.ndarray, predicted: np.ndarray
+) -> np.ndarray:
+    """Apply a metric of complete columns, float64, to the observed genes of each target."""
+    observed, predicted = np.asarray(observed), np.asarray(predicted)
+    result = np.full(observed.shape[1], np.nan)
+    for rows, columns in observed_groups(observed):
+        result[columns] = metric(*(_float64(values[rows][:, columns]) for values in (observed, predicted)))
+    return result
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if len(x) < 2:
         return np.full(x.shape[1], np.nan)
     constant = (x == x[0]).all(axis=0) | (y == y[0]).all(axis=0)  # their mean may differ by a rounding error
@@ -35,8 +84,8 @@ def pearson(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def spearman(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Compute Spearman's rank correlation of each column; ties share their mean rank."""
-    return pearson(_ranks(observed), _ranks(predicted))
+    """Compute Spearman's rank correlation of each target as `pearson` does r; ties share their mean rank."""
+    return _of_each_target(lambda x, y: _pearson(_ranks(x), _ranks(y)), observed, predicted)
 
 
 def evaluate_predictions(
@@ -106,7 +155,7 @@ def _compared(observed: np.ndarray, ours: np.ndarray, theirs: np.ndarray, seed: 
         return dict.fromkeys(("mse", "pearson", "pearson_difference", "pearson_difference_ci95"))
     difference, interval = pearson_difference(observed, ours, theirs, seed=seed)
     return {
-        "mse": float(mse(observed[:, None], theirs[:, None])[0]),
+        "mse": _or_none(mse(observed[:, None], theirs[:, None])[0]),
         "pearson": _or_none(pearson(observed[:, None], theirs[:, None])[0]),
         "pearson_difference": _or_none(difference),
         "pearson_difference_ci95": list(interval) if np.isfinite(difference) else None,

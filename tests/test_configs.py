@@ -45,10 +45,10 @@ def test_published_yaml_is_the_default_and_names_every_number_of_the_design() ->
     assert settings["training"].keys() == asdict(TrainingConfig()).keys() - ours
 
 
-@pytest.mark.parametrize("length", [500, 1000, 2000])
-def test_small_genome_yaml_fits_windows_of_500_bases_and_more(length: int) -> None:
+@pytest.mark.parametrize(("length", "bins"), [(50, 1), (64, 2), (110, 3), (150, 4), (499, 5), (500, 5), (2000, 5)])
+def test_small_genome_yaml_fits_windows_of_50_bases_and_more(length: int, bins: int) -> None:
     model, training = read("small-genome.yaml")
-    PromoterCNN(model, length)
+    assert PromoterCNN(model, length).config.bins == bins
     assert model.both_strands
     assert training.reverse_complement == 0  # a promoter turned round would leave the bins without meaning
 

@@ -14,21 +14,24 @@ import sys
 import threading
 import traceback
 from argparse import Action
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from jobs.cli.config_file import PROVENANCE
 from jobs.cli.console import one_line
-from jobs.cli.explain import explain, given_flags, given_in_file, written_as
-from jobs.cli.lists import holds_text, is_list, join_lists, take_lists
+from jobs.cli.explain import Setting, explain, given_flags, given_in_file, written_as
+from jobs.cli.lists import as_written, holds_text, is_list, join_lists, take_lists
 from jobs.cli.notes import printed_notes
 from promoter import storage
 from promoter.errors import InputError, StorageError
 
 _TERMINATED = 128 + signal.SIGTERM
 _RESUME = "interrupted; run the same command again to resume"
+_given: ContextVar[Sequence[Setting]] = ContextVar("_given", default=())
 
 
 def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
@@ -49,8 +52,8 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
         signal.signal(signal.SIGTERM, terminate)
     call: dict[str, Any] = {}
     try:
-        call = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
-        with printed_notes():
+        call, given = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
+        with printed_notes(), _exposed(given):
             job(**call)
     except InputError as error:
         _end(error, 2, debug)
@@ -63,6 +66,24 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     except Exception as error:  # the last line of defence: whatever it is, say it in one line
         _end(error, 1, debug, _describe_store_error(error, call))
     sys.exit(0)
+
+
+def given_settings() -> Sequence[Setting]:
+    """Return the settings that the user gave to the job that is running, those of `--config` files before flags.
+
+    A job needs them where a setting means something else when it is given by hand than when it is the default.
+    None where Python code calls the job.
+    """
+    return _given.get()
+
+
+@contextmanager
+def _exposed(given: Sequence[Setting]) -> Iterator[None]:
+    token = _given.set(given)
+    try:
+        yield
+    finally:
+        _given.reset(token)
 
 
 def terminate(*_: object) -> NoReturn:
@@ -90,8 +111,8 @@ def _describe_store_error(error: Exception, call: Mapping[str, Any]) -> str | No
     return f"{', '.join(addresses)}: storage failed, {one_line(error)}; {storage.fix_hint(error)}"
 
 
-def _parse(job: Callable[..., None], arguments: list[str], prog: str) -> dict[str, Any]:
-    """Return the values of the job's arguments."""
+def _parse(job: Callable[..., None], arguments: list[str], prog: str) -> tuple[dict[str, Any], Sequence[Setting]]:
+    """Return the values of the job's arguments, and which of them were given."""
     parser = _make_parser(job, prog)
     hints = {action.dest: hint for action in parser._actions if (hint := _type_of(action)) is not None}
     lists = {name: holds_text(hint) for name, hint in hints.items() if is_list(hint)}
@@ -99,6 +120,10 @@ def _parse(job: Callable[..., None], arguments: list[str], prog: str) -> dict[st
     files, flags = _config_files(arguments)
     words = join_lists(flags, lists)
     contents = [_read_config(file, groups, lists) for file in files]
+    given = [
+        *(setting for source, content in contents for setting in given_in_file(source, content, groups)),
+        *given_flags(words),
+    ]
     try:
         # As JSON, which keeps text apart from numbers; YAML's dialects differ on 1e1. Before all flags, which
         # override what the parser has read before.
@@ -107,15 +132,21 @@ def _parse(job: Callable[..., None], arguments: list[str], prog: str) -> dict[st
     except InputError:  # raised by a dataclass that refuses its values
         raise
     except (ArgumentError, argparse.ArgumentError, ValueError, TypeError) as error:
-        given = [
-            *(setting for source, content in contents for setting in given_in_file(source, content, groups)),
-            *given_flags(words),
-        ]
         raise InputError(explain(error, parser, hints, given)) from error
     if call.pop("debug"):
         os.environ["PROMOTER_DEBUG"] = "1"
     call.pop("config", None)
-    return call
+    return call, [inner for setting in given for inner in _of_group(setting, groups)]
+
+
+def _of_group(setting: Setting, groups: set[str]) -> list[Setting]:
+    """Return the settings in `--model '{"crop": 200}'` or `--model FILE`; of any other flag or file itself."""
+    if setting.name not in groups or not isinstance(setting.value, str):
+        return [setting]
+    content = as_written(setting.value)
+    if not isinstance(content, dict):
+        content = storage.read_yaml(setting.value)
+    return given_in_file(setting.source, {setting.name: content}, groups)
 
 
 def _make_parser(job: Callable[..., None], prog: str) -> ArgumentParser:

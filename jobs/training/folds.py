@@ -15,7 +15,7 @@ from jobs.cli.config_file import require_same, write_config
 from jobs.cli.console import console
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.fan_out import progress
-from jobs.training.job import TrainingJob, with_pretrained
+from jobs.training.job import TrainingJob, require_trainable, with_pretrained
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import trainings_that_fit
 from jobs.training.run import METRICS, RESOURCES, train_once
@@ -27,6 +27,7 @@ from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.intervals import add_intervals, calibrate, coverage, write_calibration
 from promoter.evaluation.predictions import read_predictions, separate_baselines, write_predictions
 from promoter.splits import homology
+from promoter.splits.assign import assign_splits
 from promoter.splits.config import SplitConfig
 from promoter.splits.split import chromosome_folds
 from promoter.training.batches import require_orientation
@@ -60,14 +61,18 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
         console.print(f"{out_dir}: this run is finished already; nothing to do")
         show_metrics(storage.read_json(out_dir / METRICS))
         return
+    require_orientation(job.model, job.training)
+    related = homology.find_related_promoters(job.promoters)
+    for fold, split in enumerate(splits, start=1):
+        try:
+            require_trainable(job, assign_splits(job.promoters, split, related))
+        except InputError as error:
+            raise InputError(f"fold {fold}: {error}" if folds > 1 else str(error)) from error
     cluster = connect()
     scaling = replace(job, min_workers=None).scaling_config(cluster)
     max_concurrent = trainings_that_fit(cluster, scaling)
-    job.model.require_length(job.promoters.length, job.promoters.metadata["window"])
-    require_orientation(job.model, job.training)
     job = with_pretrained(job, out_dir, cluster)
     write_config(out_dir / "config.yaml", settings, inputs)
-    related = homology.find_related_promoters(job.promoters)
     trainings: dict[str, TrainingJob] = {}
     for fold, split in enumerate(splits, start=1):
         if folds > 1 and split.test:

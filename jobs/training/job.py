@@ -18,12 +18,13 @@ from jobs.training.resources import scaling_config
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
 from promoter.dataset.promoters import Promoters, read_promoters
-from promoter.errors import InputError
-from promoter.models.build import NetworkConfig
+from promoter.errors import InputError, note
+from promoter.models.config import CNNConfig, NetworkConfig
 from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.splits.assign import SplitAssignment
 from promoter.splits.config import SplitConfig
 from promoter.training import TrainingConfig
+from promoter.training.batches import doubt_constant_targets, require_enough_genes, require_values
 from promoter.training.losses import standardisation
 
 
@@ -82,15 +83,41 @@ class TrainingJob:
 
 
 def read_training_data(data: str) -> Promoters:
-    """Read a data set that has targets.
+    """Read a data set that has targets; genes without a value of any are left out, and counted in a note.
 
     Raises:
-        InputError: it is missing or damaged, or holds sequences alone.
+        InputError: it is missing or damaged, holds sequences alone, or an infinite value.
     """
     promoters = read_promoters(data)
     if not promoters.target_names:
         raise InputError(f"{data}: has sequences but no expression; prepare it with promoter prepare")
-    return promoters
+    infinite = np.argwhere(np.isinf(promoters.targets))
+    if len(infinite):
+        gene, target = infinite[0]
+        raise InputError(
+            f"{data}: gene {promoters.genes['gene_id'].iloc[gene]} has the value "
+            f"{promoters.targets[gene, target]} of target {promoters.target_names[target]}, and "
+            f"{plural(len(infinite), 'value')} in all are infinite; leave them empty in the expression table, and "
+            "prepare the data again"
+        )
+    empty = np.isnan(promoters.targets).all(axis=1)
+    if not empty.any():
+        return promoters
+    note(f"{data}: {plural(int(empty.sum()), 'gene')} without a value of any target left out")
+    genes = promoters.genes[~empty].reset_index(drop=True)
+    return replace(promoters, genes=genes, targets=promoters.targets[~empty])
+
+
+def require_trainable(job: TrainingJob, held_out: SplitAssignment) -> None:
+    """Check that the genes, and the values of each target, are enough to train on; warn of constant targets.
+
+    Raises:
+        InputError: too few genes, too few values of a target, or a batch size too small for the workers.
+    """
+    train, val = (job.promoters.targets[held_out.rows(name)] for name in ("train", "val"))
+    require_enough_genes(len(train), len(val), job.training, job.workers)
+    require_values(train, val, job.promoters.target_names)
+    doubt_constant_targets(train, job.promoters.target_names)
 
 
 def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> TrainingJob:
@@ -140,6 +167,28 @@ def with_targets(model: NetworkConfig, targets: list[str]) -> NetworkConfig:
             f"({', '.join(targets[:3])}{', …' * (len(targets) > 3)}); leave it out, the data tells it"
         )
     return replace(model, n_targets=len(targets))
+
+
+def network_for(model: NetworkConfig, promoters: Promoters) -> NetworkConfig:
+    """Return the network with an output for each target, and with the crop and bins that the windows allow.
+
+    Says in a note which settings of `model` the windows do not allow.
+
+    Raises:
+        InputError: the windows are too short for the network, or `n_targets` is another number.
+    """
+    model = with_targets(model, promoters.target_names)
+    fitted = model.for_window(promoters.length, promoters.metadata.get("window"))
+    if isinstance(model, CNNConfig) and isinstance(fitted, CNNConfig):
+        if model.crop != fitted.crop:
+            note(f"`CNNConfig.crop={model.crop}`: the windows have {promoters.length} bases, all of them are used")
+        if model.bins != fitted.bins:
+            note(
+                f"`CNNConfig.bins={model.bins}`: {fitted.crop or promoters.length} bases leave "
+                f"{plural(fitted.bins, 'position')} after pool_sizes {list(model.pool_sizes)}, so the network has "
+                f"{plural(fitted.bins, 'bin')}"
+            )
+    return fitted
 
 
 def describe(promoters: Promoters, held_out: SplitAssignment, training: TrainingConfig) -> ModelInfo:

@@ -21,7 +21,7 @@ from jobs.cli.console import as_clock, console, plural, with_flags
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
-from jobs.training.job import TrainingJob, describe, with_pretrained
+from jobs.training.job import TrainingJob, describe, require_trainable, with_pretrained
 from jobs.training.metrics_table import metrics_table, show_metrics
 from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
@@ -37,7 +37,7 @@ from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.config import SPLITS
 from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
 from promoter.training.allocator import KEEP_FREED_MEMORY
-from promoter.training.batches import require_enough_genes, require_orientation
+from promoter.training.batches import require_orientation
 
 _RAY_FOLDER = "checkpoints"  # Ray's folder in --out; removed when the model is written
 _STATE = "state.pt"
@@ -74,11 +74,9 @@ def train_once(
     """
     quiet = on_epoch is not None
     promoters = job.promoters
-    # these fail here, not on a worker
-    job.model.require_length(promoters.length, promoters.metadata["window"])
-    require_orientation(job.model, job.training)
+    require_orientation(job.model, job.training)  # fails here, not on a worker
     held_out = assign_splits(promoters, job.split, related)
-    require_enough_genes(len(held_out.rows("train")), len(held_out.rows("val")), job.training, job.workers)
+    require_trainable(job, held_out)
     info = describe(promoters, held_out, job.training)
     settings = job.settings | {"out": str(out_dir)}
     inputs = {str(locate(job.data)): promoters.checksum}

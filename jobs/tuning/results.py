@@ -27,7 +27,7 @@ from promoter.splits.assign import assign_by_chromosome
 from promoter.splits.config import SplitConfig
 from promoter.splits.folds import ChromosomeFolds
 from promoter.training.config import TrainingConfig
-from promoter.training.search_space import importance
+from promoter.training.study import importance
 
 BEST = "best.yaml"
 TRIALS = "trials.csv"

@@ -12,7 +12,8 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher, SearchGenerator
 
 from jobs.tuning.live_table import number_of
-from promoter.training.search_space import SearchSpace, new_study
+from promoter.training.search_space import SearchSpace
+from promoter.training.study import new_study
 
 
 class KnownTrials(ray.tune.Callback):

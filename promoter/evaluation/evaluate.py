@@ -32,15 +32,17 @@ def evaluate(
 
     Returns:
         The metrics, as `promoter.metrics.evaluate_predictions` returns them. For `val` and `test` also
-        `baselines`, as `promoter.metrics.compare_predictions` returns them, and if genes leak `without_homologs`.
+        `baselines`, as `promoter.metrics.compare_predictions` returns them, and `without_homologs` if genes leak
+        that have a value of the target.
     """
     metrics = evaluate_predictions(predictions, targets, seed)
     held_out = [name for name in HELD_OUT if name in metrics]
     if leaking.any():
         clean = evaluate_predictions(predictions[~leaking], targets, seed)
         for split in held_out:
-            if (leaking & (predictions["split"] == split).to_numpy()).any():
-                for target in targets:
+            for target in targets:
+                known = (predictions["split"] == split) & predictions[target].notna()
+                if (leaking & known.to_numpy()).any():
                     of_clean = clean.get(split, {}).get(target)
                     metrics[split][target]["without_homologs"] = of_clean or dict(OF_NO_GENES)
     if baselines:

@@ -50,6 +50,8 @@ def fit_scale(error: np.ndarray, spread: np.ndarray) -> Scale:
     Returns:
         The scale. Its q is infinite with fewer than the 19 genes that 95% needs.
     """
+    if not len(error):
+        return Scale(1.0, 0.0, np.inf)
     spread = np.asarray(spread, np.float64)
     mean_square = float(np.mean(spread**2)) or 1.0
     size = np.abs(error, dtype=np.float64)

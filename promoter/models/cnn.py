@@ -26,10 +26,11 @@ class PromoterCNN(TrainableNetwork):
 
     Args:
         config: the architecture; by default the published one.
-        length: length of the window in bases, to check that the pools leave something of it; by default unchecked.
+        length: length of the window in bases, to which crop and bins are fitted by `CNNConfig.for_window`; None
+            (the default) leaves the architecture as it is.
 
     Raises:
-        InputError: the window is shorter than the pools or the crop need.
+        InputError: the window is shorter than the pools need.
     """
 
     trains_batch_norms: ClassVar[bool] = True
@@ -38,7 +39,7 @@ class PromoterCNN(TrainableNetwork):
         super().__init__()
         self.config = config or CNNConfig()
         if length is not None:
-            self.config.require_length(length)
+            self.config = self.config.for_window(length)
         inputs = (len(BASES), *self.config.channels[:-1])
         self.blocks = nn.ModuleList(
             _Block(before, after, kernel=kernel, pool=pool)

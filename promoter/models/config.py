@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from promoter.errors import InputError
@@ -29,9 +29,10 @@ class CNNConfig:
         hidden: number of units in the hidden layer of the head.
         dropout: probability of dropping a hidden unit during training.
         crop: number of bases that the network sees, counted from the end of the window, which lies nearest to the
-            TSS; null for the whole window.
-        bins: number of position bins of equal length that are averaged separately, so that the head can use the
-            position of a motif; 1 averages over all positions.
+            TSS; null, or more than the window has, for the whole window.
+        bins: maximum number of position bins of equal length that are averaged separately, so that the head can
+            use the position of a motif: where the pools leave fewer positions, each is a bin. 1 averages over all
+            positions.
         both_strands: read the reverse complement too, with the same filters, and average the two strands in each
             bin; use it with training.reverse_complement 0, since a reverse-complemented promoter has its bins in
             reverse order.
@@ -70,12 +71,13 @@ class CNNConfig:
                 raise InputError("must all be at least 1", setting=f"CNNConfig.{name}", value=values)
         _require_positive(self, ("hidden", "bins", "n_targets"))
         _require_dropout(self)
-        if self.crop is not None and self.crop < self.min_length:
+        if self.crop is not None and self.crop < math.prod(self.pool_sizes):
             raise InputError(
-                f"is too short for {self.pools}, which need at least {self.min_length}",
+                f"is too short for pool_sizes {list(self.pool_sizes)}, which need at least "
+                f"{math.prod(self.pool_sizes)}",
                 setting="CNNConfig.crop",
                 value=self.crop,
-                fix="crop less or pool less",
+                fix="crop less, or pool less by `CNNConfig.pool_sizes`",
             )
 
     @property
@@ -107,8 +109,24 @@ class CNNConfig:
         """Return the number of bases at the start of a window that the network does not see."""
         return 0 if self.crop is None else max(0, length - self.crop)
 
+    def for_window(self, length: int, window: Mapping[str, Any] | None = None) -> CNNConfig:
+        """Return the network for windows of this length, with the crop and the number of bins that they allow.
+
+        Args:
+            length: length of the window in bases.
+            window: unused here; a pretrained network needs the TSS in the middle.
+
+        Raises:
+            InputError: the window is shorter than the pools need.
+        """
+        crop = self.crop if self.crop is None or self.crop <= length else None
+        positions = (crop or length) // math.prod(self.pool_sizes)
+        fitted = replace(self, crop=crop, bins=max(1, min(self.bins, positions)))
+        fitted.require_length(length)
+        return fitted
+
     def require_length(self, length: int, window: Mapping[str, Any] | None = None) -> None:
-        """Raise InputError if a window is shorter than the pools or the crop need.
+        """Raise InputError if a window is shorter than the pools, the bins or the crop need.
 
         Args:
             length: length of the window in bases.
@@ -120,7 +138,7 @@ class CNNConfig:
         if length < self.min_length:
             raise InputError(
                 f"a window of {length} bases is too short for {self.pools}, which need at least "
-                f"{self.min_length}; widen the window or pool less"
+                f"{self.min_length}; prepare a wider window, or pool less by `CNNConfig.pool_sizes`"
             )
 
     def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
@@ -263,6 +281,11 @@ class PretrainedConfig:
     def outside(self, length: int) -> int:
         """Return the number of bases at the start of a window that the network does not see: none."""
         return 0
+
+    def for_window(self, length: int, window: Mapping[str, Any] | None = None) -> PretrainedConfig:
+        """Return the network for windows of this length: this one, or the error of `require_length`."""
+        self.require_length(length, window)
+        return self
 
     def require_length(self, length: int, window: Mapping[str, Any] | None = None) -> None:
         """Raise InputError if the network cannot take a window, or if the TSS is not in its middle.

@@ -134,10 +134,11 @@ def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
     Returns:
         One row per chromosome, in the order of the predictions: `chrom`, `split`, `genes`, `bias` (mean), `rmse`,
         `pearson` (NaN for fewer than three genes), and the quantiles `q05`, `q25`, `median`, `q75`, `q95`. If the
-        split divides chromosomes, only the test genes count.
+        split divides chromosomes, only the test genes count; without any that has a value the table is empty.
     """
-    known = predictions[predictions[target].notna() & predictions["split"].isin(SPLITS)]
-    if known.groupby("chrom")["split"].nunique().gt(1).any():
+    split = predictions[predictions["split"].isin(SPLITS)]
+    known = split[split[target].notna()]
+    if split.groupby("chrom")["split"].nunique().gt(1).any():
         known = known[known["split"] == "test"]
     rows = []
     for chrom, genes in known.groupby("chrom", sort=False):

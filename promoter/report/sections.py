@@ -196,7 +196,7 @@ def predicted_section(
     predictions: pd.DataFrame | None, metrics: dict[str, Any] | None, target: str, parts: PageParts
 ) -> dict[str, Any] | None:
     """Return errors by chromosome and the worst predictions of the test set."""
-    if predictions is None or predictions[target].isna().all():
+    if predictions is None or not (predictions[target].notna() & predictions["split"].isin(SPLITS)).any():
         parts.left_out.append(
             "Predicted against observed, error by chromosome: give as `model` the model/ in the folder that "
             "train wrote, with its predictions.parquet"
@@ -204,14 +204,17 @@ def predicted_section(
         return None
     parts.charts["predicted_against_observed"] = charts.predicted_against_observed(predictions, target)
     errors = charts.chromosome_errors(predictions, target)
-    parts.charts["error_by_chromosome"] = charts.error_by_chromosome(errors, target)
+    if len(errors):
+        parts.charts["error_by_chromosome"] = charts.error_by_chromosome(errors, target)
+    else:
+        parts.left_out.append(f"Error by chromosome: no test gene has an observed value of {target}")
     held_out = predictions[(predictions["split"] == "test") & predictions[target].notna()]
     off = (held_out[f"{target}_predicted"] - held_out[target]).abs().sort_values(ascending=False)
     columns = {"gene_id": "gene", "chrom": "chrom", target: "observed", f"{target}_predicted": "predicted"}
     worst = held_out.loc[off.index[:10]]
     worst = worst.assign(gene_id=gene_labels(worst))[list(columns)].rename(columns=columns)
     covered = ((metrics or {}).get("test", {}).get(target) or {}).get("interval_coverage")
-    most = errors.nlargest(60, "genes", keep="first").sort_index()
+    most = errors.nlargest(60, "genes", keep="first").sort_index() if len(errors) else errors
     return {
         "genes": len(held_out),
         "errors": most.to_dict("records"),

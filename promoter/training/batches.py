@@ -5,14 +5,14 @@ Shapes: B genes of a batch, N genes of a data set, L positions of a sequence, T 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from promoter.errors import InputError
+from promoter.errors import InputError, doubt
 from promoter.models.build import NetworkConfig
 from promoter.sequence import N_TOKEN, reverse_complement
 from promoter.training.config import TrainingConfig
@@ -23,12 +23,18 @@ from promoter.training.losses import TargetScale
 class Examples(NamedTuple):
     """Promoters with targets: `tokens` uint8 (N, length), `targets` float32 (N, targets) in original units.
 
-    For a `PretrainedHead` the tokens are embeddings: float32 (N, 1 or 2, dim), of the sequence and, where it is to
-    be shown reverse-complemented too, of its reverse complement.
+    A missing target is NaN, and takes part in no loss, mean or metric of its target. For a `PretrainedHead` the
+    tokens are embeddings: float32 (N, 1 or 2, dim), of the sequence and, where it is to be shown
+    reverse-complemented too, of its reverse complement.
     """
 
     tokens: np.ndarray
     targets: np.ndarray
+
+    def with_values(self) -> Examples:
+        """Return the genes that have a value of some target."""
+        empty = np.isnan(self.targets).all(axis=1)
+        return Examples(self.tokens[~empty], self.targets[~empty]) if empty.any() else self
 
 
 class Batch(NamedTuple):
@@ -36,13 +42,15 @@ class Batch(NamedTuple):
 
     Attributes:
         tokens: uint8 (B, L), or embeddings float32 (B, dim).
-        targets: float32 (B, T), on the scale of training.
+        targets: float32 (B, T), on the scale of training, NaN where missing.
         global_size: number of genes in the batch over all processes.
+        global_values: number of these that have a value of each target: int64 (T,).
     """
 
     tokens: Tensor
     targets: Tensor
     global_size: int
+    global_values: Tensor
 
 
 class TrainingBatches:
@@ -68,6 +76,7 @@ class TrainingBatches:
         self.tokens_NL = torch.tensor(examples.tokens, device=device)
         scaled = (examples.targets - scale.mean) / scale.sd
         self.targets_NT = torch.from_numpy(scaled.astype(np.float32)).to(device)
+        self.known_NT = ~self.targets_NT.isnan()
         self.config, self.device, self.context = config, device, context
 
     def iterate_epoch(self, epoch: int) -> Iterator[Batch]:
@@ -86,7 +95,8 @@ class TrainingBatches:
             else:
                 shift_B = shift[share] if config.jitter else None
                 tokens = augment(self.tokens_NL[rows], flip[share], shift_B, self.crop)
-            yield Batch(tokens, self.targets_NT[rows], stop - start)
+            # every process knows the global batch, so the counts need no communication
+            yield Batch(tokens, self.targets_NT[rows], stop - start, self.known_NT[order[start:stop]].sum(dim=0))
 
 
 def batch_bounds(n: int, batch_size: int, min_size: int) -> list[tuple[int, int]]:
@@ -152,6 +162,50 @@ def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: 
             value=config.batch_size,
             fix=f"at least 2 genes a worker are needed, {2 * workers} in all",
         )
+
+
+def require_values(train: np.ndarray, val: np.ndarray, names: Sequence[str] | None = None) -> None:
+    """Check that each target has values to learn from, and to choose the best epoch by.
+
+    Args:
+        train: targets of the training genes, shape (genes, targets), NaN where missing.
+        val: targets of the validation genes, likewise.
+        names: names of the targets, for messages; None (the default) counts them from 1.
+
+    Raises:
+        InputError: a target has an infinite value, or fewer than two values in a set, or no target varies.
+    """
+    names = names or [f"number {number}" for number in range(1, train.shape[1] + 1)]
+    for index, name in enumerate(names):
+        infinite = int(np.isinf(train[:, index]).sum() + np.isinf(val[:, index]).sum())
+        if infinite:
+            raise InputError(f"target {name}: has infinite values ({infinite:,}); leave them empty, as missing")
+        of_train, of_val = (int((~np.isnan(targets[:, index])).sum()) for targets in (train, val))
+        if of_train < 2 or of_val < 2:
+            raise InputError(
+                f"target {name}: {of_train:,} of {len(train):,} training and {of_val:,} of {len(val):,} "
+                "validation genes have a value, at least 2 of each are needed; prepare the data without it "
+                "(`targets`), or hold out other genes"
+            )
+    if len(_constant(train)) == len(names):
+        raise InputError(
+            f"no target varies among the training genes ({', '.join(names[:3])}), so there is nothing to learn; "
+            "prepare the data with another column (`targets`)"
+        )
+
+
+def doubt_constant_targets(train: np.ndarray, names: Sequence[str]) -> None:
+    """Warn of each target that has the same value in all training genes; arguments as for `require_values`."""
+    for index in _constant(train):
+        doubt(
+            f"target {names[index]}: has the same value, {np.nanmax(train[:, index]):g}, in all training genes, "
+            "so there is nothing to learn; prepare the data without it (`targets`)"
+        )
+
+
+def _constant(targets: np.ndarray) -> np.ndarray:
+    """Return the indices of the targets, each with a value or more, that do not vary."""
+    return np.flatnonzero(np.nanmin(targets, axis=0) == np.nanmax(targets, axis=0))
 
 
 def require_orientation(model: NetworkConfig, config: TrainingConfig) -> None:

@@ -32,6 +32,7 @@ from promoter.training.batches import (
     mix_seed,
     require_enough_genes,
     require_orientation,
+    require_values,
 )
 from promoter.training.config import TrainingConfig
 from promoter.training.distributed import DistributedContext
@@ -106,7 +107,8 @@ def fit(
 
     Args:
         model: network with its initial weights; moved to `device`.
-        train: training genes; their mean and SD standardise the targets.
+        train: training genes; their mean and SD standardise the targets. NaN is a missing value, which counts in
+            no mean of its target; genes without any value are left out.
         val: validation genes, which choose the learning rate and the best epoch; no gradient comes from them.
         config: how to train; None (the default) is the published recipe.
         device: device of this process (default "cpu").
@@ -123,7 +125,7 @@ def fit(
         The final state.
 
     Raises:
-        InputError: too few genes, or a batch size too small for the workers.
+        InputError: too few genes, too few values of a target, or a batch size too small for the workers.
         TrainingDivergedError: the loss became NaN or infinite.
     """
     config, state = config or TrainingConfig(), state or TrainingState()
@@ -163,7 +165,9 @@ def train_epochs(
     """
     context = DistributedContext()
     min_batch_size = 2 * max(context.size, max_workers or 0)  # batch norm needs 2 genes a worker
+    train, val = train.with_values(), val.with_values()
     require_enough_genes(len(train.tokens), len(val.tokens), config, min_batch_size // 2)
+    require_values(train.targets, val.targets)
     require_orientation(model.config, config)
     device = torch.device(device)
     model.begin_adapting()
@@ -279,11 +283,15 @@ class _Optimisation:
         self.context.average_buffers(self.model)
 
     def train(self, batches: Iterator[Batch]) -> np.ndarray:
-        """Make a step per batch; return the mean loss and squared error of all processes' genes: (2, targets)."""
+        """Make a step per batch; return the mean loss and squared error of all processes' genes: (2, targets).
+
+        The loss of a batch is a mean over targets, of each target's mean over its values in the global batch. A
+        target without a value there adds 0 to it, so that its presence changes the weight of no other target.
+        """
         self.wrapped.train()
         shape = 2, self.model.config.n_targets
         totals_2T = torch.zeros(shape, dtype=torch.float64, device=self.device)  # loss, squared error
-        genes = 0
+        values_T = torch.zeros(shape[1], dtype=torch.int64, device=self.device)
         for batch in batches:
             self.optimizer.zero_grad(set_to_none=True)
             passes = self._passes(batch)
@@ -293,9 +301,10 @@ class _Optimisation:
                         output_BT = self.wrapped(as_model_input(part.tokens))
                     output_BT = output_BT.float()
                     loss_T = self.loss.sum(output_BT, part.targets)
-                    # DDP takes the mean over workers, whose shares may differ by a gene: weight by the global
-                    # batch.
-                    loss = loss_T.mean() * (self.context.size / batch.global_size)
+                    # DDP takes the mean over workers, whose shares may differ: weight by the global batch. Where
+                    # no value is missing the weights are exactly 1.
+                    weight_T = batch.global_size / batch.global_values.clamp(min=1)
+                    loss = (loss_T * weight_T).mean() * (self.context.size / batch.global_size)
                     loss.backward()
                 loss_T = loss_T.detach()
                 # the squared error is not computed twice where it is the loss itself
@@ -307,14 +316,14 @@ class _Optimisation:
             self.optimizer.step()
             if isinstance(self.scheduler, OneCycleLR):
                 self.scheduler.step()
-            genes += batch.global_size
-        return (self.context.sum(totals_2T) / genes).cpu().numpy()
+            values_T += batch.global_values
+        return (self.context.sum(totals_2T) / values_T).cpu().numpy()
 
     def _passes(self, batch: Batch) -> list[Batch]:
         """Cut a batch into what fits into memory; without batch norms to be trained the gradient is the same."""
         size = self.model.genes_per_pass(batch.tokens.shape[1], len(batch.tokens))
         cut = zip(batch.tokens.split(size), batch.targets.split(size), strict=True)
-        return [Batch(tokens, targets, batch.global_size) for tokens, targets in cut]
+        return [batch._replace(tokens=tokens, targets=targets) for tokens, targets in cut]
 
     def _summing(self, last: bool) -> AbstractContextManager[None]:
         """Let DDP average the gradients once a batch, after its last pass."""

@@ -5,10 +5,12 @@
 
         name = "absolute_error"
 
-        def sum(self, output_BT, target_BT):
-            return (output_BT - target_BT).abs().sum(dim=0)
+        def elementwise(self, output_BT, target_BT):
+            return (output_BT - target_BT).abs()
 
     fit(model, train, val, loss=AbsoluteError())
+
+Missing targets are NaN. A loss never sees them: `Loss.sum` and `Loss.mean` leave them out.
 
 Shapes: B genes of a batch, N genes of a data set, T targets.
 """
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from promoter import metrics
 
+_STAND_IN = 1.0  # for a missing target while its loss is computed: a valid count, probability and positive number
 LOSSES: dict[str, type[Loss]] = {}  # every subclass of Loss by its name; a later one of the same name replaces it
 
 
@@ -57,44 +60,58 @@ class Loss(ABC):
             LOSSES[cls.name] = cls
 
     @abstractmethod
-    def sum(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
-        """Add up the loss over the genes of a batch.
+    def elementwise(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
+        """Return the loss of each gene and target.
 
         Args:
             output_BT: output of the network, float, shape (batch, targets).
-            target_BT: targets on the same scale, float, shape (batch, targets).
+            target_BT: targets on the same scale, float, shape (batch, targets), without NaN.
 
         Returns:
-            The sum of each target, shape (targets,), differentiable in `output_BT`. A sum of at least 0 is best:
-            the schedule plateau compares losses by their ratio.
+            The losses, shape (batch, targets), differentiable in `output_BT`. Losses of at least 0 are best: the
+            schedule plateau compares them by their ratio.
         """
+
+    def sum(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
+        """Add up the loss of each target over the genes that have a value.
+
+        Args:
+            output_BT: output of the network, float, shape (batch, targets).
+            target_BT: targets on the same scale, float, shape (batch, targets), NaN where missing.
+
+        Returns:
+            The sum of each target, shape (targets,); 0 for a target without any value.
+        """
+        known_BT = ~target_BT.isnan()
+        loss_BT = self.elementwise(output_BT, torch.where(known_BT, target_BT, _STAND_IN))
+        return torch.where(known_BT, loss_BT, 0.0).sum(dim=0)
 
     def scale(self, targets: np.ndarray) -> TargetScale:
         """Return the scale on which the network is trained; mean 0 and SD 1 leave targets in original units.
 
         Args:
-            targets: targets of the training genes in original units, shape (genes, targets).
+            targets: targets of the training genes in original units, shape (genes, targets), NaN where missing.
         """
         if self.standardises_targets:
             return standardisation(targets)
         return TargetScale(np.zeros(targets.shape[1]), np.ones(targets.shape[1]))
 
     def mean(self, predicted: np.ndarray, observed: np.ndarray, scale: TargetScale) -> np.ndarray:
-        """Return the mean loss over genes on the scale of training; it chooses the best epoch.
+        """Return the mean loss over observed genes on the scale of training; it chooses the best epoch.
 
         Args:
             predicted: predictions in original units, shape (genes, targets).
-            observed: targets in original units, shape (genes, targets).
+            observed: targets in original units, shape (genes, targets), NaN where missing.
             scale: scale on which the network is trained.
 
         Returns:
-            The mean of each target, float64, shape (targets,).
+            The mean of each target, float64, shape (targets,); NaN for a target without any value.
         """
         output_NT, target_NT = (
             torch.from_numpy((values.astype(np.float64) - scale.mean) / scale.sd)
             for values in (predicted, observed)
         )
-        return (self.sum(output_NT, target_NT) / len(output_NT)).numpy()
+        return (self.sum(output_NT, target_NT) / (~target_NT.isnan()).sum(dim=0)).numpy()
 
 
 class SquaredError(Loss):
@@ -102,9 +119,9 @@ class SquaredError(Loss):
 
     name = "squared_error"
 
-    def sum(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
-        """Add up the squared errors of each target."""
-        return (output_BT - target_BT).square().sum(dim=0)
+    def elementwise(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
+        """Return the squared error of each gene and target."""
+        return (output_BT - target_BT).square()
 
     def mean(self, predicted: np.ndarray, observed: np.ndarray, scale: TargetScale) -> np.ndarray:
         """Return the MSE of each target in units of its variance: of one target, `val_mse` over the variance."""
@@ -115,10 +132,18 @@ SQUARED_ERROR = SquaredError()  # the published recipe's, and the default of `fi
 
 
 def standardisation(targets: np.ndarray) -> TargetScale:
-    """Compute mean and SD of each target; a constant target keeps its scale (SD 1).
+    """Compute mean and SD of each target over the genes that have a value.
 
     Args:
-        targets: targets in original units, shape (genes, targets).
+        targets: targets in original units, shape (genes, targets), NaN where missing.
+
+    Returns:
+        The scale; a constant target keeps its own (SD 1), one without any value has mean 0 and SD 1.
     """
-    sd = targets.std(axis=0, dtype=np.float64)
-    return TargetScale(targets.mean(axis=0, dtype=np.float64), np.where(sd > 0, sd, 1.0))
+    mean, sd = np.zeros(targets.shape[1]), np.ones(targets.shape[1])
+    for rows, columns in metrics.observed_groups(targets):
+        observed = targets[rows][:, columns]
+        mean[columns] = observed.mean(axis=0, dtype=np.float64)
+        spread = observed.std(axis=0, dtype=np.float64)
+        sd[columns] = np.where(spread > 0, spread, 1.0)
+    return TargetScale(mean, sd)

@@ -1,4 +1,4 @@
-"""The search space: which settings are tried, with what values; and the importance of each setting.
+"""The search space: which settings are tried, with what values.
 
 A space maps the name of a setting, `model.FIELD` or `training.FIELD`, to its domain:
 
@@ -14,14 +14,11 @@ are not drawn. Combinations that make no network, or none for the window, are dr
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import optuna
-import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -63,7 +60,6 @@ _FIXED = {"name", "weights", "revision", "adapt"}  # a pretrained network is one
 _NOT_SEARCHED = {"model.n_targets", "training.seed"}  # the data set the first, the search itself the second
 _MAX_DRAWS = 1000  # invalid combinations in a row before the space counts as holding no valid one
 _MAX_POINTS = 100_000  # a larger grid could never be tried, and listing it would fill the memory
-_MIN_TRIALS = 4  # the forest behind fANOVA needs some to fit
 
 
 @dataclass(frozen=True)
@@ -77,18 +73,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class SpaceValidator:
-    """Check a configuration against the window (bases), the number of genes, in all and of each fold."""
+    """Fit a configuration to the window (bases), and check it against the genes, in all and of each fold."""
 
     length: int
     genes: int
     genes_of_fold: list[int]
 
-    def __call__(self, model: NetworkConfig, training: TrainingConfig) -> None:
-        """Raise InputError if the network or the recipe does not suit the data."""
-        model.require_length(self.length)
+    def __call__(self, model: NetworkConfig, training: TrainingConfig) -> NetworkConfig:
+        """Return the network for the window, or raise InputError if it or the recipe does not suit the data."""
+        model = model.for_window(self.length)
         require_orientation(model, training)
         for validated in self.genes_of_fold:
             require_enough_genes(self.genes - validated, validated, training, workers=1)
+        return model
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,8 @@ class SearchSpace:
         space: domain of each setting that is searched, as the module describes; not empty.
         model: config with the network's settings that are not searched.
         training: config with the training settings that are not searched.
-        check: function that raises InputError for configs that do not suit the data.
+        fit: function that returns the network for the data's windows, and raises InputError for configs that do
+            not suit the data.
 
     Raises:
         InputError: an unknown setting, an invalid domain, or a number of blocks for which settings are missing.
@@ -109,7 +107,7 @@ class SearchSpace:
     space: Space
     model: NetworkConfig
     training: TrainingConfig
-    check: Callable[[NetworkConfig, TrainingConfig], None]
+    fit: Callable[[NetworkConfig, TrainingConfig], NetworkConfig]
 
     def __post_init__(self) -> None:
         """Raise InputError if the space is invalid."""
@@ -166,7 +164,7 @@ class SearchSpace:
         )
 
     def settings(self, drawn: Mapping[str, Any]) -> Settings:
-        """Build the configs from the value of each setting that applies.
+        """Build the configs from the value of each setting that applies, the network fitted to the data's windows.
 
         Raises:
             InputError: the values are not valid together, or do not suit the data.
@@ -189,11 +187,10 @@ class SearchSpace:
             model, training = type(self.model)(**groups["model"]), TrainingConfig(**groups["training"])
         except TypeError as error:
             raise InputError(f"settings {dict(drawn)}: a value has the wrong type ({error})") from error
-        self.check(model, training)
-        return Settings(dict(drawn), model, training)
+        return Settings(dict(drawn), self.fit(model, training), training)
 
     def grid(self) -> list[dict[str, Any]]:
-        """Return every valid combination once, in the order of the space.
+        """Return the valid combinations in the order of the space; of those that make one network, the first.
 
         Raises:
             InputError: a setting has a range without steps, or there are too many combinations.
@@ -202,18 +199,22 @@ class SearchSpace:
         for name in names:
             if "choices" not in self.space[name] and "step" not in self.space[name]:
                 raise InputError(f"search space: {name} has a range; a grid wants choices, or a step")
-        points = list(itertools.islice(self._combinations(names, {}), _MAX_POINTS + 1))
-        if len(points) > _MAX_POINTS:
-            raise InputError(f"search space: the grid has more than {_MAX_POINTS:,} points; give fewer choices")
-        return [{name: point[name] for name in self.space if name in point} for point in points]
+        points: dict[tuple[NetworkConfig, TrainingConfig], dict[str, Any]] = {}
+        for settings in self._combinations(names, {}):
+            points.setdefault((settings.model, settings.training), settings.drawn)
+            if len(points) > _MAX_POINTS:
+                raise InputError(
+                    f"search space: the grid has more than {_MAX_POINTS:,} points; give fewer choices"
+                )
+        return [{name: point[name] for name in self.space if name in point} for point in points.values()]
 
-    def _combinations(self, names: Sequence[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _combinations(self, names: Sequence[str], chosen: dict[str, Any]) -> Iterator[Settings]:
         if not names:
             try:
-                self.settings(chosen)
+                settings = self.settings(chosen)
             except InputError:
                 return
-            yield chosen
+            yield settings
             return
         name, rest = names[0], names[1:]
         values = _values(self.space[name]) if self._applies(name, chosen) else []
@@ -245,70 +246,32 @@ class SearchSpace:
                     )
 
 
-def new_study(
-    algorithm: str, direction: Literal["minimize", "maximize"], seed: int, *, draws: int = 0
-) -> optuna.Study:
-    """Create a study in memory.
+def leave_out(space: Space, given: Collection[str]) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """Take the settings that have a given value out of a space.
+
+    A list with an entry for each block, such as `model.channels`, takes out the settings of its single blocks. Its
+    length is the number of blocks, so it takes out `model.blocks` too.
 
     Args:
-        algorithm: `random`, or `tpe` for the tree-structured Parzen estimator.
-        direction: `maximize` if the largest score is the best.
-        seed: random seed of the search.
-        draws: number of the search's draws before; each has random numbers of its own.
-    """
-    random_state = int(np.random.SeedSequence([seed, draws]).generate_state(1)[0])
-    if algorithm == "random":
-        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=random_state)
-    else:
-        # several trials run at a time: the liar keeps them from being alike
-        sampler = optuna.samplers.TPESampler(seed=random_state, constant_liar=True)
-    return optuna.create_study(sampler=sampler, direction=direction)
-
-
-def importance(space: SearchSpace, drawn: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> pd.DataFrame:
-    """Compute each setting's share of the variance of the score, by fANOVA (Hutter et al. 2014).
-
-    The share of a setting that only some trials have is computed on those, beside the settings that every trial
-    has.
-
-    Args:
-        space: space that was searched.
-        drawn: values of each trial, by setting.
-        scores: score of each trial.
+        space: domain of each setting that would be searched.
+        given: names of settings with a given value, whether they are in the space or not.
 
     Returns:
-        Columns `setting`, `importance` (shares that add up to 1 within one number of trials; NaN where there
-        are fewer than 4 trials or all scores are equal), `trials`; the most important first.
+        The space that is left, and those of `given` that took something out of it.
     """
-    everywhere = [name for name in space.space if all(name in values for values in drawn)]
-    shares = _shares(space, everywhere, drawn, scores)
-    rows = []
-    for name in space.space:
-        having = [i for i, values in enumerate(drawn) if name in values]
-        if name not in everywhere:
-            trials = [drawn[i] for i in having], [scores[i] for i in having]
-            shares[name] = _shares(space, [*everywhere, name], *trials)[name]
-        rows.append((name, shares[name], len(having)))
-    table = pd.DataFrame(rows, columns=pd.Index(["setting", "importance", "trials"]))
-    return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
-
-
-def _shares(
-    space: SearchSpace, names: Sequence[str], drawn: Sequence[Mapping[str, Any]], scores: Sequence[float]
-) -> dict[str, float]:
-    """Return the share of each of the settings `names`, all of which every trial has."""
-    if len(drawn) < _MIN_TRIALS or len(set(scores)) == 1:
-        return dict.fromkeys(names, float("nan"))
-    shares = dict.fromkeys(names, 0.0)
-    varying = [name for name in names if len({repr(values[name]) for values in drawn}) > 1]
-    if varying:
-        study = optuna.create_study(direction="maximize")
-        study.add_trials(
-            [space.past_trial(values, {0: score}) for values, score in zip(drawn, scores, strict=True)]
-        )
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        shares |= optuna.importance.get_param_importances(study, evaluator=evaluator, params=varying)
-    return shares
+    lists = sorted({f"model.{field}" for field in _PER_BLOCK}.intersection(given))
+    giver: dict[str, str] = {}
+    for name in space:
+        complete_list = name.rpartition(".")[0]
+        if name in given:
+            giver[name] = name
+        elif complete_list in lists:
+            giver[name] = complete_list
+        elif name == BLOCKS and lists:
+            giver[name] = lists[0]
+    return {name: domain for name, domain in space.items() if name not in giver}, list(
+        dict.fromkeys(giver.values())
+    )
 
 
 def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:

@@ -188,3 +188,77 @@ def test_a_registered_baseline_is_fitted_and_comes_out_of_the_table_of_the_folds
     assert list(judged) == list(fitted)
     off = targets[~in_training, 1] - np.median(targets[in_training, 1])
     assert judged["median"]["mse"] == pytest.approx(float(np.square(off, dtype=np.float64).mean()), rel=1e-5)
+
+
+def test_each_target_is_fitted_as_if_its_observed_genes_were_all_there_are() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 4, (240, 60)).astype(np.uint8)
+    chroms = pd.Series(np.repeat([f"chr{i}" for i in range(8)], 30))
+    in_training = np.repeat(np.arange(8) < 6, 30)
+    signal = composition(tokens)[:, 0] * 10
+    targets = (signal[:, None] + rng.normal(size=(240, 4))).astype(np.float32)
+    missing = np.zeros((240, 4), bool)
+    missing[:, 1] = missing[:, 3] = rng.random(240) < 0.5  # of one pattern: fitted together
+    missing[:30, 2] = True  # a chromosome without values
+    targets[missing] = np.nan
+    embedded = rng.normal(size=(240, 1, 5)).astype(np.float32)
+    found = fit_baselines(tokens, targets, chroms, in_training, embedded=embedded)
+    assert list(found) == list(BASELINES)
+    for columns in ([0], [1, 3], [2]):
+        known = ~missing[:, columns[0]]
+        rows = known | ~in_training
+        expected = fit_baselines(
+            tokens[rows], targets[rows][:, columns], chroms[rows], in_training[rows], embedded=embedded[rows]
+        )
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name][rows][:, columns], values, rtol=1e-4, atol=1e-5, err_msg=name)
+        assert np.isfinite([values[:, columns] for values in found.values()]).all()  # of genes without a value too
+
+
+def test_a_ridge_of_observed_genes_is_scikit_learns() -> None:
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(0, 4, (120, 40)).astype(np.uint8)
+    targets = rng.normal(size=(120, 2)).astype(np.float32)
+    targets[rng.permutation(100)[:40], 1] = np.nan
+    in_training = np.arange(120) < 100
+    found = fit_baselines(tokens, targets, pd.Series(["c"] * 120), in_training)
+    for index in range(2):
+        known = in_training & ~np.isnan(targets[:, index])
+        assert found["mean"][0, index] == pytest.approx(targets[known, index].mean(), abs=1e-6)
+        x = composition(tokens)
+        line = LinearRegression().fit(x[known], targets[known, index]).predict(x)
+        np.testing.assert_allclose(found["composition"][:, index], line, atol=1e-4)
+        counts = np.log1p(kmer_counts(tokens))
+        unit = np.square(counts[known] - counts[known].mean(axis=0)).sum() / counts.shape[1]
+        fits = [
+            Ridge(alpha=unit * 10**exponent).fit(counts[known], targets[known, index]).predict(counts)
+            for exponent in np.arange(-2.5, 2, 0.5)
+        ]
+        errors = [np.abs(values - found["kmers"][:, index]).max() for values in fits]
+        assert min(errors) < 1e-3  # of one of the penalties that are tried
+
+
+def test_targets_observed_in_the_same_genes_are_fitted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    targets = rng.normal(size=(60, 50)).astype(np.float32)
+    calls = []
+    monkeypatch.setitem(BASELINES, "mean", lambda inputs: calls.append(inputs.targets.shape))
+    tokens, chroms, in_training = rng.integers(0, 4, (60, 30)), pd.Series(["c"] * 60), np.arange(60) < 40
+    fit_baselines(tokens.astype(np.uint8), targets, chroms, in_training)
+    targets[45, 7] = np.nan  # not of a training gene
+    fit_baselines(tokens.astype(np.uint8), targets, chroms, in_training)
+    targets[5, [3, 4]] = np.nan
+    fit_baselines(tokens.astype(np.uint8), targets, chroms, in_training)
+    assert calls[:2] == [(40, 50), (40, 50)]
+    assert sorted(calls[2:]) == [(39, 2), (40, 48)]
+
+
+def test_a_target_without_a_training_value_has_no_baseline_prediction() -> None:
+    rng = np.random.default_rng(3)
+    targets = rng.normal(size=(60, 2)).astype(np.float32)
+    targets[:40, 1] = np.nan
+    tokens = rng.integers(0, 4, (60, 30)).astype(np.uint8)
+    found = fit_baselines(tokens, targets, pd.Series(["c"] * 60), np.arange(60) < 40)
+    for values in found.values():
+        assert np.isfinite(values[:, 0]).all()
+        assert np.isnan(values[:, 1]).all()

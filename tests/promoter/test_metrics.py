@@ -195,3 +195,72 @@ def test_other_models_are_compared_on_the_same_genes_of_each_split() -> None:
         assert low < difference < high
         assert mean["mse"] == pytest.approx(np.mean((y[rows] - 1) ** 2), rel=1e-6)
         assert (mean["pearson"], mean["pearson_difference"], mean["pearson_difference_ci95"]) == (None, None, None)
+
+
+@given(
+    hnp.arrays(np.float64, (2, 9, 4), elements=st.integers(-4, 4)),
+    hnp.arrays(bool, (9, 4)),
+)
+@settings(max_examples=80)
+def test_metrics_of_each_target_are_those_of_its_observed_genes(pair: np.ndarray, missing: np.ndarray) -> None:
+    observed, predicted = pair
+    observed = np.where(missing, np.nan, observed)
+    for metric in (metrics.mse, metrics.pearson, metrics.spearman):
+        found = metric(observed, predicted)
+        for column in range(4):
+            known = ~missing[:, column]
+            alone = observed[known, column][:, None], predicted[known, column][:, None]
+            expected = metric(*alone)[0] if known.any() else np.nan
+            assert found[column] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@given(hnp.arrays(bool, (6, 5)))
+def test_groups_hold_each_target_once_with_the_genes_that_have_a_value(missing: np.ndarray) -> None:
+    values = np.where(missing, np.nan, 1.0)
+    seen = np.zeros((6, 5), bool)
+    patterns = set()
+    for rows, columns in metrics.observed_groups(values):
+        assert not seen[:, columns].any()
+        seen[np.ix_(np.arange(6)[rows], np.arange(5)[columns])] = True
+        patterns.add(tuple(np.arange(6)[rows]))
+    np.testing.assert_array_equal(seen, ~missing)
+    assert len(patterns) == len({tuple(column) for column in (~missing).T if column.any()})
+
+
+def test_summaries_and_comparisons_count_the_observed_genes_of_each_target() -> None:
+    rng = np.random.default_rng(0)
+    n = 200
+    observed, predicted, other = rng.normal(size=(3, n, 2))
+    observed[rng.permutation(n)[: n // 2], 1] = np.nan
+    columns = {
+        "A": observed[:, 0],
+        "B": observed[:, 1],
+        "A_predicted": predicted[:, 0],
+        "B_predicted": predicted[:, 1],
+    }
+    both = pd.DataFrame({"split": "test"} | columns)
+    found = metrics.evaluate_predictions(both, ["A", "B"])["test"]
+    compared = metrics.compare_predictions(both, {"other": other}, ["A", "B"], splits=["test"])["test"]
+    for index, name in enumerate("AB"):
+        known = both[name].notna().to_numpy()
+        x, y = observed[known, index], predicted[known, index]
+        assert found[name] == metrics.evaluate_predictions(table(x, y), ["y"])["test"]["y"]
+        assert found[name]["n"] == known.sum() == (n, n // 2)[index]
+        assert found[name]["pearson"] == pytest.approx(stats.pearsonr(x, y)[0])
+        assert found[name]["spearman"] == pytest.approx(stats.spearmanr(x, y)[0])
+        difference, interval = metrics.pearson_difference(x, y, other[known, index])
+        assert compared[name]["other"]["pearson_difference"] == difference
+        assert compared[name]["other"]["pearson_difference_ci95"] == list(interval)
+        assert compared[name]["other"]["mse"] == pytest.approx(np.mean((x - other[known, index]) ** 2))
+
+
+def test_a_target_missing_in_a_split_is_counted_as_of_no_genes() -> None:
+    rows = pd.DataFrame(
+        {"split": ["val"] * 20 + ["test"] * 20, "y": [1.0, 2.0] * 10 + [np.nan] * 20, "y_predicted": 0.5}
+    )
+    found = metrics.evaluate_predictions(rows, ["y"])
+    assert (found["val"]["y"]["n"], found["test"]["y"]) == (20, metrics.OF_NO_GENES)
+    compared = metrics.compare_predictions(rows, {"mean": np.zeros((40, 1))}, ["y"])
+    assert set(compared["test"]["y"]["mean"].values()) == {None}
+    json.dumps(found, allow_nan=False)
+    json.dumps(compared, allow_nan=False)

@@ -169,7 +169,7 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
     ("train", "", "", ["--split.val_fraction", "1.5"], r"--split\.val_fraction 1\.5: must lie between"),
     ("train", "", "", ["--model.chanels", "8"], r"'model\.chanels'; did you mean 'model\.channels'\?"),
     ("train", "", "", ["--training.epochs", "0"], r"epochs.*0"),
-    ("train", "", "", ["--model.pool_sizes", "20,20"], r"100 bases .*400; widen"),
+    ("train", "", "", ["--model.pool_sizes", "20,20"], r"100 bases .*400; prepare a wider"),
     ("train", "config", "split: {vla: [chr1]}\n", ["--config", "{config}"], r"/settings\.yaml: .*'split\.val'\?"),
     ("train", "", "", ["--out", "{genes}/x"], r"genes\.bed/x: cannot write here .*; choose another"),
     ("train", "", "", ["--gpus_per_worker=-1"], r"--gpus_per_worker -1: must be at least 0"),

@@ -19,7 +19,8 @@ from promoter.errors import InputError
 from promoter.models.build import NetworkConfig
 from promoter.models.cnn import CNNConfig
 from promoter.training.config import TrainingConfig
-from promoter.training.search_space import SearchSpace, new_study
+from promoter.training.search_space import SearchSpace
+from promoter.training.study import new_study
 
 SPACE = {
     "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -35,10 +36,11 @@ SPACE = {
 LISTS = {"model.channels": {"choices": [[8, 16], [32, 8], [4, 4]]}, "model.dropout": {"low": 0.0, "high": 0.5}}
 
 
-def refuse_large(model: NetworkConfig, training: TrainingConfig) -> None:
+def refuse_large(model: NetworkConfig, training: TrainingConfig) -> NetworkConfig:
     """Make some draws invalid, so that they are drawn again."""
     if training.batch_size > 48:
         raise InputError("too large")
+    return model
 
 
 def space_of(space: dict[str, Any]) -> SearchSpace:

@@ -175,8 +175,8 @@ def test_a_finished_search_is_not_run_again(
         (["--space", "{model.width: {choices: [1]}}"], "there is no setting 'model.width'"),
         (["--space", "no/such/file.yaml"], "no/such/file.yaml"),
         (
-            ["--space", "{model.crop: {choices: [101]}}"],
-            "--model.crop 101: is more than the window has, 100 bases",
+            ["--space", "{model.pool_sizes.0: {choices: [100]}}"],
+            "a window of 100 bases is too short for pool_sizes [100, 4]",
         ),
         (["--algorithm", "grid"], "training.learning_rate has a range; a grid wants choices"),
         (["--algorithm", "annealing"], "--algorithm annealing: must be tpe, random or grid"),
@@ -216,12 +216,15 @@ def test_trials_that_fail_are_recorded_and_the_search_continues(
 ) -> None:
     width = 2_000_000_000  # 160 GB of weights
     space = (
-        "{training.learning_rate: {choices: [1.0e+30, 3.0e-3]}, training.epochs: {choices: [2]}, "
+        "{training.learning_rate: {choices: [1.0e+30, 3.0e-3]}, "
         f"model.channels: {{choices: [[4], [{width}]]}}}}"
     )
-    more = ("--algorithm", "grid", "--metric", "mse", "--model.channels", "4", "--model.kernel_sizes", "5")
-    assert exit_code(tune, *flags(data, tmp_path, Path(space), *more, "--model.pool_sizes", "[]")) == 0
-    table = trials_of(tmp_path)
+    base = tmp_path / "base.yaml"  # of one block; a flag would take the channels out of the space
+    base.write_text("model: {channels: [4], kernel_sizes: [5], pool_sizes: []}")
+    more = ("--algorithm", "grid", "--metric", "mse", "--config", str(base))
+    out = tmp_path / "out"
+    assert exit_code(tune, *flags(data, out, Path(space), *more)) == 0
+    table = trials_of(out)
     assert table["status"].tolist() == ["finished", "failed", "failed", "failed"]
     wide = table["model.channels"] == f"[{width}]"
     assert wide.sum() == 2
@@ -357,8 +360,10 @@ def test_a_search_finds_wide_filters_where_the_grammar_needs_them(ray_cluster: o
         upstream=120,
     )
     space = "{model.kernel_sizes.0: {choices: [1, 3, 11]}}"
-    more = ("--algorithm", "grid", "--asha", "false", "--model.channels", "32", "--model.kernel_sizes", "3")
-    recipe = ("--model.pool_sizes", "[]", "--training.epochs", "25", "--training.learning_rate", "5e-3")
+    base = tmp_path / "base.yaml"
+    base.write_text("model: {channels: [32], kernel_sizes: [3], pool_sizes: []}")
+    more = ("--algorithm", "grid", "--asha", "false", "--config", str(base))
+    recipe = ("--training.epochs", "25", "--training.learning_rate", "5e-3")
     out = tmp_path / "out"
     arguments = [
         "--data",

@@ -146,3 +146,42 @@ def test_the_order_of_models_does_not_change_intervals() -> None:
     some = Calibration(folds, scales).half_width(predicted, ["a", "b", "c", "d"], ["y"])
     same = Calibration(folds, scales).half_width(predicted[[2, 0, 3, 1]], ["c", "a", "d", "b"], ["y"])
     np.testing.assert_array_equal(some, same)
+
+
+def with_two_targets(n: int, seed: int) -> pd.DataFrame:
+    """Target z is missing in half of the genes and in all of fold 1, and its errors are ten times those of y."""
+    table, other = ensemble(n, seed), ensemble(n, seed + 1000)
+    missing = (np.random.default_rng(seed).random(n) < 0.5) | (table["fold"] == 1)
+    table["z"] = np.where(missing, np.nan, other["y"] * 10)
+    table["z_predicted"], table["z_predicted_sd"] = other["y_predicted"] * 10, other["y_predicted_sd"] * 10
+    return table
+
+
+def test_each_target_has_the_coverage_of_its_observed_genes() -> None:
+    found = {"y": [], "z": []}
+    for seed in range(20):
+        table = add_intervals(with_two_targets(1000, seed), ["y", "z"], folds=5)
+        for target, shares in found.items():
+            shares.append(coverage(table, target))
+        assert np.isfinite(table[["z_low", "z_high"]]).all(axis=None)  # of genes without a value too
+    # some 400 observed genes of z in each of 20 tables: a standard error of 0.0024, as much again for quantiles
+    assert np.mean(found["y"]) == pytest.approx(0.95, abs=0.005)
+    assert np.mean(found["z"]) == pytest.approx(0.95, abs=0.01)
+
+
+def test_intervals_of_a_target_are_those_of_a_table_of_its_observed_genes() -> None:
+    table = with_two_targets(600, 0)
+    known = table["z"].notna()
+    found = add_intervals(table, ["y", "z"], folds=5)
+    alone = add_intervals(table[known], ["z"], folds=5)
+    pd.testing.assert_frame_equal(found.loc[known, ["z_low", "z_high"]], alone[["z_low", "z_high"]])
+    scales = calibrate(table, ["y", "z"], [["a"]] * 5).scales
+    assert scales["z"] == calibrate(table[known], ["z"], [["a"]] * 5).scales["z"]
+
+
+@pytest.mark.parametrize("folds", [1, 5])
+def test_a_target_without_values_to_calibrate_on_has_infinite_intervals(folds: int) -> None:
+    table = ensemble(50, 0)
+    table["y"] = np.where(table["fold"] == 2, table["y"], np.nan)  # of the other folds none
+    found = add_intervals(table, ["y"], folds=folds)
+    assert np.isinf(found.loc[found["fold"] == 2, ["y_low", "y_high"]]).all(axis=None)

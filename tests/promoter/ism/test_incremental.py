@@ -14,6 +14,7 @@ from torch import nn
 from promoter.errors import InputError
 from promoter.ism.forward_passes import score_substitutions as in_full
 from promoter.ism.incremental import score_substitutions
+from promoter.ism.mutagenesis import saturation_mutagenesis
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import one_hot
 from promoter.training import Examples, TrainingConfig, fit
@@ -186,3 +187,24 @@ def test_a_mutation_that_no_unit_passes_on_scores_exactly_0() -> None:
         norm.get_parameter("bias").fill_(-100)  # below what any base can lift above 0
     tokens = torch.randint(0, 4, (2, 40), dtype=torch.uint8)
     assert (score_substitutions(model, tokens) == 0).all()
+
+
+@pytest.mark.parametrize("length", [50, 64, 110, 150, 499, 500, 501])
+def test_a_network_trained_on_short_windows_is_scored_as_by_forward_passes(length: int) -> None:
+    small_genome = CNNConfig((8, 6, 6), (7, 3, 3), (8, 4), hidden=8, crop=500, bins=5, both_strands=True)
+    rng = np.random.default_rng(length)
+    tokens = rng.integers(0, 4, (24, length)).astype(np.uint8)
+    genes = Examples(tokens, rng.normal(size=(24, 1)).astype(np.float32))
+    torch.manual_seed(0)
+    model = PromoterCNN(small_genome, length)
+    recipe = TrainingConfig(epochs=1, batch_size=8, learning_rate=6e-3, jitter=5, reverse_complement=0)
+    fit(model, genes, genes, config=replace(recipe, schedule="one_cycle"))
+    with torch.no_grad():
+        for group in model.convolution_blocks():
+            group.norm.bias.normal_(std=0.5)  # else many units are off on sequences without a motif
+    tokens = rng.integers(0, 5, (1, length)).astype(np.uint8)
+    scores = saturation_mutagenesis(model, tokens)
+    expected = Float64(model).scores(tokens)
+    assert np.abs(expected).max() > 0
+    assert (scores[..., : max(0, length - 500)] == 0).all()
+    assert (np.abs(scores - expected) < 1e-5 * np.abs(expected).max() + 1e-7).all()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -232,13 +233,43 @@ def test_a_crop_sees_the_last_bases_only():
         torch.testing.assert_close(cropped(x[..., 30:]), cropped(x), rtol=0, atol=0)
 
 
-def test_a_crop_that_does_not_fit_is_refused():
-    with pytest.raises(InputError, match=r"`CNNConfig\.crop=20`: is more than the window has, 19 bases"):
-        PromoterCNN(CNNConfig(crop=20), length=19)
+def test_a_crop_that_the_pools_use_up_is_refused():
     with pytest.raises(
         InputError, match=r"`CNNConfig\.crop=15`: is too short for pool_sizes \[4, 4\], which need at least 16"
     ):
         CNNConfig(crop=15)
+
+
+def test_a_network_for_a_window_crops_and_bins_no_more_than_it_has() -> None:
+    config = CNNConfig((4, 4, 4), (7, 3, 3), (8, 4), crop=500, bins=5, both_strands=True)
+    fitted = {}
+    for length in (32, 50, 64, 95, 96, 110, 150, 160, 499, 500, 501, 2000):
+        network = PromoterCNN(config, length).eval()
+        assert network.config == config.for_window(length)
+        assert network(random_one_hot(2, length)).isfinite().all()
+        features = network._features(random_one_hot(2, length)[..., -500:])
+        positions = min(length, 500) // 8 // 4
+        assert features.shape[2] == network.config.bins == min(5, positions)
+        fitted[length] = (network.config.crop, network.config.bins)
+    assert fitted == {
+        **{32: (None, 1), 50: (None, 1), 64: (None, 2), 95: (None, 2), 96: (None, 3), 110: (None, 3)},
+        **{150: (None, 4), 160: (None, 5), 499: (None, 5), 500: (500, 5), 501: (500, 5), 2000: (500, 5)},
+    }
+    assert config.for_window(2000) is not config
+    assert config.for_window(2000) == config
+    assert replace(config, crop=100).for_window(2000).bins == 3  # of the crop, not of the window
+    with pytest.raises(InputError, match=r"31 bases is too short for pool_sizes \[8, 4\].*at least 32; "):
+        config.for_window(31)
+
+
+def test_a_network_fitted_to_a_window_refuses_shorter_ones() -> None:
+    network = PromoterCNN(CNNConfig((4, 4), (7, 3), (8,), bins=5), length=48)
+    assert network.config.bins == 5
+    with pytest.raises(InputError, match=r"39 bases is too short for pool_sizes \[8\] and 5 bins.*at least 40"):
+        network(random_one_hot(1, 39))
+    cropped = PromoterCNN(CNNConfig((4,), (3,), (), crop=20), length=20)
+    with pytest.raises(InputError, match=r"`CNNConfig\.crop=20`: is more than the window has, 19 bases"):
+        cropped(random_one_hot(1, 19))
 
 
 def test_configurations_import_no_pytorch_and_nothing_that_reads_files() -> None:

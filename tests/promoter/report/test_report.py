@@ -17,8 +17,10 @@ import torch
 from support.reports import EVIL, LENGTH, RunFiles, write_run
 
 from promoter.errors import InputError
+from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import read_predictions, write_predictions
 from promoter.ism import actual_contributions, load_scores
+from promoter.report import charts
 from promoter.report.build import build_report
 from promoter.report.genes import choose_genes, read_hits
 from promoter.sequence import encode
@@ -164,6 +166,53 @@ def test_report_sections_without_files_are_left_out_and_it_says_how_to_make_them
         assert job in text
     for heading in ("Learning curves", "Leakage", "Beside baselines", "Error by chromosome"):
         assert f">{heading}</h" not in report.html
+
+
+def observed_where(files: RunFiles, known: np.ndarray) -> pd.DataFrame:
+    """Leave observed values of a run's predictions where `known`, and return the table."""
+    table = read_predictions(files.run / "predictions.parquet")
+    table["salt"] = table["salt"].where(known)
+    write_predictions(files.run / "predictions.parquet", table)
+    return table
+
+
+def test_a_report_draws_the_genes_that_have_a_value(tmp_path: Path) -> None:
+    files = write_run(tmp_path, genes=200, scored=3)
+    table = observed_where(files, np.random.default_rng(0).random(200) < 0.5)
+    report = build_report(files.model, scores=files.scores, show=2)
+    data = charts.predicted_against_observed(table, "salt").data["genes"]
+    errors = charts.chromosome_errors(table, "salt")
+    assert len(data) == table["salt"].notna().sum() == errors["genes"].sum() < 200
+    assert data["observed"].notna().all()
+    for row in errors.to_dict("records"):
+        known = table[(table["chrom"] == row["chrom"]) & table["salt"].notna()]
+        assert row["genes"] == len(known)
+        assert row["rmse"] == pytest.approx(np.sqrt(((known["salt_predicted"] - known["salt"]) ** 2).mean()))
+    assert ">Error by chromosome</h3>" in report.html
+    assert report.write_figures(tmp_path / "figures")
+
+
+def test_a_target_without_an_observed_test_gene_has_no_errors_and_the_report_says_so(tmp_path: Path) -> None:
+    files = write_run(tmp_path, genes=200, scored=3)
+    splits = read_predictions(files.run / "predictions.parquet")["split"]
+    table = observed_where(files, (splits != "test").to_numpy())
+    nothing = {name: np.zeros((200, 1)) for name in ("mean", "kmers")}
+    metrics = evaluate(table, ["salt"], leaking=np.arange(200) == 3, baselines=nothing)
+    (files.run / "metrics.json").write_text(json.dumps(metrics, allow_nan=False))
+    report = build_report(files.model, scores=files.scores, show=2)
+    assert ">Predicted and observed</h2>" in report.html
+    assert "largest errors" not in report.html
+    assert "largest error" not in report.html  # among the genes drawn
+    assert report.write_figures(tmp_path / "figures")
+    table["split"] = np.where(np.arange(200) < 100, "train", "test")  # a split that divides chromosomes
+    table["salt"] = table["salt"].where(table["split"] != "test")
+    write_predictions(files.run / "predictions.parquet", table)
+    divided = build_report(files.model)
+    assert ">Error by chromosome</h3>" not in divided.html
+    assert "Error by chromosome: no test gene has an observed value of salt" in divided.left_out
+    table["split"] = None  # genes that no model has seen
+    write_predictions(files.run / "predictions.parquet", table)
+    assert ">Predicted and observed</h2>" not in build_report(files.model).html
 
 
 def test_wrong_input_of_a_report_is_named(files: RunFiles, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ CONFIG = TrainingConfig(
 class AbsoluteError(Loss):
     name = "absolute_error"
 
-    def sum(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
-        return (output_BT - target_BT).abs().sum(dim=0)
+    def elementwise(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
+        return (output_BT - target_BT).abs()
 
 
 class PoissonDeviance(Loss):
@@ -34,9 +34,9 @@ class PoissonDeviance(Loss):
     name = "poisson_deviance"
     standardises_targets = False
 
-    def sum(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
+    def elementwise(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
         logarithm_BT = torch.xlogy(target_BT, target_BT) - target_BT * output_BT
-        return 2 * (logarithm_BT - target_BT + output_BT.exp()).sum(dim=0)
+        return 2 * (logarithm_BT - target_BT + output_BT.exp())
 
 
 def deviance(log_rates: np.ndarray, counts: np.ndarray) -> np.ndarray:

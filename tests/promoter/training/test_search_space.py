@@ -10,7 +10,8 @@ from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.training.config import TrainingConfig
-from promoter.training.search_space import DEFAULT_SPACE, SearchSpace, importance, new_study
+from promoter.training.search_space import DEFAULT_SPACE, SearchSpace, leave_out
+from promoter.training.study import importance, new_study
 
 
 def cnn(model: NetworkConfig) -> CNNConfig:
@@ -19,10 +20,10 @@ def cnn(model: NetworkConfig) -> CNNConfig:
 
 
 def fits(length: int):
-    def check(model: NetworkConfig, training: TrainingConfig) -> None:
-        PromoterCNN(cnn(model), length)
+    def fit(model: NetworkConfig, training: TrainingConfig) -> NetworkConfig:
+        return PromoterCNN(cnn(model), length).config
 
-    return check
+    return fit
 
 
 def space_of(space: dict[str, Any], length: int = 100, model: CNNConfig | None = None) -> SearchSpace:
@@ -47,8 +48,48 @@ def test_the_default_space_draws_only_networks_for_the_window(algorithm: str) ->
         assert model.pool_sizes == tuple(settings.drawn[f"model.pool_sizes.{i}"] for i in range(depth - 1))
         assert settings.training.learning_rate == settings.drawn["training.learning_rate"]
         assert settings.model.hidden == CNNConfig().hidden  # what the space leaves out stays
-    assert crops == {None, 250}  # 500 and 1,000 are longer than the window
+    assert crops == {None, 250}  # 500 and 1,000 mean the whole window
     assert blocks == {2, 3}
+
+
+LISTS = {f"model.{name}.{i}" for name in ("channels", "kernel_sizes", "pool_sizes") for i in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("given", "gone", "givers"),
+    [
+        ([], set(), []),
+        (["model.crop", "training.batch_size"], {"model.crop", "training.batch_size"}, None),
+        (["model.channels"], {"model.blocks", *(f"model.channels.{i}" for i in range(3))}, None),
+        (["model.kernel_sizes"], {"model.blocks", *(f"model.kernel_sizes.{i}" for i in range(3))}, None),
+        (["model.pool_sizes"], {"model.blocks", "model.pool_sizes.0", "model.pool_sizes.1"}, None),
+        (["model.hidden", "training.epochs"], set(), []),  # are not in it
+        (["model.channels", "model.kernel_sizes", "model.pool_sizes"], {"model.blocks"} | LISTS, None),
+        ([name for name in DEFAULT_SPACE if name.count(".") == 1], set(DEFAULT_SPACE) - LISTS, None),
+    ],
+)
+def test_given_settings_leave_a_space_with_those_of_their_blocks(
+    given: list[str], gone: set[str], givers: list[str] | None
+) -> None:
+    left, found = leave_out(DEFAULT_SPACE, given)
+    assert left == {name: domain for name, domain in DEFAULT_SPACE.items() if name not in gone}
+    assert list(left) == [name for name in DEFAULT_SPACE if name in left]
+    assert sorted(found) == sorted(given if givers is None else givers)
+
+
+def test_a_given_list_leaves_a_space_of_complete_lists() -> None:
+    space = {"model.channels": {"choices": [[4], [8]]}, "model.dropout": {"low": 0.0, "high": 0.5}}
+    assert leave_out(space, ["model.channels"]) == ({"model.dropout": space["model.dropout"]}, ["model.channels"])
+
+
+def test_what_is_left_of_a_space_keeps_the_given_values() -> None:
+    model = CNNConfig(channels=(8, 4, 4), crop=64)
+    left, _ = leave_out(DEFAULT_SPACE, ["model.channels", "model.crop"])
+    space, study = space_of(left, 100, model), new_study("random", "maximize", 0)
+    for _ in range(10):
+        drawn = cnn(space.ask(study)[1].model)
+        assert (drawn.channels, drawn.crop) == (model.channels, 64)
+        assert len(drawn.kernel_sizes) == 3
 
 
 def test_equal_seeds_draw_the_same_trials() -> None:
@@ -77,6 +118,16 @@ def test_a_grid_is_every_valid_combination_once() -> None:
         for k, p, b in product((3, 5), (4, 64), (16, 32, 48))
     ]
     assert found == expected
+
+
+def test_a_grid_tries_settings_that_make_the_same_network_for_the_window_once() -> None:
+    space = {"model.crop": {"choices": [None, 64, 200, 300]}, "model.bins": {"choices": [1, 4, 6, 7]}}
+    base = CNNConfig(channels=(4, 4), kernel_sizes=(3, 3), pool_sizes=(16,))
+    search = space_of(space, 100, base)
+    points = [(point["model.crop"], point["model.bins"]) for point in search.grid()]
+    assert points == [(None, 1), (None, 4), (None, 6), (64, 1), (64, 4)]  # 100 bases leave 6 positions, 64 leave 4
+    networks = [cnn(search.settings(point).model) for point in search.grid()]
+    assert [(network.crop, network.bins) for network in networks] == points
 
 
 def test_lists_and_integers_of_a_search_space_keep_their_types() -> None:
@@ -108,10 +159,7 @@ def test_lists_and_integers_of_a_search_space_keep_their_types() -> None:
         ({"model.dropout": {"low": 0.5, "high": 0.1}}, "model.dropout: .*low.*high"),
         ({"training.learning_rate": {"low": "1e-4", "high": 0.1}}, "low '1e-4'.* must be numbers .*1.0e-4"),
         ({"training.learning_rate": {"low": 0.0, "high": 0.1, "log": True}}, "training.learning_rate: "),
-        (
-            {"model.crop": {"choices": [500, 1000]}},
-            "no valid settings.* `CNNConfig.crop=.*`: is more than the window has, 100",
-        ),
+        ({"model.pool_sizes.1": {"choices": [30]}}, "no valid settings.* a window of 100 bases is too short for"),
         ({"model.kernel_sizes.0": {"choices": [4]}}, r"no valid settings.*\[4\] are not odd"),
         ({"model.dropout": {"choices": ["much"]}}, "no valid settings.*wrong type"),
         (
