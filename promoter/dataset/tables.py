@@ -77,8 +77,6 @@ def read_table(path: AnyPath, what: str = "expression table", *, header: bool | 
         text = file.read()
     if text.lstrip().startswith("<"):
         raise InputError(f"{resolved}: is HTML or XML, not a table; download it again")
-    if text.startswith(("PK\x03\x04", "PAR1")) or "\0" in text[:1024]:
-        raise InputError(f"{resolved}: is not text; if it is a workbook or an archive, save the table as text")
     return _read_text(resolved, text, header)
 
 

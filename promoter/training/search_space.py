@@ -26,6 +26,7 @@ from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
 from promoter.training.batches import require_enough_genes, require_orientation
 from promoter.training.config import TrainingConfig
+from promoter.training.study import new_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

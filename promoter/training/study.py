@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import optuna
 import pandas as pd
 
-from promoter.training.search_space import SearchSpace
+if TYPE_CHECKING:
+    from promoter.training.search_space import SearchSpace
 
 _MIN_TRIALS = 4  # the forest behind fANOVA needs some to fit
 

@@ -87,7 +87,13 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
     ("prepare", "genes", "chr1\t1\t9\n", [], r"genes\.bed: line 1 .*has no strand .*add the strand"),
     ("prepare", "genes", BED + BED.replace("300", "100"), [], r"genes\.bed: line 2 .*200.*100.*fix the line"),
     ("prepare", "genes", BED.replace("chr1", "chr7"), [], r"chr7_g0000.*chr1_g0000.*--attribute"),
-    ("prepare", "genes", BED.replace("chr1\t", "chr7\t"), [], r"genome\.fa: .*has chr7, .*chr1, chr2, chr3; use"),
+    (
+        "prepare",
+        "genes",
+        BED.replace("chr1\t", "chr7\t"),
+        [],
+        r"genes lie on .*genome\.fa lacks: chr7 .*it has chr1, chr2, chr3, chr4; use",
+    ),
     ("prepare", "genome", "<!DOCTYPE html>\n<html>", [], r"genome\.fa: is HTML .*download it again"),
     (
         "prepare",
@@ -105,7 +111,13 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
         [],
         r"expression\.tsv: line 3, column 'a': 'high'.*; fix",
     ),
-    ("prepare", "expression", "gene\ta\nx\t1\ny\t\n", [], r"expression\.tsv: line 3 \(y\).*'a'.*--missing keep"),
+    (
+        "prepare",
+        "expression",
+        "gene\ta\nx\t1\ny\t\n",
+        ["--missing", "error"],
+        r"expression\.tsv: line 3 \(y\).*'a'.*--missing keep",
+    ),
     (
         "prepare",
         "",

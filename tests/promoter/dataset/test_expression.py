@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,6 @@ def test_a_gene_that_dropping_would_lose_is_kept_by_its_complete_row(write: Writ
         ("chr1\t5\t9\tn1\nchr1\t7\t8\tn2\nchr1\t3\t4\tn3\n", {}, "1 id in 3 rows .like chr1.*`gene_column`"),
         ("Status\ta.bam\nAssigned\t5\nUnassigned_Unmapped\t4\n", {}, "summary of featureCounts"),
         ("__no_feature\t5\n__ambiguous\t4\n", {}, "no rows but summaries"),
-        ("PK\x03\x04\n", {}, "workbook"),
         (
             "g\ta\ng1\t1\n",
             {"layout": "salmon"},
@@ -270,6 +270,17 @@ def test_damaged_expression_tables_are_refused(write: Write, tmp_path: Path) -> 
     TABLE.to_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match="not a complete Parquet file"):
         read_expression(write("b.parquet", (tmp_path / "a.parquet").read_bytes()[:-20]))
+
+
+def test_a_workbook_is_refused_and_a_zipped_table_read(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text(TSV)
+    expected = read_expression(tmp_path / "a.tsv")
+    for name, member in (("a.xlsx", "xl/workbook.xml"), ("a.zip", "a.tsv")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, TSV)
+    with pytest.raises(InputError, match="Excel workbook"):
+        read_expression(tmp_path / "a.xlsx")
+    assert as_lists(read_expression(tmp_path / "a.zip")) == as_lists(expected)
 
 
 TEXT = st.text("ab \"'#;,|/.-é", max_size=6)

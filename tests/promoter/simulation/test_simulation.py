@@ -73,7 +73,7 @@ def test_simulated_files_fit_each_other_and_prepare_keeps_every_gene(
     assert promoters["chrom"].value_counts(sort=False).to_dict() == {f"chr{n}": 300 for n in range(1, 9)}
     assert promoters["gene_id"].is_unique
     expression = read_expression(files.expression)
-    data, _ = prepare(Genome(files.genome), read_genes(files.genes), expression, upstream=UPSTREAM)
+    data, _ = prepare(Genome(files.genome), read_genes(files.genes), expression, upstream=UPSTREAM, max_n=1)
     assert data.genes["gene_id"].tolist() == promoters["gene_id"].tolist()
     assert data.genes["sequence"].tolist() == promoters["sequence"].tolist()
     written = pd.read_csv(str(files.expression), sep="\t", index_col="gene_id")["expression"]

@@ -428,8 +428,11 @@ YEAST_TEST, YEAST_VAL = ("chrIV", "chrXV"), ("chrVIII", "chrXI")
 
 @pytest.fixture(scope="module", params=[500, 1000, 2000])
 def yeast_windows(request: pytest.FixtureRequest, yeast: Path) -> tuple[Promoters, pd.DataFrame, np.ndarray]:
-    genes, expression = read_genes(yeast / "genes.bed"), read_expression(yeast / "expression.tsv")
-    promoters, _ = prepare(Genome(yeast / "genome.fa.gz"), genes, expression, upstream=request.param)
+    genes, expression = (
+        read_genes(yeast / "genes.bed"),
+        read_expression(yeast / "expression.tsv", transform="log2p1"),
+    )
+    promoters, _ = prepare(Genome(yeast / "genome.fa.gz"), genes, expression, upstream=request.param, max_n=1)
     chroms = promoters.genes["chrom"]
     split_of_chrom = dict.fromkeys(chroms, "train") | dict.fromkeys(YEAST_TEST, "test")
     split_of_chrom |= dict.fromkeys(YEAST_VAL, "val")
