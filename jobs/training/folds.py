@@ -69,7 +69,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
         except InputError as error:
             raise InputError(f"fold {fold}: {error}" if folds > 1 else str(error)) from error
     cluster = connect()
-    scaling = replace(job, min_workers=None).scaling_config(cluster)
+    scaling = job.scaling_config(cluster)
     max_concurrent = trainings_that_fit(cluster, scaling)
     job = with_pretrained(job, out_dir, cluster)
     write_config(out_dir / "config.yaml", settings, inputs)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from support.commands import exit_code, read_until, start
+from support.commands import exit_code, outcome, read_until, start
 from support.processes import kill_driver
 
 from jobs.predict import predict
@@ -142,6 +142,19 @@ def test_a_random_split_is_kept_with_the_model_gene_by_gene(seeds: Path, data: P
     out = tmp_path / "p.parquet"
     assert exit_code(predict, "--model", member / "model", "--data", data, "--out", out) == 0
     assert pd.read_parquet(out)["split"].tolist() == table["split"].tolist()
+
+
+@pytest.mark.slow
+def test_folds_train_with_fewer_workers_than_asked_for_where_a_minimum_is_given(
+    ray_cluster: Cluster, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    workers = ray_cluster.cpus + 1
+    flags = [*flags_of(train_flags), "--workers", workers, "--training.batch_size", 2 * workers + 16]
+    words = [*flags, "--folds", 3, "--baselines", "false", "--out", tmp_path / "out"]
+    code, _, error = outcome(capsys, train, *words)
+    assert (code, f"--workers {workers}: they want {workers} CPUs" in error) == (2, True)
+    assert outcome(capsys, train, *words, "--min_workers", 1)[0] == 0
+    assert len(pd.read_csv(tmp_path / "out" / "folds.csv")) == 3
 
 
 @pytest.mark.parametrize(
