@@ -190,8 +190,8 @@ def two_constants(promoters: Promoters, targets: np.ndarray) -> None:
         (missing_on("chr3"), train, ["--folds", "4"], ": target B: "),
         (missing_on("chr3"), train, ["--seeds", "2", *HELD_OUT], "error: target B: "),
         (missing_on("chr3"), tune, ["--split.test", "chr4"], ": target B: "),
-        (infinite, train, HELD_OUT, "has the value -inf of target A; 2 values of all are infinite"),
-        (infinite, tune, [], "has the value -inf of target A; 2 values"),
+        (infinite, train, HELD_OUT, "has the value -inf of target A, and 2 values in all are infinite"),
+        (infinite, tune, [], "has the value -inf of target A, and 2 values"),
         (two_constants, train, HELD_OUT, "no target varies among the training genes (A, B)"),
     ],
 )

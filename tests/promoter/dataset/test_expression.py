@@ -275,7 +275,7 @@ def test_damaged_expression_tables_are_refused(write: Write, tmp_path: Path) -> 
 def test_a_workbook_is_refused_and_a_zipped_table_read(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text(TSV)
     expected = read_expression(tmp_path / "a.tsv")
-    for name, member in (("a.xlsx", "xl/workbook.xml"), ("a.zip", "a.tsv")):
+    for name, member in (("a.xlsx", "[Content_Types].xml"), ("a.zip", "a.tsv")):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.writestr(member, TSV)
     with pytest.raises(InputError, match="Excel workbook"):
