@@ -79,6 +79,7 @@ def demo(
         genes=str(truth.genes),
         expression=str(truth.expression),
         upstream=_UPSTREAM,
+        max_n=1,  # the first and last gene of each simulated chromosome lie at its ends
     )
 
     _step("3/6 train a small network by DDP (promoter train)")
