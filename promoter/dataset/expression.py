@@ -201,7 +201,7 @@ def _choose_strand(files: Sequence[ExpressionFile], targets: Sequence[str] | Non
         "reverse": all(share <= 0.1 for share in shares),
     }
     column = next((strand for strand in strands if found[strand]), None)
-    seen = f"{min(shares):.0%}" if len(shares) == 1 else f"{min(shares):.0%} to {max(shares):.0%}"
+    seen = " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares))))
     if column is None:
         raise InputError(
             f"{files[0].path}: {seen} of the reads lie on the forward strand of genes, which does not tell the "

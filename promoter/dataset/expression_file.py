@@ -21,9 +21,9 @@ from promoter.dataset.layouts import (
     find_unit,
     is_alignment,
     recognise,
-    unlikely_target,
 )
 from promoter.dataset.tables import RawTable, counted, is_id_name, read_table
+from promoter.dataset.targets import unlikely_targets
 from promoter.dataset.transcripts import gencode_genes, sum_rows
 from promoter.errors import InputError, doubt, note
 
@@ -126,25 +126,22 @@ def read_expression_file(
     numbers, texts = read_numbers(table, frame, likely, required=by_layout)
     unlikely |= {} if explicit else _unlikely_by_value(numbers)
     numbers = numbers.drop(columns=[column for column in numbers if column in unlikely])
-    left_out = [column for column in others if column not in {*numbers, *labels, *texts}]
+    used = {*numbers, *labels, *texts}
+    left_out = [column for column in others if column not in used]
     _require_numbers(table, numbers, others, unlikely)
+    if (is_total := _are_totals(numbers)).any():
+        note(f"{path}: rows that are the sum of all others do not count: {', '.join(ids[is_total])}")
+        frame, ids, numbers = frame[~is_total], ids[~is_total], numbers[~is_total]
     unit = find_unit(entry, list(numbers.columns))
-    if entry.tool != "plain":
-        but = f", not {_few(left_out)}" if left_out and not explicit else ""
-        taken = f" ({unit})" if unit else ""
-        if explicit or not (entry.is_one_sample and len(numbers.columns) > 1):  # what is taken is still open
-            taken += f"; taken: {_few(column_names(list(numbers.columns)))}{but}"
-        note(f"{path}: has the layout of {entry.tool}{taken}; see `layout` and `targets`")
-    elif unlikely:
-        found = _few([f"{column} ({kind})" for column, kind in unlikely.items()])
-        note(f"{path}: not taken as targets: {found}; name in `targets` what is meant")
+    _tell_columns(path, entry, list(numbers.columns), unlikely, is_open=entry.is_one_sample and not explicit)
     n_infinite = _mask_infinite(table, numbers, ids, missing)
     _require_transformable(table, numbers, ids, unit=unit, transform=transform)
     totals = numbers.sum()
-    names = _gene_names(frame, ids if gene_of_row is None else frame[gene_of_row], labels)
+    genes = ids if gene_of_row is None else frame[gene_of_row].astype(str)
+    names = _gene_names(frame, genes, labels)
     n_duplicates, is_summed = 0, entry.rows == "part" or gene_of_row is not None
     if is_summed:
-        values = sum_rows(path, numbers, ids if gene_of_row is None else frame[gene_of_row].astype(str))
+        values = sum_rows(path, numbers, genes)
     else:
         values, n_duplicates = _one_row_each(path, numbers, ids, complete=missing == "drop")
     return ExpressionFile(
@@ -180,7 +177,7 @@ def _find_id_column(table: RawTable, entry: TableLayout, columns: list[str], gen
     if is_index and len(columns) > 1 and _are_row_numbers(first) and not _are_numbers(second):
         note(f"{table.path}: the gene ids are taken from column '{columns[1]}', as the first numbers the rows")
         return columns[1]
-    if any("." in cell for cell in first) and _are_numbers(first):
+    if any("." in cell.removesuffix(".0") for cell in first) and _are_numbers(first):
         named = next((column for column in columns[1:] if is_id_name(column)), None)
         if named is None:
             raise InputError(
@@ -215,6 +212,9 @@ def _clean_ids(table: RawTable, column: pd.Series, name: str) -> pd.Series:
     if empty.any():
         line = table.line(int(empty.index[empty][0]))
         raise InputError(f"{table.path}: {line} has no gene id in column '{name}'; add one or delete the row")
+    if stripped.str.fullmatch(r"\d+\.0").all():  # as pandas writes them where it has met a missing value
+        note(f"{table.path}: gene ids like {stripped.iloc[0]} are whole numbers, read without the '.0'")
+        return stripped.str.removesuffix(".0")
     if trimmed := int((stripped != ids).sum()):
         note(f"{table.path}: spaces dropped around {counted(trimmed, 'gene id')}")
     dates = stripped[stripped.str.fullmatch(_SPREADSHEET_DATE.pattern, flags=re.IGNORECASE)]
@@ -237,6 +237,12 @@ def _drop_summaries(path: UPath, frame: pd.DataFrame, ids: pd.Series) -> tuple[p
     return frame[~summary], ids[~summary]
 
 
+def _are_totals(numbers: pd.DataFrame) -> pd.Series:
+    """Tell which rows are the sum of all others in every column; in a table of a few rows, chance would do it."""
+    is_total = (numbers > 0) & np.isclose(numbers, numbers.sum() - numbers)
+    return is_total.all(axis=1) & (len(numbers) >= 10)
+
+
 def _choose_columns(
     entry: TableLayout, columns: list[str], targets: Sequence[str] | None, as_text: set[str]
 ) -> tuple[list[str], bool]:
@@ -257,15 +263,12 @@ def _choose_columns(
 
 def _unlikely_by_name(table: RawTable, frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
     """Return the columns with numbers that are no measurements by their names, and what they are."""
-    kinds = {
-        column: "a column without a name" if column in table.nameless else unlikely_target(column)
-        for column in columns
-        if not is_alignment(column)
-    }
+    kinds = unlikely_targets([column for column in columns if not is_alignment(column)])
+    kinds |= {column: "a column without a name" for column in columns if column in table.nameless}
     return {
         column: kind
         for column, kind in kinds.items()
-        if kind is not None and pd.to_numeric(frame[column], errors="coerce").notna().any()
+        if pd.to_numeric(frame[column], errors="coerce").notna().any()
     }
 
 
@@ -297,6 +300,18 @@ def _require_numbers(
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _tell_columns(
+    path: UPath, entry: TableLayout, taken: list[str], unlikely: Mapping[str, str], *, is_open: bool
+) -> None:
+    if entry.tool != "plain":
+        unit = f" ({unit})" if (unit := find_unit(entry, taken)) else ""
+        columns = "" if is_open and len(taken) > 1 else f"; taken: {_few(column_names(taken))}"
+        note(f"{path}: has the layout of {entry.tool}{unit}{columns}; see `layout` and `targets`")
+    elif unlikely:
+        found = _few([f"{column} ({kind})" for column, kind in unlikely.items()])
+        note(f"{path}: not taken as targets: {found}; name in `targets` what is meant")
 
 
 def _mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missing: Missing) -> int:

@@ -241,7 +241,9 @@ def _format_of(where: UPath, head: list[tuple[int, str]]) -> Format:
     by_name = _FORMATS.get(suffix)
     by_content = _format_of_lines(line for _, line in head)
     if by_content is None and by_name is None:
-        raise InputError(f"{where}: is not BED, GTF or GFF3; name it .bed, .gtf or .gff3 if it is one")
+        raise InputError(
+            f"{where}: is not BED, GTF or GFF3; make it BED: chromosome, start (from 0), end, gene id, 0, strand"
+        )
     if by_content and by_name and by_content != by_name:
         note(f"{where}: is read as {by_content.upper()}, since its content is that, whatever its name says")
     return by_content or _FORMATS[suffix]
@@ -249,7 +251,7 @@ def _format_of(where: UPath, head: list[tuple[int, str]]) -> Format:
 
 def _format_of_lines(lines: Iterable[str]) -> Format | None:
     for line in lines:
-        if (found := _format_of_line(line.split("\t"))) is not None:
+        if (found := _format_of_line(_bed_fields(line))) is not None:
             return found
     return None
 
@@ -266,12 +268,20 @@ def _format_of_line(fields: list[str]) -> Format | None:
     return None
 
 
+def _bed_fields(text: str) -> list[str]:
+    """Split a line at tabs, or else at spaces, which UCSC's BED allows."""
+    return text.split("\t") if "\t" in text else text.split()
+
+
 def _parse_bed(number: int, text: str) -> Line:
-    fields = text.split("\t")
+    fields = _bed_fields(text)
     columns = zip(_BED_COLUMNS, fields[3:], strict=False)
     attributes = {name: value.strip() for name, value in columns if value.strip() not in ("", ".")}
     if len(fields) < 3:
-        problem = f"has {len(fields)} tab-separated columns, at least 3 are needed; are they separated by spaces?"
+        problem = f"has {len(fields)} columns, at least 3 are needed, separated by tabs"
+        return Line(number, "", "", 0, 0, "", attributes, 0, problem)
+    if not (fields[1] + fields[2]).isdigit():
+        problem = f"is malformed: '{fields[1]}' and '{fields[2]}' are no positions; a header must begin with '#'"
         return Line(number, "", "", 0, 0, "", attributes, 0, problem)
     line = _place(number, fields, "", attributes)
     if line.problem is None and len(fields) >= 12:

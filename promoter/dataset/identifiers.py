@@ -60,7 +60,7 @@ def match_ids(
             fix = f"{len(versions):,} match without their versions: set `ignore_version=True`"
         else:
             fix = "use the same ids in both: see `attribute`, `gene_map` and `gene_column`"
-            if collisions:
+            if collisions and {*map(_without_version, matcher.ids)} & {*map(_without_version, matcher.table)}:
                 problem += f"; without the number at their end {collisions}: are they transcripts?"
         raise InputError(problem, fix=fix)
     still = {gene_id: found for gene_id, found in versions.items() if gene_id not in matcher.matched}

@@ -220,29 +220,6 @@ def _lacks(table: Shape, entry: TableLayout) -> str:
     return f"the columns {', '.join(sorted(absent))}" if absent or not table.has_header else ""
 
 
-_UNLIKELY = {
-    "a length": r"(.* )?length|len|width|size|gene size",
-    "a coordinate": r"((gene|tx|transcript|exon|chrom|cds|feature) ?)?(start|end|stop|pos(ition)?|tss|tes|strand)"
-    r"( ?pos(ition)?)?|chr(om(osome)?)?( scaffold)?( name)?|seq(id| ?names?)|reference|contig|scaffold"
-    r"|exons?|exon count|(num|n) exons?",
-    "a p-value": r"(.* )?(p ?adj|adj p|p ?val(ue)?s?|fdr|[qs] ?val(ue)?s?|bonferroni)( .*)?",
-    "an identifier": r"(.* )?(id|ids)|.*entrez.*|gene ?id|hgnc|ncbi|tax ?id|index|level 0|row|row ?names?"
-    r"|row ?number|rank",
-    "a statistic of a test": r"base ?mean|lfc ?se|stat|log ?cpm|ave ?expr|(.* )?(conf|ci) (lo|hi|low|high)",
-    "a GC content": r"(.* )?gc( content)?|percent(age)? gc.*",
-    "a date": r"(.* )?(date|timestamp|datetime)",
-    "a column without a name": r"unnamed \d+( level \d+)?",
-}
-
-
-def unlikely_target(name: str) -> str | None:
-    """Return what a column is by its name, if it is not a measurement: `a length`, `a p-value`; None otherwise."""
-    spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    words = re.sub(r"[^a-z0-9]+", " ", spaced.lower()).strip()
-    words = re.sub(r" (bp|kb|nt)$", "", words)
-    return next((kind for kind, pattern in _UNLIKELY.items() if re.fullmatch(pattern, words)), None)
-
-
 _ALIGNMENT = re.compile(r"\.(bam|sam|cram)$", re.IGNORECASE)
 _ALIGNMENT_STEP = re.compile(
     r"([._-]?Aligned([._]sortedByCoord|[._]toTranscriptome)?([._]out)?|(^|[._-])(sortedByCoord|sort(ed)?|dedup(ed)?|"
@@ -268,7 +245,11 @@ def is_alignment(name: str) -> bool:
 
 def column_names(columns: Sequence[str]) -> list[str]:
     """Return the names of samples for columns: a file loses its path, ending and steps of the alignment."""
-    files = [name for name in columns if is_alignment(name) or ("/" in name and _TABLE_ENDING.search(name))]
+    files = [
+        name
+        for name in columns
+        if is_alignment(name) or (("/" in name or name.endswith(".results")) and _TABLE_ENDING.search(name))
+    ]
     short = dict(zip(files, sample_names(files), strict=True))
     names = [short.get(name, name) for name in columns]
     return names if len(set(names)) == len(names) else list(columns)

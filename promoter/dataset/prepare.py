@@ -116,6 +116,12 @@ def prepare(
     require_target_names([str(name) for name in values.columns])
     genes = with_names(genes)
     measured = values.index.append(pd.Index(expression.without_value))
+    across = genes["gene_id"][genes["gene_id"].isin(values.columns)].unique()
+    if len(across) and not genes["gene_id"].isin(measured).any():
+        raise InputError(
+            f"the expression table has genes ({', '.join(across[:3])}) for its columns, and rows like "
+            f"{', '.join(measured[:3])}; transpose it, so that each gene is a row"
+        )
     ids = match_ids(genes["gene_id"], measured, names=genes["gene_name"], ignore_version=ignore_version)
     names = genes["gene_name"].fillna(ids.map(expression.gene_names))
     genes = genes.assign(gene_id=ids, gene_name=names.where(names != ids))

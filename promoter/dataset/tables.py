@@ -96,8 +96,11 @@ def is_id_name(name: str) -> bool:
 
 
 def _read_text(path: UPath, text: str, header: bool | None) -> RawTable:
-    # not str.splitlines, which breaks lines at form feeds and other marks that occur in descriptions
-    numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    # not str.splitlines, which breaks lines at form feeds and other marks that occur in descriptions; lines that
+    # begin with '!' are GEO's
+    numbered = [
+        (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip() and line[0] != "!"
+    ]
     lines, numbers = [line for _, line in numbered], [number for number, _ in numbered]
     is_gct = bool(lines) and re.fullmatch(r"#1\.[23]\s*", lines[0]) is not None
     sizes = [int(size) for size in lines[1].split() if size.isdecimal()] if is_gct and len(lines) > 1 else []

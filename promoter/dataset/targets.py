@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +12,7 @@ import pandas as pd
 from upath import UPath
 
 from promoter.dataset.config import Transform
-from promoter.dataset.layouts import Unit, unlikely_target
+from promoter.dataset.layouts import Unit
 from promoter.dataset.tables import counted
 from promoter.errors import InputError, doubt
 
@@ -20,6 +22,8 @@ DERIVED_SUFFIXES = (
     *("_prediction", "_prediction_sd", "_scores", "_scores_sd"),  # part files of ISM
     *("_ref", "_alt", "_difference", "_difference_sd"),  # variants.parquet
 )
+_UNITS = "tpm|fpkm|rpkm|cpm|counts?|abundances?"
+_CODES = (-99, -999, -9999)  # which some programs write for a missing value
 _BASELINE = "_predicted_by_"  # baselines.parquet
 RESERVED_NAMES = frozenset(
     {
@@ -28,6 +32,52 @@ RESERVED_NAMES = frozenset(
         *("pos", "ref", "alt", "tss_distance"),  # variants.parquet
     }
 )
+
+_UNLIKELY = {
+    "a length": r"(.* )?length|length .*|len|width|size|gene size",
+    "a coordinate": r"((gene|tx|transcript|exon|chrom|cds|feature) ?)?(start|end|stop|pos(ition)?|tss|tes|strand)"
+    r"( ?pos(ition)?)?|chr(om(osome)?)?( scaffold)?( name)?|seq(id| ?names?)|reference|contig|scaffold"
+    r"|exons?|exon (count|number)|(num|n) exons?",
+    "a p-value": r"(.* )?(p ?adj|adj p|p ?val(ue)?s?|fdr|[qs] ?val(ue)?s?|bonferroni)( .*)?",
+    "an identifier": r"(.* )?(id|ids)|.*entrez.*|gene ?id|hgnc|ncbi|tax ?id|index|level 0|row|row ?names?"
+    r"|row ?number|rank",
+    "a statistic of a test": r"base ?mean|lfc ?se|stat|log ?cpm|ave ?expr|(.* )?(conf|ci) (lo|hi|low|high)",
+    "a GC content": r"(.* )?gc( content)?|percent(age)? gc.*",
+    "a group": r"cluster|module",
+    "a date": r"(.* )?(date|timestamp|datetime)",
+    "a column without a name": r"unnamed \d+( level \d+)?",
+}
+
+
+# beside p-values: `t` of limma, `se_b` of sleuth, `pct.1` of Seurat; alone they may be samples
+_STATISTIC = re.compile(
+    r"[tTFBzZ]|LRT?|W|chisq|df|rss|test_stat|se(_b)?|(mean|var)_obs|tech_var|(smooth_|final_)?sigma_sq(_pmax)?|pct\.[12]"
+)
+_SPREAD = re.compile(r"(.*?) ?(sd|se|sem|std|stdev|stderr|cv|var|variance|n)")
+
+
+def unlikely_target(name: str) -> str | None:
+    """Return what a column is by its name, if it is not a measurement: `a length`, `a p-value`; None otherwise."""
+    words = re.sub(r" (bp|kb|nt)$", "", _words(name))
+    return next((kind for kind, pattern in _UNLIKELY.items() if re.fullmatch(pattern, words)), None)
+
+
+def unlikely_targets(names: Sequence[str]) -> dict[str, str]:
+    """Return what the columns of a table are that are no measurements; the spread beside a mean is none either."""
+    kinds = {name: kind for name in names if (kind := unlikely_target(name))}
+    if "a p-value" in kinds.values():
+        kinds |= {name: "a statistic of a test" for name in names if _STATISTIC.fullmatch(name)}
+    means = {_words(name) for name in names}
+    for name in names:
+        spread = _SPREAD.fullmatch(_words(name))
+        if spread and {f"{spread[1]} mean".strip(), f"mean {spread[1]}".strip()} & means:
+            kinds.setdefault(name, "a spread")
+    return kinds
+
+
+def _words(name: str) -> str:
+    """Return a name as lower-case words: `lfcSE` and `lfc_se` are `lfc se`."""
+    return re.sub(r"[^a-z0-9]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()).strip()
 
 
 def require_target_names(names: Sequence[str]) -> None:
@@ -39,6 +89,7 @@ def require_target_names(names: Sequence[str]) -> None:
     Raises:
         InputError: a name is taken; the message has one to use instead.
     """
+    known = Counter(names)
     for name in names:
         if name in RESERVED_NAMES:
             _refuse(name, "is a column of the outputs", names)
@@ -46,10 +97,11 @@ def require_target_names(names: Sequence[str]) -> None:
             raise InputError(f"the target {name!r} has no name that can be written in a table; rename the column")
         if name.endswith("_predicted") or _BASELINE in name:
             _refuse(name, "is what outputs call a prediction", names)
-        base = next((other for other in names for suffix in DERIVED_SUFFIXES if other + suffix == name), None)
+        bases = (name.removesuffix(suffix) for suffix in DERIVED_SUFFIXES if name.endswith(suffix))
+        base = next((base for base in bases if base in known), None)
         if base is not None:
             _refuse(name, f"is what outputs call a column that they derive from the target '{base}'", names)
-        if names.count(name) > 1:
+        if known[name] > 1:
             raise InputError(f"two targets are called '{name}'; rename one of the columns")
 
 
@@ -93,7 +145,7 @@ def describe_targets(values: pd.DataFrame) -> list[TargetSummary]:
     Returns:
         A summary of each target, in the order of the columns.
     """
-    summaries = []
+    summaries, constant = [], []
     for name, column in values.items():
         known = column.to_numpy(dtype=np.float64)
         known = known[~np.isnan(known)]
@@ -106,13 +158,16 @@ def describe_targets(values: pd.DataFrame) -> list[TargetSummary]:
         summaries.append(TargetSummary(str(name), len(known), len(column) - len(known), low, mean, high, zeros))
         kind = unlikely_target(str(name))
         if low == high and len(known) > 1:
-            doubt(f"target '{name}' is {low:g} for every gene: nothing to learn; leave it out with `targets`")
+            constant.append(f"'{name}' is {low:g} for every gene")
         elif kind == "a p-value" and not (low >= 0 and high <= 1):
             kind = None  # its logarithm, or a sample with such a name
         if kind is not None:
             doubt(
                 f"target '{name}' is called like {kind}, not like expression; choose other columns with `targets`"
             )
+    if constant:
+        others = f", and so for {counted(len(constant) - 1, 'other')}" if len(constant) > 1 else ""
+        doubt(f"target {constant[0]}{others}: nothing to learn; leave it out with `targets`")
     return summaries
 
 
@@ -127,6 +182,12 @@ def warn_of_values(path: UPath, raw: pd.DataFrame, transform: Transform, unit: U
     """
     array = raw.to_numpy()
     known = array[np.isfinite(array)]
+    names = re.sub(r"[\W_]+", " ", " ".join(map(str, raw.columns)).lower()).split()
+    units = dict.fromkeys(word.removesuffix("s") for word in names if re.fullmatch(_UNITS, word))
+    if len(units) > 1:
+        doubt(f"{path}: the columns are in several units ({', '.join(units)}); choose those of one with `targets`")
+    if len(codes := np.intersect1d(known, _CODES)):
+        doubt(f"{path}: has the value {codes[0]:g}; if it stands for a missing one, write NA")
     if not len(known) or unit == "log2 fold change":
         return
     whole, high = bool((known == np.round(known)).all()), f"up to {known.max():g}"

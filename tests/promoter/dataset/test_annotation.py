@@ -106,6 +106,11 @@ def test_content_decides_over_the_name_of_an_annotation(write: Write, name: str,
     assert "since its content is that" in str(note)
 
 
+@pytest.mark.parametrize("name", ["a.bed", "a.txt"])
+def test_a_BED_may_be_separated_by_spaces(write: Write, name: str) -> None:
+    assert rows(write(name, BED6.replace("\t", " ").replace(" 0", "   0"))) == ROWS
+
+
 def test_a_number_is_a_fine_gene_id_in_BED(write: Write) -> None:
     assert rows(write("a.bed", "1\t100\t200\t7157\t0\t-\t100\t200\t0\n")) == [["7157", "1", 100, 200, "-", 199]]
 
@@ -425,9 +430,13 @@ def test_biotypes_are_refused_where_there_are_none(write: Write) -> None:
         ("a.bed", "chr1\t1.5\t200\tg\t0\t+\n", r"line 1 \(g\) is malformed"),
         ("a.bed", "chr1\t1\t99999999999999999999\tg\t0\t+\n", r"line 1 \(g\) is malformed"),
         ("a.bed", "chr1\t1\t200\t.\t0\t+\n", "line 1 has no gene id in column 4"),
-        ("a.bed", f"chrom\tstart\tend\tname\tscore\tstrand\n{BED6}", r"line 1 \(name\) is malformed"),
+        (
+            "a.bed",
+            f"chrom\tstart\tend\tname\tscore\tstrand\n{BED6}",
+            "'start' and 'end' are no positions; a header must",
+        ),
         ("a.bed", bed(12).replace("100,", "many,"), r"line 1 \(plus\) has block sizes that are no numbers"),
-        ("a.bed", BED6.replace("\t", " "), "line 1 has 1 tab-separated columns.*spaces"),
+        ("a.bed", BED6.replace("\t", ","), "line 1 has 1 columns, at least 3 are needed, separated by tabs"),
         ("a.bed", "\n<!DOCTYPE html>\n<html>\n", "line 2 is HTML"),
         ("a.bed", "", "is empty"),
         ("a.bed", "# only a comment\n", "has no lines"),
@@ -450,6 +459,7 @@ def test_biotypes_are_refused_where_there_are_none(write: Write) -> None:
         ("a.gtf", GTF.replace('"plus"', '""'), r"line 2 has no gene id in its attributes \(gene_id, gene_name\)"),
         ("a.gff3", GFF3.replace("ID=plus;Name=P1", "."), r"line 2 has no gene id in its attributes \(none\)"),
         ("a.txt", "gene\tlevel\nx\t1\n", "is not BED, GTF or GFF3"),
+        ("refFlat.txt", "plus\tNM_1\tchr1\t+\t100\t200\t1\t100,\t200,\n", "make it BED: chromosome, start"),
         ("a", ">chr1\nACGT\n", "is not BED, GTF or GFF3"),
     ],
 )

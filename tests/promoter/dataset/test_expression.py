@@ -101,6 +101,7 @@ def test_columns_without_any_number_are_passed_over_and_named(write: Write) -> N
             "ids are taken from column 'gene', as the first holds",
         ),
         ("a.tsv", TABLE.assign(Length=[100, 7, 9]).to_csv(sep="\t", index=False), r"Length \(a length\); name in"),
+        ("a.tsv", TABLE.assign(cluster=[0, 1, 1]).to_csv(sep="\t", index=False), r"cluster \(a group\)"),
         ("a.tsv", TABLE.assign(c=None).to_csv(sep="\t", index=False), r"c \(a column without values\)"),
         ("a.tsv", TABLE.assign(p=[0, 0.5, 1]).to_csv(sep="\t", index=False), r"p \(a p-value\)"),
     ],
@@ -117,6 +118,20 @@ def test_what_is_taken_for_granted_of_a_table_is_said(
         "b": [10, 0, 30],
     }
     assert set(values) == {"", "a", "b"}
+
+
+def test_ids_that_pandas_made_decimals_are_whole_numbers_again(write: Write) -> None:
+    path = write("a.csv", "entrez,a\n1001.0,1\n52.0,2.5\n")
+    expression, (note,) = with_notes(lambda: read_expression(path))
+    assert as_lists(expression) == {"": ["1001", "52"], "a": [1, 2.5]}
+    assert "gene ids like 1001.0 are whole numbers" in note
+
+
+def test_a_series_matrix_of_GEO_is_read_without_its_description(write: Write) -> None:
+    head = '!Series_title\t"x"\n!Sample_title\t"s 1"\t"s 2"\n\n!series_matrix_table_begin\n'
+    rows = '"ID_REF"\t"GSM1"\t"GSM2"\n"g1"\t1.5\t2\n"g2"\t3\t4\n'
+    expression = read_expression(write("GSE1_series_matrix.txt", f"{head}{rows}!series_matrix_table_end\n"))
+    assert as_lists(expression) == {"": ["g1", "g2"], "GSM1": [1.5, 3], "GSM2": [2, 4]}
 
 
 def test_targets_are_taken_in_the_order_asked_for(write: Write) -> None:

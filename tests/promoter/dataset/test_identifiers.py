@@ -129,6 +129,7 @@ def test_versions_that_would_help_are_recommended_and_not_dropped() -> None:
             r"ids like x, y, z\).*\(ids like A, B, C\); use the same ids in both: see `attribute`",
         ),
         (["x.1", "y.2"], r"; 2 match without their versions: set `ignore_version=True`$"),
+        (["A.1", "A.2"], r"\(ids like A\.1, A\.2\); use the same ids"),  # without its number no match either
         (["x.1", "x.2"], r"x\.1 and x\.2 of the table would be equal: are they transcripts\?"),
     ],
 )

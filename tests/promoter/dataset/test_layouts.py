@@ -13,7 +13,8 @@ from support.notes import with_notes
 
 from promoter.dataset.config import Layout
 from promoter.dataset.expression import Expression, read_expression
-from promoter.dataset.layouts import LAYOUTS, column_names, find_tables, sample_names, unlikely_target
+from promoter.dataset.layouts import LAYOUTS, column_names, find_tables, sample_names
+from promoter.dataset.targets import unlikely_target, unlikely_targets
 from promoter.errors import InputError
 
 FEATURECOUNTS = (
@@ -229,6 +230,21 @@ def test_summary_rows_do_not_count_as_library_size(write: Write, header: str) ->
     pd.testing.assert_series_equal(values, clean)
 
 
+@pytest.mark.parametrize("name", ["Sum", "Library size", "grand total"])
+def test_a_row_that_is_the_sum_of_all_others_does_not_count(write: Write, name: str) -> None:
+    counts = {f"g{row}": [row + 1, 3 * row + 2] for row in range(12)}
+    sums = [sum(column) for column in zip(*counts.values(), strict=True)]
+    body = "".join(f"{gene}\t{a}\t{b}\n" for gene, (a, b) in counts.items())
+    values = read(
+        write("t.tsv", f"gene\ta\tb\n{body}{name}\t{sums[0]}\t{sums[1]}\n"), transform="cpm_log2p1"
+    ).values
+    pd.testing.assert_frame_equal(
+        values, read(write("clean.tsv", "gene\ta\tb\n" + body), transform="cpm_log2p1").values
+    )
+    in_one = read(write("u.tsv", f"gene\ta\tb\n{body}{name[:4]}x\t{sums[0]}\t1\n"))
+    assert len(in_one.values) == 13
+
+
 @pytest.mark.parametrize("given", ["folder", "pattern", "list"])
 def test_files_of_one_sample_each_become_one_table(tmp_path: Path, given: str) -> None:
     for sample, tpm in (("s1", 10), ("s2", 20)):
@@ -312,6 +328,7 @@ def test_tables_of_different_layouts_are_not_joined(tmp_path: Path) -> None:
         (["s1.dedup.sorted.bam", "s2.dedup.sorted.bam"], ["s1", "s2"]),
         (["s1.bam", "s1.sorted.bam"], ["s1.bam", "s1.sorted.bam"]),
         (["unsorted.bam", "resort.bam"], ["unsorted", "resort"]),
+        (["s1.genes.results", "s2.genes.results"], ["s1", "s2"]),
         (["mg/l", "s1.sorted"], ["mg/l", "s1.sorted"]),
         (["s1", "s1.bam"], ["s1", "s1.bam"]),
     ],
@@ -339,8 +356,26 @@ def test_samples_are_called_after_their_file_or_its_folder(files: list[str], exp
 @pytest.mark.parametrize(
     ("kind", "names"),
     {
-        "a length": ["length", "Length", "EffectiveLength", "eff_length", "Gene length (bp)", "width"],
-        "a coordinate": ["Start", "end", "gene_start", "Gene start (bp)", "txEnd", "chrom", "strand", "tss"],
+        "a length": [
+            "length",
+            "Length",
+            "EffectiveLength",
+            "eff_length",
+            "Gene length (bp)",
+            "width",
+            "length.s1",
+        ],
+        "a coordinate": [
+            "Start",
+            "end",
+            "gene_start",
+            "Gene start (bp)",
+            "txEnd",
+            "chrom",
+            "strand",
+            "tss",
+            "exon_number",
+        ],
         "a p-value": ["padj", "P.Value", "adj.P.Val", "PValue", "FDR", "p_val_adj", "qvalue", "padj_A_vs_B"],
         "an identifier": ["entrez", "ENTREZID", "Entrez Gene ID", "gene_id", "index"],
         "a column without a name": ["Unnamed: 0"],
@@ -361,6 +396,22 @@ def test_samples_are_called_after_their_file_or_its_folder(files: list[str], exp
 )
 def test_what_is_no_measurement_is_known_by_its_name(kind: str | None, names: list[str]) -> None:
     assert {name: unlikely_target(name) for name in names} == dict.fromkeys(names, kind)
+
+
+@pytest.mark.parametrize(
+    ("columns", "no_samples"),
+    [
+        ("trtA trtB AveExpr F P.Value adj.P.Val", "F AveExpr P.Value adj.P.Val"),  # limma, several coefficients
+        ("pval qval b se_b mean_obs var_obs smooth_sigma_sq", "pval qval se_b mean_obs var_obs smooth_sigma_sq"),
+        ("p_val avg_log2FC pct.1 pct.2 p_val_adj", "p_val pct.1 pct.2 p_val_adj"),  # Seurat
+        ("A F t B", ""),
+        ("mean sd n", "sd n"),
+        ("WT_mean WT_sd KO_mean KO.SEM", "WT_sd KO.SEM"),
+        ("WT WT_SD SD YES_N", ""),  # media and nitrogen starvation
+    ],
+)
+def test_what_is_no_measurement_shows_beside_other_columns(columns: str, no_samples: str) -> None:
+    assert set(unlikely_targets(columns.split())) == set(no_samples.split())
 
 
 def test_a_chromosome_column_with_letters_among_numbers_is_no_error(write: Write) -> None:

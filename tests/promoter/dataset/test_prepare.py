@@ -164,6 +164,10 @@ def test_versions_that_keep_two_genes_apart_are_no_versions(prepared: Prepare) -
             {"bed": BED.replace("chr", "scaffold")},
             r"6 of 6 genes lie on .*g\.fa lacks: scaffold1 \(3\), scaffold2 \(2\), .*it has 1, 2; .*`chrom_names`",
         ),
+        (
+            {"table": "sample\tminus\tplus\ts1\nA\t1\t2\t3\nB\t4\t5\t6\n"},
+            r"has genes \(plus, minus\) for its columns, and rows like A, B; transpose it",
+        ),
         ({"chroms": ["chr9"]}, r"no gene is left \(.*5 chromosome not in --chroms.*; loosen `chroms`"),
         ({"exclude_chroms": ["1", "2"]}, "no gene is left .*5 chromosome excluded"),
     ],

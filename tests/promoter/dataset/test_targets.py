@@ -154,6 +154,31 @@ def test_values_that_do_not_go_with_the_transform_are_doubted(
         assert re.search(said, note)
 
 
+def test_constant_targets_share_one_warning() -> None:
+    values = pd.DataFrame({"a": [1, 1], "b": [1, 2], "c": [3, 3], "d": [0, 0]})
+    _, (note,) = with_notes(lambda: describe_targets(values))
+    assert "target 'a' is 1 for every gene, and so for 2 others" in note
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "said"),
+    [
+        ("counts.s1 TPM_s1", "1 2", r"in several units \(count, tpm\); choose those of one with `targets`"),
+        ("s1_RPKM s2_RPKM", "1 2", ""),
+        ("discount s1", "1 2", ""),
+        ("s1 s2", "-9999 2", "has the value -9999; if it stands for a missing one, write NA"),
+        ("s1 s2", "-9 2", ""),
+    ],
+)
+def test_columns_of_several_units_and_codes_for_missing_values_are_doubted(
+    write: Write, columns: str, row: str, said: str
+) -> None:
+    path = write("t.tsv", f"gene {columns}\ng1 {row}\ng2 3 4\n".replace(" ", "\t"))
+    _, notes = with_notes(lambda: read_expression(path))
+    assert bool(notes) == bool(said)
+    assert re.search(said, " ".join(notes))
+
+
 @pytest.mark.parametrize(("tpm", "doubted"), [(1000, True), (999_990, False), (400_000, True), (3e6, True)])
 def test_tpm_that_do_not_add_up_are_doubted(write: Write, tpm: float, doubted: bool) -> None:
     path = write("s1.sf", f"Name\tLength\tEffectiveLength\tTPM\tNumReads\ng1\t9\t7\t{tpm}\t4\ng2\t8\t6\t10\t8\n")
