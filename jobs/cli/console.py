@@ -9,6 +9,7 @@ import ast
 import re
 import sys
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -48,6 +49,12 @@ def one_line(error: BaseException) -> str:
     else:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _MAX_LENGTH or isinstance(error, InputError) else text[:_MAX_LENGTH] + " …"
+
+
+def with_relative_paths(message: str) -> str:
+    """Return a message with paths below the working directory relative to it, as they are mostly given."""
+    here = re.escape(str(Path.cwd()).rstrip("/") + "/")
+    return message if here == "/" else re.sub(rf"(?<![^\s'\"(=,]){here}(?=\S)", "", message)
 
 
 def with_flags(message: str) -> str:

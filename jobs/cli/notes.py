@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from jobs.cli.console import console, with_flags
+from jobs.cli.console import console, with_flags, with_relative_paths
 from promoter.errors import InputNote, InputWarning
 
 
@@ -46,4 +46,4 @@ def _each_note(use: Callable[[InputNote], None], *, passed_on: bool = False) -> 
 
 def _print(message: InputNote) -> None:
     kind = "warning" if isinstance(message, InputWarning) else "note"
-    console.print(f"{kind}: {with_flags(' '.join(str(message).split()))}")
+    console.print(f"{kind}: {with_flags(with_relative_paths(' '.join(str(message).split())))}")

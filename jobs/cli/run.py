@@ -22,7 +22,7 @@ from typing import Any, NoReturn, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from jobs.cli.config_file import PROVENANCE
-from jobs.cli.console import one_line
+from jobs.cli.console import one_line, with_relative_paths
 from jobs.cli.explain import Setting, explain, given_flags, given_in_file, written_as
 from jobs.cli.lists import as_written, holds_text, is_list, join_lists, take_lists
 from jobs.cli.notes import printed_notes
@@ -94,7 +94,7 @@ def terminate(*_: object) -> NoReturn:
 def _end(error: BaseException, code: int, debug: bool, message: str | None = None) -> NoReturn:
     if debug:
         traceback.print_exception(error)
-    text = message or one_line(error)
+    text = with_relative_paths(message or one_line(error))
     if code == 1 and not debug and not isinstance(error, StorageError):
         text += " (--debug shows where)"
     print(f"error: {text}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from promoter.storage import AnyPath
 
 _NO_NAME = {"", "na", "n/a", ".", "-", "none"}
 _SOURCES = {"ensembl", "refseq", "genbank", "ucsc", "ncbi", "assembly", "gencode", "flybase", "wormbase", "sgd"}
+_IN_NAME = re.compile(r"\b(?:ref|gb|emb|dbj|lcl)\|([^|]+)")
 _IN_DESCRIPTION = re.compile(r"\bchromosome:? ([\w-]+)(?:,|$)")
 
 
@@ -67,7 +68,7 @@ def aliases_of_gff(path: AnyPath) -> list[set[str]]:
 
 
 def aliases_of_descriptions(descriptions: Mapping[str, str]) -> list[set[str]]:
-    """Return the names that headers of NCBI's and ENA's FASTA give: `chromosome I, …`, `mitochondrion, …`.
+    """Return the names that headers of NCBI's and ENA's FASTA give: `chromosome I, …`, `ref|NC_001133.9|`.
 
     Args:
         descriptions: name of a record -> the rest of its header, as `Genome.descriptions` returns them.
@@ -76,8 +77,9 @@ def aliases_of_descriptions(descriptions: Mapping[str, str]) -> list[set[str]]:
     for name, text in descriptions.items():
         organelle = next((word for word in ("mitochondrion", "chloroplast") if f"{word}, complete" in text), None)
         match = _IN_DESCRIPTION.search(text)
-        if organelle or match:
-            found.append({name, organelle or match[1]})  # type: ignore[index] # one of the two is there
+        names = {*_IN_NAME.findall(name), *([organelle] if organelle else [match[1]] if match else [])}
+        if names:
+            found.append({name, *names})
     return found
 
 

@@ -90,7 +90,7 @@ def find_matches(
 
     if names:
         left = [name for name in wanted if name not in found]
-        add(_alias_targets(left, available, names), "by a table of names")
+        add(_alias_targets(left, available, names), "by their other names")
     for key, how in ((_without_prefix, ""), (_organelle, ""), (_spelling, "in another spelling")):
         add(_targets(_keys(key, wanted), _keys(key, available)), how)
     accessions = _targets(_keys(_accession, wanted), _keys(_accession, available))

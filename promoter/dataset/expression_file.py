@@ -374,10 +374,11 @@ def _one_row_each(
     usable = (has.all(axis=1) if complete else has.any(axis=1)).to_numpy()
     order = np.argsort(~usable, kind="stable")
     kept = np.sort(order[~values.index[order].duplicated()])
-    if len(kept) * 2 < len(values):
+    if len(kept) * 2 <= len(values):
         raise InputError(
             f"{path}: {counted(len(kept), 'id')} in {counted(len(values), 'row')} (like {values.index[0]}): not "
-            "one row a gene; name the column of the gene ids in `gene_column`, or sum exons or probes by gene"
+            "one row a gene; name the column of the gene ids in `gene_column`, or make a row a gene and "
+            "a column a sample"
         )
     again = values.index.duplicated(keep=False)
     differ = (values[again & usable].groupby(level=0).nunique() > 1).any(axis=1)

@@ -141,9 +141,7 @@ def _open_fasta(path: UPath) -> pyfaidx.Fasta:
         else:
             reason = f"is {packed}"
         write_regular(path, copy)
-        note(f"{path}: {reason}, so it is read from a copy, which is kept in {copy}")
-    else:
-        note(f"{path}: is read from its copy in {copy}")
+        note(f"{path}: {reason}, so it is read from a copy: {copy}")
     return _with_index(copy, copy)
 
 

@@ -22,7 +22,7 @@ DERIVED_SUFFIXES = (
     *("_prediction", "_prediction_sd", "_scores", "_scores_sd"),  # part files of ISM
     *("_ref", "_alt", "_difference", "_difference_sd"),  # variants.parquet
 )
-_UNITS = "tpm|fpkm|rpkm|cpm|counts?|abundances?"
+_UNITS = re.compile(r"(?:^|[\W_])(tpm|fpkm|rpkm|cpm|count|abundance)s?(?:$|[\W_])", re.IGNORECASE)
 _CODES = (-99, -999, -9999)  # which some programs write for a missing value
 _BASELINE = "_predicted_by_"  # baselines.parquet
 RESERVED_NAMES = frozenset(
@@ -51,7 +51,7 @@ _UNLIKELY = {
 
 # beside p-values: `t` of limma, `se_b` of sleuth, `pct.1` of Seurat; alone they may be samples
 _STATISTIC = re.compile(
-    r"[tTFBzZ]|LRT?|W|chisq|df|rss|test_stat|se(_b)?|(mean|var)_obs|tech_var|(smooth_|final_)?sigma_sq(_pmax)?|pct\.[12]"
+    r"[tTFBzZ]|LRT?|W|chisq|df|rss|test_stat|se(_b)?|(mean|var)_obs|tech_var|(smooth_|final_)?sigma_sq(_pmax)?|pct\.[12]|scores?"
 )
 _SPREAD = re.compile(r"(.*?) ?(sd|se|sem|std|stdev|stderr|cv|var|variance|n)")
 
@@ -182,8 +182,7 @@ def warn_of_values(path: UPath, raw: pd.DataFrame, transform: Transform, unit: U
     """
     array = raw.to_numpy()
     known = array[np.isfinite(array)]
-    names = re.sub(r"[\W_]+", " ", " ".join(map(str, raw.columns)).lower()).split()
-    units = dict.fromkeys(word.removesuffix("s") for word in names if re.fullmatch(_UNITS, word))
+    units = dict.fromkeys(found[1] for name in raw.columns if (found := _UNITS.search(str(name))))
     if len(units) > 1:
         doubt(f"{path}: the columns are in several units ({', '.join(units)}); choose those of one with `targets`")
     if len(codes := np.intersect1d(known, _CODES)):

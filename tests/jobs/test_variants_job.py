@@ -219,7 +219,7 @@ def test_chromosomes_of_a_vcf_are_matched_by_number_and_by_table(
     words = [f"--{key}={value}" for key, value in {**flags, "variants": path}.items()]
     assert exit_code(variants, *words, "--out", tmp_path / "out") == 2
     table.write_text("NC_000003.1\tchr3\nNC_000004.1\tchr4\n")
-    with pytest.warns(InputNote, match="by a table of names: NC_00000"):
+    with pytest.warns(InputNote, match="by their other names: NC_00000"):
         variants(**{**flags, "variants": str(path)}, chrom_names=str(table), out=str(tmp_path / "named"))
     renamed, original = (pd.read_parquet(folder / "variants.parquet") for folder in (tmp_path / "named", done))
     pd.testing.assert_frame_equal(renamed, original)

@@ -189,7 +189,7 @@ def test_tables_of_UCSC_and_NCBI_name_each_sequence(write: Write, text: str) -> 
         "1": "NC_000001.11",
         "chrM": "NC_012920.1",
     }
-    with pytest.warns(InputNote, match=r"by a table of names: NC_000001\.11 is chr1"):
+    with pytest.warns(InputNote, match=r"by their other names: NC_000001\.11 is chr1"):
         match_chromosomes(["NC_000001.11"], ["chr1"], names)
 
 
@@ -240,8 +240,13 @@ def test_headers_of_NCBI_say_which_sequence_is_which_chromosome() -> None:
             "NC_001224.1": "Saccharomyces cerevisiae S288c mitochondrion, complete genome",
             "NC_000913.3": "Escherichia coli str. K-12 substr. MG1655, complete genome",
             "I": "dna:chromosome chromosome:ASM294v2:I:1:5579133:1 REF",
+            "gi|330443391|ref|NC_001133.9|": "Saccharomyces cerevisiae S288c chromosome V, complete sequence",
+            "lcl|chr8": "",
         }
     )
+    pipes = ["gi|330443391|ref|NC_001133.9|", "lcl|chr8"]
+    assert silent(["NC_001133.9", "chr8"], pipes, names) == dict(zip(["NC_001133.9", "chr8"], pipes, strict=True))
+    assert silent(["V"], pipes, names) == {"V": pipes[0]}
     assert silent(
         ["1", "chr7", "2", "MT", "mitochondrion"],
         ["NC_003424.3", "NC_000001.11", "NT_187361.1", "LR999451.1"],

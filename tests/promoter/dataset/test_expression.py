@@ -216,9 +216,17 @@ def test_of_equal_gene_ids_the_first_with_a_value_is_kept(
 
 
 def test_a_gene_that_dropping_would_lose_is_kept_by_its_complete_row(write: Write) -> None:
-    path = write("a.tsv", "g\ta\tb\ng1\t1\t\ng1\t3\t4\n")
+    path = write("a.tsv", "g\ta\tb\ng1\t1\t\ng1\t3\t4\ng2\t5\t6\n")
     expression, _ = with_notes(lambda: read_expression(path, missing="drop"))
-    assert as_lists(expression) == {"": ["g1"], "a": [3], "b": [4]}
+    assert as_lists(expression) == {"": ["g1", "g2"], "a": [3, 5], "b": [4, 6]}
+
+
+@pytest.mark.parametrize("rows", ["g1 A 1 g1 B 2 g2 A 3 g2 B 4", "A g1 1 A g2 2 B g1 3 B g2 4"])
+def test_a_table_with_a_row_a_gene_and_sample_is_refused(write: Write, rows: str) -> None:
+    cells = iter(rows.split())
+    lines = "".join("\t".join(row) + "\n" for row in zip(cells, cells, cells, strict=True))
+    with pytest.raises(InputError, match=r"2 ids in 4 rows .*make a row a gene and a column a sample"):
+        read_expression(write("long.tsv", f"id\tx\tvalue\n{lines}"))
 
 
 @pytest.mark.parametrize(

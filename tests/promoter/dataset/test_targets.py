@@ -163,9 +163,10 @@ def test_constant_targets_share_one_warning() -> None:
 @pytest.mark.parametrize(
     ("columns", "row", "said"),
     [
-        ("counts.s1 TPM_s1", "1 2", r"in several units \(count, tpm\); choose those of one with `targets`"),
+        ("counts.s1 TPM_s1", "1 2", r"in several units \(count, TPM\); choose those of one with `targets`"),
         ("s1_RPKM s2_RPKM", "1 2", ""),
-        ("discount s1", "1 2", ""),
+        ("discount TPM", "1 2", ""),
+        ("TPM_as_CPM s1", "1 2", ""),
         ("s1 s2", "-9999 2", "has the value -9999; if it stands for a missing one, write NA"),
         ("s1 s2", "-9 2", ""),
     ],
