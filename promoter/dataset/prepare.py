@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from promoter.dataset.promoters import GENE_SCHEMA, Promoters
 from promoter.dataset.samples import Replicates
 from promoter.dataset.targets import TargetSummary, describe_targets, require_target_names
 from promoter.errors import InputError, doubt
-from promoter.sequence import BASES, N_TOKEN
+from promoter.sequence import BASES
 
 _NOT_CHOSEN = "chromosome not in --chroms"  # a key of summary.json, which scripts may read
 _EXCLUDED = "chromosome excluded"
@@ -134,18 +134,22 @@ def prepare(
         doubt(lost)
     reasons = _reasons(genome, genes, expression, matched=matched, chroms=chroms, exclude_chroms=exclude_chroms)
     kept = genes[reasons.isna()].assign(chrom=lambda table: table["chrom"].map(matched))
+    bases = _count_bases([])
     if len(kept):
         kept = _cut(genome, kept, upstream, downstream)
-        share_n = kept["sequence"].str.count("N") / (upstream + downstream)
+        bases = _count_bases(kept["sequence"])
+        share_n = 1 - pd.Series(bases.sum(axis=1) / (upstream + downstream), kept.index)
         reasons.loc[share_n.index[share_n > max_n]] = f"more than {max_n:.0%} of the window is N"
-        kept = kept[share_n <= max_n]
+        kept, bases = kept[share_n <= max_n], bases[share_n <= max_n]
     _require_kept(genes, values, reasons, allow_loss=allow_loss)
     targets = values.loc[kept["gene_id"]]
     metadata: dict[str, Any] = {"window": {"upstream": upstream, "downstream": downstream}}
     promoters = Promoters(
         kept[GENE_SCHEMA.names], targets.to_numpy(dtype=np.float32), list(values.columns), metadata
     )
-    return promoters, _summarise(genome, genes, expression, promoters, reasons=reasons, matched=matched)
+    return promoters, _summarise(
+        genome, genes, expression, promoters, reasons=reasons, matched=matched, bases=bases.sum(axis=0)
+    )
 
 
 def require_window(upstream: int, downstream: int) -> None:
@@ -321,6 +325,7 @@ def _summarise(
     *,
     reasons: pd.Series,
     matched: dict[str, str],
+    bases: np.ndarray,
 ) -> Summary:
     kept = promoters.genes
     dropped = {str(reason): int(n) for reason, n in reasons.value_counts().items()}
@@ -343,8 +348,6 @@ def _summarise(
             )
     past_end = (kept["start"] < 0) | (kept["end"] > kept["chrom"].map(genome.lengths))
     used = {name: matched[name] for name in genes["chrom"].unique() if name in matched}
-    bases = np.bincount(promoters.tokens.ravel(), minlength=N_TOKEN + 1)
-    known = int(bases[: len(BASES)].sum())
     return Summary(
         len(kept),
         dropped,
@@ -356,6 +359,12 @@ def _summarise(
         expression.layout,
         describe_targets(pd.DataFrame(promoters.targets, columns=promoters.target_names)),
         expression.replicates,
-        float(bases[[BASES.index("G"), BASES.index("C")]].sum() / known) if known else None,
-        float(bases[N_TOKEN] / max(bases.sum(), 1)),
+        float(bases[[BASES.index("G"), BASES.index("C")]].sum() / bases.sum()) if bases.any() else None,
+        float(1 - bases.sum() / (len(kept) * promoters.length)),
     )
+
+
+def _count_bases(sequences: Iterable[str]) -> np.ndarray:
+    """Count A, C, G and T of each sequence, (sequences, 4); all other letters are N."""
+    counts = [[sequence.count(base) for base in BASES] for sequence in sequences]
+    return np.array(counts, dtype=np.int64).reshape(-1, len(BASES))
