@@ -17,7 +17,7 @@ from upath import UPath
 from promoter.dataset import annotation_notes as notes
 from promoter.dataset.config import TranscriptChoice
 from promoter.dataset.gene_models import GeneModels
-from promoter.dataset.gff import AnnotationFile, counted, is_transcript, open_annotation, require_valid
+from promoter.dataset.gff import AnnotationFile, by_count, is_transcript, open_annotation, require_valid
 from promoter.dataset.identifiers import apply_gene_map
 from promoter.dataset.owners import Gene
 from promoter.dataset.tss import read_measured_tss, tss_of_transcripts
@@ -145,7 +145,7 @@ def _nothing_found(file: AnnotationFile, features: list[str] | None, *, n_bad: i
         return f"{file.where}: has no lines; is it the right file?"
     wanted = " or ".join(f"'{feature}'" for feature in features or ["gene", "transcript", "exon", "CDS"])
     return (
-        f"{file.where}: has no lines of feature type {wanted}; there are {counted(file.kinds)}: "
+        f"{file.where}: has no lines of feature type {wanted}; there are {by_count(file.kinds)}: "
         "choose with `feature`"
     )
 
@@ -162,7 +162,7 @@ def _of_biotypes(file: AnnotationFile, biotypes: list[str], genes: dict[str, Gen
     if not counts:
         transcripts = file.kinds_where(is_transcript)
         fix = (
-            f"its transcripts have types: {counted(transcripts)}; choose with `feature`, such as "
+            f"its transcripts have types: {by_count(transcripts)}; choose with `feature`, such as "
             f"`feature={transcripts.most_common(1)[0][0]!r}`"
             if transcripts
             else "leave out the genes in the expression table, or take an annotation that has biotypes"
@@ -175,7 +175,7 @@ def _of_biotypes(file: AnnotationFile, biotypes: list[str], genes: dict[str, Gen
             f"{file.where} has none such",
             setting="biotype",
             value=",".join(unknown),
-            fix=f"it has {counted(counts)}",
+            fix=f"it has {by_count(counts)}",
         )
     kept = {gene_id for gene_id, gene in genes.items() if gene.biotype in biotypes}
     n_unknown = len(genes) - counts.total()

@@ -22,10 +22,9 @@ from promoter.dataset.samples import (
     parse_contrasts,
     subtract_conditions,
 )
-from promoter.dataset.tables import counted
 from promoter.dataset.targets import warn_of_values
 from promoter.dataset.transcripts import sum_transcripts
-from promoter.errors import InputError, InputNote, InputWarning, doubt, note
+from promoter.errors import InputError, InputNote, InputWarning, counted, doubt, note
 from promoter.storage import AnyPath
 
 

@@ -23,9 +23,9 @@ from promoter.dataset.layouts import (
     recognise,
     unlikely_target,
 )
-from promoter.dataset.tables import RawTable, counted, is_id_name, read_table
+from promoter.dataset.tables import RawTable, is_id_name, read_table
 from promoter.dataset.transcripts import gencode_genes, sum_rows
-from promoter.errors import InputError, doubt, note
+from promoter.errors import InputError, counted, doubt, listed, note
 
 _GENE_LABELS = re.compile(
     r"((ext(ernal)?|hgnc|mgi|associated|common|standard|preferred)[ _.]?)?(gene)?[ _.]?(short[ _.]?)?"
@@ -130,13 +130,13 @@ def read_expression_file(
     _require_numbers(table, numbers, others, unlikely)
     unit = find_unit(entry, list(numbers.columns))
     if entry.tool != "plain":
-        but = f", not {_few(left_out)}" if left_out and not explicit else ""
+        but = f", not {listed(left_out)}" if left_out and not explicit else ""
         taken = f" ({unit})" if unit else ""
         if explicit or not (entry.is_one_sample and len(numbers.columns) > 1):  # what is taken is still open
-            taken += f"; taken: {_few(column_names(list(numbers.columns)))}{but}"
+            taken += f"; taken: {listed(column_names(list(numbers.columns)))}{but}"
         note(f"{path}: has the layout of {entry.tool}{taken}; see `layout` and `targets`")
     elif unlikely:
-        found = _few([f"{column} ({kind})" for column, kind in unlikely.items()])
+        found = listed([f"{column} ({kind})" for column, kind in unlikely.items()])
         note(f"{path}: not taken as targets: {found}; name in `targets` what is meant")
     n_infinite = _mask_infinite(table, numbers, ids, missing)
     _require_transformable(table, numbers, ids, unit=unit, transform=transform)
@@ -285,18 +285,14 @@ def _require_numbers(
     if len(numbers.columns):
         return
     if unlikely:
-        found = _few([f"{name} ({kind})" for name, kind in unlikely.items()])
+        found = listed([f"{name} ({kind})" for name, kind in unlikely.items()])
         raise InputError(
             f"{table.path}: no column looks like expression: {found}; if one is meant, name it in `targets`"
         )
     raise InputError(
-        f"{table.path}: no column of numbers beside the gene ids (other columns: {_few(others) or 'none'}); is "
+        f"{table.path}: no column of numbers beside the gene ids (other columns: {listed(others) or 'none'}); is "
         "it separated by tabs, commas, semicolons or spaces?"
     )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missing: Missing) -> int:

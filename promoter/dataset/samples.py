@@ -9,8 +9,7 @@ import pandas as pd
 
 from promoter.dataset.layouts import column_names
 from promoter.dataset.sheets import read_two_columns
-from promoter.dataset.tables import counted
-from promoter.errors import InputError, note
+from promoter.errors import InputError, counted, note
 from promoter.storage import AnyPath, resolve
 
 _SAMPLE = r"|samples?|samplenames?|sampleids?|names?|ids?|files?|runs?|library|libraries"

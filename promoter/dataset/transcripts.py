@@ -9,8 +9,7 @@ import pandas as pd
 from upath import UPath
 
 from promoter.dataset.sheets import read_two_columns
-from promoter.dataset.tables import counted
-from promoter.errors import InputError, doubt, note
+from promoter.errors import InputError, counted, doubt, note
 from promoter.storage import AnyPath, resolve
 
 _VERSION = re.compile(r"\.\d+$")
