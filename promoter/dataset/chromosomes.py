@@ -173,6 +173,8 @@ def chromosome_sizes(path: AnyPath) -> dict[str, int]:
     sizes = {}
     with storage.open_text(where) as file:
         for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
             cells = [cell.strip() for cell in line.split("\t")]
             if len(cells) < 2 or not (cells[1].isascii() and cells[1].isdigit()):
                 raise InputError(
