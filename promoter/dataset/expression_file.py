@@ -58,7 +58,6 @@ class ExpressionFile:
         ignored_columns: columns without a single number.
         left_out: other columns that are no targets.
         n_duplicates: number of rows dropped because a row of that id is kept.
-        n_infinite: number of infinite values, which are taken as missing.
     """
 
     path: UPath
@@ -73,7 +72,6 @@ class ExpressionFile:
     ignored_columns: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     n_duplicates: int = 0
-    n_infinite: int = 0
 
 
 def read_expression_file(
@@ -138,7 +136,7 @@ def read_expression_file(
     elif unlikely:
         found = listed([f"{column} ({kind})" for column, kind in unlikely.items()])
         note(f"{path}: not taken as targets: {found}; name in `targets` what is meant")
-    n_infinite = _mask_infinite(table, numbers, ids, missing)
+    _mask_infinite(table, numbers, ids, missing)
     _require_transformable(table, numbers, ids, unit=unit, transform=transform)
     totals = numbers.sum()
     names = _gene_names(frame, ids if gene_of_row is None else frame[gene_of_row], labels)
@@ -160,7 +158,6 @@ def read_expression_file(
         ignored_columns=[column for column in [*labels, *texts] if column != gene_of_row],
         left_out=left_out,
         n_duplicates=n_duplicates,
-        n_infinite=n_infinite,
     )
 
 
@@ -295,8 +292,8 @@ def _require_numbers(
     )
 
 
-def _mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missing: Missing) -> int:
-    """Set infinite values to NaN, count them, and refuse missing ones if asked."""
+def _mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missing: Missing) -> None:
+    """Set infinite values to NaN, and refuse missing ones if asked."""
     array = numbers.to_numpy()
     bad = ~np.isfinite(array)
     if missing == "error" and bad.any():
@@ -308,14 +305,13 @@ def _mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missi
         )
     infinite = np.isinf(array)
     if not infinite.any():
-        return 0
+        return
     numbers.mask(infinite, inplace=True)
     row = int(np.argwhere(infinite)[0][0])
     doubt(
         f"{table.path}: {counted(int(infinite.sum()), 'infinite value')}, the first on "
         f"{_row_name(table, ids, row)}, taken as missing; if they are logarithms of 0, add 1 before the logarithm"
     )
-    return int(infinite.sum())
 
 
 def _require_transformable(
