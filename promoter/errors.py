@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -75,3 +76,13 @@ def note(text: str) -> None:
 def doubt(text: str) -> None:
     """Tell the user what looks wrong in an input, as an `InputWarning`; a job prints and records it."""
     warnings.warn(InputWarning(text), stacklevel=2)
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: `1 row`, `2,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(items: Sequence[str], most: int = 6) -> str:
+    """Write the first items of a list, and the number of the others: `I, II and 14 more`."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most:,} more" if len(items) > most else "")

@@ -13,6 +13,7 @@ from jobs.cli.console import console, plural
 from jobs.ray_runtime.capacity import TaskLimits
 from jobs.ray_runtime.fan_out import Retry, fan_out, progress
 from jobs.ray_runtime.shared_disk import require_same_disk
+from promoter.errors import listed
 from promoter.storage.parts import MANIFEST, PartFiles, part_is_complete
 
 # A small value for the job, such as the strongest effects in a part, and the id of each gene that could not be
@@ -112,12 +113,9 @@ def compute_parts(
 def _record_failures(parts: PartFiles, failed: dict[str, str], verb: str) -> str:
     """Write the genes that could not be computed to the manifest, and say it in a line."""
     total = len({gene for gene_ids in parts.gene_ids for gene in gene_ids})
-    names = ", ".join(list(failed)[:_MAX_NAMED])
-    if len(failed) > _MAX_NAMED:
-        names += f" and {len(failed) - _MAX_NAMED} more"
     message = (
-        f"{plural(len(failed), 'gene')} of {total:,} could not be {verb}: "
-        f"{names} ({next(iter(failed.values()))}); the others are in {parts.out_dir / parts.folder}"
+        f"{plural(len(failed), 'gene')} of {total:,} could not be {verb}: {listed(list(failed), _MAX_NAMED)} "
+        f"({next(iter(failed.values()))}); the others are in {parts.out_dir / parts.folder}"
     )
     if parts.manifest is None:
         return message

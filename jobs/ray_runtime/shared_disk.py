@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from upath import UPath
 
 from promoter import storage
-from promoter.errors import InputError
+from promoter.errors import InputError, listed
 from promoter.storage import AnyPath
 
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 5, 0.5  # a file on a shared disk may show late on another node
@@ -54,8 +54,7 @@ def require_shared(out: AnyPath) -> None:
             except RayError:  # lost meanwhile; its tasks will go elsewhere
                 continue
     if blind:
-        more = f" and {len(blind) - _MAX_NAMED} more" if len(blind) > _MAX_NAMED else ""
-        raise _not_shared(out_dir, ", ".join(blind[:_MAX_NAMED]) + more)
+        raise _not_shared(out_dir, listed(blind, _MAX_NAMED))
 
 
 def require_same_disk(mark: AnyPath) -> None:

@@ -28,7 +28,7 @@ from promoter import checkpoint, storage
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import ModelInfo, load_info
 from promoter.dataset.promoters import locate, near_tss
-from promoter.errors import InputError, TrainingDivergedError
+from promoter.errors import InputError, TrainingDivergedError, listed
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
 from promoter.models.build import Learner, build_learner, network_with_trunk
@@ -298,8 +298,7 @@ def _publish(
 
 def _show_start(held_out: SplitAssignment, scaling: ScalingConfig) -> None:
     for name in SPLITS:
-        chroms = held_out.chroms.get(name, [])
-        shown = ", ".join(chroms[:12]) + (f" and {len(chroms) - 12} more" if len(chroms) > 12 else "")
+        shown = listed(held_out.chroms.get(name, []), 12)
         console.print(f"{name:>5}: {len(held_out.rows(name)):,} genes" + f" on {shown}" * bool(shown))
     for line in held_out.remarks:
         console.print(with_flags(line))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from promoter import storage
+from promoter.dataset.gff import open_annotation
 from promoter.errors import InputError
 from promoter.storage import AnyPath
 
@@ -48,22 +49,13 @@ def read_chrom_names(path: AnyPath) -> list[set[str]]:
 def aliases_of_gff(path: AnyPath) -> list[set[str]]:
     """Return the names that a GFF3 gives its sequences, in `region` (RefSeq) or `chromosome` lines (Ensembl)."""
     found = []
-    with storage.open_text(storage.require_file(path, "gene annotation")) as file:
-        for line in file:
-            if line.startswith(">"):  # its sequences
-                break
-            if "\tregion\t" not in line and "\tchromosome\t" not in line:
-                continue
-            cells = line.rstrip().split("\t")
-            if len(cells) != 9 or cells[2] not in {"region", "chromosome"}:
-                continue
-            pairs = (item.strip().partition("=") for item in cells[8].split(";"))
-            attributes = {key: value for key, _, value in pairs}
-            others = set(attributes.get("Alias", "").split(","))
-            if attributes.get("genome") in {"chromosome", "mitochondrion", "chloroplast", "plastid"}:
-                others |= {attributes.get("Name", ""), attributes.get("chromosome", "")}
+    with open_annotation(path) as file:
+        for line in file.lines({"region", "chromosome"}.__contains__) if file.format == "gff3" else ():
+            others = set(line.attributes.get("Alias", "").split(","))
+            if line.attributes.get("genome") in {"chromosome", "mitochondrion", "chloroplast", "plastid"}:
+                others |= {line.attributes.get("Name", ""), line.attributes.get("chromosome", "")}
             others -= {"", "ANONYMOUS", "Unknown"}
-            found += [{cells[0], *others}] if others else []
+            found += [{line.chrom, *others}] if line.chrom and others else []
     return _merged(found)
 
 

@@ -8,22 +8,31 @@ open and this module decides is told as notes and warnings (`promoter.errors`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 import pandas as pd
 from upath import UPath
 
-from promoter.dataset import annotation_notes as notes
 from promoter.dataset.config import TranscriptChoice
-from promoter.dataset.gene_models import GeneModels
-from promoter.dataset.gff import AnnotationFile, counted, is_transcript, open_annotation, require_valid
+from promoter.dataset.gene_models import CDS, EXONS, GENES, OTHER_GENES, TRANSCRIPTS, Extent, GeneModels, Place
+from promoter.dataset.gff import (
+    AnnotationFile,
+    by_count,
+    is_gene,
+    is_transcript,
+    is_utr,
+    open_annotation,
+    require_valid,
+)
 from promoter.dataset.identifiers import apply_gene_map
 from promoter.dataset.owners import Gene
 from promoter.dataset.tss import read_measured_tss, tss_of_transcripts
-from promoter.errors import InputError, note
+from promoter.errors import InputError, counted, doubt, note
 from promoter.storage import AnyPath
 
+_MAX_GAP = 10_000  # bases between transcripts of one gene
+_MAX_INTRON = 2_000_000  # bases between exons of one gene; in human the longest is of 1.2 Mb
 GENE_COLUMNS = ["gene_id", "gene_name", "chrom", "start", "end", "strand", "tss"]
 
 
@@ -82,14 +91,14 @@ def read_genes(
     genes = models.genes()
     kept = {gene_id: genes[gene_id] for gene_id, _, _ in extents}
     _require_attribute(file.where, attribute, kept.values(), models.attributes_seen)
-    notes.tell_kinds(file, features, Counter(level_of[gene_id] for gene_id in kept))
-    notes.tell_ids(file, attribute, kept.values(), models.owners.transcript_is_gene)
+    _tell_kinds(file, features, Counter(level_of[gene_id] for gene_id in kept))
+    _tell_ids(file, attribute, kept.values(), models.owners.transcript_is_gene)
     if tss is None:
-        notes.tell_start_codons(file, features)
+        _tell_start_codons(file, features)
     if biotype is not None:
         wanted = _of_biotypes(file, _as_list(biotype) or [], kept)
         extents = {place: extent for place, extent in extents.items() if place[0] in wanted}
-    notes.tell_places(file, features, extents)
+    _tell_places(file, features, extents)
     table = pd.DataFrame(
         {
             "gene_id": [gene_id for gene_id, _, _ in extents],
@@ -145,7 +154,7 @@ def _nothing_found(file: AnnotationFile, features: list[str] | None, *, n_bad: i
         return f"{file.where}: has no lines; is it the right file?"
     wanted = " or ".join(f"'{feature}'" for feature in features or ["gene", "transcript", "exon", "CDS"])
     return (
-        f"{file.where}: has no lines of feature type {wanted}; there are {counted(file.kinds)}: "
+        f"{file.where}: has no lines of feature type {wanted}; there are {by_count(file.kinds)}: "
         "choose with `feature`"
     )
 
@@ -162,7 +171,7 @@ def _of_biotypes(file: AnnotationFile, biotypes: list[str], genes: dict[str, Gen
     if not counts:
         transcripts = file.kinds_where(is_transcript)
         fix = (
-            f"its transcripts have types: {counted(transcripts)}; choose with `feature`, such as "
+            f"its transcripts have types: {by_count(transcripts)}; choose with `feature`, such as "
             f"`feature={transcripts.most_common(1)[0][0]!r}`"
             if transcripts
             else "leave out the genes in the expression table, or take an annotation that has biotypes"
@@ -175,10 +184,95 @@ def _of_biotypes(file: AnnotationFile, biotypes: list[str], genes: dict[str, Gen
             f"{file.where} has none such",
             setting="biotype",
             value=",".join(unknown),
-            fix=f"it has {counted(counts)}",
+            fix=f"it has {by_count(counts)}",
         )
     kept = {gene_id for gene_id, gene in genes.items() if gene.biotype in biotypes}
     n_unknown = len(genes) - counts.total()
     unknown_text = f" ({n_unknown:,} of those left out have no biotype)" if n_unknown else ""
     note(f"{file.where}: {len(kept):,} of {len(genes):,} genes are {' or '.join(biotypes)}{unknown_text}")
     return kept
+
+
+def _tell_kinds(file: AnnotationFile, features: list[str] | None, levels: Counter[int]) -> None:
+    """Tell which lines the genes were read from, unless those were asked for."""
+    if file.format == "bed":
+        return
+    if features is not None:
+        if missing := [feature for feature in features if feature not in file.kinds]:
+            doubt(f"{file.where}: has no lines of {', '.join(missing)}; there are {by_count(file.kinds)}")
+        return
+    kinds = file.kinds_where(is_gene)
+    if levels[GENES] and len(kinds) > 1:
+        others = Counter({kind: n for kind, n in kinds.items() if kind != "gene"})
+        note(
+            f"{file.where}: genes are its {kinds['gene']:,} 'gene' lines; left out: {by_count(others)}; "
+            f"to read these too, set `feature={','.join(kinds)!r}`"
+        )
+    elif levels[OTHER_GENES]:
+        note(f"{file.where}: has no 'gene' lines; genes are read from {by_count(kinds)}; choose with `feature`")
+    elif not levels[GENES]:
+        names = {TRANSCRIPTS: "transcripts", EXONS: "exons", CDS: "CDSs"}
+        parts = ", ".join(f"{counted(n, 'gene')} from {names[level]}" for level, n in sorted(levels.items()))
+        note(f"{file.where}: has no 'gene' lines; read {parts}, the 5'-most start of each; choose with `feature`")
+
+
+def _tell_ids(
+    file: AnnotationFile, attribute: str | None, genes: Iterable[Gene], transcript_is_gene: Mapping[bool, int]
+) -> None:
+    """Tell which attributes the ids come from, unless that is plain."""
+    sources = Counter(gene.source for gene in genes)
+    n_missing = sources.total() - sources[attribute or ""]
+    if attribute is not None and n_missing:
+        others = by_count(Counter({source: n for source, n in sources.items() if source != attribute}))
+        note(
+            f"{file.where}: {n_missing:,} of {sources.total():,} genes have no attribute '{attribute}'; "
+            f"their ids are taken from {others}"
+        )
+    elif attribute is None and (len(sources) > 1 or not set(sources) <= {"gene_id", "ID", "column 4"}):
+        note(f"{file.where}: gene ids are taken from {by_count(sources)}; choose with `attribute`")
+    if transcript_is_gene[True] and not transcript_is_gene[False] and not file.kinds["gene"]:
+        doubt(
+            f"{file.where}: gene_id and transcript_id are the same on each line: each transcript counts as "
+            "a gene (GTFs of the UCSC Table Browser are like that); choose another id with `attribute`, or take "
+            "another GTF"
+        )
+
+
+def _tell_start_codons(file: AnnotationFile, features: list[str] | None) -> None:
+    """Warn where the lines of genes begin at start codons, since nothing tells where transcription starts."""
+    if file.format == "bed":
+        return
+    n_cds = file.kinds_where(lambda kind: kind.lower() == "cds").total()
+    n_exons = file.kinds_where(lambda kind: kind.lower() == "exon").total()
+    n_5utr = file.kinds_where(lambda kind: is_utr(kind) and not kind.lower().startswith(("3", "three"))).total()
+    only_cds = features is not None and all(feature.lower() == "cds" for feature in features)
+    if only_cds or (n_cds > n_exons and not n_5utr) or 0 < n_5utr < file.kinds["start_codon"] / 10:
+        doubt(
+            f"{file.where}: gives no 5' UTR for most genes, so that their TSS is the start codon; give "
+            "measured TSSs with `tss` if there are any"
+        )
+
+
+def _tell_places(file: AnnotationFile, features: list[str] | None, extents: Mapping[Place, Extent]) -> None:
+    """Tell which genes were joined from several lines of a BED, and which lie in several places."""
+    joined = [place[0] for place, extent in extents.items() if extent.n > 1]
+    if joined and file.format == "bed":
+        note(
+            f"{file.where}: {counted(len(joined), 'gene')} with several lines, such as {joined[0]}: these are "
+            "its transcripts, and the 5'-most start as the TSS"
+        )
+    places = Counter(gene_id for gene_id, _, _ in extents)
+    several = [gene_id for gene_id, n in places.items() if n > 1]
+    if several:
+        note(
+            f"{file.where}: {counted(len(several), 'gene')} on several chromosomes or strands, such as "
+            f"{several[0]}: each place is a row"
+        )
+    whole = file.format == "bed" or all(is_gene(kind) or is_transcript(kind) for kind in features or ["gene"])
+    max_gap = _MAX_GAP if whole else _MAX_INTRON
+    apart = [place[0] for place, extent in extents.items() if extent.gap > max_gap]
+    if apart:
+        doubt(
+            f"{file.where}: the lines of {counted(len(apart), 'gene')}, such as {apart[0]}, lie more than "
+            f"{max_gap:,} bases apart on one strand, as if several genes had one id; the 5'-most start is taken"
+        )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from promoter.dataset.tables import NO_VALUE, RawTable
-from promoter.errors import InputError, note
+from promoter.errors import InputError, listed, note
 
 _DECIMAL_COMMA = r"(?=.*\d)[+-]?(?:\d*|[1-9]\d{0,2}(?:\.\d{3})+)(?:,\d+)?(?:[eE][+-]?\d+)?"
 _THOUSANDS_COMMA = r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"
@@ -46,7 +46,7 @@ def read_numbers(
         found = [name for name in names if styles[name] == style]
         if found:
             what = "1,5 is 1.5" if style == "decimal comma" else "1,500.0 is 1500"
-            note(f"{table.path}: has {style}s ({what}) in {_listed(found)}")
+            note(f"{table.path}: has {style}s ({what}) in {listed(found)}")
         if found and style == "decimal comma":
             _refuse_points(table, numbers, [name for name in names if styles[name] == "point"], found[0])
     taken = [name for name in names if styles[name] != "text"]
@@ -95,7 +95,3 @@ def _refuse_points(table: RawTable, numbers: dict[str, np.ndarray], names: Seque
                 f"{table.path}: column '{other}' has decimal commas, column '{name}' points, which may separate "
                 "thousands; write all numbers in one way, or choose columns with `targets`"
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -13,27 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from promoter import storage
-from promoter.errors import InputError, doubt, note
+from promoter.errors import InputError, doubt, listed, note
 from promoter.storage import AnyPath
 
 Aliases = Sequence[Collection[str]]  # each: the names of one sequence
-_PREFIX = re.compile(r"chr(omosome|om)?[ _.-]?(?=.)", re.IGNORECASE)
-_MITOCHONDRION = {
-    *("m", "mt", "mit", "mito", "mtdna", "mitochondrion", "mitochondria", "mitochondrial"),
-    *("mitochondrion_genome", "mitochondrial_genome"),
-}
-_PLASTID = {
-    "c",
-    "cp",
-    "pt",
-    "pltd",
-    "chloroplast",
-    "plastid",
-    "cpdna",
-    "ptdna",
-    "chloroplast_genome",
-    "plastid_genome",
-}
+_PREFIX = re.compile(r"^chr(omosome|om)?[ _.-]?(?=.)", re.IGNORECASE)
+_MITOCHONDRION = re.compile(r"m|mt|mit|mito|mtdna|mitochondri(on|a|al)|mitochondri(on|al)_genome")
+_PLASTID = re.compile(r"c|cp|pt|pltd|(cp|pt)dna|(chloroplast|plastid)(_genome)?")
 _ZEROS = re.compile(r"^([a-z]*)0+(?=[1-9])")
 _ROMAN = re.compile(r"(x{0,3})(ix|iv|v?i{0,3})")  # 1 to 39; tetraploids need no more
 _UNITS = {"": 0, "i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8, "ix": 9}
@@ -115,9 +101,9 @@ def note_matches(wanted: Iterable[str], available: Iterable[str], matches: Mappi
     """
     for how in dict.fromkeys(match.how for match in matches.values() if match.how):
         pairs = [f"{name} is {match.name}" for name, match in matches.items() if match.how == how]
-        note(f"chromosomes matched {how}: {_listed(pairs)}")
+        note(f"chromosomes matched {how}: {listed(pairs, _SHOWN)}")
     if versions := _other_versions([name for name in wanted if name not in matches], available):
-        doubt(f"chromosomes not matched, since other versions are of another assembly: {_listed(versions)}")
+        doubt(f"chromosomes not matched, since other versions are of another assembly: {listed(versions, _SHOWN)}")
 
 
 def renamed(matched: Mapping[str, str]) -> dict[str, str]:
@@ -158,10 +144,10 @@ def describe_unmatched(
     lost = Counter({chrom: count for chrom, count in genes.items() if chrom not in matched})
     if not lost:
         return ""
-    chroms = _listed([f"{chrom} ({count:,})" for chrom, count in lost.most_common()])
+    chroms = listed([f"{chrom} ({count:,})" for chrom, count in lost.most_common()], _SHOWN)
     return (
         f"{genes_file}: {lost.total():,} of {sum(genes.values()):,} genes lie on chromosomes that {genome} lacks: "
-        f"{chroms}; it has {_listed(list(available))}"
+        f"{chroms}; it has {listed(list(available), _SHOWN)}"
     )
 
 
@@ -187,6 +173,8 @@ def chromosome_sizes(path: AnyPath) -> dict[str, int]:
     sizes = {}
     with storage.open_text(where) as file:
         for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
             cells = [cell.strip() for cell in line.split("\t")]
             if len(cells) < 2 or not (cells[1].isascii() and cells[1].isdigit()):
                 raise InputError(
@@ -242,14 +230,14 @@ def _alias_targets(wanted: Sequence[str], available: Sequence[str], names: Alias
 
 
 def _without_prefix(name: str) -> str:
-    return _PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name
+    return _PREFIX.sub("", name)
 
 
 def _organelle(name: str) -> str | None:
     bare = _without_prefix(name).lower()
-    if bare in _MITOCHONDRION:
+    if _MITOCHONDRION.fullmatch(bare):
         return "mitochondrion"
-    return "plastid" if bare in _PLASTID else None
+    return "plastid" if _PLASTID.fullmatch(bare) else None
 
 
 def _spelling(name: str) -> str:
@@ -281,8 +269,3 @@ def _other_versions(wanted: Iterable[str], available: Iterable[str]) -> list[str
     of_accession = _by_key(_keys(_accession, available))
     pairs = {name: of_accession.get(base) for name, base in _keys(_accession, wanted).items()}
     return [f"{name} and {other}" for name, other in pairs.items() if other]
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + more

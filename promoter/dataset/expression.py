@@ -22,10 +22,9 @@ from promoter.dataset.samples import (
     parse_contrasts,
     subtract_conditions,
 )
-from promoter.dataset.tables import counted
 from promoter.dataset.targets import warn_of_values
 from promoter.dataset.transcripts import sum_transcripts
-from promoter.errors import InputError, InputNote, InputWarning, doubt, note
+from promoter.errors import InputError, InputNote, InputWarning, counted, doubt, note
 from promoter.storage import AnyPath
 
 
@@ -40,7 +39,6 @@ class Expression:
         without_value: ids of genes dropped because they have no value, or with `missing="drop"` lack one.
         n_duplicates: number of rows dropped because a row of their gene id is kept.
         left_out: other columns that are no targets: lengths, coordinates, p-values, identifiers.
-        n_infinite: number of infinite values, which are taken as missing.
         layout: layout of the table.
         unit: unit of the table's values, before the transform; None if the layout does not say.
         files: paths of the files that were read.
@@ -53,7 +51,6 @@ class Expression:
     without_value: list[str] = field(default_factory=list)
     n_duplicates: int = 0
     left_out: list[str] = field(default_factory=list)
-    n_infinite: int = 0
     layout: Layout = "plain"
     unit: Unit | None = None
     files: list[UPath] = field(default_factory=list)
@@ -147,7 +144,6 @@ def read_expression(
         values.index[~kept].astype(str).tolist(),
         sum(file.n_duplicates for file in files),
         left_out=list(dict.fromkeys(column for file in files for column in file.left_out)),
-        n_infinite=sum(file.n_infinite for file in files),
         layout=name,
         unit=files[0].unit,
         files=[file.path for file in files],

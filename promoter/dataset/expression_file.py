@@ -22,10 +22,10 @@ from promoter.dataset.layouts import (
     is_alignment,
     recognise,
 )
-from promoter.dataset.tables import RawTable, counted, is_id_name, read_table
+from promoter.dataset.tables import RawTable, is_id_name, read_table
 from promoter.dataset.targets import unlikely_targets
 from promoter.dataset.transcripts import gencode_genes, sum_rows
-from promoter.errors import InputError, doubt, note
+from promoter.errors import InputError, counted, doubt, listed, note
 
 _GENE_LABELS = re.compile(
     r"((ext(ernal)?|hgnc|mgi|associated|common|standard|preferred)[ _.]?)?(gene)?[ _.]?(short[ _.]?)?"
@@ -58,7 +58,6 @@ class ExpressionFile:
         ignored_columns: columns without a single number.
         left_out: other columns that are no targets.
         n_duplicates: number of rows dropped because a row of that id is kept.
-        n_infinite: number of infinite values, which are taken as missing.
     """
 
     path: UPath
@@ -73,7 +72,6 @@ class ExpressionFile:
     ignored_columns: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     n_duplicates: int = 0
-    n_infinite: int = 0
 
 
 def read_expression_file(
@@ -134,7 +132,7 @@ def read_expression_file(
         frame, ids, numbers = frame[~is_total], ids[~is_total], numbers[~is_total]
     unit = find_unit(entry, list(numbers.columns))
     _tell_columns(path, entry, list(numbers.columns), unlikely, is_open=entry.is_one_sample and not explicit)
-    n_infinite = _mask_infinite(table, numbers, ids, missing)
+    _mask_infinite(table, numbers, ids, missing)
     _require_transformable(table, numbers, ids, unit=unit, transform=transform)
     totals = numbers.sum()
     genes = ids if gene_of_row is None else frame[gene_of_row].astype(str)
@@ -157,7 +155,6 @@ def read_expression_file(
         ignored_columns=[column for column in [*labels, *texts] if column != gene_of_row],
         left_out=left_out,
         n_duplicates=n_duplicates,
-        n_infinite=n_infinite,
     )
 
 
@@ -288,18 +285,14 @@ def _require_numbers(
     if len(numbers.columns):
         return
     if unlikely:
-        found = _few([f"{name} ({kind})" for name, kind in unlikely.items()])
+        found = listed([f"{name} ({kind})" for name, kind in unlikely.items()])
         raise InputError(
             f"{table.path}: no column looks like expression: {found}; if one is meant, name it in `targets`"
         )
     raise InputError(
-        f"{table.path}: no column of numbers beside the gene ids (other columns: {_few(others) or 'none'}); is "
+        f"{table.path}: no column of numbers beside the gene ids (other columns: {listed(others) or 'none'}); is "
         "it separated by tabs, commas, semicolons or spaces?"
     )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _tell_columns(
@@ -307,15 +300,15 @@ def _tell_columns(
 ) -> None:
     if entry.tool != "plain":
         unit = f" ({unit})" if (unit := find_unit(entry, taken)) else ""
-        columns = "" if is_open and len(taken) > 1 else f"; taken: {_few(column_names(taken))}"
+        columns = "" if is_open and len(taken) > 1 else f"; taken: {listed(column_names(taken))}"
         note(f"{path}: has the layout of {entry.tool}{unit}{columns}; see `layout` and `targets`")
     elif unlikely:
-        found = _few([f"{column} ({kind})" for column, kind in unlikely.items()])
+        found = listed([f"{column} ({kind})" for column, kind in unlikely.items()])
         note(f"{path}: not taken as targets: {found}; name in `targets` what is meant")
 
 
-def _mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missing: Missing) -> int:
-    """Set infinite values to NaN, count them, and refuse missing ones if asked."""
+def _mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missing: Missing) -> None:
+    """Set infinite values to NaN, and refuse missing ones if asked."""
     array = numbers.to_numpy()
     bad = ~np.isfinite(array)
     if missing == "error" and bad.any():
@@ -327,14 +320,13 @@ def _mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missi
         )
     infinite = np.isinf(array)
     if not infinite.any():
-        return 0
+        return
     numbers.mask(infinite, inplace=True)
     row = int(np.argwhere(infinite)[0][0])
     doubt(
         f"{table.path}: {counted(int(infinite.sum()), 'infinite value')}, the first on "
         f"{_row_name(table, ids, row)}, taken as missing; if they are logarithms of 0, add 1 before the logarithm"
     )
-    return int(infinite.sum())
 
 
 def _require_transformable(

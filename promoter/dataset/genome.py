@@ -150,9 +150,8 @@ def _local_copy(path: UPath) -> Path:
         return Path(str(path))
     copy = _cache_path(path)
     if not copy.exists():
-        with named_disk_errors(path, copy), path.open("rb") as source, storage.open_atomic(copy) as target:
-            while chunk := source.read(1 << 24):
-                target.write(chunk)
+        with named_disk_errors(path, copy):
+            storage.copy_file(path, copy)
     return copy
 
 

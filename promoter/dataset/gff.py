@@ -21,7 +21,7 @@ import pybedtools
 from upath import UPath
 
 from promoter import storage
-from promoter.errors import InputError, note
+from promoter.errors import InputError, counted, listed, note
 from promoter.storage import AnyPath
 
 Format = Literal["bed", "gtf", "gff3"]
@@ -99,13 +99,13 @@ def require_valid(where: UPath, problems: Sequence[Problem], *, skip_invalid: bo
         for problem in problems[:3]
     ]
     if not skip_invalid:
-        others = f" (and {n_of(len(problems) - 1, 'more such line')})" if len(problems) > 1 else ""
+        others = f" (and {counted(len(problems) - 1, 'more such line')})" if len(problems) > 1 else ""
         fix = "fix the line, or leave out what has such lines with `skip_invalid=True`"
         raise InputError(f"{where}: {lines[0]}{others}", fix=fix)
     bad = {problem.gene_id for problem in problems if problem.gene_id is not None}
-    genes = f" and {n_of(len(bad), 'gene')} with them" if bad else ""
+    genes = f" and {counted(len(bad), 'gene')} with them" if bad else ""
     more = ", …" if len(problems) > len(lines) else ""
-    note(f"{where}: left out {n_of(len(problems), 'invalid line')}{genes}: {'; '.join(lines)}{more}")
+    note(f"{where}: left out {counted(len(problems), 'invalid line')}{genes}: {'; '.join(lines)}{more}")
     return bad
 
 
@@ -145,16 +145,9 @@ class AnnotationFile:
         return Counter({kind: n for kind, n in self.kinds.items() if matches(kind)})
 
 
-def n_of(n: int, noun: str) -> str:
-    """Write a number of things: `1 gene`, `6,164 genes`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def counted(counts: Counter[str], most: int = 12) -> str:
-    """Write counts as `gene (60), exon (1,200)`, the greatest first."""
-    shown = [f"{name} ({n:,})" for name, n in counts.most_common(most) if n]
-    more = len(counts) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+def by_count(counts: Counter[str]) -> str:
+    """Write counts as `exon (1,200), gene (60)`, the greatest first."""
+    return listed([f"{name} ({n:,})" for name, n in counts.most_common() if n], 12)
 
 
 @contextmanager

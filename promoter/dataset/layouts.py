@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from upath import UPath
 
@@ -19,30 +19,10 @@ from promoter.dataset.config import Layout
 from promoter.errors import InputError, note
 from promoter.storage import AnyPath
 
+if TYPE_CHECKING:
+    from promoter.dataset.tables import RawTable
+
 Unit = Literal["counts", "TPM", "log2 fold change"]
-
-
-class Shape(Protocol):
-    """Describe what a table looks like before its values are read.
-
-    Attributes:
-        path: path of the file.
-        columns: names of the columns.
-        rows: first and last rows, as text.
-        has_header: whether the names of the columns come from the file.
-        is_gct: whether the file begins with the lines of GCT.
-    """
-
-    @property
-    def path(self) -> UPath: ...  # noqa: D102 # see the class
-    @property
-    def columns(self) -> list[str]: ...  # noqa: D102 # see the class
-    @property
-    def rows(self) -> list[list[str]]: ...  # noqa: D102 # see the class
-    @property
-    def has_header(self) -> bool: ...  # noqa: D102 # see the class
-    @property
-    def is_gct(self) -> bool: ...  # noqa: D102 # see the class
 
 
 @dataclass(frozen=True)
@@ -64,7 +44,7 @@ class TableLayout:
 
     tool: str
     header: frozenset[str] = frozenset()
-    fits: Callable[[Shape], bool] | None = None
+    fits: Callable[[RawTable], bool] | None = None
     needs: str = ""
     value: str | None = None
     unit: Unit | None = None
@@ -99,12 +79,12 @@ def is_summary_row(row_id: str) -> bool:
     return SUMMARY_ROW.fullmatch(row_id) is not None
 
 
-def _is_htseq(table: Shape) -> bool:
+def _is_htseq(table: RawTable) -> bool:
     ids = {row[0].strip() for row in table.rows}
     return any(name.startswith("__") for name in ids) or len(ids & _HTSEQ_SUMMARY) > 2
 
 
-def _is_star(table: Shape) -> bool:
+def _is_star(table: RawTable) -> bool:
     named_so = "readspergene" in table.path.name.lower()
     has_summary = any(row[0].startswith("N_") and is_summary_row(row[0]) for row in table.rows)
     return not table.has_header and len(table.columns) == 4 and (named_so or has_summary)
@@ -189,7 +169,7 @@ LAYOUTS: dict[Layout, TableLayout] = {
 }
 
 
-def recognise(table: Shape, layout: Layout | None = None) -> Layout:
+def recognise(table: RawTable, layout: Layout | None = None) -> Layout:
     """Return the layout of a table.
 
     Args:
@@ -212,7 +192,7 @@ def recognise(table: Shape, layout: Layout | None = None) -> Layout:
     return layout
 
 
-def _lacks(table: Shape, entry: TableLayout) -> str:
+def _lacks(table: RawTable, entry: TableLayout) -> str:
     """Name what a table lacks for a layout; empty if it has all."""
     if entry.fits is not None:
         return "" if entry.fits(table) else entry.needs

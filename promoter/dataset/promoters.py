@@ -36,7 +36,6 @@ GENE_SCHEMA = pa.schema(
         ("sequence", pa.string()),
     ]
 )
-RESERVED_NAMES = frozenset(GENE_SCHEMA.names) | {"split"}
 
 
 @dataclass(frozen=True)

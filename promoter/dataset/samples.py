@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from promoter.dataset.layouts import column_names
-from promoter.dataset.sheets import read_two_columns
-from promoter.dataset.tables import counted
-from promoter.errors import InputError, note
-from promoter.storage import AnyPath, resolve
+from promoter.dataset.sheets import read_mapping
+from promoter.errors import InputError, counted, note
+from promoter.storage import AnyPath
 
 _SAMPLE = r"|samples?|samplenames?|sampleids?|names?|ids?|files?|runs?|library|libraries"
 _CONDITION = r"conditions?|groups?|treatments?"
@@ -43,21 +42,14 @@ def read_replicates(path: AnyPath) -> dict[str, str]:
     Raises:
         InputError: the columns cannot be told, a cell is empty, or a sample has two conditions.
     """
-    sheet = read_two_columns(
+    return read_mapping(
         path,
         "sheet of samples",
         names=("sample", "condition"),
         patterns=(_SAMPLE, _CONDITION),
         only_two=True,
+        conflict="sample '{}' has the conditions '{}' and '{}'; give it one",
     )
-    conditions: dict[str, str] = {}
-    for sample, condition, line in sheet.itertuples(index=False):
-        if conditions.setdefault(sample, condition) != condition:
-            raise InputError(
-                f"{resolve(path)}: {line}: sample '{sample}' has the conditions '{conditions[sample]}' and "
-                f"'{condition}'; give it one"
-            )
-    return conditions
 
 
 def match_samples(replicates: Mapping[str, str], samples: Sequence[str]) -> dict[str, str]:

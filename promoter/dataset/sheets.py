@@ -11,23 +11,24 @@ from promoter.errors import InputError
 from promoter.storage import AnyPath
 
 
-def read_two_columns(
-    path: AnyPath, what: str, *, names: tuple[str, str], patterns: tuple[str, str], only_two: bool
-) -> pd.DataFrame:
+def read_mapping(
+    path: AnyPath, what: str, *, names: tuple[str, str], patterns: tuple[str, str], only_two: bool, conflict: str
+) -> dict[str, str]:
     """Read two columns of a sheet, which its header names; without a header, the first two.
 
     Args:
         path: text with any separator.
         what: name of the file's kind, for messages.
-        names: names of the two columns, for the result and for messages.
+        names: names of the two columns, for messages.
         patterns: what a header calls the two, in lower case and without other signs than letters and digits.
         only_two: whether a sheet without a header may have no further columns.
+        conflict: message for a cell of the first column that has two values in the second, with `{}` for each.
 
     Returns:
-        The columns `names`, text without spaces around it, and `line`, what messages call the row.
+        First column -> second, in the order of the sheet, text without spaces around it.
 
     Raises:
-        InputError: the columns cannot be told, or a cell is empty.
+        InputError: the columns cannot be told, a cell is empty, or one of the first column has two values.
     """
     table = read_table(path, what, header=False)
     rows = table.read(table.columns).set_axis(range(len(table.columns)), axis=1)
@@ -50,7 +51,11 @@ def read_two_columns(
         )
     if chosen.empty:
         raise InputError(f"{table.path}: has a header but no rows; is it the right file?")
-    return chosen
+    mapping: dict[str, str] = {}
+    for key, value, line in chosen.itertuples(index=False):
+        if mapping.setdefault(key, value) != value:
+            raise InputError(f"{table.path}: {line}: {conflict.format(key, mapping[key], value)}")
+    return mapping
 
 
 def _find(words: list[str], pattern: str) -> int:

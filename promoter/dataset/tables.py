@@ -14,7 +14,7 @@ import pyarrow as pa
 from upath import UPath
 
 from promoter import storage
-from promoter.errors import InputError, doubt, note
+from promoter.errors import InputError, counted, doubt, note
 from promoter.storage import AnyPath
 
 NO_VALUE = frozenset({"", "na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na"})  # in lower case
@@ -78,11 +78,6 @@ def read_table(path: AnyPath, what: str = "expression table", *, header: bool | 
     if text.lstrip().startswith("<"):
         raise InputError(f"{resolved}: is HTML or XML, not a table; download it again")
     return _read_text(resolved, text, header)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 row`, `2,000 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def is_missing(cell: str) -> bool:

@@ -13,8 +13,7 @@ from upath import UPath
 
 from promoter.dataset.config import Transform
 from promoter.dataset.layouts import Unit
-from promoter.dataset.tables import counted
-from promoter.errors import InputError, doubt
+from promoter.errors import InputError, counted, doubt
 
 # What other outputs add to a target's name; tests/promoter/dataset/test_targets.py holds them against the outputs.
 DERIVED_SUFFIXES = (

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import pandas as pd
 from upath import UPath
 
-from promoter.dataset.sheets import read_two_columns
-from promoter.dataset.tables import counted
-from promoter.errors import InputError, doubt, note
-from promoter.storage import AnyPath, resolve
+from promoter.dataset.sheets import read_mapping
+from promoter.errors import InputError, counted, doubt, note
+from promoter.storage import AnyPath
 
 _VERSION = re.compile(r"\.\d+$")
 _GENCODE = re.compile(r"[^|]+\|([^|]+)\|.*")  # ENST…|ENSG…|…, the names in GENCODE's FASTA of transcripts
@@ -32,22 +31,15 @@ def read_tx2gene(path: AnyPath) -> dict[str, str]:
     Raises:
         InputError: the file is no such table, or a transcript is of two genes.
     """
-    pairs = read_two_columns(
+    return read_mapping(
         path,
         "table of transcripts and genes",
         names=("transcript", "gene"),
         patterns=(_TRANSCRIPT_NAMES, _GENE_NAMES),
         only_two=False,
-    ).drop_duplicates(["transcript", "gene"])
-    twice = pairs["transcript"].duplicated()
-    if twice.any():
-        which = pairs["transcript"][twice].iloc[0]
-        genes = " and ".join(pairs["gene"][pairs["transcript"] == which].iloc[:2])
-        raise InputError(
-            f"{resolve(path)}: transcript '{which}' is of two genes, {genes}; the first column must hold the "
-            "transcripts, the second the genes"
-        )
-    return dict(zip(pairs["transcript"], pairs["gene"], strict=True))
+        conflict="transcript '{}' is of two genes, {} and {}; the first column must hold the transcripts, the "
+        "second the genes",
+    )
 
 
 def gencode_genes(ids: pd.Series) -> pd.Series | None:

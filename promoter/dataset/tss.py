@@ -11,8 +11,8 @@ from upath import UPath
 
 from promoter.dataset.chromosomes import match_chromosomes
 from promoter.dataset.gene_models import Place, Transcript
-from promoter.dataset.gff import Line, Problem, n_of, open_annotation, require_valid
-from promoter.errors import InputError, doubt, note
+from promoter.dataset.gff import Line, Problem, open_annotation, require_valid
+from promoter.errors import InputError, counted, doubt, note
 from promoter.storage import AnyPath
 
 _UPSTREAM = 1000  # bases before a gene in which a peak without its name may be its TSS
@@ -53,7 +53,7 @@ def tss_of_transcripts(
         problem = f"{where} has no transcript tagged MANE_Select, Ensembl_canonical or RefSeq Select"
         raise InputError(problem, setting="transcript", value=choice, fix="choose `transcript='longest'`")
     if n_kept:
-        note(f"{where}: {n_of(n_kept, 'gene')} without a {choice} transcript keep their 5'-most start")
+        note(f"{where}: {counted(n_kept, 'gene')} without a {choice} transcript keep their 5'-most start")
     return pd.Series(tss, index=genes.index, dtype="int64")
 
 
@@ -89,7 +89,7 @@ def read_measured_tss(
     n_lost = int((~genes["chrom"].isin(list(matched.values()))).sum())
     if 2 * n_lost > len(genes):
         raise InputError(
-            f"{where}: has no peak on the chromosomes of {n_lost:,} of {n_of(len(genes), 'gene')}: it has "
+            f"{where}: has no peak on the chromosomes of {n_lost:,} of {counted(len(genes), 'gene')}: it has "
             f"{', '.join(peaks['chrom'].unique()[:4])}, the annotation {', '.join(genes['chrom'].unique()[:4])}",
             fix="use files of one assembly, with the same names of chromosomes",
         )
@@ -106,7 +106,7 @@ def read_measured_tss(
     tss = genes["tss"].to_numpy().copy()
     tss[best["row"]] = best["tss_peak"]
     note(
-        f"{where}: TSSs of {n_of(len(best), 'gene')} are peaks found by {how}, {len(genes) - len(best):,} keep "
+        f"{where}: TSSs of {counted(len(best), 'gene')} are peaks found by {how}, {len(genes) - len(best):,} keep "
         f"the annotation's; median move {best['moved'].median():,.0f} bases, greatest {best['moved'].max():,}"
     )
     if best["moved"].median() > _FAR:

@@ -42,14 +42,6 @@ def strongest_substitutions(scores: Scores, count: int) -> list[Substitution]:
         gene = scores.genes.iloc[row]
         effect = float(scores.scores[row, target, base, offset])
         name, reference = scores.targets[target], gene["sequence"][offset]
-        found.append(
-            Substitution(
-                effect,
-                name,
-                gene_label(gene["gene_id"], gene.get("gene_name")),
-                int(offset),
-                reference,
-                BASES[base],
-            )
-        )
+        label = gene_label(gene["gene_id"], gene.get("gene_name"))
+        found.append(Substitution(effect, name, label, int(offset), reference, BASES[base]))
     return found

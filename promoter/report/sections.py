@@ -21,7 +21,7 @@ import promoter
 from promoter import storage
 from promoter.checkpoint import DESCRIPTION, SerializedModel, deserialize_model
 from promoter.dataset.gene_names import gene_labels
-from promoter.errors import InputError
+from promoter.errors import InputError, listed
 from promoter.evaluation.predictions import baseline_column, read_predictions
 from promoter.metrics import evaluate_predictions
 from promoter.report import charts
@@ -62,14 +62,14 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
     facts = {
         "Networks": f"{len(members)}, an ensemble" if len(members) > 1 else "1",
         "Parameters": f"{parameters:,}" + " each" * (len(members) > 1),
-        "Targets": _listed(info.targets, 20),
+        "Targets": listed(info.targets, 20),
         "Window": around,
         "Expression values": {None: "as given", "none": "as given"}.get(info.transform, info.transform),
         "Genes": f"{genes:,}" if genes else None,
         "Split": _split_words(config.get("split") or {}),
     }
     if len(members) == 1:
-        facts |= {f"Chromosomes, {name}": _listed(info.split.get(name, []), 30) for name in SPLITS}
+        facts |= {f"Chromosomes, {name}": listed(info.split.get(name, []), 30) for name in SPLITS}
         facts["Best epoch"] = info.training.get("best_epoch")
     checksums = {"data set": info.data.get("sha256")}
     checksums |= {f"model {member.source.removeprefix(f'{run}/')}": member.checksum for member in members}
@@ -89,12 +89,6 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
 
 def _read_config(run: UPath) -> dict[str, Any]:
     return storage.read_yaml(run / "config.yaml") if (run / "config.yaml").exists() else {}
-
-
-def _listed(names: Sequence[str], max_names: int) -> str:
-    return ", ".join(names[:max_names]) + (
-        f" and {len(names) - max_names:,} more" if len(names) > max_names else ""
-    )
 
 
 def _split_words(split: dict[str, Any]) -> str | None:

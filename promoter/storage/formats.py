@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -33,9 +34,10 @@ def write_text(path: AnyPath, text: str) -> None:
 
 
 def copy_file(source: AnyPath, target: AnyPath) -> None:
-    """Copy a file, from or to a store too, atomically; the whole file is held in memory."""
-    with open_atomic(target) as file:
-        file.write(read_bytes(source))
+    """Copy a file, from or to a store too, atomically."""
+    resolved = resolve(source)
+    with open_atomic(target) as copy, wrap_store_errors(resolved, "read"), resolved.open("rb") as file:
+        shutil.copyfileobj(file, copy, 1 << 24)
 
 
 def read_bytes(path: AnyPath) -> bytes:

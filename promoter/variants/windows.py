@@ -151,9 +151,10 @@ def find_alleles(
     for record in records:
         counts["variants"] += 1
         if record.chrom not in matches:
-            matches[record.chrom] = find_matches([*matches, record.chrom], genome.lengths, chrom_names).get(
-                record.chrom
-            )
+            matches[record.chrom] = Match(record.chrom, "")  # a draft genome has thousands of equal names
+            if record.chrom not in genome.lengths:
+                found = find_matches(matches, genome.lengths, chrom_names)
+                matches[record.chrom] = found.get(record.chrom)
         chrom = match.name if (match := matches[record.chrom]) else ""
         for alt in record.alts or ["."]:
             counts["alleles"] += bool(record.alts)

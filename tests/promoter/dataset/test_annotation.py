@@ -498,3 +498,10 @@ def test_the_yeast_GTF_holds_the_genes_of_the_yeast_BED(yeast: Path) -> None:
     pd.testing.assert_frame_equal(
         genes.set_index("gene_id").sort_index(), expected.set_index("gene_id").sort_index()
     )
+
+
+def test_a_line_without_a_feature_type_counts_as_none_in_notes(write: Write) -> None:
+    _, notes = read(write("a.gtf", f"{GTF}chr1\tcut\n"), feature=["gene", "tRNA"], skip_invalid=True)
+    (warning,) = [str(note) for note in notes if isinstance(note, InputWarning)]
+    assert "has no lines of tRNA; there are gene (2)" in warning
+    assert "more" not in warning

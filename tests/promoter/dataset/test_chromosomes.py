@@ -290,7 +290,7 @@ def test_impossible_lengths_are_refused_with_the_line(write: Write, line: str, m
 
 def test_lengths_come_from_any_FASTA_and_any_table(write: Write, tmp_path: Path) -> None:
     expected = {"a": 4, "b": 2}
-    assert chromosome_sizes(write("x.sizes", "\ufeffa\t4\r\nb\t2\r\n")) == expected
+    assert chromosome_sizes(write("x.sizes", "\ufeffa\t4\r\nb\t2\r\n\r\n")) == expected
     assert chromosome_sizes(write("x.fa", "\ufeff; made by hand\n>a x\nACGU\n>b\nAC\n\n")) == expected
     with warnings.catch_warnings():
         warnings.simplefilter("error")
