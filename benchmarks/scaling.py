@@ -172,7 +172,7 @@ def epochs(count: int) -> float:
         folder = Path(name)
         files = simulate(folder / "genome", chromosomes=4, genes_per_chromosome=50, upstream=100)
         genome, genes, expression = map(str, (files.genome, files.genes, files.expression))
-        prepare(str(folder), genome=genome, genes=genes, expression=expression, upstream=100)
+        prepare(str(folder), genome=genome, genes=genes, expression=expression, upstream=100, max_n=1)
         data = read_promoters(folder)
         chroms = data.genes["chrom"]
         learned, validated = (

@@ -52,6 +52,7 @@ def main() -> None:
             genes=str(files.genes),
             expression=str(files.expression),
             upstream=200,
+            max_n=1,
         )
         for number in range(options.rounds):
             for asha in (True, False):

@@ -208,6 +208,8 @@ def _fold_table(
             mean[f"{column}_sd"] = values.std(axis=0, ddof=1)
     if baselines:
         baseline_table = read_predictions(folders[0] / "baselines.parquet")
-        mean = pd.concat([mean, baseline_table[baseline_table.columns[3:]]], axis=1)
+        mean = pd.concat(
+            [mean, baseline_table[baseline_table.columns.difference(mean.columns, sort=False)]], axis=1
+        )
     mean.insert(3, "fold", fold)
     return mean[mean["split"] == "test"] if only_test else mean

@@ -64,6 +64,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         genes=str(files.genes),
         expression=str(files.expression),
         upstream=UPSTREAM,
+        max_n=1,
     )
     return folder
 

@@ -70,6 +70,7 @@ def data(genome: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         expression=str(genome / "expression.tsv"),
         window="enformer",
         context=CONTEXT,
+        max_n=1,
     )
     return out
 
@@ -310,7 +311,7 @@ def test_data_of_another_window_are_refused_with_the_command_that_makes_them(
 ):
     files = {name: str(genome / file) for name, file in
              (("genome", "genome.fa"), ("genes", "genes.bed"), ("expression", "expression.tsv"))}  # fmt: skip
-    prepare(str(tmp_path / "data"), upstream=500, **files)  # type: ignore[arg-type] # text
+    prepare(str(tmp_path / "data"), upstream=500, max_n=1, **files)  # type: ignore[arg-type] # text
     with pytest.raises(InputError, match=r"prepare the data with .*`window='enformer'` `context=512`"):
         train(str(tmp_path / "data"), str(tmp_path / "out"), SPLIT, PretrainedConfig("enformer", str(weights)))
     with pytest.raises(

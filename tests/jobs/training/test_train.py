@@ -40,6 +40,7 @@ def test_a_training_writes_the_files_of_the_contract(run: Path):
     assert {path.name for path in (run / "model").iterdir()} == {"model.safetensors", "model.yaml"}
     assert pq.read_schema(run / "predictions.parquet").names == [
         "gene_id",
+        "gene_name",
         "chrom",
         "split",
         "expression",

@@ -72,8 +72,16 @@ def search(ray_cluster: object, data: Path, tmp_path_factory: pytest.TempPathFac
 
     def copy(now: tuple[int, int], trials: list[Trial]) -> None:
         if now in copies:
-            wait_until(lambda: trials_saved(out) == now[0])
-            shutil.copytree(out, copies[now])
+            wait_until(lambda: trials_saved(out) == now[0] and copied_whole(copies[now], now[0]))
+
+    def copied_whole(target: Path, trials: int) -> bool:
+        """Copy the folder; false where Ray Tune, which writes all the while, took a file away in between."""
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            shutil.copytree(out, target)
+        except (shutil.Error, FileNotFoundError):
+            return False
+        return trials_saved(target) == trials
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "train_best", lambda *_: None)  # another test's matter

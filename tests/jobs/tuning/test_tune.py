@@ -358,6 +358,7 @@ def test_a_search_finds_wide_filters_where_the_grammar_needs_them(ray_cluster: o
         genes=str(files.genes),
         expression=str(files.expression),
         upstream=120,
+        max_n=1,
     )
     space = "{model.kernel_sizes.0: {choices: [1, 3, 11]}}"
     base = tmp_path / "base.yaml"
