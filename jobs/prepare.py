@@ -145,6 +145,11 @@ def prepare(
             replicates=None if replicates is None else read_replicates(replicates),
             contrast=contrast,
         )
+        fasta = Genome(genome)
+        if chrom_names is None:
+            names = [*aliases_of_gff(genes), *aliases_of_descriptions(fasta.descriptions())]
+        else:
+            names = read_chrom_names(chrom_names)
         annotated = read_genes(
             genes,
             attribute,
@@ -153,9 +158,9 @@ def prepare(
             transcript=transcript,
             tss=tss,
             gene_map=gene_map,
+            chrom_names=names,
             skip_invalid=skip_invalid,
         )
-        fasta = Genome(genome)
         promoters, summary = preparation.prepare(
             fasta,
             annotated,
@@ -165,9 +170,7 @@ def prepare(
             chroms=chroms,
             exclude_chroms=exclude_chroms,
             ignore_version=ignore_version,
-            chrom_names=read_chrom_names(chrom_names)
-            if chrom_names
-            else [*aliases_of_gff(genes), *aliases_of_descriptions(fasta.descriptions())],
+            chrom_names=names,
             max_n=max_n,
             allow_loss=allow_loss,
             annotation=str(storage.resolve(genes)),
@@ -206,10 +209,9 @@ def _show(summary: Summary, length: int, transform: str) -> None:
             f"{summary.padded:,}", f"of them with N where the {length:,} bases pass a chromosome end", ""
         )
     for reason, count in summary.dropped.items():
-        examples = ", ".join(summary.examples.get(reason, []))
-        counts.add_row(
-            f"{count:,}", f"left out: {reason}", f"{examples}, …" if count > 3 and examples else examples
-        )
+        examples = summary.examples.get(reason, [])
+        more = [] if len(examples) < 3 or count == 3 else ["…"]
+        counts.add_row(f"{count:,}", f"left out: {reason}", ", ".join([*examples, *more]))
     console.print(counts)
     gc = "–" if summary.gc is None else f"{summary.gc:.1%}"
     console.print(f"GC {gc}, N {summary.n:.2%} of all bases")

@@ -9,6 +9,7 @@ import hashlib
 import heapq
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,8 +147,9 @@ def combine_parts(
         parquet = stack.enter_context(storage.atomic_path(out_dir / "variants.parquet"))
         text = stack.enter_context(storage.atomic_path(out_dir / "variants.tsv.gz"))
         table = stack.enter_context(pq.ParquetWriter(parquet, schema, compression="zstd"))
-        # without the time, equal runs give equal files
-        compressed = stack.enter_context(gzip.GzipFile(text, "wb", compresslevel=6, mtime=0))
+        # without name and time, equal runs give equal files
+        raw = stack.enter_context(Path(text).open("wb"))
+        compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0))
         lines = stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
         lines.write("\t".join(schema.names) + "\n")
         for file in files:

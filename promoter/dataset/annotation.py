@@ -14,6 +14,7 @@ from typing import get_args
 import pandas as pd
 from upath import UPath
 
+from promoter.dataset.chromosomes import Aliases
 from promoter.dataset.config import TranscriptChoice
 from promoter.dataset.gene_models import CDS, EXONS, GENES, OTHER_GENES, TRANSCRIPTS, Extent, GeneModels, Place
 from promoter.dataset.gff import (
@@ -45,6 +46,7 @@ def read_genes(
     transcript: TranscriptChoice = "5prime_most",
     tss: AnyPath | None = None,
     gene_map: AnyPath | None = None,
+    chrom_names: Aliases | None = None,
     skip_invalid: bool = False,
 ) -> pd.DataFrame:
     """Read the genes of an annotation, in the order of their first lines.
@@ -66,6 +68,8 @@ def read_genes(
             is tagged MANE Select, Ensembl canonical or RefSeq Select. A gene without one keeps the first.
         tss: BED of measured TSSs (CAGE, PRO-cap), which replace the annotation's; see `read_measured_tss`.
         gene_map: table of two columns, ids of the annotation and the ids to use instead.
+        chrom_names: names of each chromosome in several files, for `tss`, as `aliases.read_chrom_names` returns
+            them; None (default) matches by spelling alone.
         skip_invalid: whether genes with a line that cannot be used (no strand, end before start, no id,
             trans-splicing) are left out and counted, instead of ending with an error (default False).
 
@@ -117,7 +121,7 @@ def read_genes(
         table["gene_id"] = apply_gene_map(annotated_ids, gene_map)
     if tss is not None:
         names = [annotated_ids, table["gene_id"], table["gene_name"]]
-        table["tss"] = read_measured_tss(tss, table, names, skip_invalid=skip_invalid)
+        table["tss"] = read_measured_tss(tss, table, names, chrom_names=chrom_names, skip_invalid=skip_invalid)
     return table
 
 

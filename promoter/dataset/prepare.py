@@ -296,7 +296,7 @@ def _require_kept(genes: pd.DataFrame, values: pd.DataFrame, reasons: pd.Series,
     for reason, n in counts.items():
         if reason not in (_NOT_CHOSEN, _EXCLUDED, _NO_EXPRESSION) and 2 * n > len(asked_for):
             raise InputError(
-                f"{n:,} of {len(asked_for):,} genes would be left out for one reason: {reason}; mend the files, "
+                f"{n:,} of {len(asked_for):,} genes would be left out for one reason: {reason}; fix the files, "
                 "or set `allow_loss=True` if that is meant"
             )
 

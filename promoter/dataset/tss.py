@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from upath import UPath
 
-from promoter.dataset.chromosomes import match_chromosomes
+from promoter.dataset.chromosomes import Aliases, match_chromosomes
 from promoter.dataset.gene_models import Place, Transcript
 from promoter.dataset.gff import Line, Problem, open_annotation, require_valid
 from promoter.errors import InputError, counted, doubt, note
@@ -62,7 +62,12 @@ def _first_base(transcript: Transcript, strand: str) -> int:
 
 
 def read_measured_tss(
-    path: AnyPath, genes: pd.DataFrame, names: Sequence[pd.Series], *, skip_invalid: bool = False
+    path: AnyPath,
+    genes: pd.DataFrame,
+    names: Sequence[pd.Series],
+    *,
+    chrom_names: Aliases | None = None,
+    skip_invalid: bool = False,
 ) -> pd.Series:
     """Replace the TSSs of genes by measured ones.
 
@@ -76,6 +81,7 @@ def read_measured_tss(
         path: BED with the strand in column 6, and optionally names in column 4 and scores in column 5.
         genes: table of genes, as `annotation.read_genes` returns it.
         names: the names that a gene has, aligned with `genes`: ids and symbols.
+        chrom_names: names of each chromosome in several files; None (default) matches by spelling alone.
         skip_invalid: whether lines that cannot be used are left out and counted (default False).
 
     Returns:
@@ -85,13 +91,13 @@ def read_measured_tss(
         InputError: the file is no BED, has an invalid line, or no peak belongs to a gene.
     """
     where, peaks = _read_peaks(path, skip_invalid=skip_invalid)
-    matched = match_chromosomes(peaks["chrom"].unique(), genes["chrom"].unique())
+    matched = match_chromosomes(peaks["chrom"].unique(), genes["chrom"].unique(), chrom_names)
     n_lost = int((~genes["chrom"].isin(list(matched.values()))).sum())
     if 2 * n_lost > len(genes):
         raise InputError(
             f"{where}: has no peak on the chromosomes of {n_lost:,} of {counted(len(genes), 'gene')}: it has "
             f"{', '.join(peaks['chrom'].unique()[:4])}, the annotation {', '.join(genes['chrom'].unique()[:4])}",
-            fix="use files of one assembly, with the same names of chromosomes",
+            fix="use files of one assembly, or map the names with `chrom_names`",
         )
     peaks["chrom"] = peaks["chrom"].map(matched)
     genes = genes.reset_index(drop=True).assign(row=range(len(genes)))

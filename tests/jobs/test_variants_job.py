@@ -202,6 +202,7 @@ def test_a_vcf_without_variants_in_windows_gives_tables_without_rows_and_a_warni
         variants(**{**flags, "variants": str(path)}, genes=["chr4_g0003"], out=str(tmp_path / "out"))
     assert pq.read_table(tmp_path / "out" / "variants.parquet").schema.names == COLUMNS
     assert pd.read_csv(tmp_path / "out" / "variants.tsv.gz", sep="\t").columns.tolist() == COLUMNS
+    assert (tmp_path / "out" / "variants.tsv.gz").read_bytes()[3:8] == bytes(5)  # no name, no time
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["variants"] == 2
     assert summary["notes"] == [f"{path}: none of 1 alleles alters a window of the genes"]

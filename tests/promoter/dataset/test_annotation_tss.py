@@ -244,3 +244,11 @@ def test_measured_TSSs_of_yeast_lie_where_their_file_says(yeast: Path) -> None:
     both = genes.index.intersection(expected.index)
     assert len(both) > 5000
     assert (genes[both] == expected[both]).all()
+
+
+def test_chromosomes_of_peaks_are_matched_by_a_table_of_names(measured: Any) -> None:
+    peaks = "".join(peak(at, at + 1, "p", chrom="CM1") for at in (5100, 5850))
+    with pytest.raises(InputError, match="`chrom_names`"):
+        measured(peaks)
+    found, _ = measured(peaks, chrom_names=[{"CM1", "chr1"}])
+    assert found == ANNOTATED | {"a": 5100, "c": 5850}
