@@ -31,7 +31,8 @@ model.channels.1: {low: 2, high: 6, step: 2}
 model.kernel_sizes.0: {choices: [3, 7]}
 """
 TRIALS = 14  # the tree-structured Parzen estimator begins after 10
-EARLY, LATE = (3, 2), (12, 2)  # trial and epoch that a copy is taken at
+EARLY, LATE = 3, 12  # a copy is taken of the first trial from these on that comes to its second epoch
+BASE = "model: {channels: [4, 4], kernel_sizes: [3, 3], pool_sizes: [4]}\ntraining: {epochs: 3}\n"
 pytestmark = pytest.mark.ray
 
 
@@ -67,12 +68,14 @@ def search(ray_cluster: object, data: Path, tmp_path_factory: pytest.TempPathFac
     out, copies = folder / "out", {EARLY: folder / "early", LATE: folder / "late"}
     (folder / "space.yaml").write_text(SPACE)
     flags = ["--data", str(data), "--space", str(folder / "space.yaml"), "--split.test", "chr4"]
-    flags += ["--trials", str(TRIALS), "--folds", "2", "--training.epochs", "3"]
-    flags += ["--model.channels", "4,4", "--model.kernel_sizes", "3,3", "--model.pool_sizes", "4"]
+    flags += ["--trials", str(TRIALS), "--folds", "2", "--config", str(folder / "base.yaml")]
+    (folder / "base.yaml").write_text(BASE)  # a flag would take its setting out of the space
 
     def copy(now: tuple[int, int], trials: list[Trial]) -> None:
-        if now in copies:
-            wait_until(lambda: trials_saved(out) == now[0] and copied_whole(copies[now], now[0]))
+        number, epoch = now
+        for first, target in copies.items():
+            if number >= first and epoch == 2 and not target.exists():
+                wait_until(lambda target=target: trials_saved(out) == number and copied_whole(target, number))
 
     def copied_whole(target: Path, trials: int) -> bool:
         """Copy the folder; false where Ray Tune, which writes all the while, took a file away in between."""
@@ -87,6 +90,7 @@ def search(ray_cluster: object, data: Path, tmp_path_factory: pytest.TempPathFac
         patch.setattr(results, "train_best", lambda *_: None)  # another test's matter
         with at_a_result(copy):
             assert exit_code(tune, *flags, "--at_once", "1", "--out", out) == 0
+        assert all(target.exists() for target in copies.values()), "no trial came to its second epoch"
         yield Search(flags, trials_of(out), copies[EARLY], copies[LATE])
 
 
