@@ -13,7 +13,7 @@ from jobs.cli.notes import kept_notes
 from jobs.cli.run import run
 from promoter import storage
 from promoter.dataset.config import Layout, Missing, TranscriptChoice, Transform
-from promoter.errors import InputError, InputNote, InputWarning
+from promoter.errors import InputError, InputNote, InputWarning, listed
 from promoter.models.config import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -217,15 +217,13 @@ def _show(summary: Summary, length: int, transform: str) -> None:
     console.print(f"GC {gc}, N {summary.n:.2%} of all bases")
     if summary.renamed_chromosomes:
         pairs = [f"{name} → {other}" for name, other in summary.renamed_chromosomes.items()]
-        more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
-        console.print(f"chromosome names mapped to the FASTA's: {', '.join(pairs[:3])}{more}")
+        console.print(f"chromosome names mapped to the FASTA's: {listed(pairs, 3)}")
     for columns, what in (
         (summary.ignored_columns, "without numbers"),
         (summary.left_out_columns, "that are no targets"),
     ):
         if columns:
-            more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
-            console.print(f"columns {what} passed over: {', '.join(columns[:5])}{more}")
+            console.print(f"columns {what} passed over: {listed(columns, 5)}")
     columns = ("target", "genes", "missing", "min", "mean", "max", "zeros")
     table = new_table(*columns, right=set(columns[1:]))
     for target in summary.targets[:_MAX_TARGETS_SHOWN]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 from upath import UPath
@@ -29,7 +28,7 @@ from promoter.dataset.chromosomes import Aliases
 from promoter.dataset.gene_names import gene_label
 from promoter.dataset.genome import Genome
 from promoter.dataset.promoters import Promoters
-from promoter.storage.parts import PartFiles
+from promoter.storage.parts import PartFiles, with_gene_names
 from promoter.variants.effects import effects_to_table, predict_alleles
 from promoter.variants.vcf import REASONS, VcfRecord, read_records, require_usable
 from promoter.variants.windows import GeneVariants, TssWindow, WindowVariants, find_alleles, group_by_gene
@@ -154,10 +153,7 @@ def combine_parts(
         lines.write("\t".join(schema.names) + "\n")
         for file in files:
             with storage.open_table(file, "part") as part:
-                rows = part.read().replace_schema_metadata(None)
-            if "gene_name" not in rows.column_names:  # a part of an earlier version
-                place = schema.get_field_index("gene_name")
-                rows = rows.add_column(place, schema.field(place), pa.nulls(len(rows), pa.string()))
+                rows = with_gene_names(part.read()).replace_schema_metadata(None)
             table.write_table(rows)
             frame = rows.to_pandas()
             frame.to_csv(lines, sep="\t", header=False, index=False, float_format="%.7g", lineterminator="\n")

@@ -29,7 +29,7 @@ from promoter.dataset.gene_names import ids_of, with_names
 from promoter.errors import InputError
 from promoter.sequence import BASES
 from promoter.storage.formats import open_table, read_json, read_table_metadata, write_table
-from promoter.storage.parts import MANIFEST, PART_PATTERN
+from promoter.storage.parts import MANIFEST, PART_PATTERN, with_gene_names
 from promoter.storage.paths import AnyPath, resolve
 
 FORMAT = 1
@@ -267,14 +267,7 @@ def _read_parts(
             if metadata != first:
                 raise InputError(f"{path}: is of another run than {paths[0].name}; delete the part that is stale")
             for table in read(file, first["targets"]):
-                yield _with_names(table), first["targets"]
-
-
-def _with_names(table: pa.Table) -> pa.Table:
-    """Add the names that parts of earlier versions lack."""
-    if "gene_name" in table.column_names:
-        return table
-    return table.add_column(1, "gene_name", pa.nulls(len(table), pa.string()))
+                yield with_gene_names(table), first["targets"]
 
 
 def _read_manifest(scores_dir: UPath) -> dict[str, Any]:

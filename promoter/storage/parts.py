@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from upath import UPath
 
 from promoter.errors import InputError
@@ -26,6 +27,14 @@ _READERS = 32  # parts read at a time; readers mostly wait for the store
 def part_path(folder: AnyPath, index: int) -> UPath:
     """Return the path of part `index` in a folder of parts."""
     return resolve(folder) / f"part-{index:05d}.parquet"
+
+
+def with_gene_names(table: pa.Table) -> pa.Table:
+    """Return the rows of a part with a column `gene_name`: null in parts of earlier versions, which lack it."""
+    if "gene_name" in table.column_names:
+        return table
+    place = table.schema.get_field_index("gene_id") + 1
+    return table.add_column(place, "gene_name", pa.nulls(len(table), pa.string()))
 
 
 def part_is_complete(path: AnyPath, gene_ids: Sequence[str], metadata: Mapping[str, Any]) -> bool:

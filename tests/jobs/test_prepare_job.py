@@ -25,7 +25,7 @@ class Case:
     """A small genome with its genes, written in the ways of several tools.
 
     Attributes:
-        folder: where the files are.
+        folder: folder of the files.
         chromosomes: name -> sequence.
         genes: a row a gene: `gene_id`, `gene_name`, `chrom`, `start`, `end`, `strand`, `tss`.
         counts: a row a gene, a column a sample.
