@@ -36,6 +36,8 @@ GENE_SCHEMA = pa.schema(
         ("sequence", pa.string()),
     ]
 )
+# where a library's table says them: the set of a sequence, what is never parted, the weight of its loss
+LIBRARY_SCHEMA = pa.schema([("split", pa.string()), ("group", pa.string()), ("weight", pa.float32())])
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ class Promoters:
 
     Attributes:
         genes: one row per gene: `gene_id`, `gene_name` (missing where unknown; added where the table lacks it),
-            `chrom`, `tss`, `strand`, `start`, `end`, `sequence`.
+            `chrom`, `tss`, `strand`, `start`, `end` (these five missing in a library of sequences), `sequence`; and
+            of `split`, `group` and `weight` those that the library has.
         targets: float32, shape (genes, targets), NaN where unknown.
         target_names: name of each target.
-        metadata: window, transform and checksums of the sources.
+        metadata: window (None for a library of sequences), transform and checksums of the sources.
         checksum: SHA-256 of the file the data set was read from; empty if it was not read from a file.
     """
 
@@ -75,6 +78,21 @@ class Promoters:
         """Return the number of bases in a window; 0 if there are no genes."""
         return len(self.genes["sequence"].iloc[0]) if len(self.genes) else 0
 
+    @property
+    def located(self) -> bool:
+        """Tell whether the windows lie on a genome, each around a TSS; those of a library do not."""
+        return self.metadata.get("window") is not None
+
+    @property
+    def noun(self) -> str:
+        """Return what a row is called in messages: gene, or sequence where the windows lie on no genome."""
+        return "gene" if self.located else "sequence"
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Return the weight of each row's loss: float32, shape (genes,); None where the library gives none."""
+        return self.genes["weight"].to_numpy(np.float32) if "weight" in self.genes else None
+
 
 def write_promoters(folder: AnyPath, promoters: Promoters) -> UPath:
     """Write `promoters.parquet` atomically.
@@ -86,11 +104,10 @@ def write_promoters(folder: AnyPath, promoters: Promoters) -> UPath:
     Returns:
         The path of the file written.
     """
+    fields = [*GENE_SCHEMA, *(field for field in LIBRARY_SCHEMA if field.name in promoters.genes)]
     columns: list[pa.Array | pa.ChunkedArray] = [
-        _column(promoters.genes[name], kind, promoters.length)
-        for name, kind in zip(GENE_SCHEMA.names, GENE_SCHEMA.types, strict=True)
+        _column(promoters.genes[field.name], field.type, promoters.length) for field in fields
     ]
-    fields = list(GENE_SCHEMA)
     for index, name in enumerate(promoters.target_names):
         columns.append(pa.array(promoters.targets[:, index], type=pa.float32()))
         fields.append(pa.field(name, pa.float32()))
@@ -286,6 +303,7 @@ def _read_parquet(path: UPath) -> Promoters:
     missing = [name for name in (*stored, *names) if name not in table.column_names]
     if missing:
         raise InputError(f"{path}: lacks the columns {missing}; make it again with prepare")
+    stored += [name for name in LIBRARY_SCHEMA.names if name in table.column_names and name not in names]
     targets = np.empty((len(table), len(names)), np.float32)
     for index, name in enumerate(names):
         targets[:, index] = table[name].to_numpy()
