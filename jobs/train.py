@@ -27,7 +27,9 @@ def train(
     cpus_per_worker: int | None = None,
     min_workers: int | None = None,
 ) -> None:
-    """Train a network on some chromosomes, choose its best epoch on others, and evaluate it on yet others.
+    """Train a network on some genes, choose its best epoch on others, and evaluate it on yet others.
+
+    By default these are on other chromosomes; --split.by says what is never divided instead.
 
     Rerun after an interruption, it resumes after the last finished epoch.
 
@@ -38,9 +40,9 @@ def train(
         split: genes held out for validation and test.
         model: the network.
         training: the training recipe.
-        folds: number of folds of chromosomes: one network is trained per fold and tested on it, so that every
-            gene is predicted by networks that have not seen its chromosome; they are written to folds/, an
-            ensemble.
+        folds: number of folds of chromosomes, or of what --split.by names: one network is trained per fold and
+            tested on it, so that every gene is predicted by networks that have not seen its chromosome; they are
+            written to folds/, an ensemble.
         seeds: number of networks per fold, or for the one split, that differ in their random seed: their mean is
             evaluated, and their spread tells how sure it is.
         baselines: compare the network with baselines on the same genes.
@@ -61,12 +63,13 @@ def train(
     from jobs.training.folds import train_folds
     from jobs.training.job import TrainingJob, network_for, read_training_data
     from jobs.training.run import train_once
+    from promoter.splits.units import choose_unit
 
     promoters = read_training_data(data)
     job = TrainingJob(
         data=data,
         promoters=promoters,
-        split=split,
+        split=choose_unit(split, promoters),
         model=network_for(resolve_model(model), promoters),
         training=training,
         workers=workers,

@@ -1,8 +1,7 @@
-"""Search for the best configuration on held-out chromosomes, with Ray Tune.
+"""Search for the best configuration on held-out genes, with Ray Tune.
 
-The genes of the test chromosomes never enter the search: they are left out before anything is sent to a
-trial. A trial trains one configuration on all folds in step (`promoter.training.cross_validation`) and reports
-after each epoch.
+The test genes never enter the search: they are left out before anything is sent to a trial. A trial trains one
+configuration on all folds in step (`promoter.training.cross_validation`) and reports after each epoch.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ from promoter.splits.config import SplitConfig
 from promoter.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from promoter.dataset.promoters import Promoters
     from promoter.models.config import NetworkConfig
-    from promoter.splits.folds import ChromosomeFolds
 
 # may change between a run and its resumption
 _MAY_DIFFER = {"workers", "gpus_per_worker", "cpus_per_worker", "at_once", "out", "data", "embeddings"}
@@ -34,7 +31,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     data: str,
     out: str,
     trials: int = 40,
-    folds: int = 3,
+    folds: int | None = None,
     space: dict[str, Any] | str | None = None,
     split: SplitConfig = SplitConfig(),
     model: Model = ModelFlags(),
@@ -50,7 +47,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     gpus_per_worker: float | None = None,
     cpus_per_worker: int = 1,
 ) -> None:
-    """Search for the best network and recipe, then train it and evaluate it once on the test chromosomes.
+    """Search for the best network and recipe, then train it and evaluate it once on the test genes.
 
     Run again after an interruption, the search resumes, with the finished trials kept.
 
@@ -58,13 +55,14 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         data: folder that promoter prepare wrote.
         out: folder for trials.csv, best.yaml, importance.csv, figures/, tensorboard/, model/ and metrics.json.
         trials: number of configurations to try; a grid tries all it has.
-        folds: number of folds: each configuration is trained once for each, and validated on its chromosomes; 1:
-            validated on --split.val.
+        folds: number of folds: each configuration is trained once for each, and validated on its genes; 1:
+            validated on the validation set of --split; by default 3, or as many as there are chromosomes, say.
         space: YAML file, or YAML text, with the settings to try: '{training.learning_rate: {low: 1.0e-4, high:
             1.0e-2, log: true}, model.kernel_sizes.0: {choices: [7, 15]}}'; by default learning rate, filters,
             widths, pools, blocks, crop, dropout, weight decay, batch size and jitter. A setting that has a flag of
             its own here is not searched.
-        split: chromosomes held out for the test and, with --folds 1, for validation.
+        split: genes held out for the test, which the search does not look at, and those that the final network
+            chooses its epoch by; the folds hold out what --split.by names.
         model: settings of the network that are not searched; one given here leaves the default space.
         training: settings of the recipe that are not searched; one given here leaves the default space.
         metric: score of a configuration, a mean over folds and targets.
@@ -89,47 +87,45 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             "trials at the same time, and promoter train --config best.yaml --workers for the final network"
         )
     require_at_least(1, trials=trials, folds=folds, seeds=seeds, at_once=at_once)
-    if folds > 1 and split.val is not None:
+    if split.fold is not None or split.homology == "move":
         raise InputError(
-            f"--split.val {', '.join(split.val)}: with --folds {folds} each fold has its own; use --folds 1"
-        )
-    if not split.by_chromosome or split.homology != "report":
-        raise InputError(
-            "--split.random, --split.by and --split.homology: a search holds out whole chromosomes, whatever they "
-            "share; give these to promoter train, with the best.yaml of the search"
+            "--split.fold and --split.homology move: a search has folds of its own; give these to promoter train, "
+            "with the best.yaml of the search"
         )
 
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.shared_disk import require_shared
     from jobs.training.job import TrainingJob, network_for, read_training_data, with_pretrained, with_targets
     from jobs.training.run import METRICS
-    from jobs.tuning.results import BEST, OUTPUTS, SearchResult, train_best, write_results
+    from jobs.tuning.results import BEST, OUTPUTS, SearchResult, show_folds, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
     from jobs.tuning.trials import TrialJob
     from promoter.dataset.promoters import locate
-    from promoter.splits.folds import assign_folds
+    from promoter.splits.folds import search_folds
+    from promoter.splits.units import choose_unit
     from promoter.training.batches import Examples, doubt_constant_targets, require_values
     from promoter.training.search_space import SearchSpace, SpaceValidator
 
     promoters = read_training_data(data)
     network = with_targets(resolve_model(model), promoters.target_names)
     network_for(network, promoters)  # refuses windows that it cannot take; the trials fit their own to them
-    held_out = assign_folds(promoters.genes["chrom"], split, folds)
-    searched = promoters.genes["chrom"].isin(held_out.fold_of_chrom).to_numpy()
-    fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()
+    split = choose_unit(split, promoters)
+    held_out = search_folds(promoters, split, folds)
+    searched = held_out.searched
+    splits = [fold.split[searched] for fold in held_out.folds]
     targets = promoters.targets[searched]
-    for fold in range(len(held_out.folds)):
+    for number, of_fold in enumerate(splits, start=1):
         try:
-            require_values(targets[fold_of_gene != fold], targets[fold_of_gene == fold], promoters.target_names)
+            require_values(targets[of_fold == "train"], targets[of_fold == "val"], promoters.target_names)
         except InputError as error:
-            raise InputError(f"fold {fold + 1}: {error}") from error
+            raise InputError(f"fold {number}: {error}") from error
     doubt_constant_targets(targets, promoters.target_names)
     domains = _domains(space, network, training)
-    settings |= resolved({"model": network, "space": domains})
+    settings |= resolved({"model": network, "space": domains, "split": split.settings(), "folds": len(splits)})
     if embeddings is None:
         del settings["embeddings"]
-    genes_of_fold = [int((fold_of_gene == fold).sum()) for fold in range(len(held_out.folds))]
-    validator = SpaceValidator(promoters.length, len(fold_of_gene), genes_of_fold)
+    genes_of_fold = [(int((fold == "train").sum()), int((fold == "val").sum())) for fold in splits]
+    validator = SpaceValidator(promoters.length, genes_of_fold)
     search_space = SearchSpace(domains, network, training, validator)
     points = search_space.grid() if algorithm == "grid" else None
     count = len(points) if points else trials
@@ -159,11 +155,12 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     pretrained = with_pretrained(base, out_dir, cluster).pretrained
     embedded = pretrained and pretrained.embedded
     write_config(out_dir / "config.yaml", settings, inputs)
-    _show_start(promoters, held_out, count, seeds)
+    show_folds(promoters, held_out)
+    console.print(f"{count} trials of {plural(len(splits) * seeds, 'network')} each")
     tokens = promoters.tokens if embedded is None else embedded
     job = TrialJob(
         examples=Examples(tokens[searched], targets),
-        fold_of_gene=fold_of_gene,
+        splits=splits,
         space=search_space,
         metric=metric,
         seeds=seeds,
@@ -229,20 +226,6 @@ def _domains(
             )
         note(f"{problem}, so left out of the search space")
     return left
-
-
-def _show_start(promoters: Promoters, held_out: ChromosomeFolds, count: int, seeds: int) -> None:
-    chroms = promoters.genes["chrom"]
-    for number, fold in enumerate(held_out.folds, start=1):
-        console.print(
-            f"fold {number}: validates on {int(chroms.isin(fold).sum()):,} genes of {', '.join(fold[:12])}"
-        )
-    console.print(
-        f" test: {int(chroms.isin(held_out.test).sum()):,} genes of {', '.join(held_out.test[:12])}, "
-        "not looked at by the search"
-    )
-    networks = len(held_out.folds) * seeds
-    console.print(f"{count} trials of {plural(networks, 'network')} each")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.models.config import ARCHITECTURES, PretrainedConfig
 from promoter.models.pretrained import empty_model
 from promoter.splits.config import SPLITS
-from promoter.splits.split import assign
+from promoter.splits.split import assign, places
 from promoter.storage import AnyPath
 
 FORMAT = 1
@@ -36,6 +36,7 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.yaml"
 GENES = "split.tsv"
 _ARCHITECTURE = "promoter_cnn"
+_RANK = SPLITS.index
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class ModelInfo:
             original units.
         transform: name of the transform of the expression values, as in `promoter.dataset.prepare`.
         split: `train`, `val`, `test` -> chromosomes, so that the model tells which genes were held out.
-        split_of_gene: gene id -> (chromosome, split), for genes that are not in the split of their chromosome; the
-            split is None for a gene that was left out.
+        split_of_gene: gene id -> (place, split), for genes that are not in the split of their chromosome; the
+            place is what `promoter.splits.split.places` returns, the split None for a gene that was left out.
         data: `sha256` of the training data.
         training: the training configuration and `best_epoch`.
         versions: software name -> version that trained the model.
@@ -71,16 +72,38 @@ class ModelInfo:
         """Map chromosomes to splits."""
         return {chrom: name for name, chroms in self.split.items() for chrom in chroms}
 
+    @property
+    def located(self) -> bool:
+        """Tell whether the model was trained on windows of a genome, and not on a library of sequences."""
+        return self.window.get("upstream") is not None
+
     def get_split(self, genes: pd.DataFrame) -> pd.Series:
         """Look up the split that each gene was in when the model was trained; None for a gene in no split.
 
+        Sequences of a library are looked up by their bases, since their ids may mean others in another library.
+
         Args:
-            genes: genes of any data set: columns `gene_id` and `chrom`.
+            genes: genes of any data set: columns `gene_id`, `chrom`, and for a model of a library `sequence`.
         """
-        split = assign(genes["chrom"], self.split_of_chrom).astype("object")
+        return self.split_at(genes["gene_id"], genes["chrom"] if self.located else places(genes))
+
+    def split_at(self, gene_ids: pd.Series, where: pd.Series) -> pd.Series:
+        """Look up splits as `get_split` does, given the place of each gene as `split_of_gene` has it."""
+        if not self.located:
+            of_place: dict[str, str | None] = {}
+            for place, name in self.split_of_gene.values():
+                known = of_place.get(place)
+                of_place[place] = name if known is None else known if name is None else min(known, name, key=_RANK)
+            of_id = self.split_of_gene
+            found = [
+                of_id[gene][1] if gene in of_id and of_id[gene][0] == place else of_place.get(place)
+                for gene, place in zip(gene_ids, where, strict=True)
+            ]
+            return pd.Series(found, index=gene_ids.index, dtype="object")
+        split = assign(where, self.split_of_chrom).astype("object")
         if self.split_of_gene:
-            listed = genes["gene_id"].isin(self.split_of_gene.keys())
-            named = [self.split_of_gene[gene][1] for gene in genes["gene_id"][listed]]
+            listed = gene_ids.isin(self.split_of_gene.keys())
+            named = [self.split_of_gene[gene][1] for gene in gene_ids[listed]]
             split[listed] = pd.Series(named, index=split.index[listed], dtype="object")
         return split.where(split.notna(), None)
 
@@ -135,7 +158,7 @@ def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
     model.end_adapting()  # merges adapters into the weights
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(state)
-    genes = _genes_to_bytes(info.split_of_gene)
+    genes = _genes_to_bytes(info)
     described = _plain(asdict(replace(info, split_of_gene={})))
     del described["split_of_gene"]
     description = {
@@ -291,13 +314,13 @@ def deserialize_ensemble(members: Sequence[SerializedModel]) -> tuple[Network, M
     of_chrom: dict[str, str] = {}
     for member in infos:
         for chrom, name in member.split_of_chrom.items():
-            of_chrom[chrom] = min(name, of_chrom.get(chrom, name), key=SPLITS.index)
-    listed = {gene: chrom for member in infos for gene, (chrom, _) in member.split_of_gene.items()}
-    genes = pd.DataFrame({"gene_id": list(listed), "chrom": list(listed.values())}, dtype="object")
-    splits = zip(*(member.get_split(genes) for member in infos), strict=True)
+            of_chrom[chrom] = min(name, of_chrom.get(chrom, name), key=_RANK)
+    listed = {gene: place for member in infos for gene, (place, _) in member.split_of_gene.items()}
+    ids, where = (pd.Series(list(values), dtype="object") for values in (listed, listed.values()))
+    splits = zip(*(member.split_at(ids, where) for member in infos), strict=True)
     of_gene = {
-        gene: (chrom, min((name for name in names if name is not None), key=SPLITS.index, default=None))
-        for (gene, chrom), names in zip(listed.items(), splits, strict=True)
+        gene: (place, min((name for name in names if name is not None), key=_RANK, default=None))
+        for (gene, place), names in zip(listed.items(), splits, strict=True)
     }
     split = {name: [chrom for chrom, assigned in of_chrom.items() if assigned == name] for name in info.split}
     return model, replace(info, split=split, split_of_gene=of_gene)
@@ -334,11 +357,11 @@ def _write(where: UPath, packed: SerializedModel) -> None:
 _SHA256_OF_NOTHING = hashlib.sha256().hexdigest()
 
 
-def _genes_to_bytes(split_of_gene: Mapping[str, tuple[str, str | None]]) -> bytes:
-    if not split_of_gene:
+def _genes_to_bytes(info: ModelInfo) -> bytes:
+    if not info.split_of_gene:
         return b""
-    rows = [(gene, chrom, split) for gene, (chrom, split) in split_of_gene.items()]
-    table = pd.DataFrame(rows, columns=["gene_id", "chrom", "split"])
+    rows = [(gene, place, split) for gene, (place, split) in info.split_of_gene.items()]
+    table = pd.DataFrame(rows, columns=["gene_id", "chrom" if info.located else "sequence_checksum", "split"])
     return table.to_csv(sep="\t", index=False).encode()
 
 
@@ -346,7 +369,7 @@ def _genes_from_bytes(content: bytes) -> dict[str, tuple[str, str | None]]:
     if not content:
         return {}
     table = pd.read_csv(io.BytesIO(content), sep="\t", dtype=str, keep_default_na=False)  # a gene may be called NA
-    return {row.gene_id: (row.chrom, row.split or None) for row in table.itertuples()}  # type: ignore[misc] # text
+    return {gene: (place, split or None) for gene, place, split in table.itertuples(index=False, name=None)}
 
 
 def _read_description(packed: SerializedModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Several trainings of one recipe: a fold of chromosomes each, or a seed each; together an ensemble."""
+"""Several trainings of one recipe: a fold of the genes each, or a seed each; together an ensemble."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pandas as pd
 from upath import UPath
 
 from jobs.cli.config_file import require_same, write_config
-from jobs.cli.console import console
+from jobs.cli.console import console, with_flags
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.fan_out import progress
-from jobs.training.job import TrainingJob, require_trainable, with_pretrained
+from jobs.training.job import TrainingJob, held_out_genes, require_trainable, with_pretrained
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import trainings_that_fit
 from jobs.training.run import METRICS, RESOURCES, train_once
@@ -28,11 +28,10 @@ from promoter.evaluation.intervals import add_intervals, calibrate, coverage, wr
 from promoter.evaluation.predictions import read_predictions, separate_baselines, write_predictions
 from promoter.splits import homology
 from promoter.splits.assign import assign_splits
-from promoter.splits.config import SplitConfig
-from promoter.splits.split import chromosome_folds
+from promoter.splits.config import MIN_FOLDS, SplitConfig
+from promoter.splits.folds import remarks_on_folds
 from promoter.training.batches import require_orientation
 
-_MIN_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from
 _FOLDS = "folds"
 _OUTPUTS = (_FOLDS, "predictions.parquet", METRICS)
 
@@ -41,7 +40,8 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
     """Train a network a fold and seed, as many at a time as fit, and judge what they predict together.
 
     With several folds each network is tested on its own and chooses its epoch on the next: each gene is predicted
-    by networks that saw nothing of its chromosome. With one fold all have the split of the job.
+    by networks that saw nothing of its chromosome, or of what else the split never divides. With one fold all have
+    the split of the job.
 
     Args:
         job: settings and data that all trainings share.
@@ -63,9 +63,11 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
         return
     require_orientation(job.model, job.training)
     related = homology.find_related_promoters(job.promoters)
+    assigned = []
     for fold, split in enumerate(splits, start=1):
+        assigned.append(assign_splits(job.promoters, split, related))
         try:
-            require_trainable(job, assign_splits(job.promoters, split, related))
+            require_trainable(job, assigned[-1])
         except InputError as error:
             raise InputError(f"fold {fold}: {error}" if folds > 1 else str(error)) from error
     cluster = connect()
@@ -75,9 +77,8 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
     write_config(out_dir / "config.yaml", settings, inputs)
     trainings: dict[str, TrainingJob] = {}
     for fold, split in enumerate(splits, start=1):
-        if folds > 1 and split.test:
-            count = int(job.promoters.genes["chrom"].isin(split.test).sum())
-            console.print(f"fold {fold}: tests on {count:,} genes of {', '.join(split.test[:12])}")
+        if folds > 1:
+            console.print(f"fold {fold}: tests on {held_out_genes(job.promoters, assigned[fold - 1], 'test')}")
         for seed in range(seeds):
             training = replace(job.training, seed=job.training.seed + seed)
             # the baselines of a fold are the same for all seeds
@@ -85,6 +86,9 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
             trainings[fold_name(fold, seed, seeds)] = replace(
                 job, split=split, training=training, baselines=baselines
             )
+    if folds > 1:
+        for remark in remarks_on_folds(assigned, "test", str(job.split.by)):
+            console.print(with_flags(remark))
     console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
     _train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
     _publish(job, out_dir, folds, seeds)
@@ -99,20 +103,14 @@ def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
     """Return the split of each fold."""
     if folds == 1:
         return [job.split]
-    if folds < _MIN_FOLDS:
+    if folds < MIN_FOLDS:
         raise InputError(
-            f"--folds {folds}: at least {_MIN_FOLDS} are needed, to test on, to choose epochs by, to learn from"
+            f"--folds {folds}: at least {MIN_FOLDS} are needed, to test on, to choose epochs by, to learn from"
         )
-    for name in ("val", "test"):
+    for name in ("val", "test", "fold"):
         if getattr(job.split, name) is not None:
-            raise InputError(f"--split.{name}: with --folds {folds} each chromosome is tested once; leave it out")
-    if not job.split.by_chromosome or job.split.homology == "move":
-        raise InputError(
-            f"--folds {folds}: folds are of whole chromosomes; --split.random, --split.by family and "
-            "--split.homology move go with --folds 1 only"
-        )
-    chroms = chromosome_folds(job.promoters.genes["chrom"], folds)
-    return [replace(job.split, test=chroms[i], val=chroms[(i + 1) % folds]) for i in range(folds)]
+            raise InputError(f"--split.{name}: with --folds {folds} every gene is tested once; leave it out")
+    return [replace(job.split, fold=[fold, folds]) for fold in range(1, folds + 1)]
 
 
 def _train_all(

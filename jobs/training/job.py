@@ -18,7 +18,7 @@ from jobs.training.resources import scaling_config
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
 from promoter.dataset.promoters import Promoters, read_promoters
-from promoter.errors import InputError, note
+from promoter.errors import InputError, listed, note
 from promoter.models.config import CNNConfig, NetworkConfig
 from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.splits.assign import SplitAssignment
@@ -69,7 +69,8 @@ class TrainingJob:
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
         left_out = {"promoters", "pretrained"} | ({"embeddings"} if self.embeddings is None else set())
-        return resolved({name: value for name, value in vars(self).items() if name not in left_out})
+        settings = {name: value for name, value in vars(self).items() if name not in left_out}
+        return resolved(settings | {"split": self.split.settings()})
 
     def scaling_config(self, cluster: Cluster) -> ScalingConfig:
         """Return what `scaling_config` makes of the workers on this cluster."""
@@ -118,6 +119,12 @@ def require_trainable(job: TrainingJob, held_out: SplitAssignment) -> None:
     require_enough_genes(len(train), len(val), job.training, job.workers)
     require_values(train, val, job.promoters.target_names)
     doubt_constant_targets(train, job.promoters.target_names)
+
+
+def held_out_genes(promoters: Promoters, split: SplitAssignment, name: str) -> str:
+    """Return how many genes a set holds, and on which chromosomes where it holds complete ones, for messages."""
+    chroms = split.chroms[name]
+    return plural(len(split.rows(name)), promoters.noun) + (f" of {listed(chroms, 12)}" if chroms else "")
 
 
 def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> TrainingJob:

@@ -21,14 +21,14 @@ from jobs.cli.console import as_clock, console, plural, with_flags
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
-from jobs.training.job import TrainingJob, describe, require_trainable, with_pretrained
+from jobs.training.job import TrainingJob, describe, held_out_genes, require_trainable, with_pretrained
 from jobs.training.metrics_table import metrics_table, show_metrics
 from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import ModelInfo, load_info
 from promoter.dataset.promoters import locate, near_tss
-from promoter.errors import InputError, TrainingDivergedError, listed
+from promoter.errors import InputError, TrainingDivergedError
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
 from promoter.models.build import Learner, build_learner, network_with_trunk
@@ -95,7 +95,7 @@ def train_once(
     job = with_pretrained(job, out_dir, cluster)
     write_config(out_dir / "config.yaml", settings, inputs)
     if not quiet:
-        _show_start(held_out, scaling)
+        _show_start(job, held_out, scaling)
     on_epoch = on_epoch or EpochLogger(job.training.epochs)
     finished = _run_workers(out_dir, job, info=info, held_out=held_out, scaling=scaling, on_epoch=on_epoch)
     state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
@@ -296,10 +296,10 @@ def _publish(
     return state, metrics
 
 
-def _show_start(held_out: SplitAssignment, scaling: ScalingConfig) -> None:
+def _show_start(job: TrainingJob, held_out: SplitAssignment, scaling: ScalingConfig) -> None:
+    console.print(f"split by {job.split.by}")
     for name in SPLITS:
-        shown = listed(held_out.chroms.get(name, []), 12)
-        console.print(f"{name:>5}: {len(held_out.rows(name)):,} genes" + f" on {shown}" * bool(shown))
+        console.print(f"{name:>5}: {held_out_genes(job.promoters, held_out, name)}")
     for line in held_out.remarks:
         console.print(with_flags(line))
     workers = max_workers(scaling)

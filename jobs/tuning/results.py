@@ -12,10 +12,10 @@ from ray.tune.experiment import Trial
 from upath import UPath
 
 from jobs.cli.config_file import PROVENANCE, resolved
-from jobs.cli.console import console, new_table
+from jobs.cli.console import console, new_table, with_flags
 from jobs.cli.model_flags import ModelFlags
 from jobs.training.folds import fold_name
-from jobs.training.job import Pretrained, TrainingJob, describe, with_targets
+from jobs.training.job import Pretrained, TrainingJob, describe, held_out_genes, with_targets
 from jobs.training.run import RESULTS, train_once
 from jobs.tuning.live_table import format_value, number_of, trials_table
 from jobs.tuning.search import trial_folder
@@ -23,9 +23,8 @@ from jobs.tuning.trials import TrialJob, last_states
 from promoter import checkpoint, plots, storage
 from promoter.dataset.promoters import Promoters
 from promoter.models.build import network_with_trunk
-from promoter.splits.assign import assign_by_chromosome
 from promoter.splits.config import SplitConfig
-from promoter.splits.folds import ChromosomeFolds
+from promoter.splits.folds import SearchFolds, remarks_on_folds
 from promoter.training.config import TrainingConfig
 from promoter.training.study import importance
 
@@ -43,15 +42,25 @@ class SearchResult:
         trials: all trials, as Ray Tune left them.
         job: data and settings that the trials shared.
         promoters: all genes, those of the test set too.
-        folds: chromosomes of each fold and of the test set.
+        folds: genes of each fold and of the test set.
         pretrained: weights that a pretrained network started from; None for any other.
     """
 
     trials: list[Trial]
     job: TrialJob
     promoters: Promoters
-    folds: ChromosomeFolds
+    folds: SearchFolds
     pretrained: Pretrained | None
+
+
+def show_folds(promoters: Promoters, held_out: SearchFolds) -> None:
+    """Print what each fold of a search validates on, and the test set that none looks at."""
+    console.print(f"split by {held_out.by}")
+    for number, fold in enumerate(held_out.folds, start=1):
+        console.print(f"fold {number}: validates on {held_out_genes(promoters, fold, 'val')}")
+    console.print(f" test: {held_out_genes(promoters, held_out.final, 'test')}, not looked at by the search")
+    for remark in remarks_on_folds(held_out.folds, "val", held_out.by) if len(held_out.folds) > 1 else ():
+        console.print(with_flags(remark))
 
 
 def write_results(out_dir: UPath, result: SearchResult, given: dict[str, Any], keep_folds: bool) -> None:
@@ -104,8 +113,7 @@ def _write_folds(folder: UPath, best: Trial, result: SearchResult) -> None:
     recipe = training.training
     for index, network in enumerate(training.best_networks()):
         fold, seed = divmod(index, job.seeds)
-        assignment = assign_by_chromosome(promoters.genes, result.folds.split_of_chrom(fold))
-        info = describe(promoters, assignment, replace(recipe, seed=recipe.seed + seed))
+        info = describe(promoters, result.folds.folds[fold], replace(recipe, seed=recipe.seed + seed))
         info = replace(info, training={**info.training, "best_epoch": training.states[index].best_epoch})
         complete = network_with_trunk(network, promoters.length, result.pretrained and result.pretrained.trunk)
         checkpoint.save_model(folder / fold_name(fold + 1, seed, job.seeds), complete, info)
@@ -134,14 +142,14 @@ def _show_results(scored: pd.DataFrame, importances: pd.DataFrame, best: Mapping
 
 
 def _write_best(path: UPath, best: Trial, result: SearchResult, given: dict[str, Any]) -> None:
-    """Write the configuration as `jobs.train --config` takes it: on the split of the first fold."""
+    """Write the configuration as `jobs.train --config` takes it: on the split that it has without a search."""
     settings = result.job.space.settings(best.config)
     last: dict[str, Any] = best.last_result
     storage.write_yaml(
         path,
         {
             "data": given["data"],
-            "split": {"val": result.folds.folds[0], "test": result.folds.test},
+            "split": given["split"],
             "model": resolved(asdict(settings.model)),
             "training": resolved(asdict(replace(settings.training, epochs=int(last["epoch"])))),
             **{name: given[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
@@ -158,7 +166,7 @@ def train_best(out_dir: UPath, base: TrainingJob) -> None:
         base: data and settings of the training that best.yaml does not hold.
     """
     best = storage.read_yaml(out_dir / BEST)
-    console.print("training the best configuration; then the test chromosomes are looked at, once")
+    console.print("training the best configuration; then the test genes are looked at, once")
     model = {name: tuple(value) if isinstance(value, list) else value for name, value in best["model"].items()}
     job = replace(
         base,

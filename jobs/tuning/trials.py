@@ -32,8 +32,8 @@ class TrialJob:
     """What all trials of a search share.
 
     Attributes:
-        examples: genes that the search may look at, without those of the test chromosomes.
-        fold_of_gene: int, shape (genes,): fold that validates on the gene; -1 for genes that all folds train on.
+        examples: genes that the search may look at, without those of the test set.
+        splits: for each fold the split of these genes, `train` or `val`; None for a gene that it leaves out.
         space: space that configurations are drawn from.
         metric: score of a configuration, a mean over folds and targets.
         seeds: number of networks for each fold.
@@ -43,7 +43,7 @@ class TrialJob:
     """
 
     examples: Examples
-    fold_of_gene: np.ndarray
+    splits: list[np.ndarray]
     space: SearchSpace
     metric: Literal["pearson", "mse"]
     seeds: int
@@ -67,7 +67,7 @@ class TrialJob:
         settings = self.space.settings(drawn)
         return CrossValidation(
             self.examples,
-            self.fold_of_gene,
+            self.splits,
             settings.model,
             training=settings.training,
             metric=self.metric,

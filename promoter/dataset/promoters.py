@@ -46,8 +46,8 @@ class Promoters:
 
     Attributes:
         genes: one row per gene: `gene_id`, `gene_name` (missing where unknown; added where the table lacks it),
-            `chrom`, `tss`, `strand`, `start`, `end` (these five missing in a library of sequences), `sequence`; and
-            of `split`, `group` and `weight` those that the library has.
+            `chrom`, `tss`, `strand`, `start`, `end` (these five missing in a library), `sequence`; and of `split`,
+            `group` and `weight` those that a library has.
         targets: float32, shape (genes, targets), NaN where unknown.
         target_names: name of each target.
         metadata: window (None for a library of sequences), transform and checksums of the sources.

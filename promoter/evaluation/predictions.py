@@ -62,7 +62,7 @@ def predictions_table(
         with intervals `TARGET_low` and `TARGET_high`.
     """
     table = promoters.genes[["gene_id", "gene_name", "chrom"]].reset_index(drop=True)
-    table["split"] = info.get_split(table)
+    table["split"] = info.get_split(promoters.genes.reset_index(drop=True))
     observed = dict(zip(promoters.target_names, promoters.targets.T, strict=True))
     unknown = np.full(len(promoters), np.nan, np.float32)
     values = {}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from promoter.dataset.promoters import Promoters
-from promoter.errors import InputError
+from promoter.errors import InputError, counted, listed
 from promoter.splits import homology
 from promoter.splits.config import SPLITS, SplitConfig
-from promoter.splits.split import assign, split_by_chromosome, split_by_group
+from promoter.splits.split import places, split_by_chromosome, split_by_group
+from promoter.splits.units import NOUNS, Units, choose_unit, find_units, near_border
+
+OFF = 1 / 3  # of what was asked: a share that is off by so much is announced
+Related = Callable[[], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,10 @@ class SplitAssignment:
 
     Attributes:
         split: `train`, `val`, `test`, or None for a gene left out; object, shape (genes,).
+        unit: number of each gene's unit, which no split divides: int, shape (genes,).
         chroms: split -> its chromosomes; empty lists unless the split is by chromosome.
-        split_of_gene: gene id -> (chromosome, split), for genes that are not in the split of their chromosome.
+        split_of_gene: gene id -> (place, split), for genes that are not in the split of their chromosome; the
+            place is what `promoter.splits.split.places` returns.
         leaks: pairs of genes of different splits that share sequence, as `promoter.splits.homology.find_leaks`
             lists them.
         leaking: bool, shape (genes,): whether a gene is held out and shares sequence with a training gene.
@@ -29,10 +37,11 @@ class SplitAssignment:
     """
 
     split: np.ndarray
+    unit: np.ndarray
     chroms: dict[str, list[str]]
     split_of_gene: dict[str, tuple[str, str | None]]
-    leaks: pd.DataFrame
-    leaking: np.ndarray
+    leaks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    leaking: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     remarks: list[str] = field(default_factory=list)
 
     def rows(self, name: str) -> np.ndarray:
@@ -55,69 +64,188 @@ def assign_splits(
             (default) computes them.
 
     Raises:
-        InputError: as for `promoter.splits.split_by_chromosome`, or a split is left without genes.
+        InputError: the data set has too few units, or not what they are made of; or a split is left without genes.
     """
-    genes = promoters.genes
-    if related is None:
-        related = homology.find_related_promoters(promoters)
-    if config.by_chromosome:
-        by_chromosome = assign_by_chromosome(genes, split_by_chromosome(genes["chrom"], config))
-        split, chroms = by_chromosome.split, by_chromosome.chroms
-        implied_by_chrom = split
+    config = choose_unit(config, promoters)
+    pairs = find_once(promoters, related)
+    units = find_units(promoters, config, pairs)
+    if config.fold is not None:
+        fold, folds = config.fold
+        fold_of_gene = units.deal(folds, config.seed)
+        assigned = np.full(len(promoters), "train", dtype=object)
+        assigned[fold_of_gene == fold % folds] = "val"
+        assigned[fold_of_gene == fold - 1] = "test"
+        asked: list[str] = []
+    elif config.by == "column":
+        assigned, asked = _by_column(promoters, units, config)
+    elif config.by == "chromosome":
+        split_of_chrom = split_by_chromosome(promoters.genes["chrom"], config)
+        assigned = np.array([split_of_chrom[name] for name in units.names], dtype=object)[units.of_gene]
+        asked = [name for name in ("val", "test") if getattr(config, name) is None]
     else:
-        single = np.arange(len(genes))
-        groups = homology.homology_groups(related, len(genes)) if config.by == "family" else single
-        split, chroms = split_by_group(groups, config), {name: [] for name in SPLITS}
-        implied_by_chrom = np.full(len(genes), "")  # a chromosome implies no gene's split
-    remarks = []
-    if config.random:
-        remarks.append(
-            "`SplitConfig.random`: homologs and neighbours of held-out genes are in training, which can inflate r"
-        )
-    final = apply_homology_policy(split, related, config.homology)
-    if (changed := int((final != split).sum())) > 0:
-        what = "are left out" if config.homology == "drop" else "are in the training set, and not held out"
-        setting = f"`SplitConfig.homology={config.homology!r}`"
-        remarks.append(f"{setting}: {changed:,} genes with related promoters {what}")
-    empty = [name for name in SPLITS if not (final == name).any()]
-    if empty:
-        raise InputError(
-            f"related promoters leave no genes for {' and '.join(empty)}",
-            setting="SplitConfig.homology",
-            value=config.homology,
-            fix="choose other chromosomes, or `SplitConfig.homology='report'`",
-        )
-    leaks = homology.find_leaks(related, genes["gene_id"], pd.Series(final))
-    leaking = homology.leaking_genes(leaks, genes["gene_id"])
+        assigned, asked = split_by_group(units.of_gene, config, noun=units.noun), ["val", "test"]
+    inside = without_borders(promoters, assigned, config)
+    final = apply_homology_policy(inside, pairs, config.homology)
+    _require_sets(final, inside, config, promoters.noun)
+    described = describe_split(promoters, units, assigned, final)
+    ids = promoters.genes["gene_id"]
+    leaks = homology.find_leaks(pairs(), ids, pd.Series(final))
+    leaking = homology.leaking_genes(leaks, ids)
+    remarks = [
+        *_remarks(promoters, config, assigned, inside=inside, final=final),
+        *_remarks_on_shares(final, asked, config, promoters.noun),
+    ]
     if leaking.any():
         of_split = {name: final == name for name in ("val", "test")}
         counts = [f"{(leaking & rows).sum():,} of {rows.sum():,} {name}" for name, rows in of_split.items()]
         remarks.append(
-            f"{' and '.join(counts)} genes share promoter sequence with genes in the training set (leakage.csv)"
+            f"{' and '.join(counts)} {promoters.noun}s share promoter sequence with {promoters.noun}s in the "
+            "training set (leakage.csv)"
         )
-    assigned = zip(genes["gene_id"], genes["chrom"], final, implied_by_chrom, strict=True)
-    differing = {gene: (chrom, name) for gene, chrom, name, implied in assigned if name != implied}
-    return SplitAssignment(final, chroms, differing, leaks, leaking, remarks)
+    return replace(described, leaks=leaks, leaking=leaking, remarks=remarks)
 
 
-def assign_by_chromosome(genes: pd.DataFrame, split_of_chrom: dict[str, str]) -> SplitAssignment:
-    """Split genes by their chromosomes, without looking for homologs.
-
-    Args:
-        genes: table with the column `chrom`.
-        split_of_chrom: chromosome -> split.
-    """
-    split = assign(genes["chrom"], split_of_chrom).to_numpy(object)
-    chroms = {name: [c for c, assigned in split_of_chrom.items() if assigned == name] for name in SPLITS}
-    return SplitAssignment(split, chroms, {}, pd.DataFrame(), np.zeros(len(genes), bool))
+def find_once(promoters: Promoters, related: pd.DataFrame | None) -> Related:
+    """Return a function that finds the related genes, at its first call, where they are not given."""
+    return functools.cache(lambda: homology.find_related_promoters(promoters) if related is None else related)
 
 
-def apply_homology_policy(split: np.ndarray, related: pd.DataFrame, policy: str) -> np.ndarray:
+def _by_column(promoters: Promoters, units: Units, config: SplitConfig) -> tuple[np.ndarray, list[str]]:
+    """Return the sets that the column gives, and those that it lacks and that are drawn from its training set."""
+    given = promoters.genes["split"]
+    assigned = np.array([None if pd.isna(name) else name for name in given], dtype=object)
+    unknown = sorted({str(name) for name in assigned if name is not None} - set(SPLITS))
+    if unknown:
+        raise InputError(
+            f"the column split has {', '.join(unknown[:3])}; its sets are called {', '.join(SPLITS)}",
+            setting="SplitConfig.by",
+            value="column",
+        )
+    missing = [name for name in ("train", "test") if not (assigned == name).any()]
+    if missing:
+        raise InputError(
+            f"the column split marks no {promoters.noun} as {' or '.join(missing)}",
+            setting="SplitConfig.by",
+            value="column",
+            fix="mark some, or hold out by another unit, such as `SplitConfig.by='family'`",
+        )
+    if "group" in promoters.genes:
+        _require_whole_groups(promoters.genes["group"], assigned)
+    if (assigned == "val").any():
+        return assigned, []
+    train = assigned == "train"
+    drawn = split_by_group(
+        units.of_gene[train],
+        config,
+        sets=["val"],
+        genes=int((train | (assigned == "test")).sum()),
+        noun=units.noun,
+    )
+    assigned[train] = drawn
+    return assigned, ["val"]
+
+
+def _require_whole_groups(groups: pd.Series, assigned: np.ndarray) -> None:
+    sets = pd.Series(assigned).groupby(groups.to_numpy()).nunique()
+    divided = sets[sets > 1]
+    if len(divided):
+        raise InputError(
+            f"the column split divides {counted(len(divided), 'group')} ({listed([*map(str, divided.index)], 3)})",
+            setting="SplitConfig.by",
+            value="column",
+            fix="mend the table, or give `SplitConfig.by='group'`",
+        )
+
+
+def without_borders(promoters: Promoters, assigned: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Leave out the training genes near the border of a block with held-out genes."""
+    if config.by != "block":
+        return assigned
+    held_out = (assigned == "val") | (assigned == "test")
+    near = near_border(promoters, held_out, config.block_size)
+    inside = assigned.copy()
+    inside[near & (assigned == "train")] = None
+    return inside
+
+
+def _require_sets(final: np.ndarray, inside: np.ndarray, config: SplitConfig, noun: str) -> None:
+    empty = [name for name in SPLITS if not (final == name).any()]
+    if empty and all((inside == name).any() for name in empty):
+        raise InputError(
+            f"related promoters leave no {noun}s for {' and '.join(empty)}",
+            setting="SplitConfig.homology",
+            value=config.homology,
+            fix="hold out others, or give `SplitConfig.homology='report'`",
+        )
+    if empty:
+        raise InputError(
+            f"no {noun} is left for {' and '.join(empty)}: all lie near the border of a block",
+            setting="SplitConfig.block_size",
+            value=config.block_size,
+            fix="give longer blocks",
+        )
+
+
+def describe_split(promoters: Promoters, units: Units, assigned: np.ndarray, final: np.ndarray) -> SplitAssignment:
+    """Return the split with its chromosomes, and the genes that are not in the split of their chromosome."""
+    genes = promoters.genes
+    chroms: dict[str, list[str]] = {name: [] for name in SPLITS}
+    implied = np.full(len(genes), "", dtype=object)  # only a complete chromosome implies its genes' split
+    if units.by == "chromosome":
+        implied = assigned
+        for name, split in zip(units.names, assigned[np.unique(units.of_gene, return_index=True)[1]], strict=True):
+            if split is not None:
+                chroms[split].append(name)
+    differing = np.flatnonzero(final != implied)
+    of_gene = zip(genes["gene_id"].iloc[differing], places(genes.iloc[differing]), final[differing], strict=True)
+    return SplitAssignment(final, units.of_gene, chroms, {gene: (place, name) for gene, place, name in of_gene})
+
+
+def _remarks(
+    promoters: Promoters, config: SplitConfig, assigned: np.ndarray, *, inside: np.ndarray, final: np.ndarray
+) -> list[str]:
+    noun, remarks = promoters.noun, []
+    if config.by == "random":
+        remarks.append(
+            f"`SplitConfig.by='random'`: homologs and neighbours of held-out {noun}s are in training, which can "
+            "inflate r"
+        )
+    if config.by == "column" and (n := int(pd.isna(assigned).sum())):
+        remarks.append(f"{counted(n, noun)} without a value in the column split: in no set")
+    if near := int((inside != assigned).sum()):
+        remarks.append(
+            f"{counted(near, noun)} within {promoters.length:,} bases of a border to held-out {noun}s left out of "
+            "training"
+        )
+    if changed := int((final != inside).sum()):
+        what = "are left out" if config.homology == "drop" else "are in the training set, and not held out"
+        setting = f"`SplitConfig.homology={config.homology!r}`"
+        remarks.append(f"{setting}: {changed:,} {noun}s with related promoters {what}")
+    return remarks
+
+
+def _remarks_on_shares(final: np.ndarray, asked: Sequence[str], config: SplitConfig, noun: str) -> list[str]:
+    total = int((~pd.isna(final)).sum())
+    remarks = []
+    for name in asked:
+        share, wanted = (final == name).sum() / total, getattr(config, f"{name}_fraction")
+        if abs(share - wanted) >= OFF * wanted:
+            kind = f"{NOUNS.get(str(config.by), 'group')}s"
+            finer = "; `SplitConfig.by='block'` comes closer" if config.by == "chromosome" else ""
+            remarks.append(
+                f"{name} holds {share:.0%} of the {noun}s, {wanted:.0%} were asked for: {kind} are never "
+                f"divided{finer}"
+            )
+    return remarks
+
+
+def apply_homology_policy(split: np.ndarray, related: Related, policy: str) -> np.ndarray:
     """Change a split so that no related genes are in different sets.
 
     Args:
-        split: split of each gene: object, shape (genes,).
-        related: pairs of related genes, as `promoter.splits.homology.find_related_promoters` returns them.
+        split: split of each gene, None for a gene left out: object, shape (genes,).
+        related: function that returns the pairs of related genes, as
+            `promoter.splits.homology.find_related_promoters` does.
         policy: `report` changes nothing; `drop` leaves out the gene of a pair that is closer to training; `move`
             puts each divided homology group into the training set.
 
@@ -126,14 +254,14 @@ def apply_homology_policy(split: np.ndarray, related: pd.DataFrame, policy: str)
     """
     if policy == "report":
         return split
-    split = split.copy()
+    split, pairs = split.copy(), related()
     if policy == "move":
-        group = homology.homology_groups(related, len(split))
+        group = homology.homology_groups(pairs, len(split))
         divided = pd.Series(split).groupby(group).transform("nunique") > 1
-        split[divided.to_numpy()] = "train"
+        split[divided.to_numpy() & ~pd.isna(split)] = "train"
         return split
-    first, second = related["i"].to_numpy(), related["j"].to_numpy()
-    rank = np.array([SPLITS.index(name) for name in split])
+    first, second = pairs["i"].to_numpy(), pairs["j"].to_numpy()
+    rank = np.array([-1 if name is None else SPLITS.index(name) for name in split])
     split[first[rank[first] < rank[second]]] = None
     split[second[rank[second] < rank[first]]] = None
     return split

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from promoter.errors import InputError
 
 SPLITS = ("train", "val", "test")  # from most to least influence on the model
+By = Literal["chromosome", "family", "block", "group", "column", "random"]
+BLOCK_SIZE = 100_000
+MIN_FOLDS = 3  # one to test on, one to choose the epoch by, one to learn from
 
 
 @dataclass(frozen=True)
@@ -19,41 +22,53 @@ class SplitConfig:
         test: chromosomes of the test set; by default chosen to hold `test_fraction` of the genes.
         val_fraction: share of all genes to validate on, used only if `val` is not given (default 0.1).
         test_fraction: share of all genes to test on, used only if `test` is not given (default 0.1).
-        by: unit that is never divided between sets: chromosome (default), or family, a group of genes with
-            homologous or overlapping promoters.
+        by: what is never divided between sets: chromosome; family, genes with homologous or overlapping promoters
+            (neighbours of one operon may still lie on both sides); block, a region of a chromosome, which keeps
+            neighbours together; group, the library's column of that name; random, nothing; or column, the sets
+            that the library's column split gives. By default chromosome; for a library column, else group, else
+            family.
+        block_size: number of bases of a `by` block region (default 100,000); genes within a window's length of a
+            border to held-out genes are left out of training.
         homology: what to do about held-out genes with homologs in the training set: report counts them (default),
             drop removes their homologs from training, move puts them into the training set too.
-        random: hold out single genes at random (default false); only to measure by how much that inflates metrics.
-        seed: random seed for drawing held-out genes with `by` family or `random` (default 0).
+        random: another spelling of `by` random (default false): single genes, only to measure by how much that
+            inflates metrics.
+        seed: random seed for drawing held-out genes, unless `by` chromosome (default 0).
+        fold: two numbers I,N: test on the I-th of N equal folds, and validate on the next; by default the
+            fractions hold.
     """
 
     val: list[str] | None = None
     test: list[str] | None = None
     val_fraction: float = 0.1
     test_fraction: float = 0.1
-    by: Literal["chromosome", "family"] = "chromosome"
+    by: By | None = None
+    block_size: int = BLOCK_SIZE
     homology: Literal["report", "drop", "move"] = "report"
     random: bool = False
     seed: int = 0
-
-    @property
-    def by_chromosome(self) -> bool:
-        """Return whether complete chromosomes are held out."""
-        return self.by == "chromosome" and not self.random
+    fold: list[int] | None = None
 
     def __post_init__(self) -> None:
-        """Raise InputError for impossible fractions, and for settings that exclude each other."""
-        if self.random and self.by == "family":
+        """Raise InputError for impossible numbers, and for settings that exclude each other."""
+        if self.random and self.by not in {None, "chromosome", "random"}:  # the second was the default once
             raise InputError(
-                "`SplitConfig.random` and `SplitConfig.by='family'` exclude each other; give one of them"
+                f"`SplitConfig.random` and `SplitConfig.by={self.by!r}` exclude each other; give one of them"
             )
+        unit = "random" if self.random else self.by
         for name in ("val", "test"):
-            if getattr(self, name) is not None and not self.by_chromosome:
-                other = "SplitConfig.random" if self.random else "SplitConfig.by='family'"
+            if getattr(self, name) is None:
+                continue
+            if unit not in {None, "chromosome"}:
+                other = "SplitConfig.random" if self.random else f"SplitConfig.by={self.by!r}"
                 raise InputError(
                     f"`{other}` does not hold out chromosomes",
                     setting=f"SplitConfig.{name}",
                     fix=f"give `SplitConfig.{name}_fraction` instead",
+                )
+            if self.fold is not None:
+                raise InputError(
+                    "each fold has its own chromosomes", setting=f"SplitConfig.{name}", fix="leave it out"
                 )
         for name in ("val_fraction", "test_fraction"):
             if not 0 < (share := getattr(self, name)) < 1:
@@ -65,3 +80,43 @@ class SplitConfig:
                 value=self.val_fraction,
                 fix="lower them",
             )
+        if self.block_size < 1 or (self.block_size != BLOCK_SIZE and unit != "block"):
+            raise InputError(
+                "is the number of bases of a region of `SplitConfig.by='block'`",
+                setting="SplitConfig.block_size",
+                value=self.block_size,
+                fix="give that too" if self.block_size > 0 else "give at least 1",
+            )
+        if self.fold is not None:
+            self._require_fold(self.fold)
+
+    def _require_fold(self, fold: list[int]) -> None:
+        if len(fold) != 2 or not fold[1] >= MIN_FOLDS or not 1 <= fold[0] <= fold[1]:
+            raise InputError(
+                f"must be two numbers I,N: the I-th of N folds, N at least {MIN_FOLDS}",
+                setting="SplitConfig.fold",
+                value=fold,
+            )
+        if self.by == "column":
+            raise InputError(
+                "`SplitConfig.by='column'` has one test set",
+                setting="SplitConfig.fold",
+                value=fold,
+                fix="leave one out, or hold out by `SplitConfig.by='group'` or `'family'`",
+            )
+        if self.homology == "move":
+            raise InputError(
+                "would never test the genes that it moves",
+                setting="SplitConfig.homology",
+                value="move",
+                fix="with folds give drop or report",
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what config.yaml holds: without settings of other units, which earlier versions did not write."""
+        settings = asdict(self)
+        if self.by != "block":
+            del settings["block_size"]
+        if self.fold is None:
+            del settings["fold"]
+        return settings

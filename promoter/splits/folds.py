@@ -1,54 +1,102 @@
-"""Assign chromosomes to the folds of a cross-validation and to the test set that none of them looks at."""
+"""Deal out the units of a data set to the folds of a search, which never looks at the test genes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from promoter.dataset.promoters import Promoters
+from promoter.splits.assign import (
+    OFF,
+    SplitAssignment,
+    apply_homology_policy,
+    assign_splits,
+    describe_split,
+    find_once,
+    without_borders,
+)
 from promoter.splits.config import SplitConfig
-from promoter.splits.split import chromosome_folds, split_by_chromosome
+from promoter.splits.units import NOUNS, choose_unit, find_units
+
+_MAX_FOLDS = 3  # where the number of folds is not given
 
 
 @dataclass(frozen=True)
-class ChromosomeFolds:
-    """The chromosomes of each fold and of the test set.
+class SearchFolds:
+    """The folds of a search for the best configuration, and the split that its final network is trained on.
 
     Attributes:
-        folds: chromosomes that each fold validates on.
-        test: chromosomes of the test set.
-        train: chromosomes that all folds train on; empty with two folds or more.
+        final: the split of the final network, as training without a search has it.
+        folds: split of each gene in each fold, as `SplitAssignment` holds one: `val` for the genes that the fold
+            validates on, and `test` for the test genes of `final`, which no fold looks at.
+        by: what the units are, as `SplitConfig.by` names it.
     """
 
-    folds: list[list[str]]
-    test: list[str]
-    train: list[str]
+    final: SplitAssignment
+    folds: list[SplitAssignment]
+    by: str
 
     @property
-    def fold_of_chrom(self) -> dict[str, int]:
-        """Chromosome -> the fold that validates on it, -1 for none; without the chromosomes of the test set."""
-        return {c: i for i, chroms in enumerate(self.folds) for c in chroms} | dict.fromkeys(self.train, -1)
-
-    def split_of_chrom(self, fold: int) -> dict[str, str]:
-        """Return chromosome -> `train`, `val` or `test` for one fold, counted from 0."""
-        split = dict.fromkeys(self.fold_of_chrom, "train")
-        return split | dict.fromkeys(self.folds[fold], "val") | dict.fromkeys(self.test, "test")
+    def searched(self) -> np.ndarray:
+        """Return which genes a search may look at: those that some fold trains or validates on."""
+        return np.any([(fold.split == "train") | (fold.split == "val") for fold in self.folds], axis=0)
 
 
-def assign_folds(chroms: pd.Series, split: SplitConfig, folds: int) -> ChromosomeFolds:
-    """Hold out the test chromosomes, and deal out the others to folds of about as many genes.
+def search_folds(
+    promoters: Promoters, config: SplitConfig, folds: int | None, related: pd.DataFrame | None = None
+) -> SearchFolds:
+    """Hold out the test genes, and deal out the units of the others to the folds of a search.
 
     Args:
-        chroms: chromosome of each gene.
-        split: test chromosomes and, for one fold, validation chromosomes.
-        folds: number of folds; 1: one split, as training without folds has it.
+        promoters: the data set.
+        config: the test genes and, for one fold, the validation genes.
+        folds: number of folds; 1: one split, as training without folds has it; None: 3, or as many as there are
+            units.
+        related: pairs of related genes, as for `assign_splits`.
 
     Raises:
-        InputError: the chromosomes are not in the data, or fewer than the folds.
+        InputError: as for `assign_splits`, or there are fewer units than folds.
     """
-    split_of_chrom = split_by_chromosome(chroms, split)
-    test = [chrom for chrom, name in split_of_chrom.items() if name == "test"]
+    config = choose_unit(config, promoters)
+    pairs = find_once(promoters, related)
+    final = assign_splits(promoters, config, pairs())
     if folds == 1:
-        val = [chrom for chrom, name in split_of_chrom.items() if name == "val"]
-        return ChromosomeFolds([val], test, [c for c, name in split_of_chrom.items() if name == "train"])
-    return ChromosomeFolds(chromosome_folds(chroms[~chroms.isin(test)], folds), test, [])
+        return SearchFolds(final, [final], str(config.by))
+    units = find_units(promoters, config, pairs)
+    test = final.split == "test"
+    rest = ~test
+    if config.by == "column":  # what the column leaves out, no fold takes
+        rest &= promoters.genes["split"].notna().to_numpy()
+    dealt = units.take(rest)
+    number = min(_MAX_FOLDS, max(2, len(dealt))) if folds is None else folds
+    fold_of_gene = np.full(len(promoters), -1)
+    fold_of_gene[rest] = dealt.deal(number, config.seed)
+    splits = []
+    for fold in range(number):
+        assigned = np.full(len(promoters), None, dtype=object)
+        assigned[rest] = "train"
+        assigned[test] = "test"
+        assigned[fold_of_gene == fold] = "val"
+        split = apply_homology_policy(without_borders(promoters, assigned, config), pairs, config.homology)
+        splits.append(describe_split(promoters, units, assigned, split))
+    return SearchFolds(final, splits, str(config.by))
+
+
+def remarks_on_folds(splits: Sequence[SplitAssignment], held_out: str, by: str) -> list[str]:
+    """Return messages about folds that hold a third more or fewer genes than an equal share.
+
+    Args:
+        splits: split of each fold.
+        held_out: set that the folds share out, `val` or `test`.
+        by: what the units are, as `SplitConfig.by` names it.
+    """
+    kind = f"{NOUNS.get(by, 'group')}s"
+    sizes = np.array([len(split.rows(held_out)) for split in splits])
+    off = np.flatnonzero(np.abs(sizes / sizes.mean() - 1) >= OFF)
+    return [
+        f"fold {fold + 1} holds {sizes[fold]:,}, an equal share is {sizes.mean():,.0f}: {kind} are never divided"
+        for fold in off
+    ]

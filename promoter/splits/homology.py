@@ -3,7 +3,8 @@
 A network that has seen a held-out gene's sequence in a training gene is tested on its memory. Homology is measured
 by containment: the number of distinct canonical 31-mers that two windows share, divided by the number in the
 window that has fewer (Broder 1997). A k-mer and its reverse complement count as one; k-mers with N do not count.
-Unrelated windows share none by chance; a shared k-mer means a common origin, or a repeat.
+Unrelated windows share none by chance; a shared k-mer means a common origin, or a repeat. Of windows below 100
+bases, in which one changed base can leave no 31-mer alike, the 15-mers are taken.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from promoter.sequence import N_TOKEN, reverse_complement
 from promoter.splits.config import SPLITS
 
 K = 31  # odd, so that no k-mer is its own reverse complement; 62 bits leave room for the strand
-_SPANS = (1, 2, 4, 8, 15)  # added one after the other to a span of one base, they make K
+_SHORT = 100  # bases of a window below which k-mers of 15 are taken
+_SPANS = {K: (1, 2, 4, 8, 15), 15: (1, 2, 4, 7)}  # added one after the other to a span of one base, they make k
 LINKS = 32  # windows before and after each, in a fixed random order, to which a shared k-mer links it
 THRESHOLD = 0.05  # containment; if 5% of the bases change, 0.95^31 = 0.20 is left
 MIN_SHARED = 20  # k-mers: 50 bases in a row; a tandem repeat of period p has only p of them
+_MIN_SHARED_SHORT = 8  # 15-mers: 22 bases in a row, which two of 10^5 random windows never share
+_CONSTANT = 0.99  # share of a library's sequences that have the same base where its flank is constant
 _KMERS_PER_SORT = 1 << 24  # takes some 500 MB
 _KMERS_PER_BLOCK = 1 << 16  # formed together; fits the processor's cache
 Column = Sequence[Any] | np.ndarray | pd.Series
@@ -35,7 +39,7 @@ def find_related_promoters(promoters: Promoters) -> pd.DataFrame:
     """Find the pairs of genes whose windows are homologous or overlap on the genome.
 
     Args:
-        promoters: the data set, in any order.
+        promoters: the data set, in any order; of a library, flanks that all sequences share do not count.
 
     Returns:
         One row per pair, ordered by `i` and `j`. `i` < `j`: row numbers. `fraction`: containment, or the share of
@@ -44,7 +48,8 @@ def find_related_promoters(promoters: Promoters) -> pd.DataFrame:
         "overlapping" (by at least one base), else "similar".
     """
     promoters = near_tss(promoters)
-    similar, overlapping = similar_pairs(promoters.tokens), overlapping_pairs(promoters.genes)
+    tokens = promoters.tokens if promoters.located else without_flanks(promoters.tokens)
+    similar, overlapping = similar_pairs(tokens), overlapping_pairs(promoters.genes)
     pairs = similar.merge(overlapping, how="outer", on=["i", "j"], suffixes=("", "_of_overlap"), sort=True)
     identical = pairs["identical"].eq(True)  # missing for a pair that only overlaps
     fraction = pairs[["containment", "fraction"]].max(axis=1).where(~identical, 1.0)  # containment may be a bound
@@ -53,8 +58,30 @@ def find_related_promoters(promoters: Promoters) -> pd.DataFrame:
     return pd.DataFrame({"i": pairs["i"], "j": pairs["j"], "fraction": fraction, "strand": strand, "kind": kind})
 
 
-def similar_pairs(tokens: np.ndarray, threshold: float = THRESHOLD, min_shared: int = MIN_SHARED) -> pd.DataFrame:
-    """Find the pairs of windows that share 31-mers.
+def without_flanks(tokens: np.ndarray) -> np.ndarray:
+    """Put N where a library's sequences all begin or end alike, as by the primers of their synthesis.
+
+    Args:
+        tokens: the sequences: uint8, shape (N, length).
+
+    Returns:
+        The sequences, with N in the flanks in which each position has the same base in 99% of them; unchanged if
+        these make up more than half of the length, as where all sequences are variants of one.
+    """
+    n, length = tokens.shape
+    if n < 2:
+        return tokens
+    most = np.max([(tokens == base).sum(axis=0) for base in range(N_TOKEN)], axis=0)
+    varying = np.flatnonzero(most < _CONSTANT * n)
+    if not len(varying) or varying[-1] + 1 - varying[0] < length / 2:
+        return tokens
+    inner = tokens.copy()
+    inner[:, : varying[0]] = inner[:, varying[-1] + 1 :] = N_TOKEN
+    return inner
+
+
+def similar_pairs(tokens: np.ndarray, threshold: float = THRESHOLD, min_shared: int | None = None) -> pd.DataFrame:
+    """Find the pairs of windows that share 31-mers; of windows below 100 bases, 15-mers.
 
     For a random window and a copy with 5% of its bases changed, the defaults find 98% of the pairs at 500 bases,
     99.8% at 1,000 and all at 2,000.
@@ -69,22 +96,25 @@ def similar_pairs(tokens: np.ndarray, threshold: float = THRESHOLD, min_shared: 
     is almost certainly listed with a training gene.
 
     Args:
-        tokens: the windows: uint8, shape (N, length); windows shorter than 31 bases have no k-mers.
+        tokens: the windows: uint8, shape (N, length); windows shorter than 15 bases have no k-mers.
         threshold: smallest containment (default 0.05).
-        min_shared: smallest number of shared k-mers (default 20), so that poly-A and tandem repeats do not count
-            as homology.
+        min_shared: smallest number of shared k-mers, so that poly-A and tandem repeats do not count as homology;
+            None (default): 20, of windows below 100 bases 8.
 
     Returns:
         One row per pair, ordered by `i` and `j`. `i` < `j`: row numbers. `shared`: number of shared k-mers.
         `containment`. `strand`: "same" or "opposite", as most shared k-mers lie. `identical`: whether the complete
         windows are equal, or one is the reverse complement of the other.
     """
+    k = K if tokens.shape[1] >= _SHORT else 15
+    if min_shared is None:
+        min_shared = MIN_SHARED if k == K else _MIN_SHARED_SHORT
     n = len(tokens)
     rank = np.random.default_rng(0).permutation(n)
     row_of_rank = np.argsort(rank)
     distinct = np.zeros(n, dtype=np.int64)
     links = _Counts()
-    for words, rows in _slices(tokens):
+    for words, rows in _slices(tokens, k):
         unique = _occur_once(words)
         group, members, forward = _group_by_kmer(words[~unique], rank[rows[~unique]], row_of_rank)
         for windows in (rows[unique], members):
@@ -216,15 +246,15 @@ def leaking_genes(leaks: pd.DataFrame, gene_ids: Column) -> np.ndarray:
     return np.isin(np.asarray(gene_ids, dtype=object), leaks["gene_id"][leaks["other_split"] == "train"])
 
 
-def _slices(tokens: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _slices(tokens: np.ndarray, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield all words (see `_words`) and the rows of their windows, in slices by a hash of the k-mer."""
-    n, starts = len(tokens), max(tokens.shape[1] - K + 1, 0)
+    n, starts = len(tokens), max(tokens.shape[1] - k + 1, 0)
     slices = -(-n * starts // _KMERS_PER_SORT)
     for number in range(slices):  # forming all words again for each slice takes less time than sorting them
         parts, counts = [], []
         height = _KMERS_PER_BLOCK // starts + 1
         for top in range(0, n, height):
-            words, chosen = _words(tokens[top : top + height])
+            words, chosen = _words(tokens[top : top + height], k)
             if slices > 1:
                 chosen &= (_hash(words) >> np.uint64(40)) * np.uint64(slices) >> np.uint64(24) == number
             parts.append(words[chosen])
@@ -232,8 +262,8 @@ def _slices(tokens: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield np.concatenate(parts), np.repeat(np.arange(n, dtype=np.int32), np.concatenate(counts))
 
 
-def _words(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the word at each position, and whether it is free of N: both (rows, length - 30).
+def _words(tokens: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the word at each position, and whether it is free of N: both (rows, length - k + 1).
 
     A word is twice the canonical k-mer (the smaller of its two strands as numbers in base 4), plus 1 if that is
     the forward strand. Each step joins two neighbouring spans; the last two overlap by one base, whose bits agree.
@@ -241,7 +271,7 @@ def _words(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     forward = tokens.astype(np.uint64)
     reverse = np.uint64(3) - forward  # wraps around for N, which is not used
     free = tokens < N_TOKEN
-    for step in _SPANS:
+    for step in _SPANS[k]:
         bits = np.uint64(2 * step)
         forward = forward[:, :-step] << bits | forward[:, step:]
         reverse = reverse[:, step:] << bits | reverse[:, :-step]

@@ -1,7 +1,9 @@
-"""Divide genes into training, validation and test sets by chromosome, by homology group, or at random."""
+"""Divide genes into training, validation and test sets, or into folds: by chromosome, or by units of any kind."""
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
@@ -9,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from promoter.dataset.chromosomes import match_chromosomes
-from promoter.errors import InputError
-from promoter.splits.config import SPLITS, SplitConfig
+from promoter.errors import InputError, counted, listed
+from promoter.splits.config import SplitConfig
 
+_COMPLEMENT = bytes.maketrans(b"ACGTU", b"TGCAA")
 _MAX_EXHAUSTIVE = 10  # up to this many chromosomes all 3^n assignments are tried
 
 
@@ -44,14 +47,21 @@ def split_by_chromosome(chroms: pd.Series, config: SplitConfig) -> dict[str, str
     wanted = {name: targets[name] for name, chosen in given.items() if chosen is None}
     if len(free) < len(wanted) + 1:
         raise InputError(
-            f"{len(order)} chromosomes ({', '.join(order[:5])}) cannot be split into train, val and test: "
-            "leave at least one chromosome for each"
+            f"{counted(len(order), 'chromosome')} ({listed(order, 5)}) cannot be split into train, val and test: "
+            "leave at least one for each, or use `SplitConfig.by='block'`, which divides them into regions"
         )
     fixed |= _choose(free, counts, wanted)
     return {chrom: fixed.get(chrom, "train") for chrom in order}
 
 
-def split_by_group(group_of_gene: np.ndarray, config: SplitConfig) -> np.ndarray:
+def split_by_group(
+    group_of_gene: np.ndarray,
+    config: SplitConfig,
+    *,
+    sets: Sequence[str] = ("val", "test"),
+    genes: int | None = None,
+    noun: str = "homology group",
+) -> np.ndarray:
     """Assign each group of genes, in random order, to `train`, `val` or `test`.
 
     A group is put into the held-out set that lacks most genes if it fits there, else into the training set. So
@@ -60,6 +70,9 @@ def split_by_group(group_of_gene: np.ndarray, config: SplitConfig) -> np.ndarray
     Args:
         group_of_gene: group of each gene: int, shape (genes,).
         config: the fractions and the random seed.
+        sets: sets to hold out (default both).
+        genes: number of genes that the fractions are of; None (default) means these.
+        noun: name of a group, for messages.
 
     Returns:
         The split of each gene: strings, shape (genes,).
@@ -69,7 +82,8 @@ def split_by_group(group_of_gene: np.ndarray, config: SplitConfig) -> np.ndarray
     """
     groups, index = np.unique(group_of_gene, return_inverse=True)
     sizes = np.bincount(index)
-    room = {"val": config.val_fraction * len(index), "test": config.test_fraction * len(index)}
+    total = len(index) if genes is None else genes
+    room = {name: getattr(config, f"{name}_fraction") * total for name in sets}
     split_of_group = np.full(len(groups), "train", dtype=object)
     for group in np.random.default_rng(config.seed).permutation(len(groups)):
         name = max(room, key=lambda split: room[split])
@@ -77,13 +91,62 @@ def split_by_group(group_of_gene: np.ndarray, config: SplitConfig) -> np.ndarray
             split_of_group[group] = name
             room[name] -= int(sizes[group])
     split = split_of_group[index]
-    empty = [name for name in SPLITS if not (split == name).any()]
+    empty = [name for name in ("train", *sets) if not (split == name).any()]
     if empty:
+        other = {"homology group": "block", "block": "family"}.get(noun, "random")
         raise InputError(
-            f"{len(groups)} homology groups of {len(index)} genes leave none for {' and '.join(empty)}; "
-            "raise `SplitConfig.val_fraction` and `SplitConfig.test_fraction`, or take more genes"
+            f"{counted(len(groups), noun)} of {len(index):,} genes leave none for {' and '.join(empty)} "
+            f"(the largest has {sizes.max(initial=0):,}); raise `SplitConfig.val_fraction` and "
+            f"`SplitConfig.test_fraction`, or hold out by another unit, such as `SplitConfig.by={other!r}`"
         )
     return split
+
+
+def deal(sizes: Sequence[int] | np.ndarray, folds: int, seed: int | None = None) -> np.ndarray:
+    """Distribute units over folds with about equal numbers of genes.
+
+    Units are taken from the largest to the smallest, each into the fold with the fewest genes so far. The largest
+    fold then exceeds the best possible by at most a third (Graham 1969).
+
+    Args:
+        sizes: number of genes of each unit.
+        folds: number of folds.
+        seed: random seed that orders units of one size; None (default) keeps their order.
+
+    Returns:
+        The fold of each unit, from 0: int, shape (units,).
+    """
+    sizes = np.asarray(sizes)
+    order = np.arange(len(sizes)) if seed is None else np.random.default_rng(seed).permutation(len(sizes))
+    fold_of_unit = np.zeros(len(sizes), dtype=np.int64)
+    room = [(0, fold) for fold in range(folds)]  # a heap: genes so far, fold
+    for unit in order[np.argsort(-sizes[order], kind="stable")]:
+        genes, fold = room[0]
+        fold_of_unit[unit] = fold
+        heapq.heapreplace(room, (genes + int(sizes[unit]), fold))
+    return fold_of_unit
+
+
+def places(genes: pd.DataFrame) -> pd.Series:
+    """Return what tells a gene of another data set from one of the same id: its chromosome, else its sequence.
+
+    Args:
+        genes: columns `chrom` and, where that is missing, `sequence`.
+
+    Returns:
+        The chromosome of each gene, or a checksum of its sequence, the same for the reverse complement.
+    """
+    where = genes["chrom"].astype(object)
+    free = where.isna()
+    if free.any() and "sequence" in genes:
+        where = where.mask(free, genes["sequence"][free].map(_checksum))
+    return where.where(where.notna(), None)
+
+
+def _checksum(sequence: str) -> str:
+    forward = sequence.upper().encode()
+    both = forward, forward.translate(_COMPLEMENT)[::-1]
+    return hashlib.blake2b(min(both), digest_size=8).hexdigest()
 
 
 def assign(chroms: pd.Series, split_of_chrom: Mapping[str, str]) -> pd.Series:
@@ -101,10 +164,7 @@ def assign(chroms: pd.Series, split_of_chrom: Mapping[str, str]) -> pd.Series:
 
 
 def chromosome_folds(chroms: pd.Series, folds: int) -> list[list[str]]:
-    """Distribute chromosomes over folds with about equal numbers of genes.
-
-    Chromosomes are taken from the largest to the smallest, each into the fold with the fewest genes so far. The
-    largest fold then exceeds the best possible by at most a third (Graham 1969). The result is deterministic.
+    """Distribute chromosomes over folds with about equal numbers of genes, as `deal` does; deterministic.
 
     Args:
         chroms: chromosome of each gene.
@@ -116,22 +176,27 @@ def chromosome_folds(chroms: pd.Series, folds: int) -> list[list[str]]:
     Raises:
         InputError: there are fewer chromosomes than folds.
     """
-    order = [str(name) for name in chroms.drop_duplicates()]
-    if len(order) < folds:
+    of_gene, names = pd.factorize(chroms)
+    require_units(len(names), folds, "chromosome")
+    fold_of_chrom = deal(np.bincount(of_gene), folds)
+    return [[str(name) for name in names[fold_of_chrom == fold]] for fold in range(folds)]
+
+
+def require_units(units: int, folds: int, noun: str) -> None:
+    """Check that there is a unit, a chromosome say, for each fold.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    if units < folds:
+        other = {"chromosome": "block", "block": "family"}.get(noun, "random")
         raise InputError(
-            f"the genes that are not for testing lie on {len(order)} chromosomes ({', '.join(order[:5])})",
+            f"there {'is' if units == 1 else 'are'} only {counted(units, noun)} to divide",
             setting="folds",
             value=folds,
-            fix=f"give at most {len(order)} folds",
+            fix=(f"give at most {counted(units, 'fold')}, or " if units > 1 else "")
+            + f"hold out by a smaller unit, such as `SplitConfig.by={other!r}`",
         )
-    counts = chroms.value_counts()
-    chroms_of_fold: list[list[str]] = [[] for _ in range(folds)]
-    genes = [0] * folds
-    for chrom in sorted(order, key=lambda name: -int(counts[name])):
-        fold = genes.index(min(genes))
-        chroms_of_fold[fold].append(chrom)
-        genes[fold] += int(counts[chrom])
-    return [sorted(names, key=order.index) for names in chroms_of_fold]
 
 
 def _given_chromosomes(name: str, chosen: Sequence[str] | None, available: Iterable[str]) -> list[str] | None:

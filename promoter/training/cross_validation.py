@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -28,8 +28,7 @@ class CrossValidation:
 
     Args:
         examples: all genes that may take part.
-        fold_of_gene: int, shape (genes,): index of the fold that validates on the gene; -1 for genes in every
-            fold's training set.
+        splits: for each fold the split of each gene, `train` or `val`; None for a gene that it leaves out.
         model: config of the network.
         training: how to train; seed s of `seeds` trains with `training.seed + s`.
         metric: `pearson` (the default) or `mse`; a mean over targets, in original units.
@@ -44,7 +43,7 @@ class CrossValidation:
     def __init__(
         self,
         examples: Examples,
-        fold_of_gene: np.ndarray,
+        splits: Sequence[np.ndarray],
         model: NetworkConfig,
         *,
         training: TrainingConfig,
@@ -55,7 +54,7 @@ class CrossValidation:
         trunk: SerializedTrunk | None = None,
         loss: Loss = SQUARED_ERROR,
     ) -> None:
-        self.folds, self.seeds, self.metric = int(fold_of_gene.max()) + 1, seeds, metric
+        self.folds, self.seeds, self.metric = len(splits), seeds, metric
         self.training, self.loss = training, loss
         members = [(fold, seed) for fold in range(self.folds) for seed in range(seeds)]
         states = (
@@ -69,10 +68,8 @@ class CrossValidation:
             config = replace(training, seed=training.seed + seed)
             torch.manual_seed(config.seed)
             network = build_learner(model, examples.tokens.shape[-1], trunk)
-            held_out = fold_of_gene == fold
-            train, val = (
-                Examples(examples.tokens[rows], examples.targets[rows]) for rows in (~held_out, held_out)
-            )
+            rows_of = (splits[fold] == name for name in ("train", "val"))
+            train, val = (Examples(examples.tokens[rows], examples.targets[rows]) for rows in rows_of)
             self.networks.append(network)
             self._train.append(train)
             self._steps.append(train_epochs(network, train, val, config, device=device, state=state, loss=loss))

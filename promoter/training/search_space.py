@@ -74,18 +74,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class SpaceValidator:
-    """Fit a configuration to the window (bases), and check it against the genes, in all and of each fold."""
+    """Fit a configuration to the window (bases), and check it against the genes of each fold (train, val)."""
 
     length: int
-    genes: int
-    genes_of_fold: list[int]
+    genes_of_fold: list[tuple[int, int]]
 
     def __call__(self, model: NetworkConfig, training: TrainingConfig) -> NetworkConfig:
         """Return the network for the window, or raise InputError if it or the recipe does not suit the data."""
         model = model.for_window(self.length)
         require_orientation(model, training)
-        for validated in self.genes_of_fold:
-            require_enough_genes(self.genes - validated, validated, training, workers=1)
+        for learned_from, validated in self.genes_of_fold:
+            require_enough_genes(learned_from, validated, training, workers=1)
         return model
 
 

@@ -36,7 +36,7 @@ def promoters(copies: dict[int, int], apart: int = 1000) -> Promoters:
             "sequence": decode(tokens),
         }
     )
-    return Promoters(genes, np.zeros((n, 1), np.float32), ["y"], {})
+    return Promoters(genes, np.zeros((n, 1), np.float32), ["y"], {"window": {"upstream": LENGTH, "downstream": 0}})
 
 
 # chr1: rows 0-19, chr2: 20-39, chr3 (val): 40-59, chr4 (test): 60-79

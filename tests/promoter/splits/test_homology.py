@@ -27,6 +27,7 @@ from promoter.splits.homology import (
     leaking_genes,
     overlapping_pairs,
     similar_pairs,
+    without_flanks,
 )
 from promoter.splits.split import assign
 
@@ -35,13 +36,14 @@ COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
 def words(sequence: str) -> set[str]:
-    """Written out: the canonical 31-mers without N."""
-    some = {sequence[i : i + K] for i in range(len(sequence) - K + 1)}
+    """Written out: the canonical 31-mers without N; 15-mers of windows below 100 bases."""
+    k = K if len(sequence) >= 100 else 15
+    some = {sequence[i : i + k] for i in range(len(sequence) - k + 1)}
     return {min(word, word.translate(COMPLEMENT)[::-1]) for word in some if "N" not in word}
 
 
 def naive(sequences: list[str]) -> dict[tuple[int, int], tuple[int, float]]:
-    """Shared 31-mers and containment of all pairs that share any."""
+    """Shared k-mers and containment of all pairs that share any."""
     kmers = [words(sequence) for sequence in sequences]
     pairs = {}
     for j in range(len(kmers)):
@@ -79,11 +81,11 @@ def family_of(rng: np.random.Generator, size: int, length: int, rate: float = 0.
 
 PIECES = [decode(random_tokens(np.random.default_rng(seed), 1, 12 + 7 * seed))[0] for seed in range(6)]
 PIECES += [str(reverse_complement(piece)) for piece in PIECES] + ["A" * 40, "CA" * 18, "N", "G"]
-SEQUENCES = st.lists(
-    st.lists(st.sampled_from(PIECES), min_size=1, max_size=7).map(
-        lambda pieces: ("".join(pieces) + "N" * 90)[:90]
-    ),
-    max_size=7,
+PARTS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=7).map("".join)
+SEQUENCES = st.sampled_from(
+    [90, 110]
+).flatmap(  # either size of k-mer
+    lambda length: st.lists(PARTS.map(lambda parts: (parts + "N" * length)[:length]), max_size=7)
 )
 
 
@@ -201,7 +203,40 @@ def test_kmers_with_N_do_not_count_as_homology() -> None:
     assert similar_pairs(tokens, 0.0, 1).empty
 
 
-@pytest.mark.parametrize("shape", [(0, 0), (0, 100), (5, 0), (5, 30), (1, 100)])
+@pytest.mark.parametrize("length", [50, 70, 99, 100, 110, 150])
+def test_a_single_changed_base_leaves_short_windows_related(length: int) -> None:
+    rng = np.random.default_rng(length)
+    tokens = random_tokens(rng, 3000, length)
+    changed = tokens[:500].copy()
+    where = (np.arange(500), rng.integers(0, length, 500))
+    changed[where] = (changed[where] + 1) % 4
+    pairs = similar_pairs(np.concatenate([tokens, changed]))
+    assert set(zip(pairs["i"], pairs["j"], strict=True)) == {(i, 3000 + i) for i in range(500)}  # and no other
+
+
+def test_flanks_that_a_library_shares_are_no_homology_but_what_lies_between_is() -> None:
+    rng = np.random.default_rng(8)
+    tokens = random_tokens(rng, 400, 200)
+    tokens[300] = mutated(rng, tokens[:1], 0.02)[0]
+    tokens[:, :40], tokens[:, 150:] = tokens[0, :40], tokens[0, 150:]
+    tokens[7, 20] = 4  # an N, and a sequence whose synthesis failed
+    tokens[9, 5:9] = (tokens[9, 5:9] + 1) % 4
+    library = Promoters(located_nowhere(tokens), np.zeros((400, 0), np.float32), [], {"window": None})
+    pairs = find_related_promoters(library)
+    assert list(zip(pairs["i"], pairs["j"], strict=True)) == [(0, 300)]
+    assert len(similar_pairs(tokens)) > 10_000  # what it would be with them
+    # all of them variants of one: what is alike is not the flank, but everything
+    variants = np.repeat(tokens[:1], 300, axis=0)
+    variants[np.arange(300), rng.integers(0, 200, 300)] = 3
+    assert len(set(homology_groups(similar_pairs(without_flanks(variants)), 300))) == 1
+
+
+def located_nowhere(tokens: np.ndarray) -> pd.DataFrame:
+    genes = pd.DataFrame({"gene_id": [f"s{i}" for i in range(len(tokens))], "sequence": decode(tokens)})
+    return genes.assign(chrom=None, tss=pd.NA, strand=None, start=pd.NA, end=pd.NA)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 100), (5, 0), (5, 14), (1, 100)])
 def test_homology_of_no_windows_is_an_empty_table(shape: tuple[int, int]) -> None:
     pairs = similar_pairs(np.zeros(shape, np.uint8))
     assert pairs.empty
@@ -209,8 +244,8 @@ def test_homology_of_no_windows_is_an_empty_table(shape: tuple[int, int]) -> Non
     assert homology_groups(pairs, shape[0]).tolist() == list(range(shape[0]))
 
 
-def test_windows_of_31_bases_are_one_kmer() -> None:
-    tokens = random_tokens(np.random.default_rng(7), 1, 31)
+def test_windows_of_15_bases_are_one_kmer() -> None:
+    tokens = random_tokens(np.random.default_rng(7), 1, 15)
     assert by_pair(similar_pairs(np.concatenate([tokens, turned(tokens)]), 0.0, 1)) == {(0, 1): (1, 1.0)}
 
 

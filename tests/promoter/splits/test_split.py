@@ -112,8 +112,8 @@ def test_the_split_that_is_not_given_is_chosen_from_the_rest(given_set: str) -> 
         ),
         (None, ["chrX"], r"`SplitConfig\.test=\['chrX'\]`"),
         ([], None, "`SplitConfig.val` is empty"),
-        (["chr1"], ["chr2", "chr3"], "leave at least one chromosome"),
-        (["chr1", "chr2"], None, "leave at least one chromosome"),
+        (["chr1"], ["chr2", "chr3"], "leave at least one for each, or use `SplitConfig.by='block'`"),
+        (["chr1", "chr2"], None, "leave at least one for each, or use `SplitConfig.by='block'`"),
     ],
 )
 def test_impossible_held_out_chromosomes_are_refused(
@@ -144,7 +144,7 @@ def test_genes_are_assigned_across_spellings_and_unknown_chromosomes_get_none() 
 def test_folds_hold_each_chromosome_once_and_about_as_many_genes_each(sizes: list[int], folds: int) -> None:
     chroms = pd.Series([f"chr{i}" for i, size in enumerate(sizes) for _ in range(size)])
     if folds > len(sizes):
-        with pytest.raises(InputError, match=f"`folds={folds}`.*at most {len(sizes)} folds"):
+        with pytest.raises(InputError, match=f"`folds={folds}`.*only {len(sizes)} chromosomes?.*by='block'"):
             chromosome_folds(chroms, folds)
         return
     found = chromosome_folds(chroms, folds)

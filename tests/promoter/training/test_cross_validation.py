@@ -26,6 +26,7 @@ def examples() -> Examples:
 
 
 FOLDS = np.arange(61) % 3 - 1  # -1: in the training set of both folds
+SPLITS = [np.where(fold == FOLDS, "val", "train") for fold in range(2)]
 TWO = replace(MODEL, n_targets=2)
 
 
@@ -42,7 +43,7 @@ def by_hand(examples: Examples, fold: int, seed: int) -> tuple[PromoterCNN, Exam
 
 @pytest.mark.parametrize("metric", ["pearson", "mse"])
 def test_folds_trained_side_by_side_equal_folds_trained_one_by_one(examples: Examples, metric: Metric) -> None:
-    both = CrossValidation(examples, FOLDS, TWO, training=TRAINING, metric=metric, seeds=2)
+    both = CrossValidation(examples, SPLITS, TWO, training=TRAINING, metric=metric, seeds=2)
     while both.advance():
         pass
     assert both.is_finished()
@@ -62,13 +63,13 @@ def test_folds_trained_side_by_side_equal_folds_trained_one_by_one(examples: Exa
 
 
 def test_resumed_cross_validation_equals_an_uninterrupted_one(examples: Examples) -> None:
-    whole = CrossValidation(examples, FOLDS, TWO, training=TRAINING)
+    whole = CrossValidation(examples, SPLITS, TWO, training=TRAINING)
     while whole.advance():
         pass
-    first = CrossValidation(examples, FOLDS, TWO, training=TRAINING)
+    first = CrossValidation(examples, SPLITS, TWO, training=TRAINING)
     for _ in range(2):
         assert first.advance()
-    second = CrossValidation(examples, FOLDS, TWO, training=TRAINING, saved=first.to_bytes())
+    second = CrossValidation(examples, SPLITS, TWO, training=TRAINING, saved=first.to_bytes())
     assert second.epoch == 2
     while second.advance():
         pass
@@ -84,7 +85,18 @@ def test_a_fold_trains_on_none_of_its_validation_genes(examples: Examples) -> No
     changed = Examples(examples.tokens, targets)
     weights = []
     for some in (examples, changed):
-        trial = CrossValidation(some, FOLDS, TWO, training=replace(TRAINING, epochs=1))
+        trial = CrossValidation(some, SPLITS, TWO, training=replace(TRAINING, epochs=1))
         trial.advance()
         weights.append(trial.best_networks()[0].get_parameter("blocks.0.conv.weight"))
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
+
+
+def test_a_gene_that_a_fold_leaves_out_is_neither_learned_from_nor_validated_on(examples: Examples) -> None:
+    splits = [np.where(np.arange(61) % 7 == 0, None, split) for split in SPLITS]
+    targets = np.where(np.arange(61)[:, None] % 7 == 0, 1e6, examples.targets).astype(np.float32)
+    scores = []
+    for some in (examples, Examples(examples.tokens, targets)):
+        trial = CrossValidation(some, splits, TWO, training=replace(TRAINING, epochs=1), metric="mse")
+        trial.advance()
+        scores.append(trial.fold_scores())
+    assert scores[0] == scores[1]

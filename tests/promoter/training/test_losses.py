@@ -98,7 +98,13 @@ def test_cross_validation_trains_with_the_loss_as_fit_does() -> None:
     rng = np.random.default_rng(0)
     genes = Examples(rng.integers(0, 4, (24, LENGTH)).astype(np.uint8), counts(24, 3).astype(np.float32))
     fold, config = np.arange(24) % 3, replace(CONFIG, epochs=2, batch_size=8)
-    trial = CrossValidation(genes, fold, MODEL, training=config, loss=PoissonDeviance())
+    trial = CrossValidation(
+        genes,
+        [np.where(fold == f, "val", "train") for f in range(3)],
+        MODEL,
+        training=config,
+        loss=PoissonDeviance(),
+    )
     while trial.advance():
         pass
     train, val = (Examples(genes.tokens[rows], genes.targets[rows]) for rows in (fold != 0, fold == 0))

@@ -221,7 +221,8 @@ def test_a_training_with_missing_values_resumes_to_the_same_weights() -> None:
 
 def test_folds_with_missing_values_are_trained_as_by_fit_and_scored_on_observed_genes() -> None:
     genes, fold = sequences(60, 5), np.arange(60) % 3
-    trial = CrossValidation(genes, fold, cnn().config, training=CONFIG)
+    splits = [np.where(fold == number, "val", "train") for number in range(3)]
+    trial = CrossValidation(genes, splits, cnn().config, training=CONFIG)
     while trial.advance():
         pass
     scores = trial.fold_scores()
