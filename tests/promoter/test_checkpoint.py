@@ -31,6 +31,7 @@ from promoter.errors import InputError
 from promoter.models.build import Network
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import encode, one_hot
+from promoter.splits.split import places
 
 DATA = Path(__file__).parents[1] / "data"
 LENGTH = 48
@@ -172,6 +173,31 @@ def test_a_gene_in_the_training_set_of_any_member_is_in_that_of_the_ensemble(tmp
     genes = pd.DataFrame({"gene_id": list("abcde"), "chrom": ["chr1", "chr3", "chr9", "chr2", "chr4"]})
     # a: test in both; b: left out by one, learned from by the other; c: met by none; d, e: by their chromosomes
     assert together.get_split(genes).tolist() == ["test", "train", None, "train", "val"]
+
+
+def test_sequences_of_a_library_are_known_by_their_bases_and_not_by_ids_that_other_libraries_use_too(
+    tmp_path: Path,
+) -> None:
+    def library(**sequences: str) -> pd.DataFrame:
+        return pd.DataFrame({"gene_id": list(sequences), "chrom": None, "sequence": list(sequences.values())})
+
+    learned_from = library(a="AACC", b="ACGA", c="TTTG", d="AACC", e="CCCC")
+    split = ["train", "val", "test", "test", None]  # a and d are alike
+    places_of = dict(zip(learned_from["gene_id"], zip(places(learned_from), split, strict=True), strict=True))
+    window = {"upstream": None, "downstream": None, "length": 40}
+    info = replace(
+        INFO, window=window, split={name: [] for name in ("train", "val", "test")}, split_of_gene=places_of
+    )
+    for name in ("one", "other"):
+        of_gene = info.split_of_gene | ({"b": (places_of["b"][0], "train")} if name == "other" else {})
+        save_model(tmp_path / name, network(), replace(info, split_of_gene=of_gene))
+    found = load_info(tmp_path / "one")
+    assert found.get_split(learned_from).tolist() == split
+    # other ids, other letters, the reverse complement, and ids with other bases
+    other = library(x="aacc", y="GGTT", a="TTTG", z="GATTACA", b="CCCC", c="TCGT")
+    assert found.get_split(other).tolist() == ["train", "train", "test", None, None, "val"]
+    _, together = deserialize_ensemble([serialize_model(tmp_path / name) for name in ("one", "other")])
+    assert together.get_split(learned_from).tolist() == ["train", "train", "test", "test", None]
 
 
 @pytest.mark.parametrize("version", [0, 2, "1.5", None])

@@ -163,10 +163,11 @@ def test_folds_train_with_fewer_workers_than_asked_for_where_a_minimum_is_given(
         (["--folds", "2"], "--folds 2: at least 3 are needed"),
         (["--folds", "0"], "--folds 0: must be at least 1"),
         (["--seeds", "0"], "--seeds 0: must be at least 1"),
-        (["--folds", "5"], "lie on 4 chromosomes"),
+        (["--folds", "5"], "--folds 5: there are only 4 chromosomes to divide; give at most 4 folds, or hold out"),
+        (["--folds", "3", "--split.fold", "1,3"], "--split.fold: with --folds 3 every gene is tested once"),
+        (["--folds", "3", "--split.by", "column"], "the data has no column split; give --split.by family"),
         (["--folds", "3", "--split.test", "chr1"], "--split.test: with --folds 3"),
-        (["--folds", "3", "--split.random", "true"], "folds are of whole chromosomes"),
-        (["--folds", "3", "--split.homology", "move"], "folds are of whole chromosomes"),
+        (["--folds", "3", "--split.homology", "move"], "--split.homology move: would never test the genes"),
     ],
 )
 def test_impossible_folds_are_refused_in_one_line(

@@ -233,7 +233,7 @@ def test_flanks_that_a_library_shares_are_no_homology_but_what_lies_between_is()
 
 def located_nowhere(tokens: np.ndarray) -> pd.DataFrame:
     genes = pd.DataFrame({"gene_id": [f"s{i}" for i in range(len(tokens))], "sequence": decode(tokens)})
-    return genes.assign(chrom=None, tss=pd.NA, strand=None, start=pd.NA, end=pd.NA)
+    return genes.assign(chrom=None, tss=None, strand=None, start=None, end=None)
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 100), (5, 0), (5, 14), (1, 100)])
