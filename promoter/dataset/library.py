@@ -30,7 +30,7 @@ from promoter.dataset.prepare import Summary, composition, count_bases, require_
 from promoter.dataset.promoters import Promoters, without_coordinates
 from promoter.dataset.tables import NO_VALUE, RawTable
 from promoter.dataset.targets import describe_targets, require_target_names, warn_of_values
-from promoter.errors import InputError, counted, doubt, listed, note
+from promoter.errors import InputError, doubt, listed, note
 from promoter.storage import AnyPath
 
 SETS = ("train", "val", "test")
@@ -211,8 +211,9 @@ def _require_ids(table: RawTable, ids: pd.Series, name: str) -> pd.Series:
         first = ids[again].iloc[0]
         lines = " and ".join(table.line(int(row)) for row in ids.index[ids == first][:2])
         raise InputError(
-            f"{table.path}: {counted(ids[again].nunique(), 'id')} in column '{name}' stand more than once (such "
-            f"as '{first}', {lines}); give each row an id of its own, or name another column in `id_column`"
+            f"{table.path}: repeated ids in column '{name}': {ids[again].nunique():,} (such as '{first}', "
+            f"{lines}); give each row an id of its own, with replicates in columns, or name "
+            "another column in `id_column`"
         )
     return ids
 
@@ -311,22 +312,23 @@ def _check_sets(table: RawTable, genes: pd.DataFrame, columns: LibraryColumns) -
     label = next((name for name in ("split", "group") if name in genes), None)
     if label is None:
         return
-    shared = find_shared(genes["sequence"], genes[label])
+    labels = genes[label].astype(pd.CategoricalDtype(list(SETS))) if label == "split" else genes[label]
+    shared = find_shared(genes["sequence"], labels)
     if shared.empty:
         return
-    many = counted(int(shared.sum()), "sequence")
+    many = f"as they are or reverse-complemented: {shared.sum():,}"
     if label == "group":
         doubt(
-            f"{table.path}: {many} stand in several groups, as they are or reverse-complemented (such as "
-            f"{shared.index[0]}); a split may part these groups: make one of them"
+            f"{table.path}: sequences that stand in several groups, {many} (such as in {shared.index[0]}); a "
+            "split may part these groups: make one of them"
         )
         return
     between = listed([f"{n:,} in {names}" for names, n in shared.items()])
     long = len(genes["sequence"].iloc[0]) >= _MIN_HOMOLOGOUS
     drop = ", or train with `SplitConfig.homology='drop'`, which leaves those and their homologs out of training"
     doubt(
-        f"{table.path}: {many} stand in several sets, as they are or reverse-complemented ({between}): a network "
-        f"is tested on what it has seen; leave them out of one{drop if long else ''}"
+        f"{table.path}: sequences that stand in several sets, {many} ({between}): a network is tested on what "
+        f"it has seen; leave them out of one{drop if long else ''}"
     )
 
 
@@ -334,8 +336,8 @@ def _note_repeats(table: RawTable, sequences: pd.Series) -> int:
     repeated, rows = count_repeats(sequences)
     if repeated:
         note(
-            f"{table.path}: {counted(repeated, 'sequence')} stand more than once, as they are or "
-            f"reverse-complemented, in {rows:,} rows, which all count"
+            f"{table.path}: sequences that stand more than once, as they are or reverse-complemented: "
+            f"{repeated:,}, in {rows:,} rows, which all count"
         )
     return repeated
 

@@ -29,7 +29,7 @@ _SEQUENCE_NAMES = (
 )
 _ID_NAMES = re.compile(
     r"(?:seq(?:uence)?|oligo|construct|element|tile|variant|probe|promoter|gene|locus|library|insert)?"
-    r"(?:ids?|names?|tags?|labels?)|oligo|construct|element|tile|variant|probe|promoter|gene"
+    r"(?:ids?|names?|tags?)|oligo|construct|element|tile|variant|probe|promoter|gene"
 )
 _INDEX_NAMES = {"unnamed0", "index", "rownames", "rowname", "row"}
 _NAME_NAMES = ("genename", "name", "gene", "symbol", "genesymbol")
@@ -41,7 +41,7 @@ _UNLIKELY = {
     "a number of barcodes": r"(.* )?(barcodes?|bcs?|umis?)( .*)?",
     "an amount of DNA": r"(?!.*rna)(.* )?([gp]?dna|plasmid)"
     r"( (sum|mean|avg|average|count|read|umi|exp|rep|total)s?| ?\d+)*",
-    "a fold or a round": r"(cv )?(fold|round|generation|iteration|split|set|batch)s?",
+    "a fold or a replicate": r"(cv )?(fold|round|generation|iteration|split|set|batch|rep(licate)?)s?( number)?",
 }
 
 
@@ -111,7 +111,7 @@ def find_columns(table: RawTable, given: Mapping[str, str | None]) -> LibraryCol
     free = [name for name in table.columns if name not in taken]
     words = {_word(name): name for name in reversed(free)} if table.has_header else {}
     by_content = _sequence_columns(table)
-    sequence = named["sequence_column"] or _find_sequence(table, [n for n in by_content if n in free], words)
+    sequence = named["sequence_column"] or _find_sequence(table, by_content)
     words = {word: name for word, name in words.items() if name != sequence}
     split, group, weight = (named[f"{name}_column"] or words.get(name) for name in ("split", "group", "weight"))
     others = [name for name in free if name not in (sequence, split, group, weight, *by_content)]
@@ -187,15 +187,16 @@ def read_values(
 
 
 def looks_like_sets(table: RawTable, words: Mapping[str, str]) -> str | None:
-    """Return the column of a table without `split` that is called like one and holds names of sets; else None.
+    """Return the column of a table without `split` that holds nothing but names of sets; None if there is none.
 
     Args:
         table: the opened table.
-        words: names of sets, in lower case.
+        words: names of sets, in lower case -> the sets; a column with one set alone must be called like a set.
     """
     for at, name in enumerate(table.columns):
         cells = {row[at].strip().lower() for row in table.rows if at < len(row)}
-        if _word(name) in _SET_NAMES and cells and cells <= set(words):
+        sets = {words.get(cell) for cell in cells}
+        if None not in sets and (len(sets) > 1 or _word(name) in _SET_NAMES):
             return name
     return None
 
@@ -243,7 +244,8 @@ def _sequence_columns(table: RawTable) -> list[str]:
     return found
 
 
-def _find_sequence(table: RawTable, by_content: Sequence[str], words: Mapping[str, str]) -> str:
+def _find_sequence(table: RawTable, by_content: Sequence[str]) -> str:
+    words = {_word(name): name for name in reversed(table.columns)} if table.has_header else {}
     named = [words[word] for word in _SEQUENCE_NAMES if word in words]
     for name in named:  # one that holds something else, such as accessions, counts only where no other does
         if name in by_content:
@@ -264,23 +266,22 @@ def _find_sequence(table: RawTable, by_content: Sequence[str], words: Mapping[st
 
 
 def _id_candidates(table: RawTable, columns: Sequence[str]) -> list[str]:
+    def cells(name: str) -> list[str]:
+        at = table.columns.index(name)
+        return [row[at].strip() for row in table.rows if at < len(row)]
+
     if not table.has_header:
-        at = {name: table.columns.index(name) for name in columns}
-        return [
-            name
-            for name in columns
-            if not any(
-                _is_number(row[at[name]]) or is_missing(row[at[name]]) for row in table.rows if at[name] < len(row)
-            )
-        ]
-    by_name = [name for name in columns if _ID_NAMES.fullmatch(_word(name)) and name not in table.nameless]
-    by_name.sort(key=lambda name: not _word(name).endswith("id"))
-    index = [
+        return [name for name in columns if not any(_is_number(cell) or is_missing(cell) for cell in cells(name))]
+    by_name = [
         name
-        for name in columns[:1]
-        if name == table.columns[0] and (name in table.nameless or _word(name) in _INDEX_NAMES)
+        for name in columns
+        if _ID_NAMES.fullmatch(_word(name))
+        and name not in table.nameless
+        and not any(_is_number(cell) and not cell.isdecimal() for cell in cells(name))  # a measurement
     ]
-    return [*by_name, *index]
+    by_name.sort(key=lambda name: not _word(name).endswith("id"))
+    first = [name for name in columns if name == table.columns[0]]
+    return [*by_name, *(name for name in first if name in table.nameless or _word(name) in _INDEX_NAMES)]
 
 
 def _unlikely(table: RawTable, frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
@@ -306,8 +307,8 @@ def _require_values(
         )
     if values.empty:
         raise InputError(
-            f"{table.path}: no column of numbers beside the sequences (other columns: {listed(others)}); join the "
-            "measured values to this table"
+            f"{table.path}: no column of numbers beside the sequences (other columns: "
+            f"{listed(others) or 'none'}); join the measured values to this table"
         )
     if not table.has_header and len(values.columns) > 1:
         shown = listed([f"{name}: {values[name].dropna().iloc[0]:g}, …" for name in values])

@@ -43,8 +43,8 @@ def clean_sequences(table: RawTable, column: pd.Series) -> pd.Series:
         note(f"{table.path}: U is read as T in {counted(of_rna, 'sequence')}")
     codes = sequences.str.count(f"[{IUPAC}]")
     if codes.any():
-        what = f"{counted(int(codes.sum()), 'letter')} for several bases ({', '.join(IUPAC[:3])}, …)"
-        note(f"{table.path}: {what} in {counted(int((codes > 0).sum()), 'sequence')} are read as N")
+        n = f"{codes.sum():,} in {counted(int((codes > 0).sum()), 'sequence')}"
+        note(f"{table.path}: letters for several bases ({', '.join(IUPAC[:3])}, …) are read as N: {n}")
     return sequences.str.translate(_TO_BASES).reindex(column.index)
 
 
@@ -115,9 +115,9 @@ def _doubt_strands(
     if has.sum() >= max(10, len(near) / 10) and 2 * turned.sum() > (~has).sum():
         row = table.line(int(near.index[turned][0]))
         doubt(
-            f"{table.path}: {counted(int(turned.sum()), 'sequence')}, the first on {row}, {verbs[1]} with "
-            f"{turned_flank}, the reverse complement of {flank}, with which {has.sum():,} others {verbs[0]}: they "
-            "look as if they stood on the other strand; turn them in the table"
+            f"{table.path}: sequences that {verbs[1]} with {turned_flank}: {turned.sum():,}, the first on {row}; "
+            f"that is the reverse complement of {flank}, with which {has.sum():,} others {verbs[0]}: they look as "
+            "if they stood on the other strand; turn them in the table"
         )
 
 
@@ -137,18 +137,19 @@ def either_strand(sequences: pd.Series) -> pd.Series:
 
 
 def find_shared(sequences: pd.Series, label: pd.Series) -> pd.Series:
-    """Return the labels of each sequence that stands under several, as `test and train`, counted.
+    """Return the labels of each sequence that stands under several, as `train and test`, counted.
 
     Args:
         sequences: sequences, upper case; a reverse complement counts as the same.
-        label: set or group of each sequence; missing ones do not count.
+        label: set or group of each sequence, in the order of the alphabet or of its categories; missing ones do
+            not count.
 
     Returns:
         Labels -> number of different sequences, the largest number first.
     """
     table = pd.DataFrame({"sequence": either_strand(sequences), "label": label}).dropna().drop_duplicates()
     table = table[table["sequence"].duplicated(keep=False)]
-    labels = table.sort_values("label").groupby("sequence")["label"].agg(" and ".join)
+    labels = table.sort_values("label").astype(str).groupby("sequence")["label"].agg(" and ".join)
     return labels.value_counts()
 
 

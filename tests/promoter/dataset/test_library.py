@@ -264,6 +264,7 @@ def test_a_column_that_serves_one_purpose_serves_no_other(write: Write) -> None:
         ({"": "u"}, ""),
         ({"Unnamed: 0": "u"}, "Unnamed: 0"),
         ({"name": "d"}, None),
+        ({"element": "v"}, None),
         ({"sample": "u"}, None),
     ],
 )
@@ -284,6 +285,14 @@ def test_ids_come_from_a_column_only_if_its_cells_differ(
         assert "the ids are taken from" in said
 
 
+@pytest.mark.parametrize("name", ["label", "oligo", "variant", "score", "y"])
+def test_measurements_are_no_ids_whatever_their_column_is_called(write: Write, name: str) -> None:
+    promoters, summary, _ = read(write("t.tsv", as_tsv(table().drop(columns="id").rename(columns={"x": name}))))
+    assert_plain(promoters)
+    assert promoters.target_names == [name]
+    assert "id" not in summary.columns
+
+
 def test_a_name_beside_the_id_is_kept(write: Write) -> None:
     promoters, summary, _ = read(write("t.tsv", as_tsv(table(name=["a", "s1", ""] + ["b"] * 9))))
     names = promoters.genes["gene_name"]
@@ -298,7 +307,7 @@ def test_ids_that_repeat_are_refused_even_in_equal_rows(write: Write, repeat: di
     for name, value in repeat.items():
         rows.loc[5, name] = value
     text = refusal(write("t.tsv", as_tsv(rows)))
-    assert "'s0', line 2 and line 7" in text
+    assert "1 (such as 's0', line 2 and line 7)" in text
     assert "`id_column`" in text
 
 
@@ -318,7 +327,9 @@ def test_an_empty_id_is_refused_with_its_line(write: Write) -> None:
         ("n_bc", "a number of barcodes"),
         ("DNA_sum", "an amount of DNA"),
         ("dnaCounts", "an amount of DNA"),
-        ("fold", "a fold or a round"),
+        ("fold", "a fold or a replicate"),
+        ("replicate", "a fold or a replicate"),
+        ("rep", "a fold or a replicate"),
         ("start", "a coordinate"),
         ("p_value", "a p-value"),
         ("length", "a length"),
@@ -397,7 +408,7 @@ def test_letters_become_bases(tmp_path_factory: pytest.TempPathFactory, sequence
     expected = ["".join({"U": "T"}.get(c, c) if c in "ACGTUN" else "N" for c in s.upper()) for s in sequences]
     assert promoters.genes["sequence"].tolist() == expected
     codes = sum(n for letter, n in letters.items() if letter not in "ACGTUN")
-    assert (f"{codes:,} letter" in said) == bool(codes)
+    assert (f"are read as N: {codes:,} in" in said) == bool(codes)
     assert ("U is read as T" in said) == bool(letters["U"])
 
 
@@ -482,7 +493,7 @@ def test_sequences_on_the_other_strand_are_pointed_out(write: Write, start: str,
     rows = pd.DataFrame({"sequence": mixed, "x": np.arange(40) / 7})
     said = read(write("t.tsv", as_tsv(rows)))[2]
     assert "InputWarning" in said
-    assert "16 sequences, the first on line 2" in said
+    assert ": 16, the first on line 2" in said
     flank, verb = (start, "begin") if start else (end[-8:], "end")
     assert f"the reverse complement of {flank[:8]}, with which 24 others {verb}" in said
     assert "the other strand" not in read(write("t.tsv", as_tsv(rows.assign(sequence=sequences))))[2]
@@ -498,8 +509,7 @@ def test_sequences_that_repeat_are_counted_on_either_strand(write: Write) -> Non
     rows.loc[3, "sequence"], rows.loc[4, "sequence"] = SEQUENCES[0], turned(SEQUENCES[0])
     _, summary, said = read(write("t.tsv", as_tsv(rows)))
     assert summary.repeated == 1
-    assert "1 sequence stand more than once" in said
-    assert "in 3 rows" in said
+    assert "reverse-complemented: 1, in 3 rows" in said
 
 
 @given(
@@ -627,6 +637,17 @@ def test_a_column_of_sets_under_another_name_is_pointed_out(write: Write) -> Non
     assert "split" not in promoters.genes
     assert "name it in `split_column`" in said
     assert "split_column" not in read(write("t.tsv", as_tsv(table(set=["a", "b", "c"] * 4))))[2]
+    assert (
+        "name it in `split_column`" in read(write("t.tsv", as_tsv(table(phase=["train", "test", "dev"] * 4))))[2]
+    )
+    bare = table(phase=["train", "test", "test"] * 4)
+    assert "column 'column_4' holds names of sets" in read(write("t.tsv", as_tsv(bare, header=False)))[2]
+
+
+def test_sequences_may_be_their_own_ids(write: Write) -> None:
+    promoters, _, _ = read(write("t.tsv", as_tsv(table())), id_column="sequence")
+    assert promoters.genes["gene_id"].tolist() == SEQUENCES
+    assert_plain(promoters)
 
 
 def test_a_group_that_the_sets_part_is_refused(write: Write) -> None:
@@ -647,21 +668,21 @@ def test_sequences_in_several_sets_are_a_warning_with_counts(write: Write) -> No
     rows.loc[6, "sequence"] = SEQUENCES[2]
     said = read(write("t.tsv", as_tsv(rows)))[2]
     assert "InputWarning" in said
-    assert "3 sequences stand in several sets" in said
-    assert "2 in test and train" in said
+    assert "in several sets, as they are or reverse-complemented: 3" in said
+    assert "2 in train and test" in said
     assert "1 in train and val" in said
     assert "`SplitConfig.homology='drop'`" in said
     short = rows.assign(sequence=[sequence[:40] for sequence in rows["sequence"]])
     short.loc[10, "sequence"] = turned(SEQUENCES[1][:40])
     said = read(write("t.tsv", as_tsv(short)))[2]
-    assert "3 sequences stand in several sets" in said
+    assert "in several sets, as they are or reverse-complemented: 3" in said
     assert "homology" not in said  # which looks for 50 bases in a row
 
 
 def test_sequences_in_several_groups_are_a_warning(write: Write) -> None:
     rows = table(group=[f"g{row // 3}" for row in range(12)])
     rows.loc[9, "sequence"] = SEQUENCES[0]
-    assert "1 sequence stand in several groups" in read(write("t.tsv", as_tsv(rows)))[2]
+    assert "reverse-complemented: 1 (such as in g0 and g3)" in read(write("t.tsv", as_tsv(rows)))[2]
 
 
 @pytest.mark.parametrize(
