@@ -102,8 +102,8 @@ def prepare(
         transform: transform of the expression values: none, log1p (natural), log2p1, or cpm_log2p1 for raw
             counts.
         targets: columns or samples of the table to predict; by default those that its layout says, in a plain
-            table all numbers but lengths, coordinates, p-values and identifiers, and in one of --sequences also
-            but predictions, numbers of barcodes and amounts of DNA.
+            table all numbers but lengths, coordinates, p-values and identifiers; of --sequences neither
+            predictions, numbers of barcodes nor amounts of DNA.
         layout: tool that wrote the expression table; by default known by its header or shape.
         gene_column: column of the expression table with the gene ids; by default by its layout, else the first.
         missing: what to do about an empty or NaN value: keep it as missing in this target alone, drop the gene or
