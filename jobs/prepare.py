@@ -1,25 +1,47 @@
-"""Genome, genes and expression in; `promoters.parquet` out."""
+"""Genome, genes and expression, or a table of sequences and values, in; `promoters.parquet` out."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.table import Table
+from upath import UPath
 
 from jobs.cli.config_file import job_settings, write_config
-from jobs.cli.console import console, new_table, plural, with_flags
+from jobs.cli.console import console, with_flags
+from jobs.cli.data_summary import show_genes, show_library
 from jobs.cli.notes import kept_notes
-from jobs.cli.run import run
+from jobs.cli.run import given_settings, run
 from promoter import storage
-from promoter.dataset.config import Layout, Missing, TranscriptChoice, Transform
-from promoter.errors import InputError, InputNote, InputWarning, listed
+from promoter.dataset.config import Align, Layout, Missing, TranscriptChoice, Transform
+from promoter.errors import InputError, InputNote, InputWarning
 from promoter.models.config import ARCHITECTURES
 
 if TYPE_CHECKING:
     from promoter.dataset.prepare import Summary
+    from promoter.dataset.promoters import Promoters
+    from promoter.storage import AnyPath
 
-_MAX_TARGETS_SHOWN = 20
+# settings of one kind of input -> why they mean nothing for the other
+_OF_GENES = {
+    **dict.fromkeys(("genome", "genes", "expression", "dataset", "cache"), "--sequences takes the place of genes"),
+    **dict.fromkeys(
+        ("upstream", "downstream", "window", "context", "transcript", "tss"),
+        "the sequences of --sequences are taken as they are",
+    ),
+    **dict.fromkeys(
+        ("layout", "gene_column", "replicates", "contrast", "tx2gene"), "is for tables of --expression"
+    ),
+    **dict.fromkeys(
+        ("attribute", "feature", "biotype", "gene_map", "ignore_version", "skip_invalid"), "is for --genes"
+    ),
+    **dict.fromkeys(
+        ("chrom_names", "chroms", "exclude_chroms"), "the sequences of --sequences lie on no chromosome"
+    ),
+}
+_OF_SEQUENCES = ("id_column", "sequence_column", "split_column", "group_column", "weight_column", "align")
 
 
 def prepare(
@@ -27,6 +49,7 @@ def prepare(
     genome: str | None = None,
     genes: str | None = None,
     expression: str | None = None,
+    sequences: str | None = None,
     upstream: int = 2000,
     downstream: int = 0,
     window: str | None = None,
@@ -52,10 +75,16 @@ def prepare(
     exclude_chroms: list[str] | None = None,
     max_n: float = 0.5,
     allow_loss: bool = False,
+    id_column: str | None = None,
+    sequence_column: str | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    weight_column: str | None = None,
+    align: Align | None = None,
     dataset: Literal["yeast", "yeast_levels"] | None = None,
     cache: str | None = None,
 ) -> None:
-    """Cut the promoter of every gene and join it with the gene's expression.
+    """Make a data set: of the promoters and the expression of genes, or of a table of sequences and values.
 
     Args:
         out: folder to write promoters.parquet, config.yaml and summary.json to.
@@ -63,6 +92,8 @@ def prepare(
         genes: BED, GTF or GFF3, plain or gzip.
         expression: table with one row per gene, text or .parquet; or a folder, or a pattern in quotes such as
             'quants/*/quant.sf', of files with a sample each.
+        sequences: instead of these three: table with a sequence and its measured values in each row, such as an
+            MPRA gives, text or .parquet.
         upstream: number of bases before the transcription start site.
         downstream: number of bases from the transcription start site on.
         window: instead of these two: enformer or borzoi, for the window that this network reads, or a number of
@@ -70,12 +101,13 @@ def prepare(
         context: number of bases of a --window enformer or borzoi, if fewer than the network was trained on.
         transform: transform of the expression values: none, log1p (natural), log2p1, or cpm_log2p1 for raw
             counts.
-        targets: columns or samples of the expression table to predict; by default those that its layout says, in a
-            plain table all numbers but lengths, coordinates, p-values and identifiers.
+        targets: columns or samples of the table to predict; by default those that its layout says, in a plain
+            table all numbers but lengths, coordinates, p-values and identifiers; of --sequences neither
+            predictions, numbers of barcodes nor amounts of DNA.
         layout: tool that wrote the expression table; by default known by its header or shape.
         gene_column: column of the expression table with the gene ids; by default by its layout, else the first.
-        missing: what to do about an empty or NaN value: keep it as missing in this target alone, drop the gene, or
-            end with an error.
+        missing: what to do about an empty or NaN value: keep it as missing in this target alone, drop the gene or
+            sequence, or end with an error.
         replicates: table of sample and condition; the targets are then the conditions, means over their samples.
         contrast: two conditions or samples A,B; the target is then A minus B, after the transform.
         tx2gene: table of transcript and gene, to sum transcripts to genes; by default the annotation says it.
@@ -92,20 +124,34 @@ def prepare(
         chrom_names: table of two or more columns with the names of each chromosome, such as UCSC's chromAlias.
         chroms: keep only genes on these chromosomes.
         exclude_chroms: leave out genes on these chromosomes.
-        max_n: leave out windows of which more than this share is N.
-        allow_loss: go on where more than half of the genes are left out for one reason.
+        max_n: leave out windows or sequences of which more than this share is N; the N of --align do not count.
+        allow_loss: go on where more than half of the genes or sequences are left out for one reason.
+        id_column: column of --sequences with the ids; by default id, or one with such a name whose cells all
+            differ; else they are seq_1, seq_2 and so on. Without a header, columns are named by their number.
+        sequence_column: column of --sequences with the sequences; by default sequence, or the only one with bases.
+        split_column: column of --sequences with the set of each, train, val or test; by default split if there.
+        group_column: column of --sequences with groups that no split divides; by default group if there.
+        weight_column: column of --sequences with the weight of each in the loss; by default weight if there.
+        align: pad shorter sequences with N, so that they have their end (right), start (left) or middle (center)
+            in common; by default sequences of several lengths are refused.
         dataset: name of a public data set to use instead of files: yeast (response to salt) or yeast_levels (TPM
             in eight conditions); files given beside it take the place of its own.
         cache: folder that holds, or will hold, the downloads of --dataset.
     """
     settings = job_settings(prepare, locals())
+    _require_one_kind(settings)
+    if sequences is not None:
+        _prepare_library(settings)
+        return
     if window is None and context is not None:
         raise InputError(f"--context {context}: goes with --window enformer or borzoi; else give --upstream")
     if window is not None and (upstream, downstream) != (2000, 0):
         raise InputError(f"--window {window}: takes the place of --upstream and --downstream; leave these out")
     for flag, value in (("genome", genome), ("genes", genes), ("expression", expression)):
         if value is None and dataset is None:
-            raise InputError(f"--{flag} is missing; give its file, or a named data set with --dataset")
+            raise InputError(
+                f"--{flag} is missing; give its file, or a named data set with --dataset, or --sequences"
+            )
 
     from promoter.dataset import prepare as preparation
     from promoter.dataset.aliases import aliases_of_descriptions, aliases_of_gff, read_chrom_names
@@ -113,14 +159,14 @@ def prepare(
     from promoter.dataset.expression import read_expression
     from promoter.dataset.genome import Genome
     from promoter.dataset.named import fetch_yeast
-    from promoter.dataset.promoters import write_promoters
     from promoter.dataset.samples import read_replicates
     from promoter.dataset.transcripts import read_tx2gene
 
     if window is not None:
         upstream, downstream = preparation.centred_window(window, context, ARCHITECTURES)
         settings |= {"upstream": upstream, "downstream": downstream}
-    del settings["window"], settings["context"]  # the two others hold the same
+    for name in ("window", "context", "sequences", *_OF_SEQUENCES):  # the first two are in upstream and downstream
+        del settings[name]
     preparation.require_window(upstream, downstream)
     preparation.require_max_n(max_n)
     out_dir = storage.require_writable(out)
@@ -181,63 +227,62 @@ def prepare(
         *table.files,
         *(path for path in (tx2gene, replicates, tss, gene_map, chrom_names) if path),
     ]
-    inputs = {str(storage.resolve(path)): storage.sha256(path) for path in read}
-    promoters.metadata.update(transform=transform, sources=inputs)
-    (out_dir / "config.yaml").unlink(missing_ok=True)  # of an earlier run: it comes last, to tell a whole output
-    path = write_promoters(out_dir, promoters)
-    storage.write_json(out_dir / "summary.json", {**asdict(summary), "transform": transform, **_said(notes)})
-    write_config(out_dir / "config.yaml", settings, inputs)
-    _show(summary, promoters.length, transform)
+    path = _write(out_dir, promoters, summary, settings=settings, read=read, notes=notes)
+    show_genes(summary, promoters.length, transform)
     console.print(f"{summary.genes_kept:,} promoters of {promoters.length:,} bases in {path}")
 
 
-def _said(notes: list[InputNote]) -> dict[str, list[str]]:
+def _require_one_kind(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that mean nothing for this kind of input: genes on a genome, or a table of sequences.
+
+    A default counts where it is given as a flag; a `--config` file holds defaults that nobody chose.
+    """
+    defaults = {name: parameter.default for name, parameter in inspect.signature(prepare).parameters.items()}
+    flags = {setting.name for setting in given_settings() if not setting.source}
+    is_library = settings["sequences"] is not None
+    for name in _OF_GENES if is_library else _OF_SEQUENCES:
+        value = settings[name]
+        if name in flags or value != defaults[name]:
+            reason = f"{_OF_GENES[name]}; leave out one of them" if is_library else "goes with --sequences TABLE"
+            raise InputError(with_flags(f"`{name}={value!r}`: {reason}"))
+
+
+def _prepare_library(settings: Mapping[str, Any]) -> None:
+    from promoter.dataset.library import read_library
+
+    out_dir = storage.require_writable(settings["out"])
+    options = {name: settings[name] for name in (*_OF_SEQUENCES, "transform", "missing", "max_n", "allow_loss")}
+    with kept_notes() as notes:
+        promoters, summary = read_library(settings["sequences"], settings["targets"], **options)
+    used = {name: value for name, value in settings.items() if name not in _OF_GENES}
+    path = _write(out_dir, promoters, summary, settings=used, read=[settings["sequences"]], notes=notes)
+    show_library(summary, settings["transform"])
+    console.print(f"{summary.genes_kept:,} sequences of {promoters.length:,} bases in {path}")
+
+
+def _write(
+    out_dir: UPath,
+    promoters: Promoters,
+    summary: Summary,
+    *,
+    settings: Mapping[str, Any],
+    read: Sequence[AnyPath],
+    notes: Sequence[InputNote],
+) -> UPath:
+    """Write the data set, its summary and its settings; return the path of the data set."""
+    from promoter.dataset.promoters import write_promoters
+
+    inputs = {str(storage.resolve(path)): storage.sha256(path) for path in read}
+    promoters.metadata.update(transform=settings["transform"], sources=inputs)
+    (out_dir / "config.yaml").unlink(missing_ok=True)  # of an earlier run: it comes last, to tell a whole output
+    path = write_promoters(out_dir, promoters)
     said: dict[str, list[str]] = {"assumptions": [], "warnings": []}
     for one in notes:
         said["warnings" if isinstance(one, InputWarning) else "assumptions"].append(with_flags(str(one)))
-    return said
-
-
-def _show(summary: Summary, length: int, transform: str) -> None:
-    counts = Table(box=None, pad_edge=False, show_header=False)
-    counts.add_column(justify="right")
-    counts.add_column()
-    counts.add_column(style="dim")
-    counts.add_row(f"{summary.genes_kept:,}", "genes kept", "")
-    if summary.padded:
-        counts.add_row(
-            f"{summary.padded:,}", f"of them with N where the {length:,} bases pass a chromosome end", ""
-        )
-    for reason, count in summary.dropped.items():
-        examples = summary.examples.get(reason, [])
-        more = [] if len(examples) < 3 or count == 3 else ["…"]
-        counts.add_row(f"{count:,}", f"left out: {reason}", ", ".join([*examples, *more]))
-    console.print(counts)
-    gc = "–" if summary.gc is None else f"{summary.gc:.1%}"
-    console.print(f"GC {gc}, N {summary.n:.2%} of all bases")
-    if summary.renamed_chromosomes:
-        pairs = [f"{name} → {other}" for name, other in summary.renamed_chromosomes.items()]
-        console.print(f"chromosome names mapped to the FASTA's: {listed(pairs, 3)}")
-    for columns, what in (
-        (summary.ignored_columns, "without numbers"),
-        (summary.left_out_columns, "that are no targets"),
-    ):
-        if columns:
-            console.print(f"columns {what} passed over: {listed(columns, 5)}")
-    columns = ("target", "genes", "missing", "min", "mean", "max", "zeros")
-    table = new_table(*columns, right=set(columns[1:]))
-    for target in summary.targets[:_MAX_TARGETS_SHOWN]:
-        numbers: list[Any] = [target.min, target.mean, target.max]
-        shown = ["–" if value is None else f"{value:.4g}" for value in numbers]
-        zeros = "–" if target.zeros is None else f"{target.zeros:.1%}"
-        table.add_row(target.name, f"{target.n:,}", f"{target.missing:,}", *shown, zeros)
-    if len(summary.targets) > _MAX_TARGETS_SHOWN:
-        table.caption = f"and {len(summary.targets) - _MAX_TARGETS_SHOWN} more targets, in summary.json"
-    console.print(table)
-    console.print(f"layout of the table: {summary.layout}; transform: {transform}")
-    for condition, replicates in summary.replicates.items():
-        spread = "" if replicates.sd is None else f", spread {replicates.sd:.3g} (mean SD)"
-        console.print(f"{condition}: mean of {plural(len(replicates.samples), 'sample')}{spread}")
+    summary_of_all = {**asdict(summary), "transform": settings["transform"], **said}
+    storage.write_json(out_dir / "summary.json", summary_of_all)
+    write_config(out_dir / "config.yaml", settings, inputs)
+    return path
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from promoter.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from promoter.dataset.library import read_library
     from promoter.dataset.promoters import read_promoters
 
 __getattr__ = lazy_names(__name__, __file__)

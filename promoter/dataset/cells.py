@@ -8,8 +8,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from promoter.dataset.config import Missing, Transform
+from promoter.dataset.layouts import Unit
 from promoter.dataset.tables import NO_VALUE, RawTable
-from promoter.errors import InputError, listed, note
+from promoter.errors import InputError, counted, doubt, listed, note
 
 _DECIMAL_COMMA = r"(?=.*\d)[+-]?(?:\d*|[1-9]\d{0,2}(?:\.\d{3})+)(?:,\d+)?(?:[eE][+-]?\d+)?"
 _THOUSANDS_COMMA = r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"
@@ -95,3 +97,69 @@ def _refuse_points(table: RawTable, numbers: dict[str, np.ndarray], names: Seque
                 f"{table.path}: column '{other}' has decimal commas, column '{name}' points, which may separate "
                 "thousands; write all numbers in one way, or choose columns with `targets`"
             )
+
+
+def mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missing: Missing) -> None:
+    """Set infinite values to NaN, with a warning, and refuse missing ones if asked.
+
+    Args:
+        table: table that the numbers are of, for messages.
+        numbers: a column a target; changed in place.
+        ids: id of each row, aligned with `numbers`; its index counts the rows of the table.
+        missing: whether a missing value is an error.
+
+    Raises:
+        InputError: a value is missing, and `missing` is `error`.
+    """
+    array = numbers.to_numpy()
+    bad = ~np.isfinite(array)
+    if missing == "error" and bad.any():
+        row, column = (int(at) for at in np.argwhere(bad)[0])
+        raise InputError(
+            f"{table.path}: {row_name(table, ids, row)}, column '{numbers.columns[column]}': the value is "
+            f"missing, NaN or infinite ({int(bad.any(axis=1).sum())} such rows); fix it, or keep such rows with "
+            "`missing='keep'`"
+        )
+    infinite = np.isinf(array)
+    if not infinite.any():
+        return
+    numbers.mask(infinite, inplace=True)
+    row = int(np.argwhere(infinite)[0][0])
+    doubt(
+        f"{table.path}: {counted(int(infinite.sum()), 'infinite value')}, the first on "
+        f"{row_name(table, ids, row)}, taken as missing; if they are logarithms of 0, add 1 before the logarithm"
+    )
+
+
+def require_transformable(
+    table: RawTable, numbers: pd.DataFrame, ids: pd.Series, *, unit: Unit | None, transform: Transform
+) -> None:
+    """Check that a transform can take all values.
+
+    Args:
+        table: table that the numbers are of, for messages.
+        numbers: a column a target.
+        ids: id of each row, aligned with `numbers`; its index counts the rows of the table.
+        unit: unit of the values; None if nothing says it.
+        transform: the transform.
+
+    Raises:
+        InputError: a value is negative, or the values are logarithms.
+    """
+    if transform == "none":
+        return
+    advice = f"`transform={transform!r}` cannot take; use `transform='none'` if it is a log already"
+    array = numbers.to_numpy()
+    if (array < 0).any():
+        row, column = (int(at) for at in np.argwhere(array < 0)[0])
+        raise InputError(
+            f"{table.path}: {row_name(table, ids, row)}, column '{numbers.columns[column]}': "
+            f"{array[row, column]:g} is negative, which {advice}"
+        )
+    if unit == "log2 fold change":
+        raise InputError(f"{table.path}: holds logarithms ({numbers.columns[0]}), which {advice}")
+
+
+def row_name(table: RawTable, ids: pd.Series, position: int) -> str:
+    """Name a row by its line and its gene."""
+    return f"{table.line(int(ids.index[position]))} ({ids.iloc[position]})"

@@ -23,4 +23,5 @@ Layout = Literal[
 ]
 Transform = Literal["none", "log1p", "log2p1", "cpm_log2p1"]
 Missing = Literal["keep", "drop", "error"]
+Align = Literal["right", "left", "center"]
 TranscriptChoice = Literal["5prime_most", "longest", "canonical"]

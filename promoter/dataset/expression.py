@@ -127,16 +127,12 @@ def read_expression(
         raw = _choose_samples(files, raw, targets, conditions=conditions, pairs=pairs or [])
     raw = _sum_to_genes(files, raw, transcripts, tx2gene)
     warn_of_values(files[0].path, raw, transform, files[0].unit)
-    values = _transform(files[0].path, raw, totals, transform)
+    values = transform_values(files[0].path, raw, totals, transform)
     values, spread = _make_targets(values, targets, replicates, pairs)
     kept = (values.notna().any(axis=1) if missing == "keep" else values.notna().all(axis=1)).to_numpy()
     if not kept.any():
         raise InputError(f"{files[0].path}: no row has a value in every target; choose other `targets`")
-    with np.errstate(over="ignore"):
-        result = values[kept].astype("float32")
-    if np.isinf(result.to_numpy()).any():
-        most = np.finfo("float32").max
-        raise InputError(f"{files[0].path}: values above {most:.1e} do not fit; choose a log as `transform`")
+    result = as_float32(files[0].path, values[kept])
     result.index.name = "gene_id"
     return Expression(
         result,
@@ -299,7 +295,18 @@ def _sum_to_genes(
     return sum_transcripts(files[0].path, values, transcripts())
 
 
-def _transform(path: UPath, values: pd.DataFrame, totals: pd.Series, transform: Transform) -> pd.DataFrame:
+def transform_values(path: UPath, values: pd.DataFrame, totals: pd.Series, transform: Transform) -> pd.DataFrame:
+    """Transform values of a table into targets.
+
+    Args:
+        path: file that the values are from, for messages.
+        values: a column a target.
+        totals: sum of each column over all rows of the file, for counts per million.
+        transform: the transform.
+
+    Raises:
+        InputError: a column sums to 0, so that it has no counts per million.
+    """
     if transform == "none":
         return values
     array = values.to_numpy()
@@ -312,6 +319,24 @@ def _transform(path: UPath, values: pd.DataFrame, totals: pd.Series, transform: 
         array = array / totals[values.columns].to_numpy() * 1e6
     array = np.log1p(array) if transform == "log1p" else np.log2(array + 1)
     return pd.DataFrame(array, columns=values.columns, index=values.index)
+
+
+def as_float32(path: UPath, values: pd.DataFrame) -> pd.DataFrame:
+    """Return targets as float32.
+
+    Args:
+        path: file that the values are from, for messages.
+        values: a column a target, transformed; NaN where a value is missing.
+
+    Raises:
+        InputError: a value is too large for float32.
+    """
+    with np.errstate(over="ignore"):
+        result = values.astype("float32")
+    if np.isinf(result.to_numpy()).any():
+        most = np.finfo("float32").max
+        raise InputError(f"{path}: values above {most:.1e} do not fit; choose a log as `transform`")
+    return result
 
 
 def _make_targets(

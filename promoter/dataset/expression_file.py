@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from upath import UPath
 
-from promoter.dataset.cells import read_numbers
+from promoter.dataset.cells import mask_infinite, read_numbers, require_transformable
 from promoter.dataset.config import Layout, Missing, Transform
 from promoter.dataset.layouts import (
     LAYOUTS,
@@ -132,8 +132,8 @@ def read_expression_file(
         frame, ids, numbers = frame[~is_total], ids[~is_total], numbers[~is_total]
     unit = find_unit(entry, list(numbers.columns))
     _tell_columns(path, entry, list(numbers.columns), unlikely, is_open=entry.is_one_sample and not explicit)
-    _mask_infinite(table, numbers, ids, missing)
-    _require_transformable(table, numbers, ids, unit=unit, transform=transform)
+    mask_infinite(table, numbers, ids, missing)
+    require_transformable(table, numbers, ids, unit=unit, transform=transform)
     totals = numbers.sum()
     genes = ids if gene_of_row is None else frame[gene_of_row].astype(str)
     names = _gene_names(frame, genes, labels)
@@ -307,45 +307,6 @@ def _tell_columns(
         note(f"{path}: not taken as targets: {found}; name in `targets` what is meant")
 
 
-def _mask_infinite(table: RawTable, numbers: pd.DataFrame, ids: pd.Series, missing: Missing) -> None:
-    """Set infinite values to NaN, and refuse missing ones if asked."""
-    array = numbers.to_numpy()
-    bad = ~np.isfinite(array)
-    if missing == "error" and bad.any():
-        row, column = (int(at) for at in np.argwhere(bad)[0])
-        raise InputError(
-            f"{table.path}: {_row_name(table, ids, row)}, column '{numbers.columns[column]}': the value is "
-            f"missing, NaN or infinite ({int(bad.any(axis=1).sum())} such rows); fix it, or keep such genes with "
-            "`missing='keep'`"
-        )
-    infinite = np.isinf(array)
-    if not infinite.any():
-        return
-    numbers.mask(infinite, inplace=True)
-    row = int(np.argwhere(infinite)[0][0])
-    doubt(
-        f"{table.path}: {counted(int(infinite.sum()), 'infinite value')}, the first on "
-        f"{_row_name(table, ids, row)}, taken as missing; if they are logarithms of 0, add 1 before the logarithm"
-    )
-
-
-def _require_transformable(
-    table: RawTable, numbers: pd.DataFrame, ids: pd.Series, *, unit: Unit | None, transform: Transform
-) -> None:
-    if transform == "none":
-        return
-    advice = f"`transform={transform!r}` cannot take; use `transform='none'` if it is a log already"
-    array = numbers.to_numpy()
-    if (array < 0).any():
-        row, column = (int(at) for at in np.argwhere(array < 0)[0])
-        raise InputError(
-            f"{table.path}: {_row_name(table, ids, row)}, column '{numbers.columns[column]}': "
-            f"{array[row, column]:g} is negative, which {advice}"
-        )
-    if unit == "log2 fold change":
-        raise InputError(f"{table.path}: holds logarithms ({numbers.columns[0]}), which {advice}")
-
-
 def _gene_names(frame: pd.DataFrame, ids: pd.Series, labels: Sequence[str]) -> dict[str, str]:
     if not labels:
         return {}
@@ -384,8 +345,3 @@ def _one_row_each(
     else:
         note(f"{path}: rows dropped because their gene id occurs again: {n_dropped:,}")
     return values.iloc[kept], n_dropped
-
-
-def _row_name(table: RawTable, ids: pd.Series, position: int) -> str:
-    """Name a row by its line and its gene."""
-    return f"{table.line(int(ids.index[position]))} ({ids.iloc[position]})"

@@ -134,10 +134,10 @@ def prepare(
         doubt(lost)
     reasons = _reasons(genome, genes, expression, matched=matched, chroms=chroms, exclude_chroms=exclude_chroms)
     kept = genes[reasons.isna()].assign(chrom=lambda table: table["chrom"].map(matched))
-    bases = _count_bases([])
+    bases = count_bases([])
     if len(kept):
         kept = _cut(genome, kept, upstream, downstream)
-        bases = _count_bases(kept["sequence"])
+        bases = count_bases(kept["sequence"])
         share_n = 1 - pd.Series(bases.sum(axis=1) / (upstream + downstream), kept.index)
         reasons.loc[share_n.index[share_n > max_n]] = f"more than {max_n:.0%} of the window is N"
         kept, bases = kept[share_n <= max_n], bases[share_n <= max_n]
@@ -359,12 +359,22 @@ def _summarise(
         expression.layout,
         describe_targets(pd.DataFrame(promoters.targets, columns=promoters.target_names)),
         expression.replicates,
-        float(bases[[BASES.index("G"), BASES.index("C")]].sum() / bases.sum()) if bases.any() else None,
-        float(1 - bases.sum() / (len(kept) * promoters.length)),
+        *composition(bases, len(kept) * promoters.length),
     )
 
 
-def _count_bases(sequences: Iterable[str]) -> np.ndarray:
+def count_bases(sequences: Iterable[str]) -> np.ndarray:
     """Count A, C, G and T of each sequence, (sequences, 4); all other letters are N."""
     counts = [[sequence.count(base) for base in BASES] for sequence in sequences]
     return np.array(counts, dtype=np.int64).reshape(-1, len(BASES))
+
+
+def composition(bases: np.ndarray, total: int) -> tuple[float | None, float]:
+    """Return the share of G and C among the known bases, None if there is none, and the share of N among all.
+
+    Args:
+        bases: number of A, C, G and T.
+        total: number of all bases, at least 1.
+    """
+    g_and_c = float(bases[[BASES.index("G"), BASES.index("C")]].sum())
+    return (g_and_c / float(bases.sum()) if bases.any() else None), float(1 - bases.sum() / total)

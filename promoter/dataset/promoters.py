@@ -94,6 +94,18 @@ class Promoters:
         return self.genes["weight"].to_numpy(np.float32) if "weight" in self.genes else None
 
 
+def without_coordinates(genes: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of sequences with the columns of a data set that it lacks, all missing.
+
+    Args:
+        genes: table with `gene_id` and `sequence`; of the other columns of a data set those that it has.
+    """
+    kinds = {"chrom": "object", "strand": "object", "tss": "Int64", "start": "Int64", "end": "Int64"}
+    empty = {name: pd.Series([None] * len(genes), index=genes.index, dtype=kind) for name, kind in kinds.items()}
+    genes = with_names(genes).assign(**empty)
+    return genes[[*GENE_SCHEMA.names, *(name for name in LIBRARY_SCHEMA.names if name in genes)]]
+
+
 def write_promoters(folder: AnyPath, promoters: Promoters) -> UPath:
     """Write `promoters.parquet` atomically.
 
@@ -321,11 +333,5 @@ def _read_fasta(path: UPath) -> Promoters:
             )
         names.append(name)
         sequences.append(sequence)
-    n = len(names)
-    genes = pd.DataFrame({"gene_id": names, "sequence": sequences})
-    for column in ("gene_name", "chrom", "strand"):
-        genes[column] = pd.Series([None] * n, dtype="object")
-    for column in ("tss", "start", "end"):
-        genes[column] = pd.array([None] * n, dtype="Int64")
-    genes = genes[GENE_SCHEMA.names]
-    return Promoters(genes, np.zeros((n, 0), np.float32), [], {"window": None}, storage.sha256(path))
+    genes = without_coordinates(pd.DataFrame({"gene_id": names, "sequence": sequences}))
+    return Promoters(genes, np.zeros((len(names), 0), np.float32), [], {"window": None}, storage.sha256(path))

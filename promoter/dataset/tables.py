@@ -59,13 +59,19 @@ class RawTable:
     annotation: frozenset[str] = frozenset()
 
 
-def read_table(path: AnyPath, what: str = "expression table", *, header: bool | None = None) -> RawTable:
+HeaderTest = Callable[[list[str], list[list[str]]], bool]
+
+
+def read_table(
+    path: AnyPath, what: str = "expression table", *, header: bool | HeaderTest | None = None
+) -> RawTable:
     """Open a table: Parquet if its name ends so, else text with any separator.
 
     Args:
         path: local or remote; text may be gzip.
         what: name of the file's kind, for messages (default `expression table`).
-        header: whether the first row names the columns; None (default) tells by whether it looks like the others.
+        header: whether the first row names the columns, or a function that tells it from the cells of that row and
+            of the next ones; None (default) tells by whether it looks like the others.
 
     Raises:
         InputError: the file is no table; the message names the line.
@@ -90,7 +96,7 @@ def is_id_name(name: str) -> bool:
     return _ID_NAME.fullmatch(name.strip()) is not None
 
 
-def _read_text(path: UPath, text: str, header: bool | None) -> RawTable:
+def _read_text(path: UPath, text: str, header: bool | HeaderTest | None) -> RawTable:
     # not str.splitlines, which breaks lines at form feeds and other marks that occur in descriptions; lines that
     # begin with '!' are GEO's
     numbered = [
@@ -115,6 +121,8 @@ def _read_text(path: UPath, text: str, header: bool | None) -> RawTable:
     rows = head + [_cells(lines[at], separator) for at in starts[max(_HEAD + 1, len(starts) - _TAIL) :]]
     if header is None:
         header = is_gct or _has_header(path, numbers[0], first, head)
+    elif callable(header):
+        header = header(first, head)
     elif not header:  # a header that is one short, as R writes, is one all the same
         header = bool(head) and len(first) + 1 == min(map(len, head))
     skip = int(header) + (sizes[3] if is_gct and len(sizes) == 4 else 0)

@@ -135,11 +135,12 @@ class TargetSummary:
     zeros: float | None
 
 
-def describe_targets(values: pd.DataFrame) -> list[TargetSummary]:
+def describe_targets(values: pd.DataFrame, noun: str = "gene") -> list[TargetSummary]:
     """Describe each target, and warn of those that cannot be learned or are no measurements.
 
     Args:
         values: a column a target, transformed; NaN where a value is missing.
+        noun: what a row is called in messages (default `gene`).
 
     Returns:
         A summary of each target, in the order of the columns.
@@ -150,14 +151,14 @@ def describe_targets(values: pd.DataFrame) -> list[TargetSummary]:
         known = known[~np.isnan(known)]
         if len(known) == 0:
             summaries.append(TargetSummary(str(name), 0, len(column), None, None, None, None))
-            doubt(f"target '{name}' has no value for any gene; leave it out with `targets`")
+            doubt(f"target '{name}' has no value for any {noun}; leave it out with `targets`")
             continue
         low, mean, high = float(known.min()), float(known.mean()), float(known.max())
         zeros = float((known == 0).mean())
         summaries.append(TargetSummary(str(name), len(known), len(column) - len(known), low, mean, high, zeros))
         kind = unlikely_target(str(name))
         if low == high and len(known) > 1:
-            constant.append(f"'{name}' is {low:g} for every gene")
+            constant.append(f"'{name}' is {low:g} for every {noun}")
         elif kind == "a p-value" and not (low >= 0 and high <= 1):
             kind = None  # its logarithm, or a sample with such a name
         if kind is not None:

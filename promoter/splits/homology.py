@@ -99,7 +99,7 @@ def similar_pairs(tokens: np.ndarray, threshold: float = THRESHOLD, min_shared: 
         tokens: the windows: uint8, shape (N, length); windows shorter than 15 bases have no k-mers.
         threshold: smallest containment (default 0.05).
         min_shared: smallest number of shared k-mers, so that poly-A and tandem repeats do not count as homology;
-            None (default): 20, of windows below 100 bases 8.
+            None (default): 20, of windows below 100 bases 8, or all where they have fewer.
 
     Returns:
         One row per pair, ordered by `i` and `j`. `i` < `j`: row numbers. `shared`: number of shared k-mers.
@@ -108,7 +108,7 @@ def similar_pairs(tokens: np.ndarray, threshold: float = THRESHOLD, min_shared: 
     """
     k = K if tokens.shape[1] >= _SHORT else 15
     if min_shared is None:
-        min_shared = MIN_SHARED if k == K else _MIN_SHARED_SHORT
+        min_shared = MIN_SHARED if k == K else min(_MIN_SHARED_SHORT, max(tokens.shape[1] - k + 1, 1))
     n = len(tokens)
     rank = np.random.default_rng(0).permutation(n)
     row_of_rank = np.argsort(rank)

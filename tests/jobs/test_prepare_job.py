@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from support.commands import outcome
+import yaml
+from support.commands import ROOT, outcome
 from support.files import oracle
 
 from jobs.prepare import prepare
@@ -241,3 +246,169 @@ def test_a_run_of_its_own_config_gives_the_same_data(case: Case, run: Run) -> No
     config = case.folder / "out" / "config.yaml"
     assert run(case.folder / "counts.txt", "--config", config, "--out", again)[0] == 0
     pd.testing.assert_frame_equal(first, pd.read_parquet(again / "promoters.parquet"))
+
+
+# --- a table of sequences --------------------------------------------------------------------------------------
+
+SEQUENCES = ["".join(np.random.default_rng(seed).choice(list("ACGT"), 40)) for seed in range(6)]
+SHARED = {"out", "sequences", "transform", "targets", "missing", "max_n", "allow_loss"}
+OF_SEQUENCES = {"id_column", "sequence_column", "split_column", "group_column", "weight_column", "align"}
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    path = tmp_path / "library.tsv"
+    sets = ["train", "training", "val", "test", "test", ""]
+    rows = pd.DataFrame({"id": [f"s{n}" for n in range(6)], "sequence": SEQUENCES, "activity": np.arange(6) / 8})
+    rows.assign(split=sets, group=list("aabccd"), weight=range(1, 7)).to_csv(path, sep="\t", index=False)
+    return path
+
+
+def test_a_table_of_sequences_becomes_a_data_set(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = outcome(capsys, prepare, "--sequences", library, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    table = pd.read_parquet(tmp_path / "out" / "promoters.parquet")
+    assert table["gene_id"].tolist() == [f"s{n}" for n in range(6)]
+    assert table["sequence"].tolist() == SEQUENCES
+    assert table["activity"].tolist() == (np.arange(6) / 8).tolist()
+    assert table["split"].fillna("").tolist() == ["train", "train", "val", "test", "test", ""]
+    assert table["group"].tolist() == list("aabccd")
+    assert table["weight"].tolist() == list(range(1, 7))
+    assert table[["chrom", "tss", "strand", "start", "end"]].isna().all(axis=None)
+    for line in (
+        "6  sequences of 40 bases",
+        "columns: id from id, sequence from sequence, split from split, group from group, weight from weight",
+        "sets: 2 train, 1 val, 2 test, 1 in no set",
+        "groups: 4",
+        "note: ",
+    ):
+        assert line in out
+    assert re.search(r"activity +6 +0 +0 +0.3125 +0.625 +16.7%", out)
+    told = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert told["genes_kept"] == 6
+    assert told["length"] == 40
+    assert told["splits"] == {"train": 2, "val": 1, "test": 2, "none": 1}
+    assert told["columns"]["weight"] == "weight"
+    assert any("training is train" in note for note in told["assumptions"])
+    assert told["gc"] == pytest.approx(sum(s.count("G") + s.count("C") for s in SEQUENCES) / 240)
+
+
+def test_its_config_makes_the_same_data_set_again(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--sequences", library, "--transform", "log1p"]
+    assert outcome(capsys, prepare, *words, "--out", tmp_path / "out")[0] == 0
+    config = tmp_path / "out" / "config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    assert set(settings) - {"provenance"} == SHARED | OF_SEQUENCES
+    assert list(settings["provenance"]["inputs"]) == [str(library)]
+    assert outcome(capsys, prepare, "--config", config, "--out", tmp_path / "again")[0] == 0
+    first, again = (pd.read_parquet(tmp_path / name / "promoters.parquet") for name in ("out", "again"))
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_every_setting_of_genes_is_refused_beside_a_table_of_sequences(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A default that is given as a flag, too, for whoever gives it expects something of it."""
+    values = {"dataset": "yeast", "layout": "salmon", "skip_invalid": "true", "ignore_version": "false"}
+    values |= {"upstream": "2000", "downstream": "50", "context": "9", "transcript": "5prime_most"}
+    for name in inspect.signature(prepare).parameters.keys() - SHARED - OF_SEQUENCES:
+        words = ["--sequences", library, "--out", tmp_path / "out", f"--{name}", values.get(name, "any")]
+        code, _, err = outcome(capsys, prepare, *words)
+        assert code == 2
+        assert err.startswith(f"error: --{name} {values.get(name, 'any')}: ")
+        assert "leave out one of them" in err
+        assert not (tmp_path / "out").exists()
+
+
+def test_every_setting_of_sequences_is_refused_without_their_table(
+    run: Run, case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in OF_SEQUENCES:
+        value = "left" if name == "align" else "any"
+        code, _, err = run(case.featurecounts(), f"--{name}", value)
+        assert code == 2
+        assert err.startswith(f"error: --{name} {value}: goes with --sequences")
+    code, _, err = outcome(capsys, prepare, "--out", case.folder / "out")
+    assert code == 2
+    assert "--sequences" in err
+
+
+def test_the_config_of_genes_is_refused_beside_a_table_of_sequences(
+    run: Run, case: Case, library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(case.featurecounts(), "--transform", "cpm_log2p1")[0] == 0
+    words = ["--config", case.folder / "out" / "config.yaml", "--sequences", library]
+    code, _, err = outcome(capsys, prepare, *words, "--out", case.folder / "other")
+    assert code == 2
+    assert "--genome" in err
+    assert "leave out one of them" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (">a\nACGTACGTAC\n>b\nACGTACGTAC\n", "--data"),
+        ("sequence\tx\nACGTACGTAC\t1\nACGTACGT\t2\n", "--align right"),
+        ("sequence\tx\tsplit\nACGTACGTAC\t1\t0\nACGTACGTAA\t2\t1\n", "--group_column split"),
+        ("ACGTACGTAC\t1\t7\nACGTACGTAA\t2\t9\n", "--targets"),
+        ("id\tsequence\tx\na\tACGTACGTAC\t1\na\tACGTACGTAA\t2\n", "--id_column"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_with_the_flag_that_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text(content)
+    code, _, err = outcome(capsys, prepare, "--sequences", path, "--out", tmp_path / "out")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert "t.tsv: " in err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_sequences_may_come_from_a_pipe(library: Path, tmp_path: Path) -> None:
+    job = f"{sys.executable} -m jobs.prepare --sequences <(cat {library}) --out {tmp_path / 'out'}"
+    done = subprocess.run(["bash", "-c", job], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607 # the shell makes the pipe
+    assert done.returncode == 0, done.stderr
+    assert pd.read_parquet(tmp_path / "out" / "promoters.parquet")["sequence"].tolist() == SEQUENCES
+
+
+def test_a_real_library_with_a_published_split_keeps_every_row(
+    yeast: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """E. coli's promoters: two files without a header, 28 sequences in both, 96 controls that are shorter."""
+    folder = yeast.parent / "ecoli_mpra"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    files = {name: f"tss_expression_model_format_{name}_genome_split.txt.gz" for name in ("train", "test")}
+    lines = {
+        name: gzip.decompress((folder / file).read_bytes()).decode().splitlines() for name, file in files.items()
+    }
+    both = tmp_path / "ecoli.tsv"
+    rows = [f"{line}\t{name}" for name in lines for line in lines[name]]
+    both.write_text("sequence\texpression\tsplit\n" + "\n".join(rows) + "\n")
+    code, out, _ = outcome(capsys, prepare, "--sequences", both, "--out", tmp_path / "out")
+    assert code == 0
+    assert "in several sets, as they are or reverse-complemented: 28 (28 in train and test)" in out
+    assert "sets: 13,118 train, 0 val, 4,549 test" in out
+    table = pd.read_parquet(tmp_path / "out" / "promoters.parquet")
+    assert table["sequence"].tolist() == [line.split("\t")[0] for name in lines for line in lines[name]]
+    words = [
+        "--sequences",
+        folder / "tss_expression_model_format.txt.gz",
+        "--targets",
+        "2",
+        "--out",
+        tmp_path / "all",
+    ]
+    code, _, err = outcome(capsys, prepare, *words)
+    assert code == 2
+    assert "17,671 sequences of 150 bases and 96 of 49 to 75" in err
+    assert outcome(capsys, prepare, *words, "--align", "right")[0] == 0
+    assert len(pd.read_parquet(tmp_path / "all" / "promoters.parquet")) == 17767

@@ -214,6 +214,15 @@ def test_a_single_changed_base_leaves_short_windows_related(length: int) -> None
     assert set(zip(pairs["i"], pairs["j"], strict=True)) == {(i, 3000 + i) for i in range(500)}  # and no other
 
 
+@pytest.mark.parametrize("length", [15, 18, 22, 30])
+def test_equal_sequences_are_related_however_short(length: int) -> None:
+    tokens = random_tokens(np.random.default_rng(length), 300, length)
+    pairs = similar_pairs(np.concatenate([tokens, turned(tokens[:5])]))
+    assert list(zip(pairs["i"], pairs["j"], pairs["identical"], strict=True)) == [
+        (i, 300 + i, True) for i in range(5)
+    ]
+
+
 def test_flanks_that_a_library_shares_are_no_homology_but_what_lies_between_is() -> None:
     rng = np.random.default_rng(8)
     tokens = random_tokens(rng, 400, 200)
