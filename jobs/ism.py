@@ -45,9 +45,9 @@ def ism(
         dtype: number type of the stored scores; float16 halves the files and is off by at most 0.05% of each
             score.
         positions: first and last of the bases to change, relative to the TSS, the last not included: '--positions
-            -500,100'; by default the whole window. In a library or a FASTA, whose sequences have no TSS, they count
-            from the first base, which is 0: '--positions 0,50'. The result is that of a narrower window, with its
-            sequence, start and end.
+            -500,100'; by default the whole window. In a library or a FASTA, which have no TSS, they count from the
+            first base, which is 0: '--positions 0,50'. The result is that of a narrower window, with its sequence,
+            start and end.
         precision: number type of the matrix products: fp32, or bf16, which is faster on GPUs and whose rounding
             can hide small effects.
         max_hours: refuse to begin work that is expected to take longer than this many hours, by the measured time
@@ -132,8 +132,12 @@ def ism(
     counts = zip(parts.paths(), map(len, parts.gene_ids), strict=True)
     listed = [{"file": f"{_FOLDER}/{path.name}", "genes": count} for path, count in counts]
     parts.write_manifest(complete=True, parts=listed)
-    first = -window["upstream"] if window else (region or (0,))[0]
-    show_strongest(strongest, first, noun=promoters.noun, partly=len(strongest) < len(listed))
+    show_strongest(
+        strongest,
+        -window["upstream"] if window else (region or (0,))[0],
+        noun=promoters.noun,
+        partly=len(strongest) < len(listed),
+    )
     console.print(f"scores of {plural(len(rows), promoters.noun)} in {out_dir / _FOLDER}")
 
 

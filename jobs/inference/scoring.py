@@ -41,11 +41,11 @@ def choose_size(inputs: Inputs, genes: int, limits: TaskLimits, cluster: Cluster
 
 
 def show_strongest(parts: list[list[Substitution] | None], first: int, *, noun: str, partly: bool) -> None:
-    """Print the strongest changes of the parts; None for a part that another run has written.
+    """Print the strongest changes of the parts; None for one that another run has written.
 
     Args:
         parts: the strongest changes of each part.
-        first: position of the first base scored: relative to the TSS, or in a library from the first base, 0-based.
+        first: position of the first base scored: relative to the TSS, or 0-based where there is none.
         noun: what the rows of the data are: gene, or sequence where there is no TSS.
         partly: whether parts were there before, so that these changes are not of all rows.
     """

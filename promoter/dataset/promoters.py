@@ -46,8 +46,8 @@ class Promoters:
 
     Attributes:
         genes: one row per gene: `gene_id`, `gene_name` (missing where unknown; added where the table lacks it),
-            `chrom`, `tss`, `strand`, `start`, `end` (these five missing in a library of sequences), `sequence`; and
-            of `split`, `group` and `weight` those that the library has.
+            `chrom`, `tss`, `strand`, `start`, `end` (these five missing in a library of sequences), `sequence`;
+            and of `split`, `group` and `weight` those that the library has.
         targets: float32, shape (genes, targets), NaN where unknown.
         target_names: name of each target.
         metadata: window (None for a library of sequences), transform and checksums of the sources.
@@ -210,8 +210,8 @@ def crop_windows(genes: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
     """Crop the windows of genes to the region `[first, last)`: `sequence`, `start` and `end`.
 
     Args:
-        genes: columns `sequence`, `start`, `end`, `strand`; sequences of equal length. Coordinates that are missing
-            stay so.
+        genes: columns `sequence`, `start`, `end`, `strand`; sequences of equal length. Missing coordinates stay
+            missing.
         first: index of the region's first base in the window, 5'→3' along the gene, 0-based.
         last: index after the region's last base.
 

@@ -48,7 +48,7 @@ def random_sequences(count: int, length: int = LENGTH, seed: int = 0) -> dict[st
 
 def write_library(folder: Path, count: int = 24, **columns: Sequence[Any]) -> Promoters:
     """Write the data set of random sequences."""
-    promoters = library_of(random_sequences(count), **columns)
+    promoters = library_of(random_sequences(count), align=None, **columns)
     write_promoters(folder, promoters)
     return promoters
 
