@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from upath import UPath
+
 from jobs.cli.config_file import job_settings, require_same, write_config
-from jobs.cli.console import console
+from jobs.cli.console import console, plural
 from jobs.cli.run import run
 from promoter import storage
 from promoter.export.formats import FORMATS, require_formats
+
+_MANIFEST = "manifest.json"  # of scores; the module that defines it imports PyArrow, which a refusal does without
 
 
 def export(
@@ -25,16 +29,18 @@ def export(
         formats: one or more of modisco (ohe.npz and shap.npz, hypothetical contributions, 5'→3' along each gene),
             bigwig and bedgraph (actual contributions on the genome; where promoters overlap, those to the gene
             whose TSS is nearest), bed (regions of high |contribution|: 7-base windows above the 95% quantile of
-            the gene, merged) and h5 (as chrombpnet writes it, forward strand); modisco,bigwig,bed by default.
-        genome: FASTA, .fai or chrom.sizes with the lengths of the chromosomes, for bigwig and h5.
-        genes: ids or names of the genes to export; all by default.
+            the gene, merged) and h5 (as chrombpnet writes it, forward strand); modisco,bigwig,bed by default. A
+            library of sequences has no coordinates: modisco, the default then, and h5.
+        genome: FASTA, .fai or chrom.sizes with the lengths of the chromosomes, for bigwig and h5 of genes.
+        genes: ids or names of the genes or sequences to export; all by default.
         target: name of the target to export; may be left out when there is only one.
     """
     settings = job_settings(export, locals())
-    formats = formats or ["modisco", "bigwig", "bed"]
-    require_formats(formats, genome)
-    out_dir = storage.require_writable(out)
     folder = storage.resolve(scores)
+    located = _lie_on_a_genome(folder)
+    formats = formats or (["modisco", "bigwig", "bed"] if located else ["modisco"])
+    require_formats(formats, genome, located=located)
+    out_dir = storage.require_writable(out)
 
     from promoter.export.modisco import modisco_command
     from promoter.export.scores import export_scores
@@ -53,9 +59,16 @@ def export(
     if written.past_ends:
         console.print(f"note: the h5 leaves out {written.past_ends:,} genes whose windows pass a chromosome's end")
     names = ", ".join(path.name for path in written.files)
-    console.print(f"contributions to {written.target} of {written.genes:,} genes in {out_dir}: {names}")
+    rows = plural(written.genes, written.noun)
+    console.print(f"contributions to {written.target} of {rows} in {out_dir}: {names}")
     if "modisco" in formats:
         console.print(f"motifs: {modisco_command(out_dir, written.genes, written.length)}")
+
+
+def _lie_on_a_genome(folder: UPath) -> bool:
+    """Tell, by the manifest alone, whether scores are of windows on a genome; true where it does not say."""
+    manifest = next((place / _MANIFEST for place in (folder, folder.parent) if (place / _MANIFEST).exists()), None)
+    return manifest is None or storage.read_json(manifest).get("window", {}) is not None
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def ism(
     cpus_per_worker: int = 1,
     gpus_per_worker: float = 0,
 ) -> None:
-    """Score every single-base change of every gene's promoter.
+    """Score every single-base change of every gene's promoter, or of every sequence of a library.
 
     Rerun after an interruption, it computes only what is missing.
 
@@ -38,14 +38,15 @@ def ism(
         model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
         data: folder that promoter prepare wrote, or a FASTA of sequences as long as the model's window.
         out: folder to write scores/part-*.parquet, manifest.json and config.yaml to.
-        genes: ids or names of the genes to score; by default all.
+        genes: ids or names of the genes or sequences to score; by default all.
         split: score only genes that were in this split when the model was trained.
         ensemble: more model directories; scores are then the means over all models, with their standard
             deviation.
         dtype: number type of the stored scores; float16 halves the files and is off by at most 0.05% of each
             score.
         positions: first and last of the bases to change, relative to the TSS, the last not included: '--positions
-            -500,100'; by default the whole window. The result is that of a narrower window, with its sequence,
+            -500,100'; by default the whole window. In a library or a FASTA, which have no TSS, they count from the
+            first base, which is 0: '--positions 0,50'. The result is that of a narrower window, with its sequence,
             start and end.
         precision: number type of the matrix products: fp32, or bf16, which is faster on GPUs and whose rounding
             can hide small effects.
@@ -67,13 +68,13 @@ def ism(
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
     from jobs.ray_runtime.shared_disk import require_shared
-    from promoter.dataset.promoters import region_around_tss, select, window_of_region
+    from promoter.dataset.promoters import region_of_positions, select, window_of_region
     from promoter.storage.parts import PartFiles, earlier_run
 
     inputs = load_inputs(model, ensemble, data)
     promoters = inputs.promoters
     rows = select(promoters, genes, inputs.info.get_split(promoters.genes), split)
-    region = None if positions is None else region_around_tss(promoters, positions)
+    region = None if positions is None else region_of_positions(promoters, positions)
     window = window_of_region(promoters, region)
     out_dir = storage.require_writable(out)
     identity = {
@@ -97,7 +98,7 @@ def ism(
     earlier = earlier_run(out_dir, _FOLDER, wanted)
     if earlier and earlier["complete"]:
         if not cut(earlier["genes_per_part"]).missing():
-            console.print(f"{out_dir}: all {plural(len(rows), 'gene')} are scored already; nothing to do")
+            console.print(f"{out_dir}: all {plural(len(rows), promoters.noun)} are scored already; nothing to do")
             return
         console.print(f"{out_dir}: some parts are missing or damaged; they are scored again")
     cluster = connect()
@@ -126,12 +127,18 @@ def ism(
         in_flight=in_flight,
         name="ism",
         verb="scored",
+        noun=promoters.noun,
     )
     counts = zip(parts.paths(), map(len, parts.gene_ids), strict=True)
     listed = [{"file": f"{_FOLDER}/{path.name}", "genes": count} for path, count in counts]
     parts.write_manifest(complete=True, parts=listed)
-    show_strongest(strongest, window, partly=len(strongest) < len(listed))
-    console.print(f"scores of {plural(len(rows), 'gene')} in {out_dir / _FOLDER}")
+    show_strongest(
+        strongest,
+        -window["upstream"] if window else (region or (0,))[0],
+        noun=promoters.noun,
+        partly=len(strongest) < len(listed),
+    )
+    console.print(f"scores of {plural(len(rows), promoters.noun)} in {out_dir / _FOLDER}")
 
 
 if __name__ == "__main__":

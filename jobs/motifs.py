@@ -1,4 +1,4 @@
-"""Motifs that ISM scores show: named by JASPAR, with their instances on the genome."""
+"""Motifs that ISM scores show: named by JASPAR, with their instances on the genome or in the sequences."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from upath import UPath
 
 from jobs.cli.config_file import job_settings, require_at_least, require_same, write_config
-from jobs.cli.console import console, new_table
+from jobs.cli.console import console, new_table, plural
 from jobs.cli.run import run
 from promoter import storage
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from promoter.motifs.discovery import Contributions
 
 _OUTPUTS = ["motifs.tsv", "motifs.meme", "instances.bed", "motifs.h5"]
 
@@ -33,8 +35,8 @@ def motifs(
 
     Args:
         scores: folder that promoter ism wrote.
-        out: folder to write motifs.tsv, motifs.meme, instances.bed (7th column: contribution), motifs.h5 (as
-            modisco's report reads it), logos/ and config.yaml to.
+        out: folder to write motifs.tsv, motifs.meme, instances.bed (7th column: contribution; for a library, the
+            first column is the sequence's id), motifs.h5 (as modisco's report reads it), logos/ and config.yaml to.
         target: name of the target whose scores are read; may be left out when there is only one.
         taxon: part of JASPAR 2026 to name motifs by: vertebrates, plants, insects, nematodes, fungi,
             urochordates, all or none.
@@ -42,7 +44,7 @@ def motifs(
         window: number of bases at the end of each sequence to look at; by default all.
         max_seqlets: maximum number of seqlets of each sign to cluster; if there are more, those of genes drawn at
             random. Time grows with the square of this number.
-        genes: ids or names of the genes to look at; by default all.
+        genes: ids or names of the genes or sequences to look at; by default all.
         seed: random seed for subsampling seqlets.
     """
     settings = job_settings(globals()["motifs"], locals())  # here the name is that of a setting
@@ -76,14 +78,15 @@ def motifs(
     storage.write_text(out_dir / "instances.bed", instances.to_csv(sep="\t", header=False, index=False))
     storage.write_text(out_dir / "motifs.tsv", table.to_csv(sep="\t", index=False))
     write_config(out_dir / "config.yaml", settings, inputs)
-    _show(table, len(contributions.genes), contributions.target, out_dir)
+    _show(table, contributions, out_dir)
 
 
-def _show(table: pd.DataFrame, genes: int, target: str, out_dir: UPath) -> None:
+def _show(table: pd.DataFrame, contributions: Contributions, out_dir: UPath) -> None:
+    rows = plural(len(contributions.genes), contributions.noun)
     if table.empty:
         console.print(
-            f"no motifs: too few regions of these {genes:,} genes stand out; score more genes with promoter ism. "
-            f"Empty tables in {out_dir}"
+            f"no motifs: too few regions of these {rows} stand out; score more {contributions.noun}s with promoter "
+            f"ism. Empty tables in {out_dir}"
         )
         return
     columns = ("motif", "IUPAC", "seqlets", "contribution", "resembles", "q")
@@ -95,7 +98,8 @@ def _show(table: pd.DataFrame, genes: int, target: str, out_dir: UPath) -> None:
             row["motif"], row["iupac"], f"{row['seqlets']:,}", f"{row['contribution']:+.3f}", resembles, q
         )
     console.print(shown)
-    console.print(f"{len(table):,} motifs in the contributions to {target} of {genes:,} genes, in {out_dir}")
+    target = contributions.target
+    console.print(f"{len(table):,} motifs in the contributions to {target} of {rows}, in {out_dir}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What variants do to the predictions of the genes that they fall in, fanned out as Ray tasks."""
+"""What variants do to the predictions of genes or of a library's sequences, fanned out as Ray tasks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LONG = 1 << 14  # bases of a window that only pretrained networks read: a gene 
 
 def variants(
     variants: str,
-    genome: str,
     model: str,
     data: str,
     out: str,
+    genome: str | None = None,
     genes: list[str] | None = None,
     chrom_names: str | None = None,
     ensemble: list[str] | None = None,
@@ -33,17 +33,19 @@ def variants(
     cpus_per_worker: int = 1,
     gpus_per_worker: float = 0,
 ) -> None:
-    """Predict what each variant of a VCF does to the genes in whose windows it falls.
+    """Predict what each variant does to the genes in whose windows it falls, or to the sequences of a library.
 
     Rerun after an interruption, it computes only what is missing.
 
     Args:
-        variants: VCF or BCF, compressed or not; it needs no index and no order.
-        genome: FASTA that promoter prepare was given.
+        variants: VCF or BCF, compressed or not; it needs no index and no order. Of a library of sequences, a table
+            with the columns id, position (from 1, as in a VCF), ref and alt, or with id and alternative (the
+            complete changed sequence).
         model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
-        data: folder that promoter prepare wrote.
+        data: folder that promoter prepare wrote, or a FASTA of sequences as long as the model's window.
         out: folder to write variants.parquet, variants.tsv.gz, skipped.tsv and summary.json to.
-        genes: ids or names of the genes to look at; by default all.
+        genome: FASTA that promoter prepare was given; a VCF needs it, a library of sequences has none.
+        genes: ids or names of the genes or sequences to look at; by default all.
         chrom_names: table of the names that chromosomes have in other files: two columns, UCSC's chromAlias.txt or
             NCBI's assembly report; by default names match that differ in spelling only (chr1 and 1, II and 2).
         ensemble: more model directories; predictions are then the means over all models, with the standard
@@ -66,21 +68,15 @@ def variants(
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
     from jobs.ray_runtime.shared_disk import require_shared
-    from promoter.dataset.aliases import read_chrom_names
-    from promoter.dataset.genome import Genome
     from promoter.dataset.promoters import select
     from promoter.storage.parts import MANIFEST, earlier_run
-    from promoter.variants.windows import tss_windows
 
     inputs = load_inputs(model, ensemble, data)
     promoters, targets = inputs.promoters, inputs.info.targets
+    sources = variant_effects.require_sources(
+        variants, genome=genome, chrom_names=chrom_names, located=promoters.located
+    )
     rows = select(promoters, genes)
-    windows = tss_windows(promoters)
-    sources = {
-        "variants": storage.require_file(variants, "VCF"),
-        "genome": storage.require_file(genome, "genome FASTA"),
-        **({"chrom_names": storage.require_file(chrom_names, "table of names")} if chrom_names else {}),
-    }
     out_dir = storage.require_writable(out)
     files = {name: storage.sha256(path) for name, path in sources.items()}
     identity = {
@@ -94,15 +90,8 @@ def variants(
     in_flight = None
     # a run that is refused leaves nothing
     with storage.removed_on_error(out_dir, unless=MANIFEST), kept_notes() as notes:
-        reference, names = Genome(genome), read_chrom_names(chrom_names) if chrom_names else None
-        in_windows = variant_effects.read_alleles(
-            sources["variants"],
-            reference,
-            promoters,
-            rows=rows,
-            skipped=out_dir / "skipped.tsv",
-            chrom_names=names,
-        )
+        source = variant_effects.AlleleSource(promoters, genome, chrom_names)
+        in_windows = source.read(sources["variants"], rows, out_dir / "skipped.tsv")
         alleles, parts = variant_effects.cut_alleles(in_windows, inputs, identity, out_dir)
         missing = parts.missing()
         outputs_exist = all((out_dir / name).exists() for name in _OUTPUTS)
@@ -134,21 +123,22 @@ def variants(
             missing,
             variant_effects.predict_effects,
             lambda index: variant_effects.effect_arguments(
-                alleles[index], reference, promoters, windows=windows, chrom_names=names, both_strands=both_strands
+                alleles[index], source.group(alleles[index]), promoters, both_strands=both_strands
             ),
             shared=inputs.models,
             limits=limits,
             in_flight=in_flight,
             name="variants",
             verb="predicted",
+            noun=promoters.noun,
             unit="effects",
         )
     strongest = variant_effects.combine_parts(
-        inputs, out_dir, files=parts.paths(), in_windows=in_windows, windows=windows
+        inputs, out_dir, files=parts.paths(), in_windows=in_windows, windows=source.windows
     )
     storage.write_json(out_dir / "summary.json", {**in_windows.counts, "notes": [str(one) for one in notes]})
     parts.write_manifest(complete=True, parts=len(alleles))
-    variant_effects.show_effects(in_windows.counts, strongest, targets)
+    variant_effects.show_effects(in_windows.counts, strongest, targets, located=promoters.located)
     console.print(f"{len(in_windows.alleles):,} effects in {out_dir / 'variants.parquet'}")
 
 

@@ -40,20 +40,30 @@ def choose_size(inputs: Inputs, genes: int, limits: TaskLimits, cluster: Cluster
     return max(1, min(int(by_time), int(by_slots), _MAX_GENES_PER_TASK))
 
 
-def show_strongest(parts: list[list[Substitution] | None], window: dict[str, int] | None, *, partly: bool) -> None:
-    """Print the strongest changes of the parts; None for a part that another run has written."""
+def show_strongest(parts: list[list[Substitution] | None], first: int, *, noun: str, partly: bool) -> None:
+    """Print the strongest changes of the parts; None for one that another run has written.
+
+    Args:
+        parts: the strongest changes of each part.
+        first: position of the first base scored: relative to the TSS, or 0-based where there is none.
+        noun: what the rows of the data are: gene, or sequence where there is no TSS.
+        partly: whether parts were there before, so that these changes are not of all rows.
+    """
     substitutions = [substitution for part in parts for substitution in part or []]
     if not substitutions:
         return
     strongest = sorted(substitutions, key=lambda substitution: -abs(substitution.effect))[:_STRONGEST]
-    position = "position" if window is None else "to TSS"
-    columns = ("gene", position, "change", "effect", "target")
+    located = noun == "gene"
+    position = "to TSS" if located else "position"
+    columns = (noun, position, "change", "effect", "target")
     table = new_table(*columns, right={position, "effect"}, collapse_padding=True)
     for change in strongest:
-        offset = f"{change.offset + 1:,}" if window is None else f"{change.offset - window['upstream']:+,}"
+        offset = f"{first + change.offset:{'+' if located else ''},}"
         bases = f"{change.reference}>{change.alternative}"
         table.add_row(change.gene, offset, bases, f"{change.effect:+.3g}", change.target)
-    console.print(f"strongest changes{' of the genes scored now' if partly else ''}, one a gene", style="dim")
+    counted = "" if located else "; positions from 0"
+    of_these = f" of the {noun}s scored now" if partly else ""
+    console.print(f"strongest changes{of_these}, one a {noun}{counted}", style="dim")
     console.print(table)
 
 

@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import heapq
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +24,100 @@ from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.part_files import Computed, PartTask
 from promoter import storage
 from promoter.checkpoint import SerializedModel
-from promoter.dataset.chromosomes import Aliases
+from promoter.dataset.aliases import read_chrom_names
 from promoter.dataset.gene_names import gene_label
 from promoter.dataset.genome import Genome
 from promoter.dataset.promoters import Promoters
+from promoter.errors import InputError
 from promoter.storage.parts import PartFiles, with_gene_names
 from promoter.variants.effects import effects_to_table, predict_alleles
+from promoter.variants.library import (
+    FORMS,
+    LIBRARY_REASONS,
+    SequenceVariant,
+    find_sequence_alleles,
+    group_by_sequence,
+)
 from promoter.variants.vcf import REASONS, VcfRecord, read_records, require_usable
-from promoter.variants.windows import GeneVariants, TssWindow, WindowVariants, find_alleles, group_by_gene
+from promoter.variants.windows import (
+    GeneVariants,
+    TssWindow,
+    WindowVariants,
+    find_alleles,
+    group_by_gene,
+    tss_windows,
+)
 
 _STRONGEST = 5  # effects printed at the end
 
 
-def read_alleles(
-    source: UPath,
-    genome: Genome,
-    promoters: Promoters,
-    *,
-    rows: np.ndarray,
-    skipped: UPath,
-    chrom_names: Aliases | None,
-) -> WindowVariants:
-    """Return the alleles that fall in the windows of these rows, and write a table of what is left out."""
-    with storage.atomic_path(skipped) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+def require_sources(
+    variants: str, *, genome: str | None, chrom_names: str | None, located: bool
+) -> dict[str, UPath]:
+    """Return the path of each file that variants are read with.
+
+    Args:
+        variants: VCF, or table of the variants of sequences without coordinates.
+        genome: genome FASTA, which a VCF needs; None for sequences without coordinates.
+        chrom_names: table of names of chromosomes; None: none was given.
+        located: whether the data lie on a genome.
+
+    Raises:
+        InputError: a file is missing, a VCF lacks its genome, or sequences without coordinates were given one.
+    """
+    if located and genome is None:
+        problem = "is missing; the data lie on a genome, and a VCF needs the FASTA that they were prepared from"
+        raise InputError(problem, setting="genome")
+    for name, value in (("genome", genome), ("chrom_names", chrom_names)):
+        if value is not None and not located:
+            problem = "the sequences of the data have no coordinates"
+            raise InputError(
+                problem, setting=name, value=value, fix=f"leave it out; `variants` is a table of {FORMS}"
+            )
+    whats = {"variants": "VCF" if located else "table of variants"}
+    whats |= {"genome": "genome FASTA", "chrom_names": "table of names"}
+    given = {"variants": variants, "genome": genome, "chrom_names": chrom_names}
+    return {name: storage.require_file(path, whats[name]) for name, path in given.items() if path is not None}
+
+
+class AlleleSource:
+    """Read variants, and rebuild windows with them: from a VCF and a genome, or from a table of a library's."""
+
+    def __init__(self, promoters: Promoters, genome: str | None, chrom_names: str | None) -> None:
+        self.promoters = promoters
+        self.genome = Genome(genome) if genome else None
+        self.chrom_names = read_chrom_names(chrom_names) if chrom_names else None
+        self.windows = tss_windows(promoters) if promoters.located else []
+
+    def read(self, source: UPath, rows: np.ndarray, skipped: UPath) -> WindowVariants:
+        """Return the alleles that alter the windows of these rows, and write a table of what is left out."""
+        chosen = {"rows": rows.tolist()}
+        if (genome := self.genome) is None:
+            with _table_of_skipped(skipped, ["id", "position"], LIBRARY_REASONS) as skip:
+                return find_sequence_alleles(source, self.promoters, **chosen, skip=skip)
+        with _table_of_skipped(skipped, ["chrom", "pos"], REASONS) as skip:
+            options = {**chosen, "skip": skip, "chrom_names": self.chrom_names}
+            alleles = find_alleles(read_records(source), genome, self.promoters, **options)
+            require_usable(source, genome.path, alleles.counts)
+            return alleles
+
+    def group(self, part: pd.DataFrame) -> list[GeneVariants]:
+        """Collect the variants of each gene of a part, with the bases that scoring them needs."""
+        if self.genome is None:
+            return group_by_sequence(part, self.promoters)
+        names = self.chrom_names
+        return group_by_gene(part, self.genome, self.promoters, windows=self.windows, chrom_names=names)
+
+
+@contextlib.contextmanager
+def _table_of_skipped(
+    path: UPath, coordinates: list[str], reasons: Mapping[str, str]
+) -> Iterator[Callable[[VcfRecord | SequenceVariant, str, str], None]]:
+    """Write the table of what is left out; yields the function that takes a variant, an ALT and the reason."""
+    with storage.atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
-        table.writerow(["chrom", "pos", "ref", "alt", "reason"])
-
-        def skip(record: VcfRecord, alt: str, reason: str) -> None:
-            table.writerow([*record[:3], alt, REASONS[reason]])
-
-        alleles = find_alleles(
-            read_records(source), genome, promoters, rows=rows.tolist(), skip=skip, chrom_names=chrom_names
-        )
-        require_usable(source, genome.path, alleles.counts)
-        return alleles
+        table.writerow([*coordinates, "ref", "alt", "reason"])
+        yield lambda variant, alt, reason: table.writerow([*variant[:3], alt, reasons[reason]])
 
 
 def cut_alleles(
@@ -70,20 +130,14 @@ def cut_alleles(
         alleles = [group for _, group in in_windows.alleles.groupby(part)]
     gene_ids = [inputs.promoters.genes["gene_id"].iloc[group["gene"]].tolist() for group in alleles]
     names = ("format", "model", "data", "genome", "both_strands", "precision")
-    shared = {**{name: identity[name] for name in names}, "targets": inputs.info.targets}
+    shared = {**{name: identity[name] for name in names if name in identity}, "targets": inputs.info.targets}
     checksums = [hashlib.sha256(group.to_csv(index=False).encode()).hexdigest() for group in alleles]
     metadata = [{**shared, "alleles": checksum} for checksum in checksums]
     return alleles, PartFiles(out_dir, "parts", gene_ids, metadata, identity)
 
 
 def effect_arguments(
-    part: pd.DataFrame,
-    genome: Genome,
-    promoters: Promoters,
-    *,
-    windows: list[TssWindow],
-    chrom_names: Aliases | None,
-    both_strands: bool,
+    part: pd.DataFrame, gene_variants: list[GeneVariants], promoters: Promoters, *, both_strands: bool
 ) -> dict[str, Any]:
     """Return what the task of a part takes, by name: its genes, its alleles, these rebuilt, and the strands."""
     rows = part["gene"].unique()
@@ -91,7 +145,7 @@ def effect_arguments(
     return {
         "genes": promoters.genes[["gene_id", "gene_name", "chrom"]].iloc[rows],
         "alleles": part.assign(gene=part["gene"].map(numbers)),
-        "gene_variants": group_by_gene(part, genome, promoters, windows=windows, chrom_names=chrom_names),
+        "gene_variants": gene_variants,
         "both_strands": both_strands,
     }
 
@@ -163,32 +217,44 @@ def combine_parts(
     return strongest
 
 
-def show_effects(counts: dict[str, int], strongest: list[Mapping[Any, Any]], targets: list[str]) -> None:
+def show_effects(
+    counts: dict[str, int], strongest: list[Mapping[Any, Any]], targets: list[str], *, located: bool
+) -> None:
     """Print how many variants and alleles there were, and the strongest effects."""
     table = Table("", "", show_header=False, box=None)
     labels = {
         "variants": "variants read",
         "alleles": "alleles",
-        "in_windows": "alleles in windows",
-        "outside": "alleles in no window",
-        "rows": "effects (allele and gene)",
-        "spanning_tss": "of these across the TSS",
-        **{reason: f"skipped: {text}" for reason, text in REASONS.items()},
+        "in_windows": "alleles in windows" if located else "alleles used",
+        "outside": "alleles in no window" if located else "alleles of other sequences",
+        "rows": "effects (allele and gene)" if located else "effects",
+        **({"spanning_tss": "of these across the TSS"} if located else {}),
     }
-    for name, label in labels.items():
-        if counts[name] or name not in REASONS:
-            table.add_row(label, f"{counts[name]:,}")
+    skipped = {
+        reason: f"skipped: {text}"
+        for reason, text in (REASONS if located else LIBRARY_REASONS).items()
+        if counts[reason]
+    }
+    for name, label in {**labels, **skipped}.items():
+        table.add_row(label, f"{counts[name]:,}")
     console.print(table)
     if not strongest:
         return
-    best = Table("strongest", "gene", "to TSS", *targets, box=None)
+    best = Table("strongest", *(("gene", "to TSS") if located else ("sequence",)), *targets, box=None)
     for row in strongest:
-        ref, alt = (value if len(value) <= 12 else f"{value[:9]}..." for value in (row["ref"], row["alt"]))
         effects = [f"{row[f'{target}_difference']:+.3g}" for target in targets]
-        best.add_row(
-            f"{row['chrom']}:{row['pos']} {ref}>{alt}",
-            gene_label(row["gene_id"], row["gene_name"]),
-            f"{row['tss_distance']:+}",
-            *effects,
-        )
+        distance = [f"{row['tss_distance']:+}"] if located else []
+        best.add_row(_change(row), gene_label(row["gene_id"], row["gene_name"]), *distance, *effects)
     console.print(best)
+
+
+def _change(row: Mapping[Any, Any]) -> str:
+    """Write an allele in a line: `chr1:7 A>G`, `7 A>G` where there is no chromosome, or the complete sequence."""
+    ref, alt = (
+        value if not isinstance(value, str) or len(value) <= 12 else f"{value[:9]}..."
+        for value in (row["ref"], row["alt"])
+    )
+    if pd.isna(row["pos"]):
+        return alt
+    chrom = "" if pd.isna(row["chrom"]) else f"{row['chrom']}:"
+    return f"{chrom}{row['pos']:.0f} {ref}>{alt}"

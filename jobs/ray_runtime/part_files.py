@@ -50,7 +50,8 @@ def compute_parts(
     in_flight: Callable[[], int],
     name: str,
     verb: str,
-    unit: str = "genes",
+    noun: str = "gene",
+    unit: str | None = None,
 ) -> list[Any]:
     """Compute and write parts, then read all parts back.
 
@@ -68,7 +69,8 @@ def compute_parts(
         in_flight: function that returns the maximum number of tasks submitted at the same time.
         name: name of the progress bar.
         verb: past participle for messages, such as `scored`.
-        unit: plural noun for the rows of a part.
+        noun: what the data's rows are called in messages (default gene).
+        unit: plural noun for the rows of a part (default: that of `noun`).
 
     Returns:
         The value of each part that was computed, in the order of parts.
@@ -96,12 +98,12 @@ def compute_parts(
         return None, dict.fromkeys(parts.gene_ids[index], reason)
 
     results: dict[int, Computed] = {}
-    with progress(name, parts.count_rows(missing), unit) as advance:
+    with progress(name, parts.count_rows(missing), unit or f"{noun}s") as advance:
         for index, result in fan_out(submit, missing, in_flight, give_up):
             advance(len(parts.gene_ids[index]))
             results[index] = result
     if failed := {gene: reason for index in missing for gene, reason in results[index][1].items()}:
-        raise RuntimeError(_record_failures(parts, failed, verb))
+        raise RuntimeError(_record_failures(parts, failed, verb, noun))
     if lost := parts.missing():
         raise RuntimeError(
             f"{parts.out_dir}: {len(lost)} of {len(parts.gene_ids)} parts were changed by another process, "
@@ -110,11 +112,11 @@ def compute_parts(
     return [results[index][0] for index in missing]
 
 
-def _record_failures(parts: PartFiles, failed: dict[str, str], verb: str) -> str:
+def _record_failures(parts: PartFiles, failed: dict[str, str], verb: str, noun: str) -> str:
     """Write the genes that could not be computed to the manifest, and say it in a line."""
     total = len({gene for gene_ids in parts.gene_ids for gene in gene_ids})
     message = (
-        f"{plural(len(failed), 'gene')} of {total:,} could not be {verb}: {listed(list(failed), _MAX_NAMED)} "
+        f"{plural(len(failed), noun)} of {total:,} could not be {verb}: {listed(list(failed), _MAX_NAMED)} "
         f"({next(iter(failed.values()))}); the others are in {parts.out_dir / parts.folder}"
     )
     if parts.manifest is None:

@@ -17,7 +17,7 @@ from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
-from promoter.dataset.promoters import Promoters, read_promoters
+from promoter.dataset.promoters import LIBRARY_SCHEMA, Promoters, read_promoters
 from promoter.errors import InputError, listed, note
 from promoter.models.config import CNNConfig, NetworkConfig
 from promoter.models.weights import SerializedTrunk, fetch_trunk
@@ -201,19 +201,18 @@ def network_for(model: NetworkConfig, promoters: Promoters) -> NetworkConfig:
 def describe(promoters: Promoters, held_out: SplitAssignment, training: TrainingConfig) -> ModelInfo:
     """Return what `model.yaml` records about a model trained on this data with this split and recipe."""
     scale = standardisation(promoters.targets[held_out.rows("train")])
-    window = promoters.metadata["window"]
+    window = promoters.metadata.get("window") or {}
+    data = {"sha256": promoters.checksum, "genes": len(promoters)}
+    if not promoters.located:  # which of these a library has; the report tells
+        data["library"] = [name for name in LIBRARY_SCHEMA.names if name in promoters.genes]
     return ModelInfo(
         targets=promoters.target_names,
-        window={
-            "upstream": window["upstream"],
-            "downstream": window["downstream"],
-            "length": promoters.length,
-        },
+        window={side: window.get(side) for side in ("upstream", "downstream")} | {"length": promoters.length},
         standardisation={"mean": scale.mean.tolist(), "sd": scale.sd.tolist()},
         transform=promoters.metadata.get("transform"),
         split=held_out.chroms,
         split_of_gene=held_out.split_of_gene,
-        data={"sha256": promoters.checksum, "genes": len(promoters)},
+        data=data,
         training=asdict(training),
         versions=checkpoint.versions() | {"ray": ray.__version__},
     )

@@ -214,7 +214,7 @@ def select(
         chosen &= (splits == split).to_numpy()
     if not chosen.any():
         by = "`genes`" if split is None else f"`genes` and `split={split!r}`"
-        raise InputError(f"no gene is left by {by}; choose others")
+        raise InputError(f"no {promoters.noun} is left by {by}; choose others")
     return np.flatnonzero(chosen)
 
 
@@ -222,7 +222,8 @@ def crop_windows(genes: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
     """Crop the windows of genes to the region `[first, last)`: `sequence`, `start` and `end`.
 
     Args:
-        genes: columns `sequence`, `start`, `end`, `strand`; sequences of equal length.
+        genes: columns `sequence`, `start`, `end`, `strand`; sequences of equal length. Missing coordinates stay
+            missing.
         first: index of the region's first base in the window, 5'→3' along the gene, 0-based.
         last: index after the region's last base.
 
@@ -256,28 +257,28 @@ def near_tss(promoters: Promoters) -> Promoters:
     )
 
 
-def region_around_tss(promoters: Promoters, positions: Sequence[int]) -> tuple[int, int]:
-    """Translate positions relative to the TSS into indices of the window.
+def region_of_positions(promoters: Promoters, positions: Sequence[int]) -> tuple[int, int]:
+    """Translate positions, as users count them, into indices of the window.
 
     Args:
         promoters: the data set; its metadata says where the TSS is.
-        positions: first and last position relative to the TSS, the last not included: -500 and 100, say.
+        positions: first and last position, the last not included: relative to the TSS, -500 and 100, say; in a
+            library of sequences, or a FASTA, from the first base, which is 0.
 
     Returns:
         The region `[first, last)` as indices of the window, 0-based, 5'→3' along the gene.
 
     Raises:
-        InputError: the data set does not say where the TSS is, or the positions are not in its window.
+        InputError: the positions are not in the window.
     """
-    window = promoters.metadata.get("window") or {}
-    upstream = window.get("upstream")
-    if upstream is None:
-        problem = "the data does not say where the TSS is"
-        raise InputError(problem, setting="positions", value=list(positions), fix="prepare it with prepare")
-    if len(positions) != 2 or not -upstream <= positions[0] < positions[1] <= window["downstream"]:
+    window = promoters.metadata.get("window") or {"upstream": 0, "downstream": promoters.length}
+    upstream, downstream = window["upstream"], window["downstream"]
+    if len(positions) != 2 or not -upstream <= positions[0] < positions[1] <= downstream:
+        which = "which the window has around the TSS"
+        if not promoters.located:
+            which = "counted from the first base of each sequence, since none has a TSS"
         raise InputError(
-            f"must be first and last, the last not included, from {-upstream} to {window['downstream']}, which "
-            "the window has around the TSS",
+            f"must be first and last, the last not included, from {-upstream} to {downstream}, {which}",
             setting="positions",
             value=list(positions),
         )

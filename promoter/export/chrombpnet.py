@@ -2,7 +2,8 @@
 
 `raw/seq` (one-hot), `shap/seq` (hypothetical) and `projected_shap/seq` (actual), (genes, 4, length), on the
 forward strand, so that rows can be placed by `contributions.h5.regions.bed` (narrowPeak; the window's middle is
-start + summit). Windows that pass a chromosome's end are left out, as chrombpnet leaves them out.
+start + summit). Windows that pass a chromosome's end are left out, as chrombpnet leaves them out. The sequences of
+a library, which lie on no genome, are written as they are, with their ids and without regions.
 """
 
 from __future__ import annotations
@@ -25,12 +26,17 @@ class H5Writer(FormatWriter):
     """Write the HDF5 file and the narrowPeak file beside it."""
 
     files = ("contributions.h5", "contributions.h5.regions.bed")
+    needs_coordinates = False
     needs_sizes = True
 
     def __init__(self, source: ExportSource, stack: ExitStack) -> None:
         super().__init__(source, stack)
         genes = source.genes
-        self.inside = ((genes["start"] >= 0) & (genes["end"] <= genes["chrom"].map(source.sizes))).to_numpy()
+        self.inside = np.ones(len(genes), bool)
+        if source.located:
+            self.inside = ((genes["start"] >= 0) & (genes["end"] <= genes["chrom"].map(source.sizes))).to_numpy()
+        else:
+            self.files = self.files[:1]
         self.left_out = int((~self.inside).sum())
         self.kept = genes[self.inside]
         self.done = 0
@@ -48,12 +54,13 @@ class H5Writer(FormatWriter):
         )
         file.attrs["meaning"] = (
             "shap: hypothetical contributions (ISM scores minus their mean over the bases), projected_shap: "
-            "actual ones (times one-hot); forward strand, (genes, ACGT, position)"
+            f"actual ones (times one-hot){'; forward strand' if source.located else ''}, (genes, ACGT, position)"
         )
-        for key, column in (("coords_chrom", "chrom"), ("coords_strand", "strand"), ("gene_id", "gene_id")):
+        texts = {"coords_chrom": "chrom", "coords_strand": "strand"} if source.located else {}
+        for key, column in {**texts, "gene_id": "gene_id"}.items():
             values = self.kept[column].astype(object).tolist()
             file.create_dataset(key, data=values, dtype=h5py.string_dtype())
-        for key, column in (("coords_start", "start"), ("coords_end", "end")):
+        for key, column in {"coords_start": "start", "coords_end": "end"}.items() if source.located else ():
             file.create_dataset(key, data=self.kept[column].to_numpy(np.int64))
 
     def add(self, batch: Batch) -> None:
@@ -69,7 +76,9 @@ class H5Writer(FormatWriter):
         self.done = rows.stop
 
     def finish(self) -> None:
-        """Write the regions."""
+        """Write the regions, if the genes have any."""
+        if not self.source.located:
+            return
         peaks = self.kept[["chrom", "start", "end"]].assign(name=bed_names(self.kept), score=0)
         summit = self.source.length // 2
         peaks = peaks.assign(strand=self.kept["strand"], signal=0, p=-1, q=-1, summit=summit)

@@ -24,11 +24,31 @@ FORMATS: dict[str, type[FormatWriter]] = {
 }
 
 
-def require_formats(formats: Sequence[str], genome: AnyPath | None) -> None:
-    """Raise InputError that names unknown formats, or formats that need the genome if it is None."""
+def require_formats(formats: Sequence[str], genome: AnyPath | None, *, located: bool = True) -> None:
+    """Check that formats exist, and that the scores have what they need.
+
+    Args:
+        formats: names of formats.
+        genome: genome with the lengths of the chromosomes; None if none was given.
+        located: whether the scores are of windows on a genome (default), and not of a library of sequences.
+
+    Raises:
+        InputError: a format is unknown, needs the genome, or needs coordinates that the scores lack; or there is a
+            genome without coordinates.
+    """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise InputError(f"choose among {', '.join(FORMATS)}", setting="formats", value=unknown)
+    if not located:
+        needing = [name for name in formats if FORMATS[name].needs_coordinates]
+        if needing:
+            problem = "needs coordinates, but the scores are of sequences without coordinates"
+            others = [name for name, writer in FORMATS.items() if not writer.needs_coordinates]
+            raise InputError(problem, setting="formats", value=needing, fix=f"choose `formats={others}`")
+        if genome is not None:
+            problem = "the scores are of sequences without coordinates"
+            raise InputError(problem, setting="genome", value=str(genome), fix="leave it out")
+        return
     needing = [name for name in formats if FORMATS[name].needs_sizes]
     if needing and genome is None:
         others = [name for name, writer in FORMATS.items() if not writer.needs_sizes]

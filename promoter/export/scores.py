@@ -31,6 +31,7 @@ class Exported:
         past_ends: number of genes that the h5 leaves out, because their windows pass a chromosome's end.
         tss_known: whether the scores say where the TSS is; otherwise it was taken to be the base after the window.
         renamed: chromosomes of the scores -> the genome's spelling, which the files have, where they differ.
+        noun: what a row of the scores is called: gene, or sequence.
     """
 
     genes: int
@@ -40,6 +41,7 @@ class Exported:
     past_ends: int
     tss_known: bool
     renamed: dict[str, str]
+    noun: str
 
 
 def export_scores(
@@ -66,23 +68,18 @@ def export_scores(
         InputError: a format, target or gene does not exist; coordinates or a genome are needed and missing, or
             do not fit; the scores are unfinished.
     """
-    require_formats(formats, genome)
     contents = load_contents(scores, genes)
+    require_formats(formats, genome, located=contents.located)
     target = choose_target(contents.targets, target)
-    on_genome = [name for name in formats if FORMATS[name].needs_coordinates]
+    on_genome = any(FORMATS[name].needs_coordinates or FORMATS[name].needs_sizes for name in formats)
     table = contents.genes
-    if on_genome and table[["chrom", "start", "strand"]].isna().any(axis=None):
-        others = [name for name, writer in FORMATS.items() if not writer.needs_coordinates]
-        raise InputError(
-            f"{storage.resolve(scores)}: is of sequences without coordinates, which "
-            f"`formats={sorted(set(on_genome))}` needs; choose `formats={others}`"
-        )
     sizes, spelling = _match_genome(table, genome) if genome and on_genome else ({}, {})
     table = table.assign(chrom=table["chrom"].replace(spelling))
     out_dir = storage.resolve(out)
-    source = ExportSource(out_dir, table, contents.length, contents.downstream, genome, sizes)
+    source = ExportSource(out_dir, table, contents.length, contents.downstream, genome, sizes, contents.located)
     with ExitStack() as stack:
-        writers = [writer(source, stack) for name, writer in FORMATS.items() if name in formats]
+        by_name = {name: writer(source, stack) for name, writer in FORMATS.items() if name in formats}
+        writers = list(by_name.values())
         done = 0
         for of_genes in iterate_scores(scores, genes and table["gene_id"].tolist(), [target]):
             batch = Batch.from_scores(of_genes, done)
@@ -91,10 +88,11 @@ def export_scores(
             done = batch.rows.stop
         for writer in writers:
             writer.finish()
-    files = [out_dir / file for name in formats for file in FORMATS[name].files]
+    files = [out_dir / file for name in formats for file in by_name[name].files]
     past_ends = max(writer.left_out for writer in writers)
     tss_known = contents.downstream is not None
-    return Exported(len(table), contents.length, target, files, past_ends, tss_known, renamed(spelling))
+    of_chroms = renamed(spelling)
+    return Exported(len(table), contents.length, target, files, past_ends, tss_known, of_chroms, contents.noun)
 
 
 def _match_genome(table: pd.DataFrame, genome: AnyPath) -> tuple[dict[str, int], dict[str, str]]:

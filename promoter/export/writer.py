@@ -30,11 +30,12 @@ class ExportSource:
     Attributes:
         out_dir: folder for the files.
         genes: one row per gene, in the order of the batches: `gene_id`, `gene_name`, `chrom` (spelled as in
-            the genome), `start`, `end`, `strand`.
+            the genome), `start`, `end`, `strand`; these four missing where `located` is false.
         length: length of the sequences in bases.
         downstream: number of bases from the TSS on; None if the scores do not say.
         genome: path that the lengths of the chromosomes were read from; None if none was given.
         sizes: chromosome name -> length in bases; empty if no genome was given.
+        located: whether the windows lie on a genome (default); the sequences of a library do not.
     """
 
     out_dir: UPath
@@ -43,6 +44,7 @@ class ExportSource:
     downstream: int | None
     genome: AnyPath | None
     sizes: dict[str, int]
+    located: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,14 @@ class FormatWriter(ABC):
     Every file is opened atomically on `stack`, so that all files of an export appear at its end, or none.
 
     Attributes:
-        files: names of the files that the format consists of.
+        files: names of the files that the format consists of; a writer may write fewer.
         needs_coordinates: whether the genes must have coordinates.
-        needs_sizes: whether the lengths of the chromosomes must be known.
+        needs_sizes: whether the lengths of the chromosomes must be known, where the genes have coordinates.
         uses_tss: whether the files depend on the position of the TSS.
         left_out: number of genes that the files leave out, because their windows pass a chromosome's end.
     """
 
-    files: ClassVar[tuple[str, ...]]
+    files: tuple[str, ...]
     needs_coordinates: ClassVar[bool] = True
     needs_sizes: ClassVar[bool] = False
     uses_tss: ClassVar[bool] = False

@@ -1,7 +1,7 @@
 """The score store: `manifest.json` and Parquet parts, `scores/part-*.parquet`, with one row per gene.
 
-Columns: `gene_id`, `gene_name` (null where unknown), `chrom`, `start`, `end`, `strand`, `sequence`, and for
-each target:
+Columns: `gene_id`, `gene_name` (null where unknown), `chrom`, `start`, `end`, `strand` (these four null for the
+sequences of a library or a FASTA), `sequence`, and for each target:
 
 - `TARGET_prediction`: float32, in target units;
 - `TARGET_scores`: fixed-size list<float32>[4·length], base-major (all A, then C, G, T), each
@@ -164,12 +164,25 @@ class Contents:
         targets: names of the targets.
         length: length of each sequence, in bases.
         downstream: number of bases of each sequence from the TSS on; None if the folder does not say.
+        first: position of the first scored base in its sequence, 0-based, where there are no coordinates: 0 unless
+            `positions` were scored.
     """
 
     genes: pd.DataFrame
     targets: list[str]
     length: int
     downstream: int | None
+    first: int = 0
+
+    @property
+    def located(self) -> bool:
+        """Tell whether the windows lie on a genome; the sequences of a library or a FASTA do not."""
+        return not self.genes[["chrom", "start", "strand"]].isna().any(axis=None)
+
+    @property
+    def noun(self) -> str:
+        """Return what a row is called in messages: gene, or sequence where the windows lie on no genome."""
+        return "gene" if self.located else "sequence"
 
 
 def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Contents:
@@ -194,8 +207,11 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
         genes = ids_of(genes, table)
         require_genes(scores_dir, genes, set(table["gene_id"]))
         table = table[table["gene_id"].isin(genes)].reset_index(drop=True)
-    window = _read_manifest(scores_dir).get("window") or {}
-    return Contents(table, tables[0][1], widths[0] // len(BASES), window.get("downstream"))
+    manifest = _read_manifest(scores_dir)
+    window, positions = manifest.get("window"), manifest.get("positions")
+    first = positions[0] if positions and not window else 0
+    downstream = window["downstream"] if window else None
+    return Contents(table, tables[0][1], widths[0] // len(BASES), downstream, first)
 
 
 def iterate_scores(

@@ -1,4 +1,4 @@
-"""Discover motifs in contributions by TF-MoDISco (tf-modisco-lite), and locate their instances on the genome.
+"""Discover motifs in contributions by TF-MoDISco (tf-modisco-lite), and locate their instances.
 
 A seqlet is a region whose contributions stand out from the rest of the sequences; similar seqlets make a motif.
 Motifs that raise the prediction and motifs that lower it are discovered separately.
@@ -42,16 +42,19 @@ class Contributions:
 
     Attributes:
         genes: a row per gene: `gene_id`, `chrom`, `start`, `end`, `strand`, `sequence`; where only the last bases
-            of the windows were read, coordinates and sequence are those of these bases.
+            of the windows were read, coordinates and sequence are those of these bases. Without a genome `chrom`
+            and `strand` are missing, and `start` and `end` count from the first base of the sequence, 0-based.
         target: name of the target.
         hypothetical_NAL: hypothetical contributions, float32, (genes, 4, length), target units; zeros at N.
         one_hot_NAL: one-hot sequences, float32, same shape; zeros at N.
+        noun: what a row is called in messages: gene (default), or sequence where it lies on no genome.
     """
 
     genes: pd.DataFrame
     target: str
     hypothetical_NAL: np.ndarray
     one_hot_NAL: np.ndarray
+    noun: str = "gene"
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,13 @@ def read_contributions(
         ones.append(one_hot(tokens_NL).numpy())
         tables.append(batch.genes)
     table = pd.concat(tables, ignore_index=True)
+    if not contents.located:
+        table = table.assign(start=contents.first, end=contents.first + contents.length)
     table["sequence"] = table["sequence"].str[-window:]
     minus = table["strand"] == "-"
     table["end"] = table["end"].where(~minus, table["start"] + window)
     table["start"] = table["start"].where(minus, table["end"] - window)
-    return Contributions(table, target, np.concatenate(hypothetical), np.concatenate(ones))
+    return Contributions(table, target, np.concatenate(hypothetical), np.concatenate(ones), contents.noun)
 
 
 def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed: int = 0) -> Discovery:
@@ -220,7 +225,7 @@ def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFram
 
     Args:
         instances: instances, as in `Discovery.instances`.
-        genes: genes, as in `Contributions.genes`. Without coordinates, a sequence counts as its own chromosome.
+        genes: genes, as in `Contributions.genes`. Without a genome, a sequence counts as its own chromosome.
 
     Returns:
         In the order of the genome: `chrom`, `start`, `end` (0-based, half-open), `name` (motif|gene, and
@@ -230,9 +235,8 @@ def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFram
     table = instances.merge(genes.drop(columns="sequence"), on="gene_id", how="left")
     free = table["chrom"].isna()
     table["chrom"] = table["chrom"].where(~free, table["gene_id"])
-    minus = (table["strand"] == "-") & ~free
-    left = table["start"].where(~free, 0).astype("int64") + table["offset"]
-    right = table["end"].where(~free, 0).astype("int64") - table["offset"]
+    minus = table["strand"] == "-"
+    left, right = table["start"] + table["offset"], table["end"] - table["offset"]
     start = left.where(~minus, right - table["width"]).astype("int64")
     same = minus == (table["orientation"] == "-")
     strength = table["contribution"].abs()

@@ -62,7 +62,8 @@ def site_contributions(scores: Scores, sites: pd.DataFrame, target: int = 0, see
 
     Args:
         scores: ISM scores of some genes.
-        sites: table of `gene_id`, `start`, `end` on the gene's chromosome, 0-based, half-open.
+        sites: table of `gene_id`, `start`, `end` on the gene's chromosome, 0-based, half-open; where there are no
+            coordinates, from the first base that was scored.
         target: index of the target (default 0).
         seed: random seed for drawing the other genes, 20 for each site, and for the bootstrap (default 0).
 
@@ -83,7 +84,8 @@ def site_contributions(scores: Scores, sites: pd.DataFrame, target: int = 0, see
         if row is None:
             continue
         gene = scores.genes.iloc[row]
-        first = gene["end"] - end if gene["strand"] == "-" else start - gene["start"]
+        origin = 0 if pd.isna(gene["start"]) else gene["start"]
+        first = gene["end"] - end if gene["strand"] == "-" else start - origin
         last = first + end - start
         if first < 0 or last > size_NL.shape[1]:
             continue

@@ -1,4 +1,4 @@
-"""Variants: read a VCF, find the windows that its alleles alter, and predict their effects."""
+"""Variants: read a VCF or a table, find the windows that its alleles alter, and predict their effects."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,14 @@ from promoter.lazy import lazy_names
 
 if TYPE_CHECKING:
     from promoter.variants.effects import effects_to_table, predict_alleles
+    from promoter.variants.library import (
+        LIBRARY_REASONS,
+        SequenceVariant,
+        find_sequence_alleles,
+        group_by_sequence,
+        is_vcf,
+        read_sequence_variants,
+    )
     from promoter.variants.vcf import REASONS, VcfRecord, read_records
     from promoter.variants.windows import (
         GeneVariants,

@@ -109,15 +109,20 @@ def effects_to_table(
     Returns:
         Columns `chrom`, `pos`, `ref`, `alt`, `gene_id`, `gene_name`, `tss_distance`, and per target `TARGET_ref`,
         `TARGET_alt`, `TARGET_difference`; of several members these are means, and `TARGET_difference_sd` the
-        standard deviation.
+        standard deviation. `chrom` and `tss_distance` are null where the sequences have no coordinates, `pos` and
+        `ref` where `alt` is a complete sequence.
     """
     rows, genes = alleles["gene"].to_numpy(), with_names(genes)
     variants = map(TrimmedVariant, alleles["start"], alleles["end"], alleles["new"])
-    distances = [distance_to_tss(variant, windows[row]) for variant, row in zip(variants, rows, strict=True)]
+    located = genes["chrom"].notna().to_numpy()
+    distances = [
+        distance_to_tss(variant, windows[row]) if located[row] else None
+        for variant, row in zip(variants, rows, strict=True)
+    ]
     columns: dict[str, pa.Array] = {
-        "chrom": pa.array(genes["chrom"].to_numpy()[rows], pa.string()),
-        "pos": pa.array(alleles["pos"].to_numpy(), pa.int64()),
-        "ref": pa.array(alleles["ref"].to_numpy(), pa.string()),
+        "chrom": pa.array(genes["chrom"].iloc[rows], pa.string(), from_pandas=True),
+        "pos": pa.array(alleles["pos"], pa.int64(), from_pandas=True),
+        "ref": pa.array(alleles["ref"], pa.string(), from_pandas=True),
         "alt": pa.array(alleles["alt"].to_numpy(), pa.string()),
         "gene_id": pa.array(genes["gene_id"].to_numpy()[rows], pa.string()),
         "gene_name": pa.array(genes["gene_name"].iloc[rows], pa.string(), from_pandas=True),

@@ -30,7 +30,7 @@ from promoter.dataset.genome import Genome
 from promoter.dataset.genome import window as window_interval
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
-from promoter.sequence import encode, reverse_complement
+from promoter.sequence import BASES, encode, reverse_complement
 from promoter.variants.vcf import REASONS, CachedGenome, VcfRecord, reason_to_skip
 
 
@@ -50,7 +50,7 @@ class TrimmedVariant(NamedTuple):
     @property
     def is_snv(self) -> bool:
         """Tell whether one base replaces one."""
-        return self.end - self.start == len(self.new) == 1
+        return self.end - self.start == len(self.new) == 1 and self.new in BASES
 
 
 class TssWindow(NamedTuple):
@@ -81,7 +81,7 @@ class TssWindow(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowVariants:
-    """The alleles of a VCF that fall in windows.
+    """The alleles of a VCF, or of a table of a library's variants, that alter windows.
 
     Attributes:
         alleles: a row per allele and window, by gene in the data's order, then by position: `gene` (row of the

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.files import Write
+from support.libraries import library_of
 
 from promoter.dataset.promoters import (
     Promoters,
@@ -20,7 +21,7 @@ from promoter.dataset.promoters import (
     locate,
     near_tss,
     read_promoters,
-    region_around_tss,
+    region_of_positions,
     select,
     window_of_region,
     write_promoters,
@@ -272,7 +273,7 @@ def test_wide_windows_are_cropped_to_what_lies_before_the_tss() -> None:
 
 
 def test_a_region_around_the_tss_is_given_in_indices_of_the_window() -> None:
-    assert region_around_tss(PROMOTERS, [-2, 1]) == (1, 4)  # the TSS is at index 3
+    assert region_of_positions(PROMOTERS, [-2, 1]) == (1, 4)  # the TSS is at index 3
     assert window_of_region(PROMOTERS, (1, 4)) == {"upstream": 2, "downstream": 1}
     assert window_of_region(PROMOTERS, (0, 2)) == {"upstream": 3, "downstream": -1}
     assert window_of_region(PROMOTERS, None) == WINDOW["window"]
@@ -282,9 +283,33 @@ def test_a_region_around_the_tss_is_given_in_indices_of_the_window() -> None:
 @pytest.mark.parametrize("positions", [[-4, 1], [-2, 2], [1, 1], [-2], [-2, 0, 1]])
 def test_a_region_outside_the_window_is_refused(positions: list[int]) -> None:
     with pytest.raises(InputError, match="from -3 to 1, which the window has around the TSS"):
-        region_around_tss(PROMOTERS, positions)
+        region_of_positions(PROMOTERS, positions)
 
 
-def test_a_region_around_an_unknown_tss_is_refused() -> None:
-    with pytest.raises(InputError, match="does not say where the TSS is"):
-        region_around_tss(replace(PROMOTERS, metadata={"window": None}), [-2, 1])
+LIBRARY = library_of({"a": "ACGTA", "b": "TTTTT"})
+
+
+def test_without_a_tss_positions_count_from_the_first_base() -> None:
+    assert region_of_positions(LIBRARY, [0, 5]) == (0, 5)
+    assert region_of_positions(LIBRARY, [1, 3]) == (1, 3)
+    assert window_of_region(LIBRARY, (1, 3)) is None
+
+
+@pytest.mark.parametrize("positions", [[-1, 3], [-3, -1], [0, 6], [2, 2], [3, 2], [1], [0, 1, 2]])
+def test_positions_outside_a_sequence_are_refused(positions: list[int]) -> None:
+    with pytest.raises(InputError, match="from 0 to 5, counted from the first base of each sequence, since none"):
+        region_of_positions(LIBRARY, positions)
+
+
+def test_missing_coordinates_stay_missing_in_a_region(tmp_path: Path) -> None:
+    write_promoters(tmp_path, LIBRARY)
+    for promoters in (LIBRARY, read_promoters(tmp_path)):
+        cropped = crop_windows(promoters.genes, 1, 3)
+        assert cropped["sequence"].tolist() == ["CG", "TT"]
+        assert cropped[["chrom", "start", "end", "strand"]].isna().all(axis=None)
+
+
+def test_no_selected_sequence_is_called_a_gene() -> None:
+    splits = pd.Series(["train", "train"])
+    with pytest.raises(InputError, match="no sequence is left by"):
+        select(LIBRARY, ["a"], splits, "test")

@@ -345,7 +345,10 @@ def spoil(case: Case, folder: Path, how: str) -> dict[str, object]:
         ("unfinished", "is not finished; run the same ism again"),
         ("lost part", r"part-00002\.parquet: no such part"),
         ("damaged part", r"part-00003\.parquet: cannot be read .*; write it again"),
-        ("fasta", r"is of sequences without coordinates, .* choose `formats=\['modisco'\]`"),
+        (
+            "fasta",
+            r"\['bigwig', 'bedgraph', 'bed'\]`: needs coordinates, .* choose `formats=\['modisco', 'h5'\]`",
+        ),
         ("no target", r"`target`: is missing; there are basal, salt\.response / 2"),
         ("other target", r"`target='y'`: is not in the scores; there are basal, salt\.response / 2"),
         ("other gene", r"has no scores of nobody; score them with ism \(`genes`\)"),
@@ -377,6 +380,34 @@ def test_sequences_without_coordinates_go_to_modisco(case: Case, tmp_path: Path)
     export_scores(tmp_path / "in", tmp_path, ["modisco"], target=TARGETS[0])
     export_scores(case.folder, tmp_path / "placed", ["modisco"], target=TARGETS[0])
     assert (tmp_path / "shap.npz").read_bytes() == (tmp_path / "placed" / "shap.npz").read_bytes()
+
+
+def test_sequences_without_coordinates_go_to_h5_as_they_are(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    spoil(case, tmp_path / "in", "fasta")
+    written = export_scores(tmp_path / "in", tmp_path / "out", ["h5", "modisco"], target=TARGETS[0])
+    assert written.noun == "sequence"
+    assert [path.name for path in written.files] == ["contributions.h5", "ohe.npz", "shap.npz", "genes.tsv"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in written.files}
+    one_hot, shap = (np.load(tmp_path / "out" / name)["arr_0"] for name in ("ohe.npz", "shap.npz"))
+    with h5py.File(tmp_path / "out" / "contributions.h5") as file:
+        assert set(file) == {"raw", "shap", "projected_shap", "gene_id"}
+        ids = [name.decode() for name in np.array(file["gene_id"])]
+        assert ids == case.scores.genes["gene_id"].tolist()
+        np.testing.assert_array_equal(np.array(file["raw/seq"]), one_hot)
+        np.testing.assert_array_equal(np.array(file["shap/seq"]), shap)
+        np.testing.assert_array_equal(np.array(file["projected_shap/seq"]), shap * one_hot)
+    for row, position in ((0, 0), (37, 11), (69, LENGTH - 1)):
+        np.testing.assert_allclose(shap[row, :, position], hypothetical(case, row, 0, position), atol=1e-6)
+
+
+def test_a_genome_for_sequences_without_coordinates_is_refused(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    spoil(case, tmp_path / "in", "fasta")
+    with pytest.raises(
+        InputError, match=r"`genome=.*sizes'`: the scores are of sequences without coordinates; leave"
+    ):
+        export_scores(tmp_path / "in", tmp_path, ["h5"], genome=case.sizes, target=TARGETS[0])
 
 
 def test_a_failing_bigwig_leaves_nothing(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

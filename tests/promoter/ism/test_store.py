@@ -9,10 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.libraries import library_of
 
+from promoter.dataset.promoters import crop_windows, read_promoters, write_promoters
 from promoter.errors import InputError
 from promoter.ism import Scores, iterate_scores, load_scores
-from promoter.ism.store import concatenate, find_manifest, load_contents, write_part
+from promoter.ism.store import GENE_COLUMNS, concatenate, find_manifest, load_contents, write_part
 from promoter.sequence import decode
 from promoter.storage.parts import PartFiles, part_is_complete, part_path
 from promoter.storage.paths import resolve
@@ -310,6 +312,30 @@ def test_the_contents_of_a_store_name_genes_targets_and_the_tss(folder: Path) ->
         next(iterate_scores(folder))
     with pytest.raises(InputError, match="has no scores of nobody"):
         load_contents(folder, ["g5", "nobody"])
+
+
+@pytest.mark.parametrize("region", [None, (1, 4)])
+def test_sequences_without_coordinates_come_back_without(tmp_path: Path, region: tuple[int, int] | None) -> None:
+    write_promoters(tmp_path / "data", library_of({"a": "ACGTN", "b": "TTTTT"}))
+    genes = read_promoters(tmp_path / "data").genes[GENE_COLUMNS]
+    genes = crop_windows(genes, *region) if region else genes
+    values = np.zeros((2, 1, 4, len(genes["sequence"][0])), np.float32)
+    write_part(part_path(tmp_path / "scores", 0), Scores(genes, ["t"], values[:, :, 0, 0], values), METADATA)
+    manifest = {"window": None, "positions": region, "complete": True, "parts": [{"file": "part-00000.parquet"}]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    read = load_scores(tmp_path).genes
+    assert read["sequence"].tolist() == (["CGT", "TTT"] if region else ["ACGTN", "TTTTT"])
+    assert read[["gene_name", "chrom", "start", "end", "strand"]].isna().all(axis=None)
+    contents = load_contents(tmp_path)
+    assert (contents.located, contents.noun, contents.downstream) == (False, "sequence", None)
+    assert contents.first == (1 if region else 0)
+
+
+def test_only_positions_without_a_tss_count_from_the_first_base(folder: Path) -> None:
+    window = {"upstream": -1, "downstream": 3}
+    (folder / "manifest.json").write_text(json.dumps({"window": window, "positions": [1, 3]}))
+    contents = load_contents(folder, ["g5"])
+    assert (contents.located, contents.noun, contents.first) == (True, "gene", 0)
 
 
 def test_the_manifest_is_found_from_the_run_and_from_its_scores(folder: Path) -> None:

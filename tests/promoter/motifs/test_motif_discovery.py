@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,3 +187,41 @@ def test_motif_discovery_reads_scores_by_window_and_strand(contributions: Contri
         read_contributions(tmp_path, window=20)
     with pytest.raises(InputError, match="`target='x'`: is not"):
         read_contributions(tmp_path, target="x")
+
+
+def test_instances_in_a_library_count_from_the_first_base_of_the_sequence(
+    contributions: Contributions, tmp_path: Path
+) -> None:
+    """The last 120 of the scored bases, which are the sequence's from base 7 on, hold what BED says they hold."""
+    hypothetical_NAL, sequences = contributions.hypothetical_NAL, contributions.genes["sequence"]
+    length = hypothetical_NAL.shape[2]
+    genes = contributions.genes[["gene_id", "sequence"]].assign(chrom=None, start=None, end=None, strand=None)
+    scores = Scores(genes, ["y"], np.zeros((len(genes), 1), np.float32), hypothetical_NAL[:, None])
+    write_part(part_path(tmp_path / "scores", 0), scores, {})
+    parts = [{"file": "scores/part-00000.parquet"}]
+    manifest = {"complete": True, "window": None, "positions": [7, 7 + length], "parts": parts}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    read = read_contributions(tmp_path, window=120)
+    assert (read.noun, set(read.genes["start"]), set(read.genes["end"])) == (
+        "sequence",
+        {7 + length - 120},
+        {7 + length},
+    )
+    found = discover_motifs(read)
+    placed = place_on_genome(found.instances, read.genes)
+    assert len(placed) > 100
+    whole = {name: "?" * 7 + sequence for name, sequence in zip(genes["gene_id"], sequences, strict=True)}
+    compared = 0
+    for one in found.motifs:
+        some = placed[placed["name"].str.startswith(f"{one.name}|")]
+        width = one.frequencies_AL.shape[1]
+        if len(some) < one.seqlets or (some["end"] - some["start"] < width).any():
+            continue  # some pass the end of a sequence
+        words = [whole[row.chrom][row.start : row.end] for row in some.itertuples()]
+        turned = [
+            word if strand == "+" else str(reverse_complement(word))
+            for word, strand in zip(words, some["strand"], strict=True)
+        ]
+        np.testing.assert_allclose(one_hot(encode(turned)).numpy().mean(axis=0), one.frequencies_AL, atol=1e-6)
+        compared += 1
+    assert compared

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,17 @@ def test_a_model_of_yeasts_salt_response_has_learned_what_is_known(yeast: Path) 
     assert found["low"]["AGGGG"] > 0.02
     assert found["high"]["GATGAG"] < -0.02
     assert found["high"]["AAAATTTT"] < -0.02
+
+
+def test_sites_of_sequences_without_coordinates_count_from_the_first_base() -> None:
+    rng = np.random.default_rng(1)
+    sequences = decode(rng.integers(0, 4, (40, LENGTH), dtype=np.uint8))
+    present = rng.normal(0, 0.1, (40, LENGTH))
+    present[:5, 12:20] += 2
+    scores = scored(sequences, present, start=0)
+    sites = pd.DataFrame({"gene_id": [f"g{row}" for row in range(5)], "start": 12, "end": 20})
+    expected = site_contributions(scores, sites)
+    assert expected["sites"] == 5
+    assert expected["auroc"] == 1
+    unplaced = scores.genes.assign(chrom=None, start=np.nan, end=np.nan, strand=None)
+    assert site_contributions(replace(scores, genes=unplaced), sites) == expected
