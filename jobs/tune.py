@@ -108,7 +108,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from jobs.tuning.trials import TrialJob
     from promoter.dataset.promoters import locate
     from promoter.splits.folds import assign_folds
-    from promoter.training.batches import Examples, doubt_constant_targets, require_values
+    from promoter.training.batches import Examples, doubt_constant_targets, require_values, weights_of
+    from promoter.training.cross_validation import require_scorable
     from promoter.training.search_space import SearchSpace, SpaceValidator
 
     promoters = read_training_data(data)
@@ -118,11 +119,15 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     searched = promoters.genes["chrom"].isin(held_out.fold_of_chrom).to_numpy()
     fold_of_gene = promoters.genes["chrom"][searched].map(held_out.fold_of_chrom).to_numpy()
     targets = promoters.targets[searched]
+    weights = weights_of(promoters.weights, searched)
     for fold in range(len(held_out.folds)):
         try:
-            require_values(targets[fold_of_gene != fold], targets[fold_of_gene == fold], promoters.target_names)
+            train, val = fold_of_gene != fold, fold_of_gene == fold
+            of_sets = weights_of(weights, train), weights_of(weights, val)
+            require_values(targets[train], targets[val], promoters.target_names, weights=of_sets)
         except InputError as error:
             raise InputError(f"fold {fold + 1}: {error}") from error
+    require_scorable(targets, fold_of_gene, metric, promoters.target_names)
     doubt_constant_targets(targets, promoters.target_names)
     domains = _domains(space, network, training)
     settings |= resolved({"model": network, "space": domains})
@@ -162,7 +167,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     _show_start(promoters, held_out, count, seeds)
     tokens = promoters.tokens if embedded is None else embedded
     job = TrialJob(
-        examples=Examples(tokens[searched], targets),
+        examples=Examples(tokens[searched], targets, weights),
         fold_of_gene=fold_of_gene,
         space=search_space,
         metric=metric,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 
+from promoter.errors import InputError
+from promoter.metrics import MIN_GENES_FOR_R
 from promoter.models.build import Learner, NetworkConfig, build_learner
 from promoter.models.weights import SerializedTrunk
 from promoter.training.batches import Examples
@@ -18,6 +20,32 @@ from promoter.training.loop import TrainingState, restore_best_weights, train_ep
 from promoter.training.losses import SQUARED_ERROR, Loss
 
 Metric = Literal["pearson", "mse"]
+
+
+def require_scorable(targets: np.ndarray, fold_of_gene: np.ndarray, metric: Metric, names: Sequence[str]) -> None:
+    """Check that each fold has enough values of each target to be scored by.
+
+    Args:
+        targets: targets of the genes, shape (genes, targets), NaN where missing.
+        fold_of_gene: int, shape (genes,): index of the fold that validates on the gene; -1 for none.
+        metric: score of a configuration.
+        names: names of the targets, for the message.
+
+    Raises:
+        InputError: a correlation is to be computed of fewer than `MIN_GENES_FOR_R` genes.
+    """
+    if metric != "pearson":
+        return
+    for fold in range(int(fold_of_gene.max()) + 1):
+        values = (~np.isnan(targets[fold_of_gene == fold])).sum(axis=0)
+        if (fewest := int(values.min())) < MIN_GENES_FOR_R:
+            raise InputError(
+                f"fold {fold + 1} validates on {fewest} values of target {names[int(values.argmin())]}, and r of "
+                f"fewer than {MIN_GENES_FOR_R} says nothing",
+                setting="metric",
+                value=metric,
+                fix="give `metric='mse'`, or make fewer and larger folds",
+            )
 
 
 class CrossValidation:
@@ -70,9 +98,7 @@ class CrossValidation:
             torch.manual_seed(config.seed)
             network = build_learner(model, examples.tokens.shape[-1], trunk)
             held_out = fold_of_gene == fold
-            train, val = (
-                Examples(examples.tokens[rows], examples.targets[rows]) for rows in (~held_out, held_out)
-            )
+            train, val = examples.rows(~held_out), examples.rows(held_out)
             self.networks.append(network)
             self._train.append(train)
             self._steps.append(train_epochs(network, train, val, config, device=device, state=state, loss=loss))
