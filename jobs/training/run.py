@@ -25,8 +25,8 @@ from jobs.training.job import TrainingJob, describe, require_trainable, with_pre
 from jobs.training.metrics_table import metrics_table, show_metrics
 from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
-from promoter.baselines import fit_baselines
-from promoter.checkpoint import ModelInfo, load_info
+from promoter.baselines import fit_coefficients, save_baselines
+from promoter.checkpoint import ModelInfo, load_info, serialize_model
 from promoter.dataset.promoters import locate, near_tss
 from promoter.errors import InputError, TrainingDivergedError, listed
 from promoter.evaluation.evaluate import evaluate
@@ -288,11 +288,16 @@ def _publish(
     write_predictions(out_dir / "predictions.parquet", table)
     baselines = None
     if job.baselines:
-        chroms, in_training_set = promoters.genes["chrom"], held_out.split == "train"
-        embedded = job.pretrained and job.pretrained.embedded
-        baselines = fit_baselines(
-            near_tss(promoters).tokens, promoters.targets, chroms, in_training_set, embedded=embedded
+        units, in_training_set = pd.factorize(promoters.genes["chrom"])[0], held_out.split == "train"
+        baselines, coefficients = fit_coefficients(
+            near_tss(promoters).tokens,
+            promoters.targets,
+            units,
+            in_training_set,
+            embedded=job.pretrained and job.pretrained.embedded,
+            weights=promoters.weights,
         )
+        save_baselines(out_dir / "model", coefficients, serialize_model(out_dir / "model").checksum)
         write_predictions(out_dir / "baselines.parquet", baselines_table(table, info.targets, baselines))
     metrics = evaluate(
         table,
