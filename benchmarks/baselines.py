@@ -37,7 +37,7 @@ def fit(n: int, length: int, n_targets: int) -> tuple[float, str]:
     chroms = pd.Series(rng.integers(1, 25, n)).map("chr{}".format)
     held_out = chroms.isin(["chr1", "chr2"]).to_numpy()
     began = time.perf_counter()
-    predicted = fit_baselines(tokens, expression.astype(np.float32), chroms, ~held_out)
+    predicted = fit_baselines(tokens, expression.astype(np.float32), chroms.to_numpy(), ~held_out)
     seconds = time.perf_counter() - began
     r = {
         name: np.corrcoef(values[held_out, 0], expression[held_out, 0])[0, 1]

@@ -103,7 +103,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from promoter.dataset.promoters import locate
     from promoter.splits.folds import search_folds
     from promoter.splits.units import choose_unit
-    from promoter.training.batches import Examples, doubt_constant_targets, require_values
+    from promoter.training.batches import Examples, doubt_constant_targets, require_values, weights_of
+    from promoter.training.cross_validation import require_scorable
     from promoter.training.search_space import SearchSpace, SpaceValidator
 
     promoters = read_training_data(data)
@@ -114,11 +115,15 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     searched = held_out.searched
     splits = [fold.split[searched] for fold in held_out.folds]
     targets = promoters.targets[searched]
+    weights = weights_of(promoters.weights, searched)
     for number, of_fold in enumerate(splits, start=1):
+        train, val = of_fold == "train", of_fold == "val"
+        of_sets = weights_of(weights, train), weights_of(weights, val)
         try:
-            require_values(targets[of_fold == "train"], targets[of_fold == "val"], promoters.target_names)
+            require_values(targets[train], targets[val], promoters.target_names, weights=of_sets)
         except InputError as error:
             raise InputError(f"fold {number}: {error}") from error
+    require_scorable(targets, splits, metric, promoters.target_names)
     doubt_constant_targets(targets, promoters.target_names)
     domains = _domains(space, network, training)
     settings |= resolved({"model": network, "space": domains, "split": split.settings(), "folds": len(splits)})
@@ -159,7 +164,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     console.print(f"{count} trials of {plural(len(splits) * seeds, 'network')} each")
     tokens = promoters.tokens if embedded is None else embedded
     job = TrialJob(
-        examples=Examples(tokens[searched], targets),
+        examples=Examples(tokens[searched], targets, weights),
         splits=splits,
         space=search_space,
         metric=metric,

@@ -1,135 +1,37 @@
 """Fit baselines on the same genes and the same split as the network, to compare it with.
 
-Each baseline is fitted on the training genes alone, and chooses its penalty by leaving out training chromosomes in
-turn. Targets that are observed in the same training genes are fitted together, on these genes; each other pattern
-of missing values costs as much again. To add one, write a function of `BaselineInputs` and a line in `BASELINES`;
-tables and reports then show it.
+Each baseline is fitted on the training genes alone, with their weights, and chooses its penalty by leaving out
+units of the split (chromosomes, say) in turn. Targets that are observed in the same training genes are fitted
+together, on these genes; each other pattern of missing values costs as much again. To add one, write a function of
+`BaselineInputs` and a line in `BASELINES`; tables and reports then show it. A baseline that is linear in features
+of the sequence is kept with the model, for other data, if its features are in `FEATURES` too.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
+import safetensors.numpy
+from safetensors import SafetensorError
 
+from promoter import storage
+from promoter.checkpoint import KEPT_BASELINES
+from promoter.errors import InputError
 from promoter.metrics import observed_groups
+from promoter.ridge import ridge, weighted_mean
 from promoter.sequence import BASES, N_TOKEN, reverse_complement
-from promoter.splits.split import chromosome_folds
+from promoter.storage import AnyPath
 
 K = 6  # bases of a k-mer: 2,080 canonical ones, about as many as a small genome has genes
 _FOLDS = 3
 _GENES_PER_COUNT = 500  # bounds the memory of counting
-_COARSE = (-2.0, -1.0, 0.0, 1.0)  # penalties tried, log10 in units of the Gram matrix's mean diagonal
-_FINE = (-0.5, 0.5)  # steps from the best coarse penalty
-
-
-@dataclass(frozen=True)
-class BaselineInputs:
-    """Hold what a baseline may be fitted on: targets that have values in the same training genes.
-
-    Attributes:
-        tokens: uint8, shape (genes, length).
-        in_training: bool, shape (genes,): the training genes that have a value.
-        targets: values of the training genes: float64, shape (training genes, targets), without NaN.
-        fold_of_gene: fold of each training gene, for the choice of a penalty: int, shape (training genes,).
-        embedded: embeddings by a pretrained network: float32, shape (genes, strands, dim); None if there are none.
-    """
-
-    tokens: np.ndarray
-    in_training: np.ndarray
-    targets: np.ndarray
-    fold_of_gene: np.ndarray
-    embedded: np.ndarray | None = None
-
-
-def fit_baselines(
-    tokens: np.ndarray,
-    targets: np.ndarray,
-    chroms: pd.Series,
-    in_training: np.ndarray,
-    *,
-    embedded: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """Fit every baseline in `BASELINES` on the training genes, and predict all genes.
-
-    Args:
-        tokens: uint8, shape (genes, length).
-        targets: float32, shape (genes, targets), NaN where missing: each target is fitted on the training genes
-            that have a value.
-        chroms: chromosome of each gene.
-        in_training: bool, shape (genes,): the training genes.
-        embedded: embeddings by a pretrained network: float32, shape (genes, strands, dim), of which the first
-            strand is used; None (default) leaves out the baseline `embeddings`.
-
-    Returns:
-        Name -> predictions: float32, shape (genes, targets), in the order of `BASELINES`. A baseline that does not
-        apply to these data is left out; a target without a value in any training gene is NaN.
-    """
-    chroms = chroms.reset_index(drop=True)
-    training_rows = np.flatnonzero(in_training)
-    predicted: dict[str, np.ndarray] = {}
-    for rows, columns in observed_groups(targets[in_training]):
-        fitted = np.zeros(len(tokens), bool)
-        fitted[training_rows[rows]] = True
-        observed = targets[fitted][:, columns].astype(np.float64)
-        inputs = BaselineInputs(tokens, fitted, observed, _fold_of_gene(chroms[fitted]), embedded)
-        for name, fit in BASELINES.items():
-            if (values := fit(inputs)) is not None:
-                unknown = np.full((len(tokens), targets.shape[1]), np.nan, np.float32)
-                predicted.setdefault(name, unknown)[:, columns] = values
-    return predicted
-
-
-def fit_mean(inputs: BaselineInputs) -> np.ndarray:
-    """Predict the mean of the training genes."""
-    return np.tile(inputs.targets.mean(axis=0), (len(inputs.tokens), 1))
-
-
-def fit_composition(inputs: BaselineInputs) -> np.ndarray:
-    """Predict by least squares on GC content, CpG observed over expected, and the share of N."""
-    return _least_squares(composition(inputs.tokens), inputs.targets, inputs.in_training)
-
-
-def fit_kmers(inputs: BaselineInputs, starts: tuple[int, ...] = (0,)) -> np.ndarray:
-    """Predict by ridge regression on log(1 + count) of the canonical 6-mers.
-
-    Args:
-        inputs: the data to fit.
-        starts: first index of each bin of the window in which 6-mers are counted separately (default: one bin).
-    """
-    counts = np.log1p(kmer_counts(inputs.tokens, starts=starts))
-    return ridge(counts, inputs.targets, inputs.in_training, inputs.fold_of_gene)
-
-
-def fit_kmers_by_distance(inputs: BaselineInputs) -> np.ndarray | None:
-    """Predict as `fit_kmers`, with separate counts in the window's first half and in each further quarter."""
-    length = inputs.tokens.shape[1]
-    if length < 4 * K:  # a quarter holds no k-mer
-        return None
-    return fit_kmers(inputs, (0, length // 2, length * 3 // 4))
-
-
-def fit_embeddings(inputs: BaselineInputs) -> np.ndarray | None:
-    """Predict by ridge regression on a pretrained network's embeddings, each entry standardised."""
-    if inputs.embedded is None:
-        return None
-    forward = inputs.embedded[:, 0].astype(np.float64)
-    forward /= forward[inputs.in_training].std(axis=0) + 1e-12
-    return ridge(forward, inputs.targets, inputs.in_training, inputs.fold_of_gene)
-
-
-# the registry: a function returns predictions for all genes, shape (genes, targets), or None if it does not apply
-BASELINES: dict[str, Callable[[BaselineInputs], np.ndarray | None]] = {
-    "mean": fit_mean,
-    "composition": fit_composition,
-    "kmers": fit_kmers,
-    "kmers_by_distance": fit_kmers_by_distance,
-    "embeddings": fit_embeddings,
-}
+_FORMAT = "1"  # of the file of coefficients
 
 
 def composition(tokens: np.ndarray) -> np.ndarray:
@@ -195,102 +97,269 @@ def _canonical(k: int) -> np.ndarray:
     return np.unique(np.minimum(codes, other), return_inverse=True)[1]
 
 
-def ridge(
-    features: np.ndarray, targets: np.ndarray, in_training: np.ndarray, fold_of_gene: np.ndarray
-) -> np.ndarray:
-    """Predict all genes by ridge regression, choosing the penalty by cross-validation on the training genes.
+@dataclass(frozen=True)
+class BaselineInputs:
+    """Hold what a baseline may be fitted on: targets that have values in the same training genes.
 
-    The products of the features (or of the genes, if these are fewer) are formed once for all penalties and folds,
-    which scikit-learn's estimators cannot do; with thousands of features they take most of the time.
+    Attributes:
+        tokens: uint8, shape (genes, length).
+        in_training: bool, shape (genes,): the training genes that have a value and a weight above 0.
+        targets: values of the training genes: float64, shape (training genes, targets), without NaN.
+        fold_of_gene: fold of each training gene, for the choice of a penalty: int, shape (training genes,).
+        embedded: embeddings by a pretrained network: float32, shape (genes, strands, dim); None if there are none.
+        weights: weights of the training genes, above 0 and with a mean of 1: float64, shape (training genes,);
+            None weighs all alike.
+    """
+
+    tokens: np.ndarray
+    in_training: np.ndarray
+    targets: np.ndarray
+    fold_of_gene: np.ndarray
+    embedded: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+
+class FittedBaseline(NamedTuple):
+    """What a baseline makes of its inputs.
+
+    Attributes:
+        predicted: predictions for all genes, shape (genes, targets).
+        coefficients: intercept, and coefficient of each of its `FEATURES`: float64, shape (1 + features, targets);
+            None for a baseline that is not linear in features of the sequence alone, and so cannot be kept.
+    """
+
+    predicted: np.ndarray
+    coefficients: np.ndarray | None = None
+
+
+def fit_baselines(
+    tokens: np.ndarray,
+    targets: np.ndarray,
+    units: np.ndarray,
+    in_training: np.ndarray,
+    *,
+    embedded: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Fit every baseline in `BASELINES` on the training genes, and predict all genes.
 
     Args:
-        features: shape (genes, features); not scaled, so that rare ones get little weight.
-        targets: values of the training genes: shape (training genes, targets).
+        tokens: uint8, shape (genes, length).
+        targets: float32, shape (genes, targets), NaN where missing: each target is fitted on the training genes
+            that have a value.
+        units: what the split never parts: number or name of the unit of each gene (its chromosome, its family),
+            shape (genes,). Penalties are chosen by leaving out units.
         in_training: bool, shape (genes,): the training genes.
-        fold_of_gene: fold of each training gene: int, shape (training genes,); with a single fold the penalty is
-            the smallest possible, and not chosen.
+        embedded: embeddings by a pretrained network: float32, shape (genes, strands, dim), of which the first
+            strand is used; None (default) leaves out the baseline `embeddings`.
+        weights: weights of the genes' squared errors, shape (genes,); None (default) weighs all alike.
 
     Returns:
-        The predictions: float64, shape (genes, targets).
+        Name -> predictions: float32, shape (genes, targets), in the order of `BASELINES`. A baseline that does not
+        apply to these data is left out; a target without a value in any training gene is NaN.
     """
-    x = (features - features[in_training].mean(axis=0)).astype(np.float32)
-    train, y = x[in_training], targets.astype(np.float32)
-    parts = [fold_of_gene == fold for fold in np.unique(fold_of_gene)]
-    fit = (_Dual if len(train) <= x.shape[1] else _Primal)(train, y, parts)
-    unit = float(np.square(train, dtype=np.float64).sum()) / x.shape[1] + 1e-6
-    best = 0.0
-    if len(parts) > 1:
-        left_out = [(fit.predictor(train[part], number), y[part]) for number, part in enumerate(parts)]
-        variance = y.var(axis=0) + 1e-12
-
-        @functools.cache
-        def error(exponent: float) -> float:
-            """Sum the squared errors on the folds left out, in units of each target's variance."""
-            pairs = ((predict(unit * 10**exponent), observed) for predict, observed in left_out)
-            return sum(float((np.square(predicted - observed) / variance).sum()) for predicted, observed in pairs)
-
-        best = min(_COARSE, key=error)
-        best = min((best, *(best + step for step in _FINE)), key=error)
-    return fit.predictor(x)(unit * 10**best).astype(np.float64)
+    return fit_coefficients(tokens, targets, units, in_training, embedded=embedded, weights=weights)[0]
 
 
-class _Primal:
-    """Solve ridge regression by the products of the features."""
+def fit_coefficients(
+    tokens: np.ndarray,
+    targets: np.ndarray,
+    units: np.ndarray,
+    in_training: np.ndarray,
+    *,
+    embedded: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Fit as `fit_baselines` does, and return what applies the baselines to other sequences.
 
-    def __init__(self, train: np.ndarray, y: np.ndarray, parts: list[np.ndarray]) -> None:
-        self.train, self.y, self.parts = train, y, parts
-        self.grams = [train[part].T @ train[part] for part in parts]
+    The arguments are those of `fit_baselines`.
 
-    def predictor(self, x: np.ndarray, without: int | None = None) -> Callable[[float], np.ndarray]:
-        """Return a function that predicts `x` for a penalty, fitted on all training genes but those of a part."""
-        used = _all_but(self.parts, without)
-        mean, y = self.train[used].mean(axis=0), self.y[used]
-        gram = -int(used.sum()) * np.outer(mean, mean)
-        for number, gram_of_part in enumerate(self.grams):
-            if number != without:
-                gram += gram_of_part
-        moment = self.train[used].T @ (y - y.mean(axis=0))
-        return lambda penalty: (x - mean) @ _solve(gram, moment, penalty) + y.mean(axis=0)
-
-
-class _Dual:
-    """Solve ridge regression by the products of the genes."""
-
-    def __init__(self, train: np.ndarray, y: np.ndarray, parts: list[np.ndarray]) -> None:
-        self.train, self.y, self.parts = train, y, parts
-        self.kernel = train @ train.T
-
-    def predictor(self, x: np.ndarray, without: int | None = None) -> Callable[[float], np.ndarray]:
-        """Return a function that predicts `x` for a penalty, fitted on all training genes but those of a part."""
-        used = _all_but(self.parts, without)
-        kernel, y = self.kernel[np.ix_(used, used)], self.y[used]
-        row, new = kernel.mean(axis=0), x @ self.train[used].T
-        centred = kernel - row - row[:, None] + row.mean()
-        centred_new = new - new.mean(axis=1, keepdims=True) - row + row.mean()
-        return lambda penalty: centred_new @ _solve(centred, y - y.mean(axis=0), penalty) + y.mean(axis=0)
-
-
-def _all_but(parts: list[np.ndarray], without: int | None) -> np.ndarray:
-    used = np.ones(len(parts[0]), bool)
-    return used if without is None else used & ~parts[without]
+    Returns:
+        The predictions as `fit_baselines` returns them; and name -> coefficients of each baseline that is linear
+        in its `FEATURES`: float64, shape (1 + features, targets), the intercept first, for `apply_baselines`.
+    """
+    if weights is not None:
+        in_training = in_training & (weights > 0)
+    training_rows = np.flatnonzero(in_training)
+    predicted: dict[str, np.ndarray] = {}
+    coefficients: dict[str, np.ndarray] = {}
+    for rows, columns in observed_groups(targets[in_training]):
+        fitted = np.zeros(len(tokens), bool)
+        fitted[training_rows[rows]] = True
+        observed = targets[fitted][:, columns].astype(np.float64)
+        of_fitted = None if weights is None else weights[fitted] / weights[fitted].mean(dtype=np.float64)
+        inputs = BaselineInputs(tokens, fitted, observed, _fold_of_gene(units[fitted]), embedded, of_fitted)
+        for name, fit in BASELINES.items():
+            if (result := fit(inputs)) is not None:
+                unknown = np.full((len(tokens), targets.shape[1]), np.nan, np.float32)
+                predicted.setdefault(name, unknown)[:, columns] = result.predicted
+            if result is not None and result.coefficients is not None:
+                unknown = np.full((len(result.coefficients), targets.shape[1]), np.nan)
+                coefficients.setdefault(name, unknown)[:, columns] = result.coefficients
+    return predicted, coefficients
 
 
-def _solve(products: np.ndarray, moment: np.ndarray, penalty: float) -> np.ndarray:
-    penalised = torch.from_numpy(products).clone()  # the same products serve all penalties
-    penalised.diagonal().add_(penalty)
-    # PyTorch's Cholesky takes a quarter of SciPy's time, and there are twenty of up to 6,240 x 6,240
-    return torch.cholesky_solve(torch.from_numpy(moment), torch.linalg.cholesky(penalised)).numpy()
+def apply_baselines(coefficients: Mapping[str, np.ndarray], tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Predict other sequences with fitted baselines.
+
+    Args:
+        coefficients: name -> coefficients, as `fit_coefficients` returns them.
+        tokens: uint8, shape (sequences, length); of the length that the baselines were fitted to.
+
+    Returns:
+        Name -> predictions: float32, shape (sequences, targets).
+
+    Raises:
+        ValueError: coefficients of a baseline that is not known here, or of other features.
+    """
+    predicted = {}
+    for name, of_name in coefficients.items():
+        if name not in FEATURES:
+            raise ValueError(f"there is no baseline {name}")
+        predicted[name] = np.empty((len(tokens), of_name.shape[1]), np.float32)
+        for first in range(0, len(tokens), _GENES_PER_COUNT):
+            rows = slice(first, first + _GENES_PER_COUNT)
+            features = FEATURES[name](tokens[rows])
+            if features.shape[1] != len(of_name) - 1:
+                raise ValueError(f"{name} has {features.shape[1]} features, and {len(of_name) - 1} coefficients")
+            predicted[name][rows] = of_name[0] + features @ of_name[1:]
+    return predicted
 
 
-def _least_squares(features: np.ndarray, targets: np.ndarray, in_training: np.ndarray) -> np.ndarray:
-    x = np.concatenate([features, np.ones((len(features), 1))], axis=1)
-    return x @ np.linalg.lstsq(x[in_training], targets, rcond=None)[0]
+def save_baselines(folder: AnyPath, coefficients: Mapping[str, np.ndarray], checksum: str) -> None:
+    """Write `baselines.safetensors` into a model directory.
+
+    Args:
+        folder: path of the model directory.
+        coefficients: name -> coefficients, as `fit_coefficients` returns them.
+        checksum: checksum of the model, which `load_baselines` asks for.
+    """
+    content = safetensors.numpy.save(
+        {name: np.ascontiguousarray(values) for name, values in coefficients.items()},
+        {"format": _FORMAT, "model": checksum},
+    )
+    with storage.open_atomic(storage.resolve(folder) / KEPT_BASELINES) as file:
+        file.write(content)
 
 
-def _fold_of_gene(chroms: pd.Series) -> np.ndarray:
-    """Distribute training chromosomes over folds; the genes of a single chromosome in consecutive blocks."""
-    count = min(_FOLDS, chroms.nunique())
-    if count < 2:
-        return np.arange(len(chroms)) * _FOLDS // max(len(chroms), 1)
-    fold_of_chrom = {name: fold for fold, names in enumerate(chromosome_folds(chroms, count)) for name in names}
-    return chroms.map(fold_of_chrom).to_numpy()
+def load_baselines(folder: AnyPath, checksum: str) -> dict[str, np.ndarray]:
+    """Read what `save_baselines` wrote; nothing if a model directory has no such file.
+
+    Args:
+        folder: path of the model directory.
+        checksum: checksum of the model.
+
+    Returns:
+        Name -> coefficients, in the order of `BASELINES`.
+
+    Raises:
+        InputError: the file is damaged, of another format version, or of another model.
+    """
+    path = storage.resolve(folder) / KEPT_BASELINES
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    try:
+        coefficients = safetensors.numpy.load(content)
+        size = int.from_bytes(content[:8], "little")  # of the header, which safetensors.numpy.load does not return
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is damaged ({error}); copy the whole model directory again") from error
+    if metadata.get("format") != _FORMAT:
+        raise InputError(f"{path}: has format {metadata.get('format')}, this version reads {_FORMAT}; train again")
+    if metadata.get("model") != checksum:
+        raise InputError(f"{path}: holds baselines of another model; copy the whole model directory again")
+    return {name: coefficients[name] for name in sorted(coefficients, key=[*BASELINES, *coefficients].index)}
+
+
+def fit_mean(inputs: BaselineInputs) -> FittedBaseline:
+    """Predict the mean of the training genes."""
+    mean = weighted_mean(inputs.targets, inputs.weights)
+    return FittedBaseline(np.tile(mean, (len(inputs.tokens), 1)), mean[None])
+
+
+def fit_composition(inputs: BaselineInputs) -> FittedBaseline:
+    """Predict by least squares on GC content, CpG observed over expected, and the share of N."""
+    features = composition(inputs.tokens)
+    x = np.concatenate([np.ones((len(features), 1)), features], axis=1)
+    root = 1.0 if inputs.weights is None else np.sqrt(inputs.weights)[:, None]
+    coefficients = np.linalg.lstsq(x[inputs.in_training] * root, inputs.targets * root, rcond=None)[0]
+    return FittedBaseline(x @ coefficients, coefficients)
+
+
+def fit_kmers(inputs: BaselineInputs) -> FittedBaseline:
+    """Predict by ridge regression on log(1 + count) of the canonical 6-mers."""
+    return _fit_ridge(count_features(inputs.tokens), inputs)
+
+
+def fit_kmers_by_distance(inputs: BaselineInputs) -> FittedBaseline | None:
+    """Predict as `fit_kmers`, with separate counts in the window's first half and in each further quarter."""
+    if inputs.tokens.shape[1] < 4 * K:  # a quarter holds no k-mer
+        return None
+    return _fit_ridge(count_features_by_distance(inputs.tokens), inputs)
+
+
+def fit_embeddings(inputs: BaselineInputs) -> FittedBaseline | None:
+    """Predict by ridge regression on a pretrained network's embeddings, each entry standardised."""
+    if inputs.embedded is None:
+        return None
+    forward = inputs.embedded[:, 0].astype(np.float64)
+    forward /= forward[inputs.in_training].std(axis=0) + 1e-12
+    return _fit_ridge(forward, inputs)._replace(coefficients=None)  # of no features of the sequence alone
+
+
+def _fit_ridge(features: np.ndarray, inputs: BaselineInputs) -> FittedBaseline:
+    coefficients = ridge(features[inputs.in_training], inputs.targets, inputs.fold_of_gene, inputs.weights)
+    return FittedBaseline(coefficients[0] + features @ coefficients[1:].astype(features.dtype), coefficients)
+
+
+# the registry: a function returns what it fitted, or None if it does not apply
+BASELINES: dict[str, Callable[[BaselineInputs], FittedBaseline | None]] = {
+    "mean": fit_mean,
+    "composition": fit_composition,
+    "kmers": fit_kmers,
+    "kmers_by_distance": fit_kmers_by_distance,
+    "embeddings": fit_embeddings,
+}
+
+
+def no_features(tokens: np.ndarray) -> np.ndarray:
+    """Return no feature of each sequence: float64, shape (genes, 0)."""
+    return np.zeros((len(tokens), 0))
+
+
+def count_features(tokens: np.ndarray) -> np.ndarray:
+    """Compute log(1 + count) of the canonical 6-mers: float32, shape (genes, 2,080)."""
+    return np.log1p(kmer_counts(tokens))
+
+
+def count_features_by_distance(tokens: np.ndarray) -> np.ndarray:
+    """Compute `count_features` of the window's first half and of each further quarter: shape (genes, 6,240)."""
+    length = tokens.shape[1]
+    return np.log1p(kmer_counts(tokens, starts=(0, length // 2, length * 3 // 4)))
+
+
+# what the coefficients of a baseline are of: tokens -> features, shape (genes, features)
+FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": no_features,
+    "composition": composition,
+    "kmers": count_features,
+    "kmers_by_distance": count_features_by_distance,
+}
+
+
+def _fold_of_gene(units: np.ndarray) -> np.ndarray:
+    """Distribute units over folds of about as many genes; the genes of a single unit in consecutive blocks.
+
+    Units are taken from the largest to the smallest, each into the fold with the fewest genes so far.
+    """
+    unit = pd.factorize(units)[0]
+    sizes = np.bincount(unit) if len(unit) else np.zeros(0, int)
+    folds = min(_FOLDS, len(sizes))
+    if folds < 2:
+        return np.arange(len(unit)) * _FOLDS // max(len(unit), 1)
+    fold_of_unit, genes = np.empty(len(sizes), int), [0] * folds
+    for number in np.argsort(-sizes, kind="stable"):
+        fold_of_unit[number] = fold = genes.index(min(genes))
+        genes[fold] += int(sizes[number])
+    return fold_of_unit[unit]

@@ -35,6 +35,7 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.yaml"
 GENES = "split.tsv"
+KEPT_BASELINES = "baselines.safetensors"  # written and read by `promoter.baselines`; not of the serialized model
 _ARCHITECTURE = "promoter_cnn"
 _RANK = SPLITS.index
 
@@ -173,13 +174,16 @@ def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
 
 
 def copy_model(source: AnyPath, target: AnyPath) -> None:
-    """Copy a model directory; both may be remote.
+    """Copy a model directory with the baselines that it keeps; both may be remote.
 
     Args:
         source: path of the model directory.
         target: path of the copy.
     """
     _write(storage.resolve(target), serialize_model(source))
+    kept = storage.resolve(source) / KEPT_BASELINES
+    if kept.exists():
+        storage.copy_file(kept, storage.resolve(target) / KEPT_BASELINES)
 
 
 def serialize_model(folder: AnyPath) -> SerializedModel:
@@ -348,6 +352,8 @@ def load_info(folder: AnyPath) -> ModelInfo:
 
 
 def _write(where: UPath, packed: SerializedModel) -> None:
+    if (where / KEPT_BASELINES).exists():  # of the model that is replaced
+        (where / KEPT_BASELINES).unlink()
     for name, content in ((WEIGHTS, packed.weights), (GENES, packed.genes), (DESCRIPTION, packed.description)):
         if content:
             with storage.open_atomic(where / name) as file:

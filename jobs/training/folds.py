@@ -16,7 +16,7 @@ from jobs.cli.console import console, with_flags
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.fan_out import progress
 from jobs.training.job import TrainingJob, held_out_genes, require_trainable, with_pretrained
-from jobs.training.metrics_table import show_metrics
+from jobs.training.metrics_table import format_number, show_metrics
 from jobs.training.resources import trainings_that_fit
 from jobs.training.run import METRICS, RESOURCES, train_once
 from promoter import storage
@@ -30,7 +30,7 @@ from promoter.splits import homology
 from promoter.splits.assign import assign_splits
 from promoter.splits.config import MIN_FOLDS, SplitConfig
 from promoter.splits.folds import remarks_on_folds
-from promoter.training.batches import require_orientation
+from promoter.training.batches import require_orientation, weights_of
 
 _FOLDS = "folds"
 _OUTPUTS = (_FOLDS, "predictions.parquet", METRICS)
@@ -135,7 +135,7 @@ def _train_all(
             train_once(trainings[name], folder / name, related=related, on_epoch=count)
             advance(trainings[name].training.epochs - epochs)  # stopped early, or finished by an earlier run
             metrics = storage.read_json(folder / name / METRICS)["test"]
-            shown = [f"{target} {values['pearson'] or float('nan'):.3f}" for target, values in metrics.items()]
+            shown = [f"{target} {format_number(values['pearson'])}" for target, values in metrics.items()]
             console.print(f"{name}: test r {', '.join(shown[:4])}{', …' * (len(shown) > 4)}")
 
         def work() -> None:
@@ -181,7 +181,8 @@ def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
     leaking = homology.leaking_genes(relevant, table["gene_id"])
     write_calibration(out_dir / _FOLDS, calibrate(table, targets, models))
     table = add_intervals(table, targets, folds)
-    metrics = evaluate(table, targets, leaking=leaking, baselines=others, seed=job.training.seed)
+    weights = weights_of(job.promoters.weights, table["gene_id"].map(order).to_numpy())
+    metrics = evaluate(table, targets, leaking=leaking, baselines=others, weights=weights, seed=job.training.seed)
     for target in targets:
         metrics["test"][target]["interval_coverage"] = coverage(table[table["split"] == "test"], target)
     storage.write_text(out_dir / "folds.csv", pd.DataFrame(rows).to_csv(index=False))

@@ -24,7 +24,7 @@ from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.splits.assign import SplitAssignment
 from promoter.splits.config import SplitConfig
 from promoter.training import TrainingConfig
-from promoter.training.batches import doubt_constant_targets, require_enough_genes, require_values
+from promoter.training.batches import doubt_constant_targets, require_enough_genes, require_values, weights_of
 from promoter.training.losses import standardisation
 
 
@@ -115,10 +115,20 @@ def require_trainable(job: TrainingJob, held_out: SplitAssignment) -> None:
     Raises:
         InputError: too few genes, too few values of a target, or a batch size too small for the workers.
     """
-    train, val = (job.promoters.targets[held_out.rows(name)] for name in ("train", "val"))
+    promoters, train, val = job.promoters, held_out.rows("train"), held_out.rows("val")
+    weights = weights_of(promoters.weights, train), weights_of(promoters.weights, val)
     require_enough_genes(len(train), len(val), job.training, job.workers)
-    require_values(train, val, job.promoters.target_names)
-    doubt_constant_targets(train, job.promoters.target_names)
+    require_values(promoters.targets[train], promoters.targets[val], promoters.target_names, weights=weights)
+    train = _learned(promoters, held_out)
+    require_enough_genes(len(train), len(val), job.training, job.workers)  # of weight above 0
+    doubt_constant_targets(promoters.targets[train], promoters.target_names)
+
+
+def _learned(promoters: Promoters, held_out: SplitAssignment) -> np.ndarray:
+    """Return the row numbers of the training genes that have a weight above 0."""
+    rows = held_out.rows("train")
+    weights = weights_of(promoters.weights, rows)
+    return rows if weights is None else rows[weights > 0]
 
 
 def held_out_genes(promoters: Promoters, split: SplitAssignment, name: str) -> str:
@@ -200,7 +210,7 @@ def network_for(model: NetworkConfig, promoters: Promoters) -> NetworkConfig:
 
 def describe(promoters: Promoters, held_out: SplitAssignment, training: TrainingConfig) -> ModelInfo:
     """Return what `model.yaml` records about a model trained on this data with this split and recipe."""
-    scale = standardisation(promoters.targets[held_out.rows("train")])
+    scale = standardisation(promoters.targets[_learned(promoters, held_out)])
     window = promoters.metadata.get("window") or {}
     data = {"sha256": promoters.checksum, "genes": len(promoters)}
     if not promoters.located:  # which of these a library has; the report tells

@@ -25,8 +25,8 @@ from jobs.training.job import TrainingJob, describe, held_out_genes, require_tra
 from jobs.training.metrics_table import metrics_table, show_metrics
 from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
-from promoter.baselines import fit_baselines
-from promoter.checkpoint import ModelInfo, load_info
+from promoter.baselines import fit_coefficients, save_baselines
+from promoter.checkpoint import ModelInfo, load_info, serialize_model
 from promoter.dataset.promoters import locate, near_tss
 from promoter.errors import InputError, TrainingDivergedError
 from promoter.evaluation.evaluate import evaluate
@@ -121,7 +121,8 @@ def _is_finished(out_dir: UPath) -> bool:
         load_info(out_dir / "model")
         with storage.open_table(out_dir / "predictions.parquet", "table of predictions"):
             pass
-        metrics_table(storage.read_json(out_dir / METRICS))
+        metrics = storage.read_json(out_dir / METRICS)
+        metrics_table({"test": metrics["test"], **metrics})
     except InputError as error:
         reason = str(error).rsplit("; ", 1)[0]  # without its own hint
         raise InputError(f"{out_dir}: holds a finished run that is damaged ({reason}); {fix_hint}") from error
@@ -149,6 +150,7 @@ def _run_workers(
         "trunk": pretrained and ray.put(pretrained.trunk),
         "length": job.promoters.length,
         "targets": ray.put(job.promoters.targets),
+        "weights": ray.put(job.promoters.weights),
         "split": held_out.split,
         "info": info,
         "model": job.model,
@@ -209,10 +211,11 @@ class EpochLogger:
         if not self.seconds:
             console.print("  epoch  train MSE    val MSE  val r  learning rate  genes/s  time left", style="dim")
         self.seconds.append(record["seconds"])
+        r = "–" if np.isnan(record["val_pearson"]) else f"{record['val_pearson']:.3f}"  # of too few genes
         left = (self.epochs - record["epoch"]) * float(np.median(self.seconds))
         console.print(
             f"{record['epoch']:>3.0f}/{self.epochs:<3d} {record['train_mse']:>10.4f} {record['val_mse']:>10.4f} "
-            f"{record['val_pearson']:>6.3f} {record['learning_rate']:>14.2g} {record['genes_per_second']:>8,.0f} "
+            f"{r:>6} {record['learning_rate']:>14.2g} {record['genes_per_second']:>8,.0f} "
             f"{as_clock(left):>10}" + ("  best" if record["best_epoch"] == record["epoch"] else "")
         )
 
@@ -224,7 +227,8 @@ def _train_on_worker(job: dict[str, Any]) -> None:
     split: np.ndarray = job["split"]
     training: TrainingConfig = job["training"]
     info: ModelInfo = job["info"]
-    examples = {name: Examples(tokens[split == name], targets[split == name]) for name in ("train", "val")}
+    genes = Examples(tokens, targets, ray.get(job["weights"]))
+    examples = {name: genes.rows(split == name) for name in ("train", "val")}
     torch.manual_seed(training.seed)
     embedded = tokens.ndim > 2
     trunk: SerializedTrunk | None = (job["trunk"] and not embedded and ray.get(job["trunk"])) or None
@@ -284,13 +288,25 @@ def _publish(
     write_predictions(out_dir / "predictions.parquet", table)
     baselines = None
     if job.baselines:
-        chroms, in_training_set = promoters.genes["chrom"], held_out.split == "train"
-        embedded = job.pretrained and job.pretrained.embedded
-        baselines = fit_baselines(
-            near_tss(promoters).tokens, promoters.targets, chroms, in_training_set, embedded=embedded
+        units, in_training_set = held_out.unit, held_out.split == "train"
+        baselines, coefficients = fit_coefficients(
+            near_tss(promoters).tokens,
+            promoters.targets,
+            units,
+            in_training_set,
+            embedded=job.pretrained and job.pretrained.embedded,
+            weights=promoters.weights,
         )
+        save_baselines(out_dir / "model", coefficients, serialize_model(out_dir / "model").checksum)
         write_predictions(out_dir / "baselines.parquet", baselines_table(table, info.targets, baselines))
-    metrics = evaluate(table, info.targets, leaking=held_out.leaking, baselines=baselines, seed=job.training.seed)
+    metrics = evaluate(
+        table,
+        info.targets,
+        leaking=held_out.leaking,
+        baselines=baselines,
+        weights=promoters.weights,
+        seed=job.training.seed,
+    )
     storage.write_json(out_dir / METRICS, metrics)
     storage.remove_folder(out_dir / _RAY_FOLDER)
     return state, metrics

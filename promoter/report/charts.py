@@ -13,6 +13,7 @@ import vl_convert
 
 from promoter import storage
 from promoter.dataset.gene_names import gene_labels
+from promoter.metrics import MIN_GENES_FOR_R
 from promoter.palette import AXIS_COLOUR, GRID_COLOUR, SPLIT_COLOURS
 from promoter.splits.config import SPLITS
 from promoter.storage import AnyPath
@@ -133,8 +134,9 @@ def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
 
     Returns:
         One row per chromosome, in the order of the predictions: `chrom`, `split`, `genes`, `bias` (mean), `rmse`,
-        `pearson` (NaN for fewer than three genes), and the quantiles `q05`, `q25`, `median`, `q75`, `q95`. If the
-        split divides chromosomes, only the test genes count; without any that has a value the table is empty.
+        `pearson` (NaN for fewer than `MIN_GENES_FOR_R` genes), and the quantiles `q05`, `q25`, `median`, `q75`,
+        `q95`. If the split divides chromosomes, only the test genes count; without any that has a value the table
+        is empty.
     """
     split = predictions[predictions["split"].isin(SPLITS)]
     known = split[split[target].notna()]
@@ -145,7 +147,7 @@ def chromosome_errors(predictions: pd.DataFrame, target: str) -> pd.DataFrame:
         observed = genes[target].to_numpy(float)
         predicted = genes[f"{target}_predicted"].to_numpy(float)
         error = predicted - observed
-        varies = len(genes) > 2 and observed.std() > 0 and predicted.std() > 0
+        varies = len(genes) >= MIN_GENES_FOR_R and observed.std() > 0 and predicted.std() > 0
         rows.append(
             {
                 "chrom": chrom,

@@ -25,16 +25,41 @@ class Examples(NamedTuple):
 
     A missing target is NaN, and takes part in no loss, mean or metric of its target. For a `PretrainedHead` the
     tokens are embeddings: float32 (N, 1 or 2, dim), of the sequence and, where it is to be shown
-    reverse-complemented too, of its reverse complement.
+    reverse-complemented too, of its reverse complement. `weights`, float32 (N,), multiply the loss of each gene;
+    None (the default) weighs all alike.
     """
 
     tokens: np.ndarray
     targets: np.ndarray
+    weights: np.ndarray | None = None
+
+    def rows(self, chosen: np.ndarray) -> Examples:
+        """Return the genes of an index or a mask."""
+        return Examples(self.tokens[chosen], self.targets[chosen], weights_of(self.weights, chosen))
 
     def with_values(self) -> Examples:
         """Return the genes that have a value of some target."""
-        empty = np.isnan(self.targets).all(axis=1)
-        return Examples(self.tokens[~empty], self.targets[~empty]) if empty.any() else self
+        known = np.flatnonzero((~np.isnan(self.targets)).any(axis=1))
+        return self if len(known) == len(self.targets) else self.rows(known)
+
+    def for_training(self) -> Examples:
+        """Return the genes to learn from: those with a value and a weight above 0; the mean of the weights is 1.
+
+        So the unit of the weights changes neither the size of the loss nor what gradient clipping does, and a gene
+        of weight 0 changes nothing: not the scale of the targets, nor the statistics of batch norm.
+        """
+        known = self.with_values()
+        if known.weights is None:
+            return known
+        positive = known.weights > 0
+        weights = known.weights[positive].astype(np.float64)
+        mean = weights.mean() if weights.size else 1.0
+        return known.rows(positive)._replace(weights=(weights / mean).astype(np.float32))
+
+
+def weights_of(weights: np.ndarray | None, chosen: np.ndarray) -> np.ndarray | None:
+    """Return the weights of the genes of an index or a mask; None where there are none."""
+    return None if weights is None else weights[chosen]
 
 
 class Batch(NamedTuple):
@@ -45,12 +70,14 @@ class Batch(NamedTuple):
         targets: float32 (B, T), on the scale of training, NaN where missing.
         global_size: number of genes in the batch over all processes.
         global_values: number of these that have a value of each target: int64 (T,).
+        weights: weight of each gene's loss, float32 (B,); None weighs all alike.
     """
 
     tokens: Tensor
     targets: Tensor
     global_size: int
     global_values: Tensor
+    weights: Tensor | None = None
 
 
 class TrainingBatches:
@@ -77,6 +104,8 @@ class TrainingBatches:
         scaled = (examples.targets - scale.mean) / scale.sd
         self.targets_NT = torch.from_numpy(scaled.astype(np.float32)).to(device)
         self.known_NT = ~self.targets_NT.isnan()
+        weights = examples.weights
+        self.weights_N = None if weights is None else torch.from_numpy(weights).to(device)
         self.config, self.device, self.context = config, device, context
 
     def iterate_epoch(self, epoch: int) -> Iterator[Batch]:
@@ -96,7 +125,9 @@ class TrainingBatches:
                 shift_B = shift[share] if config.jitter else None
                 tokens = augment(self.tokens_NL[rows], flip[share], shift_B, self.crop)
             # every process knows the global batch, so the counts need no communication
-            yield Batch(tokens, self.targets_NT[rows], stop - start, self.known_NT[order[start:stop]].sum(dim=0))
+            known_T = self.known_NT[order[start:stop]].sum(dim=0)
+            weights = None if self.weights_N is None else self.weights_N[rows]
+            yield Batch(tokens, self.targets_NT[rows], stop - start, known_T, weights)
 
 
 def batch_bounds(n: int, batch_size: int, min_size: int) -> list[tuple[int, int]]:
@@ -164,18 +195,29 @@ def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: 
         )
 
 
-def require_values(train: np.ndarray, val: np.ndarray, names: Sequence[str] | None = None) -> None:
+def require_values(
+    train: np.ndarray,
+    val: np.ndarray,
+    names: Sequence[str] | None = None,
+    *,
+    weights: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+) -> None:
     """Check that each target has values to learn from, and to choose the best epoch by.
 
     Args:
         train: targets of the training genes, shape (genes, targets), NaN where missing.
         val: targets of the validation genes, likewise.
         names: names of the targets, for messages; None (the default) counts them from 1.
+        weights: weights of the training genes and of the validation genes, a value of weight 0 counting as
+            missing; None (the default) weighs a set's genes alike.
 
     Raises:
-        InputError: a target has an infinite value, or fewer than two values in a set, or no target varies.
+        InputError: a target has an infinite value, or fewer than two values in a set, or no target varies; a
+            weight is negative or no number, or all of a set are 0.
     """
     names = names or [f"number {number}" for number in range(1, train.shape[1] + 1)]
+    train, val = _weighted(train, weights[0], "training"), _weighted(val, weights[1], "validation")
+    counted = "" if all(of_set is None for of_set in weights) else " and a weight above 0"
     for index, name in enumerate(names):
         infinite = int(np.isinf(train[:, index]).sum() + np.isinf(val[:, index]).sum())
         if infinite:
@@ -184,14 +226,35 @@ def require_values(train: np.ndarray, val: np.ndarray, names: Sequence[str] | No
         if of_train < 2 or of_val < 2:
             raise InputError(
                 f"target {name}: {of_train:,} of {len(train):,} training and {of_val:,} of {len(val):,} "
-                "validation genes have a value, at least 2 of each are needed; prepare the data without it "
-                "(`targets`), or hold out other genes"
+                f"validation genes have a value{counted}, at least 2 of each are needed; prepare the data without "
+                "it (`targets`), or hold out other genes"
             )
     if len(_constant(train)) == len(names):
         raise InputError(
             f"no target varies among the training genes ({', '.join(names[:3])}), so there is nothing to learn; "
             "prepare the data with another column (`targets`)"
         )
+
+
+def _weighted(targets: np.ndarray, weights: np.ndarray | None, name: str) -> np.ndarray:
+    """Return the targets without the values of weight 0.
+
+    Raises:
+        InputError: a weight is negative or no number, or all are 0.
+    """
+    if weights is None:
+        return targets
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        raise InputError(
+            f"weight {weights[wrong][0]:g} of a {name} gene: a weight is a number of at least 0", fix="correct it"
+        )
+    if not weights.any():
+        raise InputError(
+            f"all {len(weights):,} {name} genes have the weight 0",
+            fix="give some of them a weight above 0, or hold out other genes",
+        )
+    return np.where(weights[:, None] > 0, targets, np.nan)
 
 
 def doubt_constant_targets(train: np.ndarray, names: Sequence[str]) -> None:

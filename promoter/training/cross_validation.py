@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from promoter.errors import InputError
+from promoter.metrics import MIN_GENES_FOR_R
 from promoter.models.build import Learner, NetworkConfig, build_learner
 from promoter.models.weights import SerializedTrunk
 from promoter.training.batches import Examples
@@ -18,6 +20,34 @@ from promoter.training.loop import TrainingState, restore_best_weights, train_ep
 from promoter.training.losses import SQUARED_ERROR, Loss
 
 Metric = Literal["pearson", "mse"]
+
+
+def require_scorable(
+    targets: np.ndarray, splits: Sequence[np.ndarray], metric: Metric, names: Sequence[str]
+) -> None:
+    """Check that each fold has enough values of each target to be scored by.
+
+    Args:
+        targets: targets of the genes, shape (genes, targets), NaN where missing.
+        splits: for each fold the split of each gene, as for `CrossValidation`.
+        metric: score of a configuration.
+        names: names of the targets, for the message.
+
+    Raises:
+        InputError: a correlation is to be computed of fewer than `MIN_GENES_FOR_R` genes.
+    """
+    if metric != "pearson":
+        return
+    for fold, split in enumerate(splits):
+        values = (~np.isnan(targets[split == "val"])).sum(axis=0)
+        if (fewest := int(values.min())) < MIN_GENES_FOR_R:
+            raise InputError(
+                f"fold {fold + 1} validates on {fewest} values of target {names[int(values.argmin())]}, and r of "
+                f"fewer than {MIN_GENES_FOR_R} says nothing",
+                setting="metric",
+                value=metric,
+                fix="give `metric='mse'`, or make fewer and larger folds",
+            )
 
 
 class CrossValidation:
@@ -68,8 +98,7 @@ class CrossValidation:
             config = replace(training, seed=training.seed + seed)
             torch.manual_seed(config.seed)
             network = build_learner(model, examples.tokens.shape[-1], trunk)
-            rows_of = (splits[fold] == name for name in ("train", "val"))
-            train, val = (Examples(examples.tokens[rows], examples.targets[rows]) for rows in rows_of)
+            train, val = (examples.rows(splits[fold] == name) for name in ("train", "val"))
             self.networks.append(network)
             self._train.append(train)
             self._steps.append(train_epochs(network, train, val, config, device=device, state=state, loss=loss))

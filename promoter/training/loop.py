@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from promoter.errors import TrainingDivergedError
+from promoter.metrics import MIN_GENES_FOR_R
 from promoter.models.build import Learner
 from promoter.sequence import one_hot
 from promoter.training.batches import (
@@ -49,8 +50,10 @@ class TrainingState:
     Attributes:
         epoch: number of finished epochs.
         history: one record per epoch: `epoch`, `learning_rate`, `train_mse`, `val_mse` and `val_pearson` (means
-            over targets, original units, whatever the loss), `val_loss` (the mean over targets of the loss on the
-            scale of training, which chooses the best epoch; for the squared error the standardised MSE),
+            over targets, original units, whatever the loss and the weights; r of targets with at least
+            `metrics.MIN_GENES_FOR_R` validation genes, NaN if there is none), `val_loss` (the mean over targets of
+            the loss on the scale of training, weighted as the validation genes are, which chooses the best epoch;
+            for the squared error the standardised MSE),
             `genes_per_second` of the training pass, `seconds` since the end of the epoch before (validation and
             `on_epoch` included).
         best_epoch: number of the epoch with the lowest `val_loss`; 0 before the first.
@@ -108,8 +111,10 @@ def fit(
     Args:
         model: network with its initial weights; moved to `device`.
         train: training genes; their mean and SD standardise the targets. NaN is a missing value, which counts in
-            no mean of its target; genes without any value are left out.
-        val: validation genes, which choose the learning rate and the best epoch; no gradient comes from them.
+            no mean of its target; genes without any value are left out, and so are those of weight 0. The other
+            weights are scaled to a mean of 1.
+        val: validation genes, which choose the learning rate and the best epoch, by a loss weighted by their
+            weights; no gradient comes from them.
         config: how to train; None (the default) is the published recipe.
         device: device of this process (default "cpu").
         state: state of an earlier call with the same data, config and loss, to resume; changed in place. None (the
@@ -144,7 +149,7 @@ def restore_best_weights(model: Learner, state: TrainingState, train: Examples, 
     _load_trainable(model, state.best_model)
     model.end_adapting()
     if loss.standardises_targets:
-        scale = loss.scale(train.targets)
+        scale = loss.scale(train.for_training().targets)
         model.rescale_output(scale.mean.tolist(), scale.sd.tolist())
 
 
@@ -167,7 +172,9 @@ def train_epochs(
     min_batch_size = 2 * max(context.size, max_workers or 0)  # batch norm needs 2 genes a worker
     train, val = train.with_values(), val.with_values()
     require_enough_genes(len(train.tokens), len(val.tokens), config, min_batch_size // 2)
-    require_values(train.targets, val.targets)
+    require_values(train.targets, val.targets, weights=(train.weights, val.weights))
+    train = train.for_training()
+    require_enough_genes(len(train.tokens), len(val.tokens), config, min_batch_size // 2)  # of weight above 0
     require_orientation(model.config, config)
     device = torch.device(device)
     model.begin_adapting()
@@ -189,14 +196,14 @@ def train_epochs(
         training_seconds = time.perf_counter() - began
         optimisation.recompute_batch_norm_stats(batches.iterate_epoch(epoch))
         evaluation = evaluate_on(optimisation.forward, val, device, config.precision, context=context, scale=scale)
-        val_loss = float(loss.mean(evaluation.predictions, val.targets, scale).mean())
+        val_loss = float(loss.mean(evaluation.predictions, val.targets, scale, val.weights).mean())
         rate = optimisation.end_epoch(val_loss)
         record = {
             "epoch": epoch,
             "learning_rate": rate,
             "train_mse": float((squared_error_T * scale.sd**2).mean()),
             "val_mse": float(evaluation.mse.mean()),
-            "val_pearson": float(np.nan_to_num(evaluation.pearson).mean()),
+            "val_pearson": _mean_r(evaluation.pearson, val.targets),
             "val_loss": val_loss,
             "genes_per_second": len(train.tokens) / training_seconds,
             "seconds": time.perf_counter() - ended,
@@ -208,6 +215,12 @@ def train_epochs(
             )
         _update_state(state, record, optimisation)
         yield state
+
+
+def _mean_r(r_T: np.ndarray, targets_NT: np.ndarray) -> float:
+    """Return the mean over the targets that have enough genes for a correlation; a constant prediction has r 0."""
+    enough = (~np.isnan(targets_NT)).sum(axis=0) >= MIN_GENES_FOR_R
+    return float(np.nan_to_num(r_T)[enough].mean()) if enough.any() else float("nan")
 
 
 class _Optimisation:
@@ -287,6 +300,11 @@ class _Optimisation:
 
         The loss of a batch is a mean over targets, of each target's mean over its values in the global batch. A
         target without a value there adds 0 to it, so that its presence changes the weight of no other target.
+
+        Weights multiply the losses, and the sum is still divided by the number of values, not by their weights:
+        the weights have a mean of 1 over the training set, so that an epoch's steps add up to the weighted mean of
+        the set. Divided by its own weights, a batch of little weight would count as much as any other, and the
+        weight of a gene would depend on which genes share its batch.
         """
         self.wrapped.train()
         shape = 2, self.model.config.n_targets
@@ -300,7 +318,7 @@ class _Optimisation:
                     with autocast(self.device, self.config.precision):
                         output_BT = self.wrapped(as_model_input(part.tokens))
                     output_BT = output_BT.float()
-                    loss_T = self.loss.sum(output_BT, part.targets)
+                    loss_T = self.loss.sum(output_BT, part.targets, part.weights)
                     # DDP takes the mean over workers, whose shares may differ: weight by the global batch. Where
                     # no value is missing the weights are exactly 1.
                     weight_T = batch.global_size / batch.global_values.clamp(min=1)
@@ -308,7 +326,7 @@ class _Optimisation:
                     loss.backward()
                 loss_T = loss_T.detach()
                 # the squared error is not computed twice where it is the loss itself
-                same = type(self.loss) is SquaredError
+                same = type(self.loss) is SquaredError and part.weights is None
                 squared_T = loss_T if same else SQUARED_ERROR.sum(output_BT.detach(), part.targets)
                 # read once an epoch: reading each step would stall a GPU
                 totals_2T += torch.stack([loss_T, squared_T])
@@ -323,7 +341,11 @@ class _Optimisation:
         """Cut a batch into what fits into memory; without batch norms to be trained the gradient is the same."""
         size = self.model.genes_per_pass(batch.tokens.shape[1], len(batch.tokens))
         cut = zip(batch.tokens.split(size), batch.targets.split(size), strict=True)
-        return [batch._replace(tokens=tokens, targets=targets) for tokens, targets in cut]
+        parts = [batch._replace(tokens=tokens, targets=targets) for tokens, targets in cut]
+        if batch.weights is None:
+            return parts
+        weights = batch.weights.split(size)
+        return [part._replace(weights=of_part) for part, of_part in zip(parts, weights, strict=True)]
 
     def _summing(self, last: bool) -> AbstractContextManager[None]:
         """Let DDP average the gradients once a batch, after its last pass."""

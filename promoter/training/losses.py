@@ -72,18 +72,21 @@ class Loss(ABC):
             schedule plateau compares them by their ratio.
         """
 
-    def sum(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
+    def sum(self, output_BT: Tensor, target_BT: Tensor, weights_B: Tensor | None = None) -> Tensor:
         """Add up the loss of each target over the genes that have a value.
 
         Args:
             output_BT: output of the network, float, shape (batch, targets).
             target_BT: targets on the same scale, float, shape (batch, targets), NaN where missing.
+            weights_B: what each gene's loss is multiplied by, float, shape (batch,); None (the default) is 1.
 
         Returns:
             The sum of each target, shape (targets,); 0 for a target without any value.
         """
         known_BT = ~target_BT.isnan()
         loss_BT = self.elementwise(output_BT, torch.where(known_BT, target_BT, _STAND_IN))
+        if weights_B is not None:
+            loss_BT = loss_BT * weights_B[:, None]
         return torch.where(known_BT, loss_BT, 0.0).sum(dim=0)
 
     def scale(self, targets: np.ndarray) -> TargetScale:
@@ -96,13 +99,20 @@ class Loss(ABC):
             return standardisation(targets)
         return TargetScale(np.zeros(targets.shape[1]), np.ones(targets.shape[1]))
 
-    def mean(self, predicted: np.ndarray, observed: np.ndarray, scale: TargetScale) -> np.ndarray:
+    def mean(
+        self,
+        predicted: np.ndarray,
+        observed: np.ndarray,
+        scale: TargetScale,
+        weights: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Return the mean loss over observed genes on the scale of training; it chooses the best epoch.
 
         Args:
             predicted: predictions in original units, shape (genes, targets).
             observed: targets in original units, shape (genes, targets), NaN where missing.
             scale: scale on which the network is trained.
+            weights: weights of the genes in the mean, shape (genes,); None (the default) weighs all alike.
 
         Returns:
             The mean of each target, float64, shape (targets,); NaN for a target without any value.
@@ -111,7 +121,12 @@ class Loss(ABC):
             torch.from_numpy((values.astype(np.float64) - scale.mean) / scale.sd)
             for values in (predicted, observed)
         )
-        return (self.sum(output_NT, target_NT) / (~target_NT.isnan()).sum(dim=0)).numpy()
+        known_NT = ~target_NT.isnan()
+        if weights is None:
+            return (self.sum(output_NT, target_NT) / known_NT.sum(dim=0)).numpy()
+        weights_N = torch.from_numpy(weights.astype(np.float64))
+        total_T = (known_NT * weights_N[:, None]).sum(dim=0)
+        return (self.sum(output_NT, target_NT, weights_N) / total_T).numpy()
 
 
 class SquaredError(Loss):
@@ -123,9 +138,15 @@ class SquaredError(Loss):
         """Return the squared error of each gene and target."""
         return (output_BT - target_BT).square()
 
-    def mean(self, predicted: np.ndarray, observed: np.ndarray, scale: TargetScale) -> np.ndarray:
+    def mean(
+        self,
+        predicted: np.ndarray,
+        observed: np.ndarray,
+        scale: TargetScale,
+        weights: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Return the MSE of each target in units of its variance: of one target, `val_mse` over the variance."""
-        return metrics.mse(observed, predicted) / scale.sd**2
+        return metrics.mse(observed, predicted, weights) / scale.sd**2
 
 
 SQUARED_ERROR = SquaredError()  # the published recipe's, and the default of `fit`

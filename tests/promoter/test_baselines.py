@@ -15,15 +15,20 @@ from sklearn.linear_model import LinearRegression, Ridge
 from promoter.baselines import (
     BASELINES,
     BaselineInputs,
+    FittedBaseline,
+    apply_baselines,
     composition,
     fit_baselines,
+    fit_coefficients,
     kmer_counts,
-    ridge,
+    load_baselines,
+    save_baselines,
 )
 from promoter.dataset.annotation import read_genes
 from promoter.dataset.expression import read_expression
 from promoter.dataset.genome import Genome
 from promoter.dataset.prepare import prepare
+from promoter.errors import InputError
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, separate_baselines
 from promoter.metrics import pearson
@@ -79,38 +84,12 @@ def test_composition_of_known_sequences_is_as_counted_by_hand() -> None:
     np.testing.assert_allclose(found[3], [0, 0, 1])
 
 
-@pytest.mark.parametrize(("genes", "features"), [(300, 20), (60, 90)])  # more genes than features, and fewer
-def test_ridge_is_scikit_learns_with_the_penalty_that_is_best_on_what_is_left_out(
-    genes: int, features: int
-) -> None:
-    rng = np.random.default_rng(1)
-    x = rng.normal(2, 1, (genes, features)).astype(np.float32)
-    y = x[:, :2] @ rng.normal(size=(2, 2)) + rng.normal(size=(genes, 2)) + 7
-    learned = np.arange(genes) % 5 > 0
-    fold = np.arange(learned.sum()) % 3
-    train, known = x[learned].astype(float), y[learned]
-    unit = ((train - train.mean(axis=0)) ** 2).sum() / features
-
-    def error(exponent: float) -> float:
-        total = 0.0
-        for held_out in range(3):
-            model = Ridge(alpha=unit * 10**exponent).fit(train[fold != held_out], known[fold != held_out])
-            off = (model.predict(train[fold == held_out]) - known[fold == held_out]) ** 2
-            total += (off / known.var(axis=0)).sum()
-        return total
-
-    best = min((-2, -1, 0, 1), key=error)
-    best = min((best, best - 0.5, best + 0.5), key=error)
-    expected = Ridge(alpha=unit * 10**best).fit(train, known).predict(x.astype(float))
-    np.testing.assert_allclose(ridge(x, known, learned, fold), expected, atol=2e-3)  # float32 products
-
-
 def test_targets_of_held_out_genes_change_no_baseline() -> None:
     rng = np.random.default_rng(2)
     tokens = rng.integers(0, 4, (90, 80)).astype(np.uint8)
     targets = rng.normal(size=(90, 2)).astype(np.float32)
-    chroms = pd.Series([f"chr{i % 6}" for i in range(90)])
-    learned = ~chroms.isin(["chr4", "chr5"]).to_numpy()
+    chroms = np.arange(90) % 6
+    learned = chroms < 4
     first = fit_baselines(tokens, targets, chroms, learned)
     targets[~learned] = np.nan
     second = fit_baselines(tokens, targets, chroms, learned)
@@ -126,8 +105,8 @@ def test_targets_of_held_out_genes_change_no_baseline() -> None:
 def test_ridge_takes_a_lone_training_chromosome_and_a_short_window() -> None:
     tokens = np.random.default_rng(3).integers(0, 4, (30, 10)).astype(np.uint8)
     targets = np.random.default_rng(4).normal(size=(30, 1)).astype(np.float32)
-    chroms = pd.Series(["chr1"] * 20 + ["chr2"] * 10)
-    found = fit_baselines(tokens, targets, chroms, (chroms == "chr1").to_numpy())
+    chroms = np.repeat([0, 1], [20, 10])
+    found = fit_baselines(tokens, targets, chroms, chroms == 0)
     assert set(found) == {"mean", "composition", "kmers"}
     assert all(np.isfinite(values).all() for values in found.values())
 
@@ -137,7 +116,7 @@ def test_ridge_reaches_on_yeast_what_it_reached_elsewhere(yeast: Path) -> None:
     promoters, _ = prepare(Genome(yeast / "genome.fa.gz"), genes, expression, upstream=1000)
     chroms = promoters.genes["chrom"]
     test = chroms.isin(["chrIV", "chrXV"]).to_numpy()
-    found = fit_baselines(promoters.tokens, promoters.targets, chroms, ~test)
+    found = fit_baselines(promoters.tokens, promoters.targets, chroms.to_numpy(), ~test)
     observed = promoters.targets[test]
     r = {name: float(pearson(observed, values[test])[0]) for name, values in found.items()}
     assert r["kmers"] == pytest.approx(0.384, abs=SE)
@@ -153,8 +132,8 @@ def test_ridge_on_embeddings_learns_what_is_linear_in_them() -> None:
     )  # each entry matters as much as another, once standardised
     targets = (embedded[:, 0] @ weights)[:, None].astype(np.float32)
     tokens = rng.integers(0, 4, (240, 60)).astype(np.uint8)
-    chroms = pd.Series(np.repeat(["a", "b", "c", "d"], 60))
-    learned = (chroms != "d").to_numpy()
+    chroms = np.repeat([0, 1, 2, 3], 60)
+    learned = chroms != 3
     predicted = fit_baselines(tokens, targets, chroms, learned, embedded=embedded)["embeddings"]
     assert np.corrcoef(predicted[~learned, 0], targets[~learned, 0])[0, 1] > 0.98
     assert "embeddings" not in fit_baselines(tokens, targets, chroms, learned)
@@ -163,17 +142,17 @@ def test_ridge_on_embeddings_learns_what_is_linear_in_them() -> None:
 def test_a_registered_baseline_is_fitted_and_comes_out_of_the_table_of_the_folds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fit_median(inputs: BaselineInputs) -> np.ndarray:
-        return np.tile(np.median(inputs.targets, axis=0), (len(inputs.tokens), 1))
+    def fit_median(inputs: BaselineInputs) -> FittedBaseline:
+        return FittedBaseline(np.tile(np.median(inputs.targets, axis=0), (len(inputs.tokens), 1)))
 
     monkeypatch.setitem(BASELINES, "median", fit_median)
     rng = np.random.default_rng(6)
     tokens, targets = rng.integers(0, 4, (40, 30)).astype(np.uint8), rng.normal(size=(40, 2)).astype(np.float32)
-    chroms = pd.Series(np.repeat(["a", "b", "c", "d"], 10))
-    in_training = (chroms != "d").to_numpy()
+    chroms = np.repeat([0, 1, 2, 3], 10)
+    in_training = chroms != 3
     fitted = fit_baselines(tokens, targets, chroms, in_training)
     assert list(fitted) == ["mean", "composition", "kmers", "kmers_by_distance", "median"]
-    table = pd.DataFrame({"gene_id": [f"g{i}" for i in range(40)], "chrom": chroms})
+    table = pd.DataFrame({"gene_id": [f"g{i}" for i in range(40)], "chrom": chroms.astype(str)})
     table["split"] = np.where(in_training, "train", "test")
     for index, name in enumerate(("y", "z")):
         table[name], table[f"{name}_predicted"] = targets[:, index], rng.normal(size=40)
@@ -193,7 +172,7 @@ def test_a_registered_baseline_is_fitted_and_comes_out_of_the_table_of_the_folds
 def test_each_target_is_fitted_as_if_its_observed_genes_were_all_there_are() -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 4, (240, 60)).astype(np.uint8)
-    chroms = pd.Series(np.repeat([f"chr{i}" for i in range(8)], 30))
+    chroms = np.repeat(np.arange(8), 30)
     in_training = np.repeat(np.arange(8) < 6, 30)
     signal = composition(tokens)[:, 0] * 10
     targets = (signal[:, None] + rng.normal(size=(240, 4))).astype(np.float32)
@@ -221,7 +200,7 @@ def test_a_ridge_of_observed_genes_is_scikit_learns() -> None:
     targets = rng.normal(size=(120, 2)).astype(np.float32)
     targets[rng.permutation(100)[:40], 1] = np.nan
     in_training = np.arange(120) < 100
-    found = fit_baselines(tokens, targets, pd.Series(["c"] * 120), in_training)
+    found = fit_baselines(tokens, targets, np.zeros(120, int), in_training)
     for index in range(2):
         known = in_training & ~np.isnan(targets[:, index])
         assert found["mean"][0, index] == pytest.approx(targets[known, index].mean(), abs=1e-6)
@@ -243,7 +222,7 @@ def test_targets_observed_in_the_same_genes_are_fitted_together(monkeypatch: pyt
     targets = rng.normal(size=(60, 50)).astype(np.float32)
     calls = []
     monkeypatch.setitem(BASELINES, "mean", lambda inputs: calls.append(inputs.targets.shape))
-    tokens, chroms, in_training = rng.integers(0, 4, (60, 30)), pd.Series(["c"] * 60), np.arange(60) < 40
+    tokens, chroms, in_training = rng.integers(0, 4, (60, 30)), np.zeros(60, int), np.arange(60) < 40
     fit_baselines(tokens.astype(np.uint8), targets, chroms, in_training)
     targets[45, 7] = np.nan  # not of a training gene
     fit_baselines(tokens.astype(np.uint8), targets, chroms, in_training)
@@ -258,7 +237,143 @@ def test_a_target_without_a_training_value_has_no_baseline_prediction() -> None:
     targets = rng.normal(size=(60, 2)).astype(np.float32)
     targets[:40, 1] = np.nan
     tokens = rng.integers(0, 4, (60, 30)).astype(np.uint8)
-    found = fit_baselines(tokens, targets, pd.Series(["c"] * 60), np.arange(60) < 40)
+    found = fit_baselines(tokens, targets, np.zeros(60, int), np.arange(60) < 40)
     for values in found.values():
         assert np.isfinite(values[:, 0]).all()
         assert np.isnan(values[:, 1]).all()
+
+
+def measured(n: int, seed: int, length: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Make sequences whose GC content two targets follow, the second with gaps."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, 5, (n, length)).astype(np.uint8)
+    targets = (composition(tokens)[:, :1] * 10 + rng.normal(size=(n, 2))).astype(np.float32)
+    targets[rng.random(n) < 0.3, 1] = np.nan
+    return tokens, targets
+
+
+def test_weighted_baselines_are_scikit_learns() -> None:
+    tokens, targets = measured(150, 0)
+    targets = targets[:, :1]
+    rng = np.random.default_rng(1)
+    weights = rng.lognormal(size=150).astype(np.float32)
+    weights[:5] = 0
+    targets[:5] = 1e5  # of weight 0
+    in_training = np.arange(150) < 120
+    found = fit_baselines(tokens, targets, np.zeros(150, int), in_training, weights=weights)
+    y, w = targets[in_training, 0], weights[in_training]
+    assert found["mean"][0, 0] == pytest.approx(np.average(y, weights=w), rel=1e-5)
+    x = composition(tokens)
+    line = LinearRegression().fit(x[in_training], y, sample_weight=w).predict(x)
+    np.testing.assert_allclose(found["composition"][:, 0], line, atol=1e-4)
+    counts = np.log1p(kmer_counts(tokens)).astype(float)
+    scaled = w / w[w > 0].mean()
+    mean = np.average(counts[in_training], axis=0, weights=w)
+    unit = (scaled[:, None] * np.square(counts[in_training] - mean)).sum() / counts.shape[1]
+    fits = [
+        Ridge(alpha=unit * 10**exponent).fit(counts[in_training], y, sample_weight=scaled).predict(counts)
+        for exponent in np.arange(-2.5, 2, 0.5)
+    ]
+    errors = [np.abs(values - found["kmers"][:, 0]).max() for values in fits]
+    assert min(errors) < 1e-3  # of one of the penalties that are tried
+
+
+def test_the_unit_of_weights_and_equal_weights_change_no_baseline() -> None:
+    tokens, targets = measured(150, 0)
+    in_training, units = np.arange(150) < 120, np.arange(150) // 10
+    plain = fit_baselines(tokens, targets, units, in_training)
+    equal = fit_baselines(tokens, targets, units, in_training, weights=np.full(150, 0.3, np.float32))
+    weights = np.random.default_rng(1).lognormal(size=150)
+    some, others = (
+        fit_baselines(tokens, targets, units, in_training, weights=weights * unit) for unit in (1, 1000)
+    )
+    for name, values in plain.items():
+        np.testing.assert_allclose(equal[name], values, rtol=1e-4)
+        np.testing.assert_allclose(some[name], others[name], rtol=1e-4)
+        assert np.abs(some[name] - values).max() > 1e-3
+
+
+@pytest.mark.parametrize("n", [150, 2600])  # fewer genes than features of kmers, and more
+def test_kept_baselines_predict_what_the_fit_did_and_other_sequences_as_if_they_had_been_there(n: int) -> None:
+    tokens, targets = measured(n, 0)
+    others, _ = measured(700, 1)  # more than are counted at a time
+    in_training, units = np.arange(n) < 0.8 * n, np.arange(n) % 7
+    fitted, coefficients = fit_coefficients(tokens, targets, units, in_training)
+    assert list(coefficients) == ["mean", "composition", "kmers", "kmers_by_distance"]
+    both = np.concatenate([tokens, others])
+    unknown = np.full((700, 2), np.nan, np.float32)
+    together = fit_baselines(
+        both,
+        np.concatenate([targets, unknown]),
+        np.append(units, np.zeros(700, int)),
+        np.arange(len(both)) < 0.8 * n,
+    )
+    for name, values in apply_baselines(coefficients, both).items():
+        np.testing.assert_allclose(values[:n], fitted[name], rtol=1e-4)
+        np.testing.assert_allclose(values, together[name], rtol=1e-4)
+
+
+def test_baselines_are_kept_in_the_models_folder_without_those_on_embeddings(tmp_path: Path) -> None:
+    tokens, targets = measured(90, 0)
+    targets[:, 1] = np.nan
+    embedded = np.random.default_rng(0).normal(size=(90, 1, 4)).astype(np.float32)
+    fitted, coefficients = fit_coefficients(
+        tokens, targets, np.arange(90) % 5, np.arange(90) < 70, embedded=embedded
+    )
+    assert fitted.keys() - coefficients.keys() == {"embeddings"}
+    save_baselines(tmp_path, coefficients, "abc")
+    kept = load_baselines(tmp_path, "abc")
+    assert list(kept) == list(coefficients)
+    for name, values in kept.items():
+        np.testing.assert_array_equal(values, coefficients[name])
+        assert np.isnan(apply_baselines(kept, tokens)[name][:, 1]).all()
+    with pytest.raises(ValueError, match="kmers_by_distance has 6240 features, and 2080 coefficients"):
+        apply_baselines({"kmers_by_distance": kept["kmers"]}, tokens)
+    assert load_baselines(tmp_path / "elsewhere", "abc") == {}
+
+
+def test_baselines_that_are_damaged_or_of_another_model_are_refused(tmp_path: Path) -> None:
+    save_baselines(tmp_path, {"mean": np.zeros((1, 1))}, "abc")
+    with pytest.raises(InputError, match="baselines of another model"):
+        load_baselines(tmp_path, "abd")
+    path = tmp_path / "baselines.safetensors"
+    whole = path.read_bytes()
+    for content in (b"", whole[:-3], b"x" * 40, whole.replace(b'"format":"1"', b'"format":"2"')):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"baselines\.safetensors: (is damaged|has format 2)"):
+            load_baselines(tmp_path, "abc")
+
+
+def folds_of(units: list | np.ndarray) -> np.ndarray:
+    """Return the folds that a baseline of this name is given for genes of these units."""
+    seen: list[np.ndarray] = []
+
+    def watch(inputs: BaselineInputs) -> None:
+        seen.append(inputs.fold_of_gene)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("promoter.baselines.BASELINES", {"watch": watch})
+        n = len(units)
+        fit_baselines(
+            np.zeros((n, 8), np.uint8), np.zeros((n, 1), np.float32), np.asarray(units), np.ones(n, bool)
+        )
+    return seen[0]
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=60))
+def test_no_unit_is_parted_by_the_choice_of_a_penalty_and_folds_are_about_equal(units: list[int]) -> None:
+    fold, sizes = folds_of(units), Counter(units)
+    if len(sizes) == 1:
+        assert (np.diff(fold) >= 0).all()  # consecutive blocks
+        return
+    assert all(len(set(fold[np.asarray(units) == unit])) == 1 for unit in sizes)
+    genes = Counter(fold.tolist())
+    assert set(genes) == set(range(min(3, len(sizes))))
+    assert max(genes.values()) - min(genes.values()) <= max(sizes.values())
+
+
+def test_thousands_of_units_are_dealt_out_evenly_and_names_of_units_do_as_well_as_numbers() -> None:
+    alone = folds_of(np.arange(30_000))
+    assert Counter(alone.tolist()) == {0: 10_000, 1: 10_000, 2: 10_000}
+    units = np.random.default_rng(0).integers(0, 9, 200)
+    np.testing.assert_array_equal(folds_of(units), folds_of([f"chr{unit}" for unit in units]))

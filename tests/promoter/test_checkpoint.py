@@ -319,6 +319,18 @@ def test_a_copied_model_is_the_model_byte_for_byte(saved: Path, target: str) -> 
     assert torch.equal(predictions(load_model(folder)), predictions(network()))
 
 
+def test_a_copy_has_the_kept_baselines_and_a_model_saved_again_has_not(saved: Path) -> None:
+    checksum = serialize_model(saved).checksum
+    (saved / "baselines.safetensors").write_bytes(b"kept")
+    assert serialize_model(saved).checksum == checksum  # workers are not sent them
+    copy_model(saved, saved.parent / "copy")
+    assert (saved.parent / "copy" / "baselines.safetensors").read_bytes() == b"kept"
+    save_model(saved, network(), INFO)
+    assert not (saved / "baselines.safetensors").exists()
+    copy_model(saved, saved.parent / "copy")
+    assert not (saved.parent / "copy" / "baselines.safetensors").exists()
+
+
 def test_saving_a_model_again_replaces_it(saved: Path) -> None:
     other = network()
     other.rescale_output([1, 1], [2, 2])

@@ -17,8 +17,10 @@ def table(observed: list | np.ndarray, predicted: list | np.ndarray, split: str 
     return pd.DataFrame({"split": split, "y": observed, "y_predicted": predicted})
 
 
-def summary(observed: list | np.ndarray, predicted: list | np.ndarray, **options: int) -> dict:
-    return metrics.evaluate_predictions(table(observed, predicted), ["y"], **options)["test"]["y"]
+def summary(
+    observed: list | np.ndarray, predicted: list | np.ndarray, seed: int = 0, resamples: int = 1000
+) -> dict:
+    return metrics.evaluate_predictions(table(observed, predicted), ["y"], seed, resamples)["test"]["y"]
 
 
 @given(
@@ -48,7 +50,7 @@ def test_metrics_of_float32_with_a_large_mean_lose_nothing() -> None:
     assert metrics.pearson(x, y)[0] == pytest.approx(expected, abs=1e-10)
 
 
-@pytest.mark.parametrize("n", [2, 3, 7, 10])
+@pytest.mark.parametrize("n", [2, 7, 10, 13])
 @pytest.mark.parametrize("constant", [0.1, 3.0, 1e6 + 0.1])  # the mean of n times 0.1 is not always 0.1
 def test_a_constant_column_has_an_error_but_no_correlation(n: int, constant: float) -> None:
     rng = np.random.default_rng(n)
@@ -119,7 +121,7 @@ def test_equal_seeds_give_equal_bootstrap_intervals_and_others_do_not() -> None:
     [
         ([np.nan, np.nan, np.nan], {"n": 0, "mse": None, "mse_ci95": None, "pearson": None}),
         ([np.nan, 2.0, np.nan], {"n": 1, "mse": 4.0, "mse_ci95": [4.0, 4.0], "pearson": None, "spearman": None}),
-        ([np.inf, 2.0, 6.0], {"n": 2, "mse": 2.5, "pearson": 1.0, "spearman": 1.0}),
+        ([np.inf, 2.0, 6.0], {"n": 2, "mse": 2.5, "pearson": None, "spearman": None}),
     ],
 )
 def test_genes_without_an_observed_value_are_left_out_of_metrics(observed: list[float], expected: dict) -> None:
@@ -131,14 +133,14 @@ def test_genes_without_an_observed_value_are_left_out_of_metrics(observed: list[
 def test_each_split_and_target_is_summarised_by_itself_and_genes_of_no_split_by_none() -> None:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(30, 4)), columns=pd.Index(["a", "a_predicted", "b", "b_predicted"]))
-    frame["split"] = ["train"] * 14 + ["val"] * 6 + [None] * 4 + ["test"] * 6
+    frame["split"] = ["train"] * 7 + ["val"] * 11 + [None] * 2 + ["test"] * 10
     found = metrics.evaluate_predictions(frame, ["a", "b"], resamples=20)
     assert {split: {name: one["n"] for name, one in part.items()} for split, part in found.items()} == {
-        "train": {"a": 14, "b": 14},
-        "val": {"a": 6, "b": 6},
-        "test": {"a": 6, "b": 6},
+        "train": {"a": 7, "b": 7},
+        "val": {"a": 11, "b": 11},
+        "test": {"a": 10, "b": 10},
     }
-    val = frame[14:20]
+    val = frame[7:18]
     assert found["val"]["b"]["pearson"] == pytest.approx(np.corrcoef(val["b"], val["b_predicted"])[0, 1])
     json.dumps(found, allow_nan=False)
 
@@ -264,3 +266,95 @@ def test_a_target_missing_in_a_split_is_counted_as_of_no_genes() -> None:
     assert set(compared["test"]["y"]["mean"].values()) == {None}
     json.dumps(found, allow_nan=False)
     json.dumps(compared, allow_nan=False)
+
+
+@pytest.mark.parametrize("n", [2, 3, 9, 10])
+def test_there_is_no_correlation_of_fewer_than_ten_genes(n: int) -> None:
+    rng = np.random.default_rng(n)
+    frame = table(*rng.normal(size=(2, n)))
+    found = metrics.evaluate_predictions(frame, ["y"], resamples=50, weights=np.ones(n))["test"]["y"]
+    other = {"other": rng.normal(size=(n, 1))}
+    compared = metrics.compare_predictions(frame, other, ["y"], splits=["test"])["test"]["y"]["other"]
+    correlations = [
+        *(
+            one[name + end]
+            for one in (found, found["weighted"])
+            for name in ("pearson", "spearman")
+            for end in ("", "_ci95")
+        ),
+        *(compared[name] for name in ("pearson", "pearson_difference", "pearson_difference_ci95")),
+    ]
+    assert [value is None for value in correlations] == [n < 10] * 11
+    assert None not in (found["mse"], found["mse_ci95"], found["weighted"]["mse_ci95"], compared["mse"])
+
+
+def test_genes_of_weight_0_do_not_make_up_ten() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 15))
+    weights = np.repeat([1.0, 0.0], [9, 6])
+    found = metrics.evaluate_predictions(table(x, y), ["y"], weights=weights)["test"]["y"]
+    assert (found["n"], found["weighted"]["n"]) == (15, 9)
+    assert found["pearson"] is not None
+    assert found["weighted"]["pearson"] is None
+    nothing = metrics.evaluate_predictions(table(x, y), ["y"], weights=np.zeros(15))["test"]["y"]["weighted"]
+    assert nothing == metrics.OF_NO_GENES
+
+
+@given(
+    hnp.arrays(np.float64, (2, 12, 2), elements=st.integers(-4, 4)),  # small integers: full of ties
+    hnp.arrays(np.int64, 12, elements=st.integers(0, 4)),
+    hnp.arrays(bool, (12, 2)),
+)
+@settings(max_examples=80)
+def test_weighted_metrics_are_those_of_rows_repeated_so_many_times(
+    pair: np.ndarray, weights: np.ndarray, missing: np.ndarray
+) -> None:
+    observed, predicted = np.where(missing, np.nan, pair[0]), pair[1]
+    for metric in (metrics.mse, metrics.pearson, metrics.spearman):
+        found = metric(observed, predicted, weights)
+        repeated = metric(np.repeat(observed, weights, axis=0), np.repeat(predicted, weights, axis=0))
+        for column in range(2):
+            if metric is not metrics.mse and (~missing[:, column] & (weights > 0)).sum() < 2:
+                assert np.isnan(found[column])  # one row, however often, is one
+                continue
+            assert found[column] == pytest.approx(repeated[column], abs=1e-9, nan_ok=True)
+
+
+def test_weighted_summaries_stand_beside_the_unweighted_and_their_intervals_are_of_rows_drawn_with_weights() -> (
+    None
+):
+    rng = np.random.default_rng(3)
+    n = 150
+    x = rng.normal(2, 1, n)
+    weights = rng.lognormal(size=n)
+    y = x + rng.normal(0.2, 1 / np.sqrt(weights), n)
+    found = metrics.evaluate_predictions(table(x, y), ["y"], resamples=4000, weights=weights)["test"]["y"]
+    weighted = found.pop("weighted")
+    assert found == summary(x, y, resamples=4000)
+    assert weighted["pearson"] > found["pearson"]
+
+    def r(rows: np.ndarray) -> float:
+        return np.cov(x[rows], y[rows], aweights=weights[rows])[0, 1] / np.sqrt(
+            np.prod(np.diag(np.cov(x[rows], y[rows], aweights=weights[rows])))
+        )
+
+    def mse(rows: np.ndarray) -> float:
+        return np.average((x[rows] - y[rows]) ** 2, weights=weights[rows])
+
+    draws = rng.integers(0, n, (4000, n))
+    for name, statistic in (("mse", mse), ("pearson", r)):
+        assert weighted[name] == pytest.approx(statistic(np.arange(n)), abs=1e-9)
+        low, high = weighted[f"{name}_ci95"]
+        by_hand = np.quantile([statistic(rows) for rows in draws], [0.025, 0.975])
+        assert [low, high] == pytest.approx(by_hand, abs=0.08 * (high - low))  # Monte Carlo, as above
+    unit = metrics.evaluate_predictions(table(x, y), ["y"], resamples=400, weights=weights * 1000)["test"]["y"]
+    again = metrics.evaluate_predictions(table(x, y), ["y"], resamples=400, weights=weights)["test"]["y"]
+    assert unit["weighted"]["spearman_ci95"] == pytest.approx(again["weighted"]["spearman_ci95"])
+
+
+def test_resamples_that_are_not_kept_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 300))
+    kept = summary(x, y)
+    monkeypatch.setattr(metrics, "_COUNTS_KEPT", 0)
+    monkeypatch.setattr(metrics, "_COUNTS_PER_BATCH", 3000)  # ten resamples at a time
+    for name, value in summary(x, y).items():
+        assert value == pytest.approx(kept[name], rel=1e-12)

@@ -81,7 +81,7 @@ def test_metrics_and_files_of_a_training_count_the_observed_genes_of_each_target
     table = pd.read_parquet(out / "predictions.parquet")
     metrics = json.loads((out / "metrics.json").read_text())
     in_training = (table["split"] == "train").to_numpy()
-    plain = fit_baselines(promoters.tokens, promoters.targets, promoters.genes["chrom"], in_training)
+    plain = fit_baselines(promoters.tokens, promoters.targets, promoters.genes["chrom"].to_numpy(), in_training)
     standardisation = load_info(out / "model").standardisation or {}
     for index, name in enumerate("AB"):
         column = pq.read_table(out / "predictions.parquet")[name]

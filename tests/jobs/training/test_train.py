@@ -89,7 +89,7 @@ def test_baselines_are_judged_on_the_same_genes_as_the_network(run: Path, data: 
     assert "baselines" not in metrics["train"]["expression"]
     promoters, ours = read_promoters(data), pd.read_parquet(run / "predictions.parquet")
     plain = pd.read_parquet(run / "baselines.parquet")
-    chroms, learned = promoters.genes["chrom"], (ours["split"] == "train").to_numpy()
+    chroms, learned = promoters.genes["chrom"].to_numpy(), (ours["split"] == "train").to_numpy()
     expected = fit_baselines(promoters.tokens, promoters.targets, chroms, learned)
     test = (ours["split"] == "test").to_numpy()
     y = ours["expression"].to_numpy(float)[test]

@@ -177,7 +177,8 @@ def test_the_history_has_means_over_targets_of_their_observed_values() -> None:
         rho.append(stats.spearmanr(x, y)[0])
     assert best["val_mse"] == pytest.approx(np.mean(mse), rel=1e-4)
     assert best["val_loss"] == pytest.approx(np.mean(np.array(mse) / sd**2), rel=1e-4)
-    assert best["val_pearson"] == pytest.approx(np.mean(r), abs=1e-5)
+    assert [int((~np.isnan(column)).sum()) for column in val.targets.T] == [24, 12, 4]
+    assert best["val_pearson"] == pytest.approx(np.mean(r[:2]), abs=1e-5)  # no r of four genes
     found = evaluate(model, val)
     np.testing.assert_allclose(found.mse, mse, rtol=1e-6)
     np.testing.assert_allclose(found.pearson, r, atol=1e-6)
@@ -233,7 +234,8 @@ def test_folds_with_missing_values_are_trained_as_by_fit_and_scored_on_observed_
         expected = cnn()
         fit(expected, train, val, config=CONFIG)
         np.testing.assert_array_equal(predict(network, val.tokens), predict(expected, val.tokens))
-        assert scores[number] == pytest.approx(evaluate(expected, val).pearson.mean(), abs=1e-5)
+        enough = (~np.isnan(val.targets)).sum(axis=0) >= 10
+        assert scores[number] == pytest.approx(evaluate(expected, val).pearson[enough].mean(), abs=1e-5)
 
 
 def test_mean_and_sd_are_those_of_the_observed_values() -> None:

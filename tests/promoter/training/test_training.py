@@ -422,8 +422,9 @@ def test_a_compiled_network_learns_what_a_plain_one_does() -> None:
 
 
 def test_read_only_arrays_as_ray_hands_them_out_serve_without_a_warning() -> None:
-    examples = random_examples(12)
-    for array in examples:
+    examples = random_examples(12)._replace(weights=np.ones(12, np.float32))
+    assert examples.weights is not None
+    for array in (examples.tokens, examples.targets, examples.weights):
         array.flags.writeable = False
     torch.set_warn_always(True)  # otherwise torch warns once in a process, whichever test comes first
     try:
