@@ -204,12 +204,12 @@ def network_for(model: NetworkConfig, promoters: Promoters) -> NetworkConfig:
 def describe(promoters: Promoters, held_out: SplitAssignment, training: TrainingConfig) -> ModelInfo:
     """Return what `model.yaml` records about a model trained on this data with this split and recipe."""
     scale = standardisation(promoters.targets[_learned(promoters, held_out)])
-    window = promoters.metadata["window"]
+    window = promoters.metadata.get("window") or {}  # a library has none
     return ModelInfo(
         targets=promoters.target_names,
         window={
-            "upstream": window["upstream"],
-            "downstream": window["downstream"],
+            "upstream": window.get("upstream"),
+            "downstream": window.get("downstream"),
             "length": promoters.length,
         },
         standardisation={"mean": scale.mean.tolist(), "sd": scale.sd.tolist()},
