@@ -222,7 +222,7 @@ def apply_baselines(coefficients: Mapping[str, np.ndarray], tokens: np.ndarray) 
             features = FEATURES[name](tokens[rows])
             if features.shape[1] != len(of_name) - 1:
                 raise ValueError(f"{name} has {features.shape[1]} features, and {len(of_name) - 1} coefficients")
-            predicted[name][rows] = of_name[0] + features @ of_name[1:]
+            predicted[name][rows] = of_name[0] + features @ of_name[1:].astype(features.dtype)
     return predicted
 
 
