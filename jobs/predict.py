@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.cli.config_file import job_settings, write_config
-from jobs.cli.console import console
+from jobs.cli.console import console, plural
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
@@ -22,6 +22,9 @@ def predict(
     gpus_per_worker: float = 0,
 ) -> None:
     """Predict every gene of a data set, or every sequence of a FASTA.
+
+    Where the data has values of the model's targets, metrics are printed, and written beside the output: by the
+    set that a gene was in when the model was trained, and for genes that are new to it.
 
     Args:
         model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble;
@@ -49,11 +52,15 @@ def predict(
     from jobs.inference.predicting import interval_half_width, predict_genes, summarise
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.fan_out import fan_out, progress
+    from jobs.training.metrics_table import show_metrics
+    from promoter.evaluation.evaluate import evaluate_data, kept_baselines, measured_targets
     from promoter.evaluation.predictions import predictions_table, write_predictions
 
     inputs = load_inputs(model, ensemble, data)
     promoters, info = inputs.promoters, inputs.info
     storage.require_writable(path.parent)
+    targets = measured_targets(promoters, info)
+    baselines = kept_baselines(inputs.models, promoters) if targets else {}
     cluster = connect()
     task = limits.apply(predict_genes)
     models = [ray.put(serialized) for serialized in inputs.models]
@@ -68,10 +75,22 @@ def predict(
     spread = predicted.std(axis=0, ddof=1) if len(models) > 1 else None
     half_width = interval_half_width(model, inputs, predicted)
     table = predictions_table(promoters, info, predicted.mean(axis=0), spread=spread, half_width=half_width)
+    metrics_path = path.with_suffix(".metrics.json")
+    if metrics_path.exists():
+        metrics_path.unlink()  # of the predictions that are replaced
     write_predictions(path, table)
     write_config(path.with_suffix(".config.yaml"), settings, inputs.checksums)
     console.print(summarise(table, info.targets))
-    console.print(f"predictions of {len(promoters):,} genes in {path}")
+    if targets:
+        metrics = evaluate_data(table, promoters, info, targets=targets, baselines=baselines)
+        storage.write_json(metrics_path, metrics)
+        show_metrics(metrics, promoters.noun)
+        if "train" in metrics:
+            console.print(
+                f"the model was fitted to the {promoters.noun}s of train: their metrics are no test of it"
+            )
+        console.print(f"metrics in {metrics_path}")
+    console.print(f"predictions of {plural(len(promoters), promoters.noun)} in {path}")
 
 
 if __name__ == "__main__":

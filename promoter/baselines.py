@@ -222,32 +222,34 @@ def apply_baselines(coefficients: Mapping[str, np.ndarray], tokens: np.ndarray) 
             features = FEATURES[name](tokens[rows])
             if features.shape[1] != len(of_name) - 1:
                 raise ValueError(f"{name} has {features.shape[1]} features, and {len(of_name) - 1} coefficients")
-            predicted[name][rows] = of_name[0] + features @ of_name[1:]
+            predicted[name][rows] = of_name[0] + features @ of_name[1:].astype(features.dtype)
     return predicted
 
 
-def save_baselines(folder: AnyPath, coefficients: Mapping[str, np.ndarray], checksum: str) -> None:
+def save_baselines(folder: AnyPath, coefficients: Mapping[str, np.ndarray], checksum: str, length: int) -> None:
     """Write `baselines.safetensors` into a model directory.
 
     Args:
         folder: path of the model directory.
         coefficients: name -> coefficients, as `fit_coefficients` returns them.
         checksum: checksum of the model, which `load_baselines` asks for.
+        length: number of bases of the sequences that they were fitted to.
     """
     content = safetensors.numpy.save(
         {name: np.ascontiguousarray(values) for name, values in coefficients.items()},
-        {"format": _FORMAT, "model": checksum},
+        {"format": _FORMAT, "model": checksum, "length": str(length)},
     )
     with storage.open_atomic(storage.resolve(folder) / KEPT_BASELINES) as file:
         file.write(content)
 
 
-def load_baselines(folder: AnyPath, checksum: str) -> dict[str, np.ndarray]:
-    """Read what `save_baselines` wrote; nothing if a model directory has no such file.
+def load_baselines(folder: AnyPath, checksum: str, length: int) -> dict[str, np.ndarray]:
+    """Read what `save_baselines` wrote; nothing if there is no such file, or it is for other lengths.
 
     Args:
         folder: path of the model directory.
         checksum: checksum of the model.
+        length: number of bases of the sequences to predict.
 
     Returns:
         Name -> coefficients, in the order of `BASELINES`.
@@ -269,6 +271,8 @@ def load_baselines(folder: AnyPath, checksum: str) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: has format {metadata.get('format')}, this version reads {_FORMAT}; train again")
     if metadata.get("model") != checksum:
         raise InputError(f"{path}: holds baselines of another model; copy the whole model directory again")
+    if metadata.get("length") != str(length):
+        return {}
     return {name: coefficients[name] for name in sorted(coefficients, key=[*BASELINES, *coefficients].index)}
 
 

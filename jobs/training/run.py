@@ -288,16 +288,17 @@ def _publish(
     write_predictions(out_dir / "predictions.parquet", table)
     baselines = None
     if job.baselines:
-        units, in_training_set = held_out.unit, held_out.split == "train"
+        tokens = near_tss(promoters).tokens
         baselines, coefficients = fit_coefficients(
-            near_tss(promoters).tokens,
+            tokens,
             promoters.targets,
-            units,
-            in_training_set,
+            held_out.unit,
+            held_out.split == "train",
             embedded=job.pretrained and job.pretrained.embedded,
             weights=promoters.weights,
         )
-        save_baselines(out_dir / "model", coefficients, serialize_model(out_dir / "model").checksum)
+        checksum = serialize_model(out_dir / "model").checksum
+        save_baselines(out_dir / "model", coefficients, checksum, tokens.shape[1])
         write_predictions(out_dir / "baselines.parquet", baselines_table(table, info.targets, baselines))
     metrics = evaluate(
         table,

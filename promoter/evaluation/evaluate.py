@@ -1,13 +1,17 @@
-"""Evaluate a run: its metrics, beside those of baselines, and without genes that have homologs in training."""
+"""Evaluate a model on its own data or on others: its metrics, beside those of baselines, and without homologs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from promoter.baselines import apply_baselines, load_baselines
+from promoter.checkpoint import ModelInfo, SerializedModel
+from promoter.dataset.promoters import Promoters, near_tss
+from promoter.errors import doubt, listed, note
 from promoter.metrics import OF_NO_GENES, compare_predictions, evaluate_predictions
 
 NEW = "new"  # rows of other data, which were in no set of the model
@@ -56,3 +60,86 @@ def evaluate(
             for target in targets:
                 metrics[split][target]["baselines"] = compared[split][target]
     return metrics
+
+
+def measured_targets(promoters: Promoters, info: ModelInfo) -> list[str]:
+    """Return the model's targets of which a data set has values; a note tells of those that it lacks.
+
+    Targets are the same if their names are. Values of another transform are doubted.
+    """
+    there = promoters.target_names
+    missing = [name for name in info.targets if name not in there]
+    if missing and len(there) == len(info.targets) == 1:
+        note(
+            f"the data's target is called {there[0]}, the model's {missing[0]}, so they are not compared; if they "
+            f"are the same measurement, rename the column {there[0]} to {missing[0]} in the table, and prepare "
+            "the data again"
+        )
+    elif missing and there:
+        note(
+            f"the data has no target {listed(missing, 5)} (it has {listed(there, 5)}), so there are no metrics of "
+            f"{'it' if len(missing) == 1 else 'them'}; names in the table must be those of the model"
+        )
+    measured = [there[index] for index in np.flatnonzero(np.isfinite(promoters.targets).any(axis=0))]
+    measured = [name for name in info.targets if name in measured]
+    of_model, of_data = info.transform or "none", promoters.metadata.get("transform") or "none"
+    if measured and of_model != of_data:
+        doubt(
+            f"the data's values have the transform {of_data}, the model's {of_model}, so errors are of different "
+            f"units; prepare the data with `transform={of_model!r}`"
+        )
+    return measured
+
+
+def kept_baselines(members: Sequence[SerializedModel], promoters: Promoters) -> dict[str, np.ndarray]:
+    """Read the baselines that a model's folder keeps, for the sequences of a data set.
+
+    Args:
+        members: the models of an ensemble, one for a single model. Of an ensemble the coefficients are means over
+            the members that have the baseline; it is linear, so they predict the members' mean.
+        promoters: the data set.
+
+    Returns:
+        Name -> coefficients; empty if no folder has any.
+
+    Raises:
+        InputError: a file is damaged, or of another model.
+    """
+    length = near_tss(promoters).length
+    kept = [load_baselines(member.source, member.checksum, length) for member in members]
+    names = dict.fromkeys(name for of_member in kept for name in of_member)
+    return {name: np.mean([of_member[name] for of_member in kept if name in of_member], axis=0) for name in names}
+
+
+def evaluate_data(
+    predictions: pd.DataFrame,
+    promoters: Promoters,
+    info: ModelInfo,
+    *,
+    targets: Sequence[str],
+    baselines: Mapping[str, np.ndarray],
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Compute the metrics of a model on any data set, beside baselines.
+
+    Args:
+        predictions: table of predictions of the data set, as
+            `promoter.evaluation.predictions.predictions_table` returns it.
+        promoters: the data set.
+        info: description of the model or ensemble.
+        targets: targets to evaluate, as `measured_targets` returns them.
+        baselines: name -> coefficients, as `kept_baselines` returns them.
+
+    Returns:
+        The metrics as `evaluate` returns them, by the split that each row was in when the model was trained; `NEW`
+        for rows that were in none.
+    """
+    table = predictions.assign(split=predictions["split"].fillna(NEW))
+    columns = [info.targets.index(target) for target in targets]
+    coefficients = {name: of_name[:, columns] for name, of_name in baselines.items()}
+    return evaluate(
+        table,
+        list(targets),
+        baselines=apply_baselines(coefficients, near_tss(promoters).tokens),
+        weights=promoters.weights,
+        seed=int(info.training.get("seed", 0)),  # of the metrics after training
+    )

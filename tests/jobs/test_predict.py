@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 from support.commands import exit_code
 
 from jobs.predict import predict
-from promoter.checkpoint import load_model
-from promoter.dataset.promoters import read_promoters
+from promoter.checkpoint import copy_model, load_model, serialize_model
+from promoter.dataset.promoters import read_promoters, write_promoters
 from promoter.sequence import one_hot
 
 pytestmark = pytest.mark.ray
@@ -69,6 +73,70 @@ def test_predict_refuses_another_window_with_both_lengths(
     error = capsys.readouterr().err
     assert "120 bases" in error
     assert "trained on 100" in error
+
+
+def test_predict_prints_the_metrics_of_training_on_the_data_of_the_model_and_baselines_from_its_folder(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "predictions.parquet"
+    predict(str(run / "model"), str(data), str(out))
+    printed = capsys.readouterr().out
+    metrics = json.loads((tmp_path / "predictions.metrics.json").read_text())
+    expected = json.loads((run / "metrics.json").read_text())
+    for split in ("train", "val", "test"):
+        assert metrics[split]["expression"]["pearson"] == pytest.approx(expected[split]["expression"]["pearson"])
+        for name, values in expected[split]["expression"].get("baselines", {}).items():
+            found = metrics[split]["expression"]["baselines"][name]
+            assert found["mse"] == pytest.approx(values["mse"], rel=1e-4)
+            assert found["pearson_difference_ci95"] == (
+                values["pearson_difference_ci95"] and pytest.approx(values["pearson_difference_ci95"], abs=1e-4)
+            )
+    r = metrics["test"]["expression"]["pearson"]
+    assert re.search(rf"test +expression +51 .*{r:.3f} \[", printed)
+    assert "baselines on the same test genes" in printed
+    assert "the model was fitted to the genes of train: their metrics are no test of it" in printed
+
+
+def test_predict_judges_a_library_that_is_new_to_the_model_and_leaves_no_metrics_of_other_data(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    promoters = read_promoters(data)
+    n = len(promoters)
+    genes = promoters.genes.assign(gene_id=[f"oligo{i}" for i in range(n)], weight=np.float32(2))
+    genes = genes.assign(chrom=None, strand=None, **dict.fromkeys(("tss", "start", "end"), pd.array([None] * n)))
+    library = replace(promoters, genes=genes, metadata={"window": None})
+    write_promoters(tmp_path / "library", library)
+    out = tmp_path / "o.parquet"
+    predict(str(run / "model"), str(tmp_path / "library"), str(out))
+    printed = capsys.readouterr().out
+    metrics = json.loads((tmp_path / "o.metrics.json").read_text())
+    table = pd.read_parquet(out)
+    r = stats.pearsonr(promoters.targets[:, 0], table["expression_predicted"])[0]
+    assert list(metrics) == ["new"]
+    found = metrics["new"]["expression"]
+    assert found["pearson"] == pytest.approx(r, abs=1e-6)
+    assert found["weighted"]["pearson"] == pytest.approx(r, abs=1e-6)
+    assert set(found["baselines"]) == {"mean", "composition", "kmers", "kmers_by_distance"}
+    assert re.search(rf"new +expression +{n} .*{r:.3f} \[", printed)
+    assert "expression of new sequences by their weights: mse " in printed
+    assert "no test" not in printed
+    write_promoters(tmp_path / "other", replace(library, target_names=["activity"]))
+    assert exit_code(predict, "--model", run / "model", "--data", tmp_path / "other", "--out", out) == 0
+    assert "rename the column activity to expression" in capsys.readouterr().out
+    assert out.exists()
+    assert not (tmp_path / "o.metrics.json").exists()
+
+
+def test_predict_refuses_baselines_of_another_model_before_it_begins(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    copy_model(run / "model", tmp_path / "model")
+    kept = tmp_path / "model" / "baselines.safetensors"
+    checksum = serialize_model(run / "model").checksum.encode()
+    kept.write_bytes(kept.read_bytes().replace(checksum, checksum[::-1]))
+    assert exit_code(predict, "--model", tmp_path / "model", "--data", data, "--out", tmp_path / "o.parquet") == 2
+    assert "holds baselines of another model" in capsys.readouterr().err
+    assert not (tmp_path / "o.parquet").exists()
 
 
 def _break(model: Path, how: str) -> None:

@@ -321,27 +321,27 @@ def test_baselines_are_kept_in_the_models_folder_without_those_on_embeddings(tmp
         tokens, targets, np.arange(90) % 5, np.arange(90) < 70, embedded=embedded
     )
     assert fitted.keys() - coefficients.keys() == {"embeddings"}
-    save_baselines(tmp_path, coefficients, "abc")
-    kept = load_baselines(tmp_path, "abc")
+    save_baselines(tmp_path, coefficients, "abc", 60)
+    kept = load_baselines(tmp_path, "abc", 60)
     assert list(kept) == list(coefficients)
     for name, values in kept.items():
         np.testing.assert_array_equal(values, coefficients[name])
         assert np.isnan(apply_baselines(kept, tokens)[name][:, 1]).all()
     with pytest.raises(ValueError, match="kmers_by_distance has 6240 features, and 2080 coefficients"):
         apply_baselines({"kmers_by_distance": kept["kmers"]}, tokens)
-    assert load_baselines(tmp_path / "elsewhere", "abc") == {}
+    assert load_baselines(tmp_path / "elsewhere", "abc", 60) == load_baselines(tmp_path, "abc", 61) == {}
 
 
 def test_baselines_that_are_damaged_or_of_another_model_are_refused(tmp_path: Path) -> None:
-    save_baselines(tmp_path, {"mean": np.zeros((1, 1))}, "abc")
+    save_baselines(tmp_path, {"mean": np.zeros((1, 1))}, "abc", 60)
     with pytest.raises(InputError, match="baselines of another model"):
-        load_baselines(tmp_path, "abd")
+        load_baselines(tmp_path, "abd", 60)
     path = tmp_path / "baselines.safetensors"
     whole = path.read_bytes()
     for content in (b"", whole[:-3], b"x" * 40, whole.replace(b'"format":"1"', b'"format":"2"')):
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"baselines\.safetensors: (is damaged|has format 2)"):
-            load_baselines(tmp_path, "abc")
+            load_baselines(tmp_path, "abc", 60)
 
 
 def folds_of(units: list | np.ndarray) -> np.ndarray:
