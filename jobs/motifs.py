@@ -35,9 +35,8 @@ def motifs(
 
     Args:
         scores: folder that promoter ism wrote.
-        out: folder to write motifs.tsv, motifs.meme, instances.bed (7th column: contribution; for a library, the
-            first column is the sequence's id), motifs.h5 (as modisco's report reads it), logos/ and config.yaml
-            to.
+        out: folder to write motifs.tsv, motifs.meme, instances.bed (7th column: contribution; the first is the
+            id of the sequence in a library), motifs.h5 (as modisco's report reads it), logos/ and config.yaml to.
         target: name of the target whose scores are read; may be left out when there is only one.
         taxon: part of JASPAR 2026 to name motifs by: vertebrates, plants, insects, nematodes, fungi,
             urochordates, all or none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.cli.config_file import job_settings, write_config
-from jobs.cli.console import console, with_flags
+from jobs.cli.console import console, plural, with_flags
 from jobs.cli.run import run
 from promoter import storage
 from promoter.errors import InputError
@@ -28,9 +28,9 @@ def report(
         model: model directory that promoter train or tune wrote, or the folder of a run with
             folds/, an ensemble; the files beside it are read too.
         out: HTML file to write.
-        scores: folder that promoter ism wrote with this model; genes are then drawn base by base.
-        genes: ids or names of genes to draw, beside those that are chosen.
-        show: number of test genes to show for each of: highest, lowest and worst prediction.
+        scores: folder that promoter ism wrote with this model; genes or sequences are then drawn base by base.
+        genes: ids or names of genes or sequences to draw, beside those that are chosen.
+        show: number of test genes or sequences to show for each of: highest, lowest and worst prediction.
         target: name of the target to show; by default the first.
         motifs: folder that promoter motifs wrote.
         search: folder that promoter tune wrote.
@@ -75,7 +75,7 @@ def report(
     for line in page.left_out:
         console.print(f"not in it: {with_flags(line)}", style="dim")
     size = len(page.html.encode()) / 1e6
-    console.print(f"report with {len(page.genes)} genes, {size:.1f} MB, in {page_file}")
+    console.print(f"report with {plural(len(page.genes), page.noun)}, {size:.1f} MB, in {page_file}")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ def logo(
     strand: str = "+",
     tss: int | None = None,
     chrom: str | None = None,
+    first: int = 0,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw a region's actual contributions as letters: upwards if they raise the prediction, else downwards.
@@ -113,8 +114,10 @@ def logo(
             draws no genomic axis.
         strand: strand of the gene (default `+`); on `-` the genomic coordinates on the upper axis descend.
         tss: position of the TSS; the lower axis then shows the distance to it, else (None, the default) the
-            position in the region.
+            position in the sequence.
         chrom: name of the chromosome, for the upper axis.
+        first: position of the region's first base in its sequence, 0-based (default 0), for the lower axis where
+            there is no `start`.
         axes: axes to draw into; None (default) makes a new pyplot figure.
 
     Returns:
@@ -129,7 +132,7 @@ def logo(
             "contributions has several bases at a position: give actual ones, hypothetical ones times one-hot"
         )
     axes = axes if axes is not None else _new_axes(length, 2.4)
-    x = _label_positions(axes, length, start=start, strand=strand, tss=tss, chrom=chrom)
+    x = _label_positions(axes, length, start=start, strand=strand, tss=tss, chrom=chrom, first=first)
     if length <= _MAX_LETTERS and contributions.any():
         table = pd.DataFrame(contributions.T, index=x, columns=list(BASES))
         logomaker.Logo(table, ax=axes, color_scheme=BASE_COLOURS, baseline_width=0, font_weight="bold")
@@ -155,6 +158,7 @@ def mutation_map(
     strand: str = "+",
     tss: int | None = None,
     chrom: str | None = None,
+    first: int = 0,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw the effect of each substitution on the prediction: one row per base, red up, blue down, white none.
@@ -167,6 +171,7 @@ def mutation_map(
         strand: strand of the gene (default `+`).
         tss: position of the TSS; the lower axis then shows the distance to it.
         chrom: name of the chromosome, for the upper axis.
+        first: position of the region's first base in its sequence, 0-based (default 0), where there is no `start`.
         axes: axes to draw into; None (default) makes a new pyplot figure.
 
     Raises:
@@ -176,7 +181,7 @@ def mutation_map(
     if len(sequence) != length:
         raise ValueError(f"sequence has {len(sequence)} bases, scores has {length}")
     axes = axes if axes is not None else _new_axes(length, 1.8)
-    x = _label_positions(axes, length, start=start, strand=strand, tss=tss, chrom=chrom)
+    x = _label_positions(axes, length, start=start, strand=strand, tss=tss, chrom=chrom, first=first)
     largest = float(np.abs(scores).max()) or 1.0
     image = axes.imshow(
         scores,
@@ -252,7 +257,7 @@ def _require_bases(values: np.ndarray, name: str) -> int:
 
 
 def _label_positions(
-    axes: Axes, length: int, *, start: int | None, strand: str, tss: int | None, chrom: str | None
+    axes: Axes, length: int, *, start: int | None, strand: str, tss: int | None, chrom: str | None, first: int
 ) -> np.ndarray:
     """Label the lower axis along the gene and the upper one along the chromosome; return each base's x."""
     if start is None and tss is not None:
@@ -261,18 +266,18 @@ def _label_positions(
         raise ValueError(f"strand {strand!r} must be + or -")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if start is None:
-        axes.set_xlabel("position (5'→3')")
-        return np.arange(length)
+        axes.set_xlabel("position in the sequence (5'→3', from 0)")
+        return np.arange(first, first + length)
     step = 1 if strand == "+" else -1
-    first = start if strand == "+" else start + length - 1  # the genomic position of the 5' end
-    x0 = 0 if tss is None else (first - tss) * step
+    five_prime = start if strand == "+" else start + length - 1  # the genomic position of the 5' end
+    x0 = 0 if tss is None else (five_prime - tss) * step
     axes.set_xlabel("position (5'→3')" if tss is None else "distance to the TSS (bases)")
 
     def on_genome(x: ArrayLike) -> np.ndarray:
-        return first + (np.asarray(x) - x0) * step
+        return five_prime + (np.asarray(x) - x0) * step
 
     def along_gene(position: ArrayLike) -> np.ndarray:
-        return x0 + (np.asarray(position) - first) * step
+        return x0 + (np.asarray(position) - five_prime) * step
 
     upper = axes.secondary_xaxis("top", functions=(on_genome, along_gene))
     upper.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))

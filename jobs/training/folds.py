@@ -59,7 +59,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
     require_same(out_dir, settings, inputs, ignored={*RESOURCES, "out", "data"}, outputs=_OUTPUTS)
     if (out_dir / METRICS).exists():
         console.print(f"{out_dir}: this run is finished already; nothing to do")
-        show_metrics(storage.read_json(out_dir / METRICS))
+        show_metrics(storage.read_json(out_dir / METRICS), job.promoters.noun)
         return
     require_orientation(job.model, job.training)
     related = homology.find_related_promoters(job.promoters)
@@ -189,7 +189,7 @@ def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
     storage.write_text(out_dir / "leakage.csv", leaked.to_csv(index=False))
     write_predictions(out_dir / "predictions.parquet", table)
     storage.write_json(out_dir / METRICS, metrics)
-    show_metrics(metrics)
+    show_metrics(metrics, job.promoters.noun)
     console.print(f"networks in {out_dir / _FOLDS}, their predictions and metrics in {out_dir}")
 
 

@@ -44,7 +44,7 @@ def _show_judged(of_target: dict[str, Any], rows: str) -> None:
         if clean := values.get("without_homologs"):
             shown = _interval_of(clean, "pearson")
             console.print(
-                f"{target} without {rows} that share sequence with others: r = {shown}, {clean['n']:,} genes"
+                f"{target} without {rows} that share sequence with others: r = {shown}, n = {clean['n']:,}"
             )
 
 

@@ -86,7 +86,7 @@ def train_once(
         storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash after metrics.json was written leaves it
         if not quiet:
             console.print(f"{out_dir}: this run is finished already; nothing to do")
-            show_metrics(storage.read_json(out_dir / METRICS))
+            show_metrics(storage.read_json(out_dir / METRICS), promoters.noun)
         return
 
     cluster = connect()
@@ -101,7 +101,7 @@ def train_once(
     state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
     if not quiet:
         console.print(f"best epoch {state.best_epoch} of {state.epoch}")
-        show_metrics(metrics)
+        show_metrics(metrics, promoters.noun)
         console.print(f"model, predictions and metrics in {out_dir}")
 
 

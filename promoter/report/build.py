@@ -34,6 +34,7 @@ from promoter.report.sections import (
     curves_section,
     leakage_section,
     metrics_section,
+    model_noun,
     model_section,
     motifs_section,
     predicted_section,
@@ -53,12 +54,14 @@ class Report:
         genes: ids of the genes drawn.
         left_out: for each section without files, how to make them.
         write_figures: function that writes each figure as SVG and PNG into a folder, and returns their names.
+        noun: what a row of the data is called: gene, or sequence where the model is of a library.
     """
 
     html: str
     genes: list[str]
     left_out: list[str]
     write_figures: Callable[[AnyPath], list[str]]
+    noun: str
 
 
 def build_report(
@@ -88,8 +91,8 @@ def build_report(
             makes no links.
 
     Raises:
-        InputError: a file is missing or damaged, the scores are of another model, a gene has no scores, or the
-            target or the assembly is unknown.
+        InputError: a file is missing or damaged, the scores are of another model, a gene has no scores, the
+            target or the assembly is unknown, or an assembly was given for sequences without coordinates.
     """
     if show < 0:
         raise InputError("must be at least 0", setting="show", value=show)
@@ -114,14 +117,21 @@ def build_report(
     chosen = None
     if scores is not None:
         chosen = choose(scores, members, predictions, named=genes or (), each=show, target=target)
+    noun = model_noun(info)
+    scored_noun = chosen.contents.noun if chosen else noun
+    if assembly and scored_noun == "sequence":
+        problem = "the sequences have no coordinates"
+        raise InputError(problem, setting="assembly", value=assembly, fix="leave it out")
     page = {
+        "noun": noun,
+        "scored_noun": scored_noun,
         "run": run.name,
         "folder": str(run),
         "target": target,
         "model": model_section(run, members, network, info),
         "metrics": metrics_section(metrics, run, info.targets, target=target, parts=parts),
-        "compare": comparison_section(compare, metrics, run, info.targets),
-        "predicted": predicted_section(predictions, metrics, target, parts),
+        "compare": comparison_section(compare, metrics, run, info),
+        "predicted": predicted_section(predictions, metrics, target, parts, noun=noun),
         "curves": curves_section(run, members, parts),
         "leaks": leakage_section(run, parts),
         "motifs": motifs_section(motifs, parts),
@@ -130,14 +140,15 @@ def build_report(
     views = view_genes(chosen, read_hits(motifs, chosen.contents.genes), assembly) if chosen else []
     page["genes"] = [view.page for view in views]
     for view in views:
-        name = f"gene_{re.sub(r'[^A-Za-z0-9._-]+', '_', view.page['id'])[:80]}"
+        name = f"{scored_noun}_{re.sub(r'[^A-Za-z0-9._-]+', '_', view.page['id'])[:80]}"
         while name in parts.figures:  # two ids may give the same file name
             name += "_"
         parts.figures[name] = view.draw
     if chosen is None:
-        parts.left_out.append("Genes base by base: score some with ism, give their folder as `scores`")
+        rows = f"{noun.capitalize()}s"
+        parts.left_out.append(f"{rows} base by base: score some with ism, give their folder as `scores`")
     shown = [view.page["id"] for view in views]
-    return Report(_render(page, parts), shown, parts.left_out, partial(_write_figures, parts))
+    return Report(_render(page, parts), shown, parts.left_out, partial(_write_figures, parts), noun)
 
 
 def _write_figures(parts: PageParts, folder: AnyPath) -> list[str]:

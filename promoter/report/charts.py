@@ -40,7 +40,7 @@ class Chart:
     data: dict[str, pd.DataFrame]
 
 
-def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
+def predicted_against_observed(predictions: pd.DataFrame, target: str, noun: str = "gene") -> Chart:
     """Draw one point per gene; buttons choose the split, and the pointer shows a gene's id and name.
 
     Args:
@@ -48,8 +48,11 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
             ensemble `TARGET_low` and `TARGET_high`. Genes without an observed value are left out; beyond 40,000
             genes, some training genes drawn at random are left out too.
         target: name of the target.
+        noun: what a row is called: gene (default), or sequence, which has no chromosome.
     """
     names = {"gene_id": "gene", "chrom": "chrom", "split": "split", target: "observed"}
+    if noun == "sequence":
+        del names["chrom"]
     names |= {f"{target}_{name}": name for name in ("predicted", "low", "high")}
     known = predictions[predictions[target].notna() & predictions["split"].isin(SPLITS)]
     known = known.assign(gene_id=gene_labels(known))
@@ -62,9 +65,10 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
     low, high = float(values.min()), float(values.max())
     scale = alt.Scale(domain=[low - 0.03 * (high - low), high + 0.03 * (high - low)], nice=False)
     splits = [name for name in reversed(SPLITS) if (table["split"] == name).any()]
-    radio = alt.binding_radio(options=splits, name="genes ")
+    radio = alt.binding_radio(options=splits, name=f"{noun}s ")
     shown = alt.param(name="shown", value=splits[0], bind=radio)
-    tips = [alt.Tooltip("gene:N"), alt.Tooltip("chrom:N", title="chromosome")]
+    tips = [alt.Tooltip("gene:N", title=noun)]
+    tips += [alt.Tooltip("chrom:N", title="chromosome")] if "chrom" in names else []
     numbers = [name for name in ("observed", "predicted", "low", "high") if name in table]
     titles = {"low": "95% interval from", "high": "to"}
     tips += [alt.Tooltip(f"{name}:Q", format=".3f", title=titles.get(name, name)) for name in numbers]
@@ -90,7 +94,7 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str) -> Chart:
         diagonal + points,
         {"genes": table, "ends": ends},
         380,
-        f"Predicted against observed {target}, a point a gene.",
+        f"Predicted against observed {target}, a point a {noun}.",
     )
 
 

@@ -97,11 +97,13 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
     scores_AL = scores.scores[row, index]
     tokens = encode([gene["sequence"]])
     actual_AL = actual_contributions(scores.scores[row : row + 1, index : index + 1], tokens)[0, 0]
-    length, downstream = len(gene["sequence"]), chosen.contents.downstream or 0
-    upstream = length - downstream
+    contents, length = chosen.contents, len(gene["sequence"])
+    upstream = length - (contents.downstream or 0) if contents.located else -contents.first
     place = {name: _plain(gene[name]) for name in ("chrom", "start", "end", "strand")}
-    placed = not any(pd.isna(value) for value in place.values())
-    of_gene = _in_window(hits[hits["gene"] == gene["gene_id"]], gene) if placed else []
+    if not contents.located:  # then each sequence is the chromosome of its motif hits
+        first, last = contents.first, contents.first + length
+        gene |= {"chrom": gene["gene_id"], "start": first, "end": last, "strand": "+"}
+    of_gene = _in_window(hits[hits["gene"] == gene["gene_id"]], gene)
     known = chosen.known.loc[gene["gene_id"]]
     predicted, sd = float(scores.predictions[row, index]), None
     if np.isfinite(known["predicted"]) and not np.isclose(known["predicted"], predicted, rtol=1e-3, atol=1e-3):
@@ -113,7 +115,7 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
         "id": gene_label(gene["gene_id"], gene["gene_name"]),
         "sequence": gene["sequence"],
         "upstream": upstream,
-        "place": place if placed else None,
+        "place": place if contents.located else None,
         "scores": _packed(scores_AL),
         "contribution": _packed(actual_AL.sum(axis=0)),
         "hits": [{key: one[key] for key in ("motif", "start", "end", "strand")} for one in of_gene],
@@ -126,20 +128,15 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
         "split": known["split"],
         "predicted": predicted,
         "sd": sd,
-        "links": browser_links(assembly, gene["chrom"], place["start"], place["end"])
-        if placed and assembly
-        else {},
+        "links": browser_links(assembly, gene["chrom"], place["start"], place["end"]) if assembly else {},
         "hits": of_gene[:_MAX_HITS],
         "more_hits": max(len(of_gene) - _MAX_HITS, 0),
         "lines": [(start - upstream, gene["sequence"][start : start + 60]) for start in range(0, length, 60)],
         "strongest": _strongest(scores_AL, gene["sequence"], upstream),
-        "tss_known": chosen.contents.downstream is not None,
+        "tss_known": contents.downstream is not None or not contents.located,
         "data": data,
     }
-    return GeneView(
-        page,
-        partial(_figure, actual_AL, scores_AL, gene, downstream=downstream, placed=placed, target=chosen.target),
-    )
+    return GeneView(page, partial(_figure, actual_AL, scores_AL, gene, contents=contents, target=chosen.target))
 
 
 def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[str, str]:
@@ -264,13 +261,7 @@ def _strongest(scores_AL: np.ndarray, sequence: str, upstream: int) -> list[dict
 
 
 def _figure(
-    actual_AL: np.ndarray,
-    scores_AL: np.ndarray,
-    gene: dict[str, Any],
-    *,
-    downstream: int,
-    placed: bool,
-    target: str,
+    actual_AL: np.ndarray, scores_AL: np.ndarray, gene: dict[str, Any], *, contents: Contents, target: str
 ) -> Figure:
     """Draw a gene's window, and below it the most important region as letters and as a map of mutations."""
     length = actual_AL.shape[1]
@@ -282,9 +273,9 @@ def _figure(
     whole, letters, changes = figure.subplots(3, 1, height_ratios=(1, 1.2, 0.8))
 
     def place(window: slice) -> dict[str, Any]:
-        if not placed:
-            return {}
-        minus = gene["strand"] == "-"
+        if not contents.located:
+            return {"first": contents.first + window.start}
+        minus, downstream = gene["strand"] == "-", contents.downstream or 0
         tss = gene["start"] + downstream - 1 if minus else gene["end"] - downstream
         start = gene["end"] - window.stop if minus else gene["start"] + window.start
         return {"start": int(start), "strand": gene["strand"], "tss": int(tss), "chrom": gene["chrom"]}
@@ -294,7 +285,8 @@ def _figure(
     plots.mutation_map(scores_AL[:, some], gene["sequence"][some], **place(some), axes=changes)
     # matplotlib sets what lies between two $ as a formula
     name = f"{gene_label(gene['gene_id'], gene['gene_name'])}, {target}".replace("$", r"\$")
-    figure.suptitle(f"{name}: the window, and the {size} bases that matter most")
+    whole_name = "window" if contents.located else "sequence"
+    figure.suptitle(f"{name}: the {whole_name}, and the {size} bases that matter most")
     return figure
 
 

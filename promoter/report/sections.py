@@ -19,7 +19,7 @@ from upath import UPath
 
 import promoter
 from promoter import storage
-from promoter.checkpoint import DESCRIPTION, SerializedModel, deserialize_model
+from promoter.checkpoint import DESCRIPTION, ModelInfo, SerializedModel, deserialize_model
 from promoter.dataset.gene_names import gene_labels
 from promoter.errors import InputError, listed
 from promoter.evaluation.predictions import baseline_column, read_predictions
@@ -29,6 +29,11 @@ from promoter.splits.config import SPLITS
 from promoter.storage import AnyPath
 
 _MAX_TARGETS, _MAX_LEAKS, _MAX_MOTIFS, _MAX_TRIALS = 50, 50, 60, 10  # rows of a table that a reader still reads
+_LIBRARY_COLUMNS = {
+    "split": "split (which set a sequence is in)",
+    "group": "group (sequences that are never parted)",
+    "weight": "weight (multiplies a sequence's loss)",
+}
 _MAX_IMAGE_BYTES = 400_000  # size of a motif's or a search's figure; the page stays small enough to send
 
 
@@ -47,6 +52,11 @@ class PageParts:
     left_out: list[str] = field(default_factory=list)
 
 
+def model_noun(info: ModelInfo) -> str:
+    """Return what a row of the data that a model was trained on is called: gene, or sequence in a library."""
+    return "sequence" if info.window.get("upstream") is None else "gene"
+
+
 def model_section(run: UPath, members: list[SerializedModel], network: Any, info: Any) -> dict[str, Any]:
     """Describe the networks and the data they were trained on."""
     window = info.window
@@ -58,18 +68,22 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
         else f"{window['length']:,} bases"
     )
     parameters = sum(weights.numel() for weights in network.parameters())
-    genes = info.data.get("genes")
+    genes, noun = info.data.get("genes"), model_noun(info)
     facts = {
         "Networks": f"{len(members)}, an ensemble" if len(members) > 1 else "1",
         "Parameters": f"{parameters:,}" + " each" * (len(members) > 1),
         "Targets": listed(info.targets, 20),
         "Window": around,
-        "Expression values": {None: "as given", "none": "as given"}.get(info.transform, info.transform),
-        "Genes": f"{genes:,}" if genes else None,
-        "Split": _split_words(config.get("split") or {}),
+        f"{'Expression v' if noun == 'gene' else 'V'}alues": {None: "as given", "none": "as given"}.get(
+            info.transform, info.transform
+        ),
+        f"{noun.capitalize()}s": f"{genes:,}" if genes else None,
+        "Columns of the table": "; ".join(_LIBRARY_COLUMNS[name] for name in info.data.get("library", [])),
+        "Split": _split_words(config.get("split") or {}, info),
     }
     if len(members) == 1:
-        facts |= {f"Chromosomes, {name}": listed(info.split.get(name, []), 30) for name in SPLITS}
+        if noun == "gene":
+            facts |= {f"Chromosomes, {name}": listed(info.split.get(name, []), 30) for name in SPLITS}
         facts["Best epoch"] = info.training.get("best_epoch")
     checksums = {"data set": info.data.get("sha256")}
     checksums |= {f"model {member.source.removeprefix(f'{run}/')}": member.checksum for member in members}
@@ -91,14 +105,23 @@ def _read_config(run: UPath) -> dict[str, Any]:
     return storage.read_yaml(run / "config.yaml") if (run / "config.yaml").exists() else {}
 
 
-def _split_words(split: dict[str, Any]) -> str | None:
+def _split_words(split: dict[str, Any], info: ModelInfo) -> str | None:
     if not split:
         return None
-    if split.get("random"):
-        return (
-            "random genes (homologs and neighbours of held-out genes are in the training set, which can inflate r)"
-        )
-    words = "groups of homologous promoters" if split.get("by") == "family" else "whole chromosomes"
+    noun, columns = model_noun(info), info.data.get("library", [])
+    by = "random" if split.get("random") else split.get("by")
+    if noun == "sequence" and by in (None, "chromosome"):  # chosen by the columns that the table has
+        by = "column" if "split" in columns else "group" if "group" in columns else "family"
+    if by == "random":
+        alike = "homologs and neighbours of held-out genes" if noun == "gene" else "sequences like held-out ones"
+        return f"random {noun}s ({alike} are in the training set, which can inflate r)"
+    alike = "homologous promoters" if noun == "gene" else "similar sequences"
+    words = {
+        "family": f"groups of {alike}",
+        "block": f"regions of {split.get('block_size', 0):,} bases",
+        "group": "the groups of the table, none of them divided",
+        "column": "as the table's column split says",
+    }.get(by or "", "whole chromosomes")
     homology = {
         "drop": "; homologs of held-out genes dropped",
         "move": "; groups divided by it are in the training set",
@@ -113,12 +136,15 @@ def metrics_section(
     if metrics is None or "test" not in metrics:
         parts.left_out.append("Metrics: give as `model` the model/ in the folder that train wrote")
         return None
-    rows = [
-        {"split": split, "target": name, **metrics[split][name]}
-        for split in reversed(SPLITS)
-        for name in targets[:_MAX_TARGETS]
-        if name in metrics.get(split, {})
-    ]
+    rows = []
+    for split in reversed(SPLITS):
+        for name in targets[:_MAX_TARGETS]:
+            if (values := metrics.get(split, {}).get(name)) is not None:
+                rows.append({"split": split, "target": name, **values})
+                if weighted := values.get("weighted"):
+                    unknown = dict.fromkeys(("pearson_ci95", "spearman_ci95", "mse_ci95"))
+                    of_split = {"split": f"{split}, weighted", "target": name, "n": values["n"]}
+                    rows.append(of_split | unknown | weighted)
     test = metrics["test"]
     baselines = [
         {"target": name, "model": model, **values}
@@ -138,6 +164,7 @@ def metrics_section(
     of_target = [row for row in baselines if row["target"] == target and row["pearson"] is not None]
     return {
         "rows": rows,
+        "weighted": any("weighted" in row for row in rows),
         "baselines": [{**row, "model": row["model"].replace("_", " ")} for row in baselines],
         "best_baseline": max(of_target, key=lambda row: row["pearson"], default=None),
         "clean": clean,
@@ -166,7 +193,7 @@ def _correlations(run: UPath, test: dict[str, Any], target: str) -> pd.DataFrame
 
 
 def comparison_section(
-    compare: AnyPath | None, metrics: dict[str, Any] | None, run: UPath, targets: list[str]
+    compare: AnyPath | None, metrics: dict[str, Any] | None, run: UPath, info: ModelInfo
 ) -> dict[str, Any] | None:
     """Return the test metrics of this run beside another run's."""
     if compare is None:
@@ -179,32 +206,40 @@ def comparison_section(
     rows = []
     for name, folder, of_run in (("this run", run, metrics or {}), (other.name, other, other_metrics)):
         split = _read_config(folder).get("split") or {}
-        for target in targets[:_MAX_TARGETS]:
+        for target in info.targets[:_MAX_TARGETS]:
             if target in of_run.get("test", {}):
                 values = of_run["test"][target]
-                rows.append({"run": name, "split": _split_words(split) or "?", "target": target, **values})
+                rows.append({"run": name, "split": _split_words(split, info) or "?", "target": target, **values})
     return {"rows": rows, "random": any(row["split"].startswith("random") for row in rows), "other": other.name}
 
 
 def predicted_section(
-    predictions: pd.DataFrame | None, metrics: dict[str, Any] | None, target: str, parts: PageParts
+    predictions: pd.DataFrame | None,
+    metrics: dict[str, Any] | None,
+    target: str,
+    parts: PageParts,
+    *,
+    noun: str,
 ) -> dict[str, Any] | None:
-    """Return errors by chromosome and the worst predictions of the test set."""
+    """Return errors by chromosome, where there are chromosomes, and the worst predictions of the test set."""
+    located = noun == "gene"
     if predictions is None or not (predictions[target].notna() & predictions["split"].isin(SPLITS)).any():
+        by_chromosome = ", error by chromosome" if located else ""
         parts.left_out.append(
-            "Predicted against observed, error by chromosome: give as `model` the model/ in the folder that "
-            "train wrote, with its predictions.parquet"
+            f"Predicted against observed{by_chromosome}: give as `model` the model/ in the folder that train "
+            "wrote, with its predictions.parquet"
         )
         return None
-    parts.charts["predicted_against_observed"] = charts.predicted_against_observed(predictions, target)
-    errors = charts.chromosome_errors(predictions, target)
+    parts.charts["predicted_against_observed"] = charts.predicted_against_observed(predictions, target, noun)
+    errors = charts.chromosome_errors(predictions, target) if located else pd.DataFrame()
     if len(errors):
         parts.charts["error_by_chromosome"] = charts.error_by_chromosome(errors, target)
-    else:
+    elif located:
         parts.left_out.append(f"Error by chromosome: no test gene has an observed value of {target}")
     held_out = predictions[(predictions["split"] == "test") & predictions[target].notna()]
     off = (held_out[f"{target}_predicted"] - held_out[target]).abs().sort_values(ascending=False)
-    columns = {"gene_id": "gene", "chrom": "chrom", target: "observed", f"{target}_predicted": "predicted"}
+    columns = {"gene_id": "gene", target: "observed", f"{target}_predicted": "predicted"}
+    columns |= {"chrom": "chrom"} if located else {}
     worst = held_out.loc[off.index[:10]]
     worst = worst.assign(gene_id=gene_labels(worst))[list(columns)].rename(columns=columns)
     covered = ((metrics or {}).get("test", {}).get(target) or {}).get("interval_coverage")

@@ -172,7 +172,7 @@ def test_a_gene_that_cannot_be_scored_is_named_and_the_others_are_finished(
     for _ in range(2):  # a rerun tries it again
         assert exit_code(ism, *flags) == 1
         message = capsys.readouterr().err
-        assert "1 gene of 5 could not be scored: bad (" in message
+        assert "1 sequence of 5 could not be scored: bad (" in message
         assert "not a finite number" in message
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert not manifest["complete"]
@@ -194,5 +194,5 @@ def test_a_node_short_of_memory_ends_in_named_genes(model: Path, sequences: Path
         check=False,
     )
     assert done.returncode == 1
-    assert "2 genes of 2 could not be scored: g03, g04" in done.stderr
+    assert "2 sequences of 2 could not be scored: g03, g04" in done.stderr
     assert "OutOfMemoryError" in done.stderr

@@ -12,8 +12,11 @@ from support.commands import exit_code, outcome
 from support.files import Write
 from support.libraries import LENGTH, save_library_model, write_library
 
+from jobs.export import export
 from jobs.ism import ism
+from jobs.motifs import motifs
 from jobs.ray_runtime.capacity import Cluster
+from jobs.report import report
 from jobs.variants import variants
 from promoter.checkpoint import load_model
 from promoter.dataset.promoters import read_promoters
@@ -134,6 +137,50 @@ def test_complete_sequences_are_variants(folder: Path, tmp_path: Path, capsys: p
     models = [load_model(path) for path in (folder / "run" / "model", tmp_path / "other")]
     expected = [predict(model, encode(["T" * LENGTH]))[0, 0] for model in models]
     np.testing.assert_allclose(found["activity_alt"], np.mean(expected), atol=1e-6)
+
+
+def test_scores_of_a_library_are_exported_searched_and_reported(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    scores = ["--scores", folder / "ism"]
+    code, printed, error = outcome(capsys, export, *scores, "--out", tmp_path / "default")
+    assert (code, error, "gene" in printed.replace("genes.tsv", "")) == (0, "", False)
+    assert "contributions to activity of 24 sequences in" in printed
+    assert {path.name for path in (tmp_path / "default").iterdir()} == {
+        *("ohe.npz", "shap.npz", "genes.tsv", "config.yaml")
+    }
+    assert exit_code(export, *scores, "--out", tmp_path / "h5", "--formats", "h5") == 0
+    code, printed, error = outcome(capsys, motifs, *scores, "--out", tmp_path / "motifs", "--taxon", "none")
+    assert (code, error) == (0, "")
+    assert "no motifs: too few regions of these 24 sequences stand out; score more sequences" in printed
+    page = tmp_path / "report.html"
+    words = ["--model", folder / "run" / "model", *scores, "--motifs", tmp_path / "motifs", "--out", page]
+    code, printed, error = outcome(capsys, report, *words, "--genes", "s3")
+    assert (code, error) == (0, "")
+    assert "report with 4 sequences" in printed
+    assert "activity from sequence" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--formats", "bigwig,modisco"],
+            "--formats bigwig: needs coordinates, but the scores are of sequences with",
+        ),
+        (["--formats", "bed"], "without coordinates; choose --formats modisco,h5"),
+        (
+            ["--formats", "h5", "--genome", "g.fa"],
+            "--genome g.fa: the scores are of sequences without coordinates",
+        ),
+    ],
+)
+def test_formats_that_need_coordinates_are_refused_at_once(
+    folder: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    code, _, error = outcome(capsys, export, "--scores", folder / "ism", "--out", tmp_path / "out", *words)
+    assert (code, (tmp_path / "out").exists()) == (2, False)
+    assert message in error
 
 
 VCF = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nchr1\t1\t.\tA\tC\t.\t.\t.\n"

@@ -195,3 +195,18 @@ def test_a_region_that_cannot_be_plotted_is_refused() -> None:
         plots.mutation_map(scores, SEQUENCE[1:])
     with pytest.raises(ValueError, match=r"strand '\.' must be"):
         plots.mutation_map(scores, SEQUENCE, start=START, strand=".")
+
+
+@pytest.mark.parametrize("first", [0, 7])
+def test_without_coordinates_positions_count_from_the_first_base_of_the_sequence(first: int) -> None:
+    sequence = "ACGTTGCAAC"
+    values = np.eye(4)[:, encode(sequence)]
+    figure = plots.new_figure(6, 4)
+    upper, lower = figure.subplots(2, 1)
+    plots.logo(values, first=first, axes=upper)
+    plots.mutation_map(values, sequence, first=first, axes=lower)
+    for axes in (upper, lower):
+        assert axes.get_xlabel() == "position in the sequence (5'→3', from 0)"
+        assert axes.get_xlim() == (first - 0.5, first + 9.5)
+    dots = np.asarray(lower.collections[0].get_offsets())
+    assert {int(x): BASES[int(y)] for x, y in dots} == {first + at: base for at, base in enumerate(sequence)}

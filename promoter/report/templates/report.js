@@ -93,6 +93,7 @@
       this.length = data.sequence.length;
       this.upstream = data.upstream;
       this.place = data.place;
+      this.located = data.place !== null; // else positions count from the first base, from 0
       this.hits = this.inRows(data.hits);
       this.scores = unpack(data.scores); // base-major: all A, then C, G, T
       this.contribution = unpack(data.contribution);
@@ -233,9 +234,13 @@
     genomic(position) {
       return this.place.strand === "+" ? this.place.start + position : this.place.end - 1 - position;
     }
+    positionText(position) {
+      const distance = this.distance(position);
+      return this.located ? distanceText(distance) : distance.toLocaleString("en");
+    }
     where(position) {
       const there = this.place ? " (" + this.place.chrom + ":" + this.genomic(position).toLocaleString("en") + ")" : "";
-      return distanceText(this.distance(position)) + there;
+      return this.positionText(position) + there;
     }
 
     point(x) {
@@ -259,9 +264,10 @@
       const hits = this.hits.filter((hit) => hit.start <= last && first < hit.end).map((hit) => hit.motif);
       this.readout.textContent = (last - first + 1).toLocaleString("en") + " bases from " + this.where(first) + " to " +
         this.where(last) + "; the strongest is " + this.sequence[strongest] + " at " +
-        distanceText(this.distance(strongest)) + ", " + signed(this.contribution[strongest]) +
+        this.positionText(strongest) + ", " + signed(this.contribution[strongest]) +
         (hits.length ? "; motifs: " + [...new Set(hits)].slice(0, 6).join(", ") : "");
-      this.detail.setAttribute("aria-label", "Contributions along the promoter of " + this.id + ": " +
+      this.detail.setAttribute("aria-label", "Contributions along the " + (this.located ? "promoter of " : "sequence ") +
+        this.id + ": " +
         this.readout.textContent);
     }
 
@@ -416,6 +422,7 @@
     }
 
     drawTss(top, bottom) {
+      if (!this.located) return;
       const x = this.x(this.upstream);
       if (x < LEFT - 1 || x > LEFT + this.inner + 1) return;
       const { context } = this;
@@ -455,8 +462,10 @@
         }
       };
       context.textBaseline = "middle";
-      axis(70, (i) => this.distance(i), (d) => (d === 0 ? "TSS" : distanceText(d)), bottom, false);
-      context.fillText("distance to the TSS (bases)", LEFT + this.inner / 2, bottom + 28);
+      const text = this.located ? (d) => (d === 0 ? "TSS" : distanceText(d)) : (d) => d.toLocaleString("en");
+      axis(70, (i) => this.distance(i), text, bottom, false);
+      const label = this.located ? "distance to the TSS (bases)" : "position in the sequence (from 0)";
+      context.fillText(label, LEFT + this.inner / 2, bottom + 28);
       if (this.place) {
         axis(95, (i) => this.genomic(i), (at) => (at < 0 ? "" : at.toLocaleString("en")), top - 2, true);
       }
