@@ -24,13 +24,14 @@ def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
     """
     expected, window = info.window, promoters.metadata.get("window") or {}
     if promoters.length != expected["length"]:
-        sides = (
-            f" ({expected['upstream']} and {expected['downstream']})" if expected["upstream"] is not None else ""
+        fix = f"give sequences of {expected['length']} bases"
+        if expected["upstream"] is not None:
+            sides = f"({expected['upstream']} and {expected['downstream']})"
+            fix = f"prepare the data with the model's `upstream` and `downstream` {sides}"
+        problem = (
+            f"the data has windows of {promoters.length} bases, the model was trained on {expected['length']}"
         )
-        raise InputError(
-            f"the data has windows of {promoters.length} bases, the model was trained on {expected['length']}; "
-            f"prepare the data with the model's `upstream` and `downstream`{sides}"
-        )
+        raise InputError(problem, fix=fix)
     for side in ("upstream", "downstream"):
         if window and expected[side] is not None and window[side] != expected[side]:
             raise InputError(

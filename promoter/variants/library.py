@@ -51,7 +51,7 @@ FORMS = "id, position, ref and alt, or id and alternative (the complete sequence
 _SYMBOLIC = re.compile(r"[<>\[\]*]")
 _ACGT, _IUPAC = re.compile(r"[ACGT]+"), re.compile(r"[ACGTNRYSWKMBDHV]+")
 _POSITION = re.compile(r"0*([1-9]\d{0,17})(\.0*)?")  # a column with empty cells may have been written as 12.0
-_SHARE = {"left": 0.0, "center": 0.5, "right": 1.0}  # share of a change in length that the first base moves by
+_SHARE = {"left": 0.0, "center": 0.5, "right": 1.0}  # of the N that fill a window, those before the sequence
 
 
 class SequenceVariant(NamedTuple):
@@ -218,9 +218,13 @@ class _Layout:
     def lay(self, row: int, changed: str) -> str:
         """Return the window of a row with a changed sequence in it."""
         start, sequence = self.sequence(row)
-        start += int((len(sequence) - len(changed)) * self.share)
+        start += self._before(changed) - self._before(sequence)
         laid = "N" * start + changed[max(-start, 0) :]
         return laid[: self.length].ljust(self.length, "N")
+
+    def _before(self, sequence: str) -> int:
+        """Return how many N `prepare` puts before a sequence; negative for bases that are cut off."""
+        return int((self.length - len(sequence)) * self.share // 1)
 
     def change(self, row: int, variant: SequenceVariant, alt: str) -> tuple[str | None, str]:
         """Return why an allele cannot be used, a key of `LIBRARY_REASONS` or None, and the changed sequence."""

@@ -108,5 +108,5 @@ def test_windows_that_fit_the_model_pass(window: dict[str, int] | None) -> None:
 def test_a_model_of_unknown_window_takes_any_of_its_length() -> None:
     info = ModelInfo(["basal"], {"upstream": None, "downstream": None, "length": 8})
     require_fitting(promoters({}, window={"upstream": 1, "downstream": 7}), info)
-    with pytest.raises(InputError, match=r"windows of 9 bases, .* on 8; .*`downstream`$"):
+    with pytest.raises(InputError, match=r"windows of 9 bases, .* on 8; give sequences of 8 bases$"):
         require_fitting(promoters({}, length=9), info)
