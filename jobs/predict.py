@@ -66,7 +66,7 @@ def predict(
     models = [ray.put(serialized) for serialized in inputs.models]
     predicted = np.empty((len(models), len(promoters), len(info.targets)), np.float32)
     batches = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
-    with progress("predict", len(promoters), "genes") as advance:
+    with progress("predict", len(promoters), f"{promoters.noun}s") as advance:
         for rows, result in fan_out(
             lambda rows, _: task.remote(promoters.tokens[rows], *models), batches, limits.in_flight(cluster)
         ):
@@ -80,7 +80,7 @@ def predict(
         metrics_path.unlink()  # of the predictions that are replaced
     write_predictions(path, table)
     write_config(path.with_suffix(".config.yaml"), settings, inputs.checksums)
-    console.print(summarise(table, info.targets))
+    console.print(summarise(table, info.targets, promoters.noun))
     if targets:
         metrics = evaluate_data(table, promoters, info, targets=targets, baselines=baselines)
         storage.write_json(metrics_path, metrics)

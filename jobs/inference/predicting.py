@@ -18,9 +18,9 @@ from promoter.training import predict
 _MAX_TARGETS_SHOWN = 8
 
 
-def summarise(table: pd.DataFrame, targets: list[str]) -> Table:
-    """Return a printable table, a row a target: which genes are predicted lowest and highest."""
-    columns = ("target", "lowest", "gene", "median", "highest", "gene")
+def summarise(table: pd.DataFrame, targets: list[str], noun: str) -> Table:
+    """Return a printable table, a row a target: which genes (`noun`) are predicted lowest and highest."""
+    columns = ("target", "lowest", noun, "median", "highest", noun)
     summary = new_table(*columns, right={"lowest", "median", "highest"}, collapse_padding=True)
     genes = gene_labels(table)
     for target in targets[:_MAX_TARGETS_SHOWN]:

@@ -15,6 +15,7 @@ from support.libraries import LENGTH, save_library_model, write_library
 from jobs.export import export
 from jobs.ism import ism
 from jobs.motifs import motifs
+from jobs.predict import predict as predict_job
 from jobs.ray_runtime.capacity import Cluster
 from jobs.report import report
 from jobs.variants import variants
@@ -69,6 +70,14 @@ def test_ism_speaks_of_sequences_and_counts_from_0(
     assert line[1] == "5"  # the only position that was changed
     sequences = dict(zip(promoters.genes["gene_id"], promoters.genes["sequence"], strict=True))
     assert sequences[line[0]][5] == line[2][0]
+
+
+def test_predictions_of_a_library_speak_of_sequences(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    code, printed, error = outcome(capsys, predict_job, *_flags(folder), "--out", tmp_path / "p.parquet")
+    assert (code, "gene" in printed + error) == (0, False)
+    assert "sequences in" in printed
 
 
 @pytest.mark.parametrize("positions", ["-5,10", "0,41", "40,50"])
