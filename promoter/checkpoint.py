@@ -93,13 +93,11 @@ class ModelInfo:
         if not self.located:
             of_place: dict[str, str | None] = {}
             for place, name in self.split_of_gene.values():
-                known = of_place.get(place)
-                of_place[place] = name if known is None else known if name is None else min(known, name, key=_RANK)
-            of_id = self.split_of_gene
-            found = [
-                of_id[gene][1] if gene in of_id and of_id[gene][0] == place else of_place.get(place)
-                for gene, place in zip(gene_ids, where, strict=True)
-            ]
+                both = (name, of_place.get(place))
+                of_place[place] = min((one for one in both if one is not None), key=_RANK, default=None)
+            of_id = {(gene, place): name for gene, (place, name) in self.split_of_gene.items()}
+            pairs = zip(gene_ids, where, strict=True)
+            found = [of_id.get(pair, of_place.get(pair[1])) for pair in pairs]
             return pd.Series(found, index=gene_ids.index, dtype="object")
         split = assign(where, self.split_of_chrom).astype("object")
         if self.split_of_gene:

@@ -159,7 +159,7 @@ REFUSED = [
     ("train --data d --out o --split.val_fraction 1.5", "val_fraction"),
     ("tune --data d --out o --workers 2", "--workers 2: a trial is one process"),
     ("tune --data d --out o --at_once 0", "--at_once 0: must be at least 1"),
-    ("tune --data d --out o --split.random true", "a search holds out whole chromosomes"),
+    ("tune --data d --out o --split.homology move", "a search has folds of its own"),
 ]
 
 

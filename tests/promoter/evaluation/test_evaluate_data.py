@@ -21,7 +21,7 @@ from promoter.evaluation.predictions import predictions_table
 LENGTH = 60
 INFO = ModelInfo(
     targets=["A", "B"],
-    window={"upstream": None, "downstream": None, "length": LENGTH},
+    window={"upstream": LENGTH, "downstream": 0, "length": LENGTH},
     split={"train": ["c0", "c1"], "val": ["c2"], "test": ["c3"]},
 )
 
