@@ -89,7 +89,7 @@ def choose_unit(config: SplitConfig, promoters: Promoters) -> SplitConfig:
         by: By = "chromosome"
         if not has["chrom"] and config.val is None and config.test is None:
             by = "column" if has["split"] and config.fold is None else "group" if has["group"] else "family"
-            note(f"split by {by}, as `SplitConfig.by={by!r}` asks: {_WHY[by]}")
+            note(f"split by {by}, as `SplitConfig.by={by!r}` does: {_WHY[by]}")
         config = replace(config, by=by)
     needed = {"chromosome": "chrom", "block": "chrom", "column": "split", "group": "group"}.get(str(config.by))
     if needed and not has[needed]:

@@ -36,8 +36,8 @@ COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
 def words(sequence: str) -> set[str]:
-    """Written out: the canonical 31-mers without N; 15-mers of windows below 100 bases."""
-    k = K if len(sequence) >= 100 else 15
+    """Written out: the canonical 31-mers without N; 15-mers of windows below 300 bases."""
+    k = K if len(sequence) >= 300 else 15
     some = {sequence[i : i + k] for i in range(len(sequence) - k + 1)}
     return {min(word, word.translate(COMPLEMENT)[::-1]) for word in some if "N" not in word}
 
@@ -194,7 +194,8 @@ def test_kmers_with_N_do_not_count_as_homology() -> None:
     tokens = np.full((6, 400), 4, np.uint8)
     tokens[0, :60] = tokens[1, 300:360] = random_tokens(rng, 1, 60)[0]  # 30 k-mers
     tokens[2, :49] = tokens[3, 300:349] = random_tokens(rng, 1, 49)[0]  # 19, one too few
-    pairs = similar_pairs(tokens)  # the last two have none, and are no pair
+    tokens[4] = random_tokens(rng, 1, 400)[0]
+    pairs = similar_pairs(tokens)  # the last one has none
     assert by_pair(pairs) == {(0, 1): (30, 1.0)}
     assert not pairs["identical"].any()
     tokens = random_tokens(rng, 2, 400)
@@ -238,6 +239,19 @@ def test_flanks_that_a_library_shares_are_no_homology_but_what_lies_between_is()
     variants = np.repeat(tokens[:1], 300, axis=0)
     variants[np.arange(300), rng.integers(0, 200, 300)] = 3
     assert len(set(homology_groups(similar_pairs(without_flanks(variants)), 300))) == 1
+
+
+@pytest.mark.parametrize(("length", "found"), [(80, 0.9), (110, 0.98), (170, 0.99), (250, 0.99)])
+def test_variants_of_an_element_between_flanks_are_one_family(length: int, found: float) -> None:
+    rng = np.random.default_rng(length)
+    elements = random_tokens(rng, 500, length)
+    variants = np.concatenate([elements, mutated(rng, elements, 0.05)])
+    flanks = [np.repeat(random_tokens(rng, 1, bases), len(variants), axis=0) for bases in (17, 13)]
+    tokens = np.concatenate([flanks[0], variants, flanks[1]], axis=1)
+    library = Promoters(located_nowhere(tokens), np.zeros((len(tokens), 0), np.float32), [], {"window": None})
+    pairs = find_related_promoters(library)
+    assert (pairs["j"] - pairs["i"] == len(elements)).all()  # no element is related to another
+    assert len(pairs) >= found * len(elements)
 
 
 def located_nowhere(tokens: np.ndarray) -> pd.DataFrame:
@@ -376,9 +390,10 @@ def test_windows_that_only_touch_do_not_overlap() -> None:
 def test_overlapping_windows_share_the_kmers_of_the_overlap() -> None:
     promoters, _ = made_up(np.random.default_rng(10), 50, 150, 0)
     similar, overlapping = similar_pairs(promoters.tokens, 0.0, 1), overlapping_pairs(promoters.genes)
-    both = overlapping[overlapping["overlap"] >= K].merge(similar, on=["i", "j"], how="outer", suffixes=("", "_k"))
+    k = 15  # of windows this short
+    both = overlapping[overlapping["overlap"] >= k].merge(similar, on=["i", "j"], how="outer", suffixes=("", "_k"))
     assert len(both) > 100
-    assert (both["shared"] == both["overlap"] - K + 1).all()
+    assert (both["shared"] == both["overlap"] - k + 1).all()
     assert (both["strand"] == both["strand_k"]).all()
 
 
@@ -402,7 +417,7 @@ def test_homologs_are_of_the_kind_that_says_most() -> None:
         (0, 3): (0.9, "opposite", "overlapping"),
         (1, 3): (0.9, "opposite", "overlapping"),
         (2, 3): (0.1, "same", "overlapping"),
-        (4, 5): (round(20 / 170, 3), "same", "similar"),
+        (4, 5): (round(36 / 186, 3), "same", "similar"),
     }
 
 
