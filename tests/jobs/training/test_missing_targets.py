@@ -126,7 +126,7 @@ def test_the_score_of_a_search_is_the_mean_over_targets_of_r_over_observed_genes
 ) -> None:
     folder, out = written(nothing), tmp_path / "search"
     space = "{training.learning_rate: {choices: [3.0e-3]}}"
-    words = ["--space", space, "--algorithm", "grid", "--folds", "2", "--split.test", "chr4", *SMALL]
+    words = ["--space", space, "--algorithm", "grid", "--folds", "1", *HELD_OUT, *SMALL]
     assert outcome(capsys, tune, "--data", folder, "--out", out, *words)[0] == 0
     trial = pd.read_csv(out / "trials.csv").iloc[0]
     validated = json.loads((out / "metrics.json").read_text())["val"]

@@ -37,7 +37,9 @@ def test_a_training_writes_the_files_of_the_contract(run: Path):
         "metrics.json",
         "config.yaml",
     }
-    assert {path.name for path in (run / "model").iterdir()} == {"model.safetensors", "model.yaml"}
+    assert {path.name for path in (run / "model").iterdir()} == {
+        *("model.safetensors", "model.yaml", "baselines.safetensors"),
+    }
     assert pq.read_schema(run / "predictions.parquet").names == [
         "gene_id",
         "gene_name",

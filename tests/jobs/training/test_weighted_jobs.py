@@ -96,11 +96,11 @@ def test_a_search_trains_with_the_weights_and_keeps_the_baselines(
 ) -> None:
     folder, out = written(some_weights()), tmp_path / "search"
     space = "{training.learning_rate: {choices: [3.0e-3]}}"
-    words = ["--space", space, "--algorithm", "grid", "--folds", "2", "--split.test", "chr4", *SMALL]
+    words = ["--space", space, "--algorithm", "grid", "--folds", "1", *HELD_OUT, *SMALL]
     assert outcome(capsys, tune, "--data", folder, "--out", out, *words)[0] == 0
     trial = pd.read_csv(out / "trials.csv").iloc[0]
     metrics = json.loads((out / "metrics.json").read_text())
-    # the final training is of the first fold's split: with the same weights it is the trial's
+    # the final training has the split of the only fold: with the same weights it is the trial's
     assert trial["fold_1"] == pytest.approx(metrics["val"]["expression"]["pearson"], abs=1e-4)
     assert "weighted" in metrics["test"]["expression"]
     assert (out / "model" / "baselines.safetensors").exists()
