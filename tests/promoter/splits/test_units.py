@@ -213,7 +213,7 @@ def test_the_default_of_a_library_is_its_column_then_its_groups_then_families_an
         name: value and (names if name == "split" else [f"g{i // 2}" for i in range(60)])
         for name, value in columns.items()
     }
-    with pytest.warns(InputNote, match=f"split by {by}, as `SplitConfig.by='{by}'` asks"):
+    with pytest.warns(InputNote, match=f"split by {by}, as `SplitConfig.by='{by}'` does"):
         found = assign_splits(library(60, **made), SplitConfig())
     if by == "column":
         assert found.split.tolist() == names
