@@ -15,7 +15,7 @@ from jobs.cli.config_file import require_same, write_config
 from jobs.cli.console import console, with_flags
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.fan_out import progress
-from jobs.training.job import TrainingJob, held_out_genes, require_trainable, with_pretrained
+from jobs.training.job import TrainingJob, held_out_genes, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import format_number, show_metrics
 from jobs.training.resources import trainings_that_fit
 from jobs.training.run import METRICS, RESOURCES, train_once
@@ -27,7 +27,7 @@ from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.intervals import add_intervals, calibrate, coverage, write_calibration
 from promoter.evaluation.predictions import read_predictions, separate_baselines, write_predictions
 from promoter.splits import homology
-from promoter.splits.assign import assign_splits
+from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.config import MIN_FOLDS, SplitConfig
 from promoter.splits.folds import remarks_on_folds
 from promoter.training.batches import require_orientation, weights_of
@@ -77,8 +77,6 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
     write_config(out_dir / "config.yaml", settings, inputs)
     trainings: dict[str, TrainingJob] = {}
     for fold, split in enumerate(splits, start=1):
-        if folds > 1:
-            console.print(f"fold {fold}: tests on {held_out_genes(job.promoters, assigned[fold - 1], 'test')}")
         for seed in range(seeds):
             training = replace(job.training, seed=job.training.seed + seed)
             # the baselines of a fold are the same for all seeds
@@ -87,8 +85,9 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
                 job, split=split, training=training, baselines=baselines
             )
     if folds > 1:
-        for remark in remarks_on_folds(assigned, "test", str(job.split.by)):
-            console.print(with_flags(remark))
+        _show_folds(job, assigned)
+    else:
+        show_split(job, assigned[0])
     console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
     _train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
     _publish(job, out_dir, folds, seeds)
@@ -97,6 +96,20 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
 def fold_name(fold: int, seed: int, seeds: int) -> str:
     """Return the folder name of a network, for a fold counted from 1 and a seed from 0 of so many."""
     return f"fold_{fold}" + (f"_seed_{seed + 1}" if seeds > 1 else "")
+
+
+def _show_folds(job: TrainingJob, assigned: list[SplitAssignment]) -> None:
+    console.print(f"split by {job.split.by}")
+    for number, split in enumerate(assigned, start=1):
+        console.print(f"fold {number}: tests on {held_out_genes(job.promoters, split, 'test')}")
+    remarks = remarks_on_folds(assigned, "test", str(job.split.by))
+    for number, split in enumerate(assigned, start=1):
+        others = [other.remarks for other in assigned]
+        for remark in split.remarks:  # what all folds have in common is said once
+            shared = all(remark in of_fold for of_fold in others)
+            remarks.append(remark if shared else f"fold {number}: {remark}")
+    for remark in dict.fromkeys(remarks):
+        console.print(with_flags(remark))
 
 
 def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:

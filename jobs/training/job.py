@@ -11,7 +11,7 @@ from ray.train import ScalingConfig
 from upath import UPath
 
 from jobs.cli.config_file import resolved
-from jobs.cli.console import plural
+from jobs.cli.console import console, plural, with_flags
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
@@ -22,7 +22,7 @@ from promoter.errors import InputError, listed, note
 from promoter.models.config import CNNConfig, NetworkConfig
 from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.splits.assign import SplitAssignment
-from promoter.splits.config import SplitConfig
+from promoter.splits.config import SPLITS, SplitConfig
 from promoter.training import TrainingConfig
 from promoter.training.batches import doubt_constant_targets, require_enough_genes, require_values, weights_of
 from promoter.training.losses import standardisation
@@ -135,6 +135,15 @@ def held_out_genes(promoters: Promoters, split: SplitAssignment, name: str) -> s
     """Return how many genes a set holds, and on which chromosomes where it holds complete ones, for messages."""
     chroms = split.chroms[name]
     return plural(len(split.rows(name)), promoters.noun) + (f" of {listed(chroms, 12)}" if chroms else "")
+
+
+def show_split(job: TrainingJob, held_out: SplitAssignment) -> None:
+    """Print what is held out, and what there is to say about it."""
+    console.print(f"split by {job.split.by}")
+    for name in SPLITS:
+        console.print(f"{name:>5}: {held_out_genes(job.promoters, held_out, name)}")
+    for remark in held_out.remarks:
+        console.print(with_flags(remark))
 
 
 def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> TrainingJob:

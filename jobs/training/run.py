@@ -17,11 +17,11 @@ from ray.train.torch import TorchTrainer, get_device
 from upath import UPath
 
 from jobs.cli.config_file import require_same, write_config
-from jobs.cli.console import as_clock, console, plural, with_flags
+from jobs.cli.console import as_clock, console, plural
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
-from jobs.training.job import TrainingJob, describe, held_out_genes, require_trainable, with_pretrained
+from jobs.training.job import TrainingJob, describe, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import metrics_table, show_metrics
 from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
@@ -34,7 +34,6 @@ from promoter.evaluation.predictions import baselines_table, predictions_table, 
 from promoter.models.build import Learner, build_learner, network_with_trunk
 from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits
-from promoter.splits.config import SPLITS
 from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
 from promoter.training.allocator import KEEP_FREED_MEMORY
 from promoter.training.batches import require_orientation
@@ -314,11 +313,7 @@ def _publish(
 
 
 def _show_start(job: TrainingJob, held_out: SplitAssignment, scaling: ScalingConfig) -> None:
-    console.print(f"split by {job.split.by}")
-    for name in SPLITS:
-        console.print(f"{name:>5}: {held_out_genes(job.promoters, held_out, name)}")
-    for line in held_out.remarks:
-        console.print(with_flags(line))
+    show_split(job, held_out)
     workers = max_workers(scaling)
     minimum = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
     resources: Any = scaling.resources_per_worker or {}

@@ -91,7 +91,9 @@ def assign_splits(
     ids = promoters.genes["gene_id"]
     leaks = homology.find_leaks(pairs(), ids, pd.Series(final))
     leaking = homology.leaking_genes(leaks, ids)
+    drawn = config.by == "column" and asked
     remarks = [
+        *([f"val is drawn from the column's train, by whole {units.noun}s"] if drawn else []),
         *_remarks(promoters, config, assigned, inside=inside, final=final),
         *_remarks_on_shares(final, asked, config, promoters.noun),
     ]

@@ -227,6 +227,7 @@ def test_a_column_without_validation_has_it_drawn_from_training_by_whole_groups(
     found = assign_splits(library(105, split=names, group=groups), SplitConfig(by="column"))
     assert (found.split[80:100] == "test").all()
     assert pd.isna(found.split[100:]).all()
+    assert "val is drawn from the column's train, by whole groups" in found.remarks
     assert "5 sequences without a value in the column split: in no set" in found.remarks
     assert 6 <= len(found.rows("val")) <= 12
     assert (pd.Series(found.split[:80]).groupby(groups[:80]).nunique() == 1).all()
