@@ -79,6 +79,8 @@ def motifs(
     storage.write_text(out_dir / "motifs.tsv", table.to_csv(sep="\t", index=False))
     write_config(out_dir / "config.yaml", settings, inputs)
     _show(table, contributions, out_dir)
+    if motifs is None and taxon != "none" and not table.empty:
+        console.print(f"resembles: motifs of {taxon} in JASPAR 2026; --taxon and --motifs name others")
 
 
 def _show(table: pd.DataFrame, contributions: Contributions, out_dir: UPath) -> None:
