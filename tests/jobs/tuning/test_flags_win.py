@@ -10,6 +10,7 @@ import yaml
 from support.commands import outcome
 
 from jobs.tune import tune
+from promoter.errors import InputError
 from promoter.models.config import CNNConfig
 from promoter.training.search_space import DEFAULT_SPACE
 
@@ -26,6 +27,7 @@ QUICK = [
     "--training.epochs",
     "1",
 ]
+TOO_MANY = ["--cpus_per_worker", "999"]  # refused after the space is made, and before anything is trained
 DEPTH = [f"model.channels.{block}" for block in range(3)] + ["model.blocks"]
 
 
@@ -81,10 +83,9 @@ def test_a_grid_of_the_default_space_without_its_ranges(
     given += ["--training.jitter", "0", "--training.batch_size", "64", "--model.crop", "null"]
     network = ["--model", '{"channels": [4, 4, 4], "kernel_sizes": [3, 3, 3]}']  # a group in one flag
     words = ["--data", data, "--out", tmp_path, *QUICK[:-4], "--training.epochs", "1", "--algorithm", "grid"]
-    code, _, error = outcome(capsys, tune, *words, *given, *network)
-    assert code == 0, error
-    assert searched_settings(tmp_path) == ["model.pool_sizes.0", "model.pool_sizes.1"]
-    assert len(pd.read_csv(tmp_path / "trials.csv")) == 6
+    code, printed, error = outcome(capsys, tune, *words, *given, *network, *TOO_MANY)
+    assert (code, "this machine has" in error) == (2, True), error  # and not that a setting has a range
+    assert "--model.crop null: given by hand, so left out of the search space" in printed
 
 
 def test_a_flag_leaves_a_space_by_hand_and_a_config_file_does_not(
@@ -112,22 +113,22 @@ def test_settings_of_a_config_file_leave_the_default_space(
 ) -> None:
     base = tmp_path / "base.yaml"
     base.write_text("model: {channels: [4, 4], kernel_sizes: [5, 3], pool_sizes: [4]}")
-    code, printed, error = outcome(
-        capsys, tune, "--data", data, "--out", tmp_path / "out", "--config", base, *QUICK
-    )
-    assert code == 0, error
+    words = ["--data", data, "--out", tmp_path / "out", "--config", base, *QUICK]
+    code, printed, error = outcome(capsys, tune, *words, *TOO_MANY)
+    assert (code, "this machine has" in error) == (2, True), error
     assert "note: --model.channels 4,4, --model.kernel_sizes 5,3, --model.pool_sizes 4: given by hand" in printed
-    assert not {name for name in searched_settings(tmp_path / "out") if "_sizes" in name or "channels" in name}
 
 
 def test_settings_from_python_that_are_not_the_defaults_leave_the_default_space(
     ray_cluster: object, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = CNNConfig(channels=(4,), kernel_sizes=(5,), pool_sizes=(), crop=60)
-    with pytest.warns(UserWarning, match=r"`CNNConfig\.crop=60`: given by hand"):
-        tune(str(data), str(tmp_path), trials=1, folds=1, model=model, algorithm="random", asha=False)
-    assert "model.crop" not in searched_settings(tmp_path)
-    assert "training.batch_size" in searched_settings(tmp_path)
+    with (
+        pytest.raises(InputError, match="this machine has"),
+        pytest.warns(UserWarning, match=r"`CNNConfig\.crop=60`: given by hand") as notes,
+    ):
+        tune(str(data), str(tmp_path), trials=1, folds=1, model=model, algorithm="random", cpus_per_worker=999)
+    assert not [note for note in notes if "batch_size" in str(note.message)]
 
 
 def test_a_search_of_nothing_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
