@@ -81,12 +81,13 @@ class ModelInfo:
     def get_split(self, genes: pd.DataFrame) -> pd.Series:
         """Look up the split that each gene was in when the model was trained; None for a gene in no split.
 
-        Sequences of a library are looked up by their bases, since their ids may mean others in another library.
+        What a model of a library knows is looked up by its bases, since its id may mean another sequence elsewhere.
 
         Args:
             genes: genes of any data set: columns `gene_id`, `chrom`, and for a model of a library `sequence`.
         """
-        return self.split_at(genes["gene_id"], genes["chrom"] if self.located else places(genes))
+        where = genes["chrom"] if self.located else places(genes.assign(chrom=None))
+        return self.split_at(genes["gene_id"], where)
 
     def split_at(self, gene_ids: pd.Series, where: pd.Series) -> pd.Series:
         """Look up splits as `get_split` does, given the place of each gene as `split_of_gene` has it."""

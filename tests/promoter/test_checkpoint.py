@@ -196,6 +196,8 @@ def test_sequences_of_a_library_are_known_by_their_bases_and_not_by_ids_that_oth
     # other ids, other letters, the reverse complement, and ids with other bases
     other = library(x="aacc", y="GGTT", a="TTTG", z="GATTACA", b="CCCC", c="TCGT")
     assert found.get_split(other).tolist() == ["train", "train", "test", None, None, "val"]
+    on_genome = other.assign(chrom="chr1")  # windows of a genome, one of which the library holds
+    assert found.get_split(on_genome).tolist() == found.get_split(other).tolist()
     _, together = deserialize_ensemble([serialize_model(tmp_path / name) for name in ("one", "other")])
     assert together.get_split(learned_from).tolist() == ["train", "train", "test", "test", None]
 
