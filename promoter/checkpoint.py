@@ -81,7 +81,7 @@ class ModelInfo:
     def get_split(self, genes: pd.DataFrame) -> pd.Series:
         """Look up the split that each gene was in when the model was trained; None for a gene in no split.
 
-        What a model of a library knows is looked up by its bases, since its id may mean another sequence elsewhere.
+        What a model of a library knows is looked up by its bases, as an id may mean another sequence elsewhere.
 
         Args:
             genes: genes of any data set: columns `gene_id`, `chrom`, and for a model of a library `sequence`.
