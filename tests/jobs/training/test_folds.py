@@ -71,6 +71,7 @@ def test_metrics_baselines_and_intervals_of_folds_are_over_all_genes_once(folds:
     by_fold = pd.read_csv(folds / "folds.csv")
     assert by_fold[["fold", "seed"]].to_numpy().tolist() == [[f, s] for f in range(1, 4) for s in (1, 2)]
     assert by_fold["n"].tolist() == [102] * 2 + [51] * 4
+    assert len(list(folds.glob("folds/*_seed_1/model/baselines.safetensors"))) == 3
 
 
 def test_networks_of_folds_are_an_ensemble_for_other_jobs(folds: Path, data: Path, tmp_path: Path):

@@ -132,6 +132,9 @@ def test_folds_of_a_library_test_each_sequence_once_and_never_part_a_group(
     assert (predictions["split"] == "test").all()
     assert sorted(predictions["fold"].value_counts()) == [48, 51, 51]  # 16, 17 and 17 groups of three
     assert (predictions["fold"].groupby(table["group"]).nunique() == 1).all()
+    off = (predictions["activity"] - predictions["activity_predicted"]).astype(float) ** 2
+    weighted = json.loads((tmp_path / "folds" / "metrics.json").read_text())["test"]["activity"]["weighted"]
+    assert weighted["mse"] == pytest.approx(np.average(off, weights=table["weight"]))
     alone = [*words[2:], "--split.fold", "2,3", "--out", tmp_path / "alone"]  # one of them, by hand
     assert exit_code(train, "--data", library, *alone) == 0
     member = tmp_path / "folds" / "folds" / "fold_2"

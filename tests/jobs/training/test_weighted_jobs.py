@@ -78,19 +78,6 @@ def test_a_training_weighs_loss_metrics_and_baselines(
     assert load_info(tmp_path / "run" / "model").standardisation["mean"] == [pytest.approx(learned.mean())]
 
 
-def test_folds_weigh_the_metrics_of_their_networks_together(
-    written: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, weights = written(some_weights()), some_weights().astype(np.float32)
-    words = ["--data", folder, "--out", tmp_path / "run", *SMALL, "--folds", "3"]
-    assert outcome(capsys, train, *words)[0] == 0
-    table = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
-    off = (table["expression"] - table["expression_predicted"]).astype(float) ** 2
-    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["expression"]
-    assert found["weighted"]["mse"] == pytest.approx(np.average(off, weights=weights))
-    assert len(list((tmp_path / "run" / "folds").glob("*/model/baselines.safetensors"))) == 3
-
-
 def test_a_search_trains_with_the_weights_and_keeps_the_baselines(
     written: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
