@@ -146,16 +146,22 @@ def test_a_random_split_is_kept_with_the_model_gene_by_gene(seeds: Path, data: P
 
 
 @pytest.mark.slow
-def test_folds_train_with_fewer_workers_than_asked_for_where_a_minimum_is_given(
-    ray_cluster: Cluster, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_folds_of_blocks_train_with_fewer_workers_than_asked_for_where_a_minimum_is_given(
+    ray_cluster: Cluster, train_flags: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     workers = ray_cluster.cpus + 1
     flags = [*flags_of(train_flags), "--workers", workers, "--training.batch_size", 2 * workers + 16]
-    words = [*flags, "--folds", 3, "--baselines", "false", "--out", tmp_path / "out"]
+    blocks = ["--split.by", "block", "--split.block_size", 1500]
+    words = [*flags, "--folds", 3, *blocks, "--baselines", "false", "--out", tmp_path / "out"]
     code, _, error = outcome(capsys, train, *words)
     assert (code, f"--workers {workers}: they want {workers} CPUs" in error) == (2, True)
     assert outcome(capsys, train, *words, "--min_workers", 1)[0] == 0
     assert len(pd.read_csv(tmp_path / "out" / "folds.csv")) == 3
+    predictions, genes = pd.read_parquet(tmp_path / "out" / "predictions.parquet"), read_promoters(data).genes
+    assert len(predictions) == len(genes)
+    assert (predictions["fold"].groupby([genes["chrom"], genes["tss"] // 1500]).nunique() == 1).all()
+    member = load_info(tmp_path / "out" / "folds" / "fold_1" / "model").get_split(genes)
+    assert 0 < member.isna().sum() < len(genes) / 2  # near the borders of held-out blocks
 
 
 @pytest.mark.parametrize(

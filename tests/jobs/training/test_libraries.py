@@ -139,17 +139,3 @@ def test_folds_of_a_library_test_each_sequence_once_and_never_part_a_group(
     assert exit_code(train, "--data", library, *alone) == 0
     member = tmp_path / "folds" / "folds" / "fold_2"
     assert (tmp_path / "alone" / "metrics.json").read_text() == (member / "metrics.json").read_text()
-
-
-@pytest.mark.slow
-def test_folds_of_blocks_of_a_genome_leave_out_their_borders(
-    ray_cluster: object, data: Path, tmp_path: Path
-) -> None:
-    words = ["--folds", "3", "--split.by", "block", "--split.block_size", "1500", "--baselines", "false", *SMALL]
-    assert exit_code(train, "--data", data, "--out", tmp_path / "folds", *words) == 0
-    predictions = pd.read_parquet(tmp_path / "folds" / "predictions.parquet")
-    genes = read_promoters(data).genes
-    assert len(predictions) == len(genes)
-    assert (predictions["fold"].groupby([genes["chrom"], genes["tss"] // 1500]).nunique() == 1).all()
-    member = load_info(tmp_path / "folds" / "folds" / "fold_1" / "model").get_split(genes)
-    assert 0 < member.isna().sum() < len(genes) / 2
