@@ -120,6 +120,10 @@ def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
         raise InputError(
             f"--folds {folds}: at least {MIN_FOLDS} are needed, to test on, to choose epochs by, to learn from"
         )
+    if job.split.by == "column":
+        raise InputError(
+            f"--folds {folds}: the column split has one test set; hold out by --split.by group or family"
+        )
     for name in ("val", "test", "fold"):
         if getattr(job.split, name) is not None:
             raise InputError(f"--split.{name}: with --folds {folds} every gene is tested once; leave it out")

@@ -27,13 +27,13 @@ class SplitConfig:
             neighbours together; group, the library's column of that name; random, nothing; or column, the sets
             that the library's column split gives. By default chromosome; for a library column, else group, else
             family.
-        block_size: number of bases of a `by` block region (default 100,000); genes within a window's length of a
-            border to held-out genes are left out of training.
+        block_size: number of bases of a block (default 100,000); genes within a window's length of a border to
+            held-out genes are left out of training.
         homology: what to do about held-out genes with homologs in the training set: report counts them (default),
             drop removes their homologs from training, move puts them into the training set too.
-        random: another spelling of `by` random (default false): single genes, only to measure by how much that
-            inflates metrics.
-        seed: random seed for drawing held-out genes, unless `by` chromosome (default 0).
+        random: hold out single genes, as by random (default false); only to measure by how much that inflates
+            metrics.
+        seed: random seed for drawing held-out genes, but for chromosomes, which need none (default 0).
         fold: two numbers I,N: test on the I-th of N equal folds, and validate on the next; by default the
             fractions hold.
     """
@@ -102,7 +102,7 @@ class SplitConfig:
                 "`SplitConfig.by='column'` has one test set",
                 setting="SplitConfig.fold",
                 value=fold,
-                fix="leave one out, or hold out by `SplitConfig.by='group'` or `'family'`",
+                fix="leave one out, or hold out by `SplitConfig.by='group'` or `SplitConfig.by='family'`",
             )
         if self.homology == "move":
             raise InputError(
