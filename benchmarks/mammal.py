@@ -142,7 +142,7 @@ def sample(process: psutil.Process, peaks: list[int]) -> None:
 def audit(data: str) -> None:
     """Find the related promoters of a data set, and print how many there are."""
     from promoter.dataset.promoters import read_promoters  # noqa: PLC0415 # the other stages do not need it
-    from promoter.splits.homology import find_related_promoters, homology_groups  # noqa: PLC0415
+    from promoter.splits.homology import find_related_promoters, homology_groups  # noqa: PLC0415 # likewise
 
     promoters = read_promoters(data)
     pairs = find_related_promoters(promoters)

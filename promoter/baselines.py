@@ -26,6 +26,7 @@ from promoter.errors import InputError
 from promoter.metrics import observed_groups
 from promoter.ridge import ridge, weighted_mean
 from promoter.sequence import BASES, N_TOKEN, reverse_complement
+from promoter.splits.split import deal
 from promoter.storage import AnyPath
 
 K = 6  # bases of a k-mer: 2,080 canonical ones, about as many as a small genome has genes
@@ -353,17 +354,10 @@ FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _fold_of_gene(units: np.ndarray) -> np.ndarray:
-    """Distribute units over folds of about as many genes; the genes of a single unit in consecutive blocks.
-
-    Units are taken from the largest to the smallest, each into the fold with the fewest genes so far.
-    """
+    """Distribute units over folds of about as many genes; the genes of a single unit in consecutive blocks."""
     unit = pd.factorize(units)[0]
     sizes = np.bincount(unit) if len(unit) else np.zeros(0, int)
     folds = min(_FOLDS, len(sizes))
     if folds < 2:
         return np.arange(len(unit)) * _FOLDS // max(len(unit), 1)
-    fold_of_unit, genes = np.empty(len(sizes), int), [0] * folds
-    for number in np.argsort(-sizes, kind="stable"):
-        fold_of_unit[number] = fold = genes.index(min(genes))
-        genes[fold] += int(sizes[number])
-    return fold_of_unit[unit]
+    return deal(sizes, folds)[unit]

@@ -158,12 +158,13 @@ def _write_best(path: UPath, best: Trial, result: SearchResult, given: dict[str,
     )
 
 
-def train_best(out_dir: UPath, base: TrainingJob) -> None:
+def train_best(out_dir: UPath, base: TrainingJob, related: pd.DataFrame) -> None:
     """Train the best configuration as `jobs.train --config best.yaml` does, and look at the test set once.
 
     Args:
         out_dir: output folder of the command, with best.yaml; an earlier run may have ended after the search.
         base: data and settings of the training that best.yaml does not hold.
+        related: pairs of related genes, as `promoter.splits.homology.find_related_promoters` returns them.
     """
     best = storage.read_yaml(out_dir / BEST)
     console.print("training the best configuration; then the test genes are looked at, once")
@@ -176,7 +177,7 @@ def train_best(out_dir: UPath, base: TrainingJob) -> None:
         **{name: best[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
     )
     final = storage.require_writable(out_dir / _FINAL)
-    train_once(job, final)
+    train_once(job, final, related=related)
     checkpoint.copy_model(final / "model", out_dir / "model")
     for name in RESULTS:
         storage.copy_file(final / name, out_dir / name)

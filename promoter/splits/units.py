@@ -37,7 +37,7 @@ class Units:
         by: what the units are, as `SplitConfig.by` names it.
         of_gene: number of each gene's unit, from 0: int, shape (genes,).
         noun: name of one unit, for messages.
-        names: name of each unit; empty where they have none.
+        names: name of each chromosome; empty for other units.
     """
 
     by: By
@@ -66,13 +66,12 @@ class Units:
         return deal(np.bincount(self.of_gene), folds, None if self.by == "chromosome" else seed)[self.of_gene]
 
     def take(self, genes: np.ndarray) -> Units:
-        """Return the units of some genes, numbered anew in the same order.
+        """Return the units of some genes, numbered anew in the same order, without names.
 
         Args:
             genes: bool, shape (genes,).
         """
-        kept, of_gene = np.unique(self.of_gene[genes], return_inverse=True)
-        return replace(self, of_gene=of_gene, names=[self.names[unit] for unit in kept] if self.names else [])
+        return replace(self, of_gene=np.unique(self.of_gene[genes], return_inverse=True)[1], names=[])
 
 
 def choose_unit(config: SplitConfig, promoters: Promoters) -> SplitConfig:
@@ -133,8 +132,7 @@ def find_units(promoters: Promoters, config: SplitConfig, related: Callable[[], 
                 value=config.block_size,
             )
         first = (genes["tss"] // config.block_size * config.block_size).astype("int64")
-        of_gene, names = pd.factorize(genes["chrom"].astype(str) + ":" + first.astype(str))
-        return Units(by, of_gene, noun, [str(name) for name in names])
+        return Units(by, pd.factorize(genes["chrom"].astype(str) + ":" + first.astype(str))[0], noun)
     if by == "group":
         of_gene, names = pd.factorize(genes["group"])
         alone = np.flatnonzero(of_gene < 0)
