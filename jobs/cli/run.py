@@ -21,13 +21,13 @@ from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
-from jobs.cli.config_file import PROVENANCE
 from jobs.cli.console import one_line, with_relative_paths
 from jobs.cli.explain import Setting, explain, given_flags, given_in_file, written_as
 from jobs.cli.lists import as_written, holds_text, is_list, join_lists, take_lists
 from jobs.cli.notes import printed_notes
 from promoter import storage
 from promoter.errors import InputError, StorageError
+from promoter.storage.records import PROVENANCE
 
 _TERMINATED = 128 + signal.SIGTERM
 _RESUME = "interrupted; run the same command again to resume"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from upath import UPath
-
-from promoter.storage.paths import AnyPath, is_local, make_folder, missing_folders, remove_empty_folders, resolve
+from promoter.storage.paths import AnyPath, is_local, make_folder, resolve
 from promoter.storage.remote import wrap_store_errors
+
+# names of files that a killed run leaves: outputs that are not complete, and probes of `probe_file`
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial\.|\.write-test-[0-9a-f]{32}$")
 
 
 @contextmanager
@@ -79,29 +81,6 @@ def atomic_path(path: AnyPath) -> Iterator[Path]:
         partial.replace(str(resolved))
     finally:
         partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def removed_on_error(folder: AnyPath, unless: str | None = None) -> Iterator[UPath]:
-    """Remove `folder` with all its content if the block fails, unless the folder existed before.
-
-    Args:
-        folder: local or remote; it is not made here.
-        unless: name of a file in the folder; if another process has created it, the folder is kept. None, the
-            default, removes the folder whatever it holds.
-
-    Yields:
-        The resolved path of the folder.
-    """
-    resolved = resolve(folder)
-    existed, missing = resolved.exists(), missing_folders(resolved)
-    try:
-        yield resolved
-    except BaseException:
-        if not existed and not (unless and (resolved / unless).exists()):
-            remove_folder(resolved)
-            remove_empty_folders(missing)
-        raise
 
 
 def remove_folder(folder: AnyPath) -> None:

@@ -118,28 +118,17 @@ class PartFiles:
         write_json(self.out_dir / MANIFEST, {**(self.manifest or {}), "complete": complete, **entries})
 
 
-def earlier_run(out_dir: UPath, folder: str, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the manifest of the run that wrote parts into an output folder, None if there was no run.
+def earlier_run(out_dir: UPath, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest that an earlier start of the same run has left; None if there is none of these entries.
 
     Args:
         out_dir: the run's output folder, resolved.
-        folder: name of the folder of parts in it, which also names in messages what the parts hold, such as
-            `scores`.
-        wanted: entries that the manifest must have for this run to resume that one.
-
-    Raises:
-        InputError: the manifest is another run's, or there are parts without a manifest.
+        identity: entries that the manifest must have for its parts to be of use.
     """
-    fix = "choose another output folder, or delete this one"
     if not (out_dir / MANIFEST).exists():
-        if any((out_dir / folder).glob(PART_PATTERN)):
-            raise InputError(f"{out_dir}: holds {folder} without their {MANIFEST}; {fix}")
         return None
     earlier = read_json(out_dir / MANIFEST)
-    different = [key for key, value in wanted.items() if earlier.get(key) != value]
-    if different:
-        raise InputError(f"{out_dir}: holds {folder} of another run (different: {', '.join(different)}); {fix}")
-    return earlier
+    return earlier if all(earlier.get(key) == value for key, value in identity.items()) else None
 
 
 def ensemble_checksum(checksums: Sequence[str]) -> str:
