@@ -252,7 +252,8 @@ def _earlier(folder: UPath, run: Run, overwrite: bool) -> Record | None:
         return None
     existing = _visible(folder)
     if existing and not overwrite:
-        raise InputError(f"{folder}: holds {listed(existing, 3)}, which no job recorded; {_CHOOSE}")
+        fix = f"choose a new folder, such as {folder / run.record.job}, or `overwrite=True`"
+        raise InputError(f"{folder}: holds {listed(existing, 3)}, which no job recorded", fix=fix)
     folders = [name for name in existing if name in run.names[run.record.job] and (folder / name).is_dir()]
     if folders:
         raise InputError(f"{folder}: holds a folder {folders[0]}, which no job recorded; choose another output")
