@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
@@ -9,7 +10,6 @@ import hashlib
 import heapq
 import io
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,8 +114,8 @@ def _table_of_skipped(
     path: UPath, coordinates: list[str], reasons: Mapping[str, str]
 ) -> Iterator[Callable[[VcfRecord | SequenceVariant, str, str], None]]:
     """Write the table of what is left out; yields the function that takes a variant, an ALT and the reason."""
-    with storage.atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+    with storage.open_atomic(path) as file:
+        table = csv.writer(codecs.getwriter("utf-8")(file), delimiter="\t", lineterminator="\n")
         table.writerow([*coordinates, "ref", "alt", "reason"])
         yield lambda variant, alt, reason: table.writerow([*variant[:3], alt, reasons[reason]])
 
@@ -197,12 +197,11 @@ def combine_parts(
     ).schema
     strongest: list[Mapping[Any, Any]] = []
     with contextlib.ExitStack() as stack:
-        parquet = stack.enter_context(storage.atomic_path(out_dir / "variants.parquet"))
-        text = stack.enter_context(storage.atomic_path(out_dir / "variants.tsv.gz"))
+        parquet = stack.enter_context(storage.open_atomic(out_dir / "variants.parquet"))
+        text = stack.enter_context(storage.open_atomic(out_dir / "variants.tsv.gz"))
         table = stack.enter_context(pq.ParquetWriter(parquet, schema, compression="zstd"))
         # without name and time, equal runs give equal files
-        raw = stack.enter_context(Path(text).open("wb"))
-        compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0))
+        compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))
         lines = stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
         lines.write("\t".join(schema.names) + "\n")
         for file in files:

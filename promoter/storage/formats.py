@@ -17,6 +17,7 @@ import yaml
 from promoter.errors import InputError
 from promoter.storage.atomic import open_atomic
 from promoter.storage.checks import require_file
+from promoter.storage.disk import INSTEAD
 from promoter.storage.paths import AnyPath, is_local, resolve
 from promoter.storage.remote import first_line, is_store_error, wrap_store_errors
 
@@ -27,16 +28,20 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20  # bytes read at a time, so that memory does not grow with the file
 
 
-def write_text(path: AnyPath, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically."""
-    with open_atomic(path) as file:
+def write_text(path: AnyPath, text: str, instead: str = INSTEAD) -> None:
+    """Write `text` to `path` as UTF-8, atomically; `instead` as for `open_atomic`."""
+    with open_atomic(path, instead=instead) as file:
         file.write(text.encode())
 
 
-def copy_file(source: AnyPath, target: AnyPath) -> None:
-    """Copy a file, from or to a store too, atomically."""
+def copy_file(source: AnyPath, target: AnyPath, instead: str = INSTEAD) -> None:
+    """Copy a file, from or to a store too, atomically; `instead` as for `open_atomic`."""
     resolved = resolve(source)
-    with open_atomic(target) as copy, wrap_store_errors(resolved, "read"), resolved.open("rb") as file:
+    with (
+        open_atomic(target, instead=instead) as copy,
+        wrap_store_errors(resolved, "read"),
+        resolved.open("rb") as file,
+    ):
         shutil.copyfileobj(file, copy, 1 << 24)
 
 
