@@ -6,7 +6,7 @@ from typing import Any
 
 from upath import UPath
 
-from jobs.cli.config_file import job_settings, require_at_least, write_config
+from jobs.cli.config_file import job_settings, write_config
 from jobs.cli.console import console, new_table
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import require_resources
@@ -19,7 +19,6 @@ from promoter.training.config import TrainingConfig
 _UPSTREAM = 300
 _CHROMOSOMES = 8
 _SPLIT = SplitConfig(val=["chr7"], test=["chr8"])
-_MIN_GENES = 10  # on a chromosome: each motif occurs, and the test genes have an r
 _FOLDERS = ("genome", "data", "run", "ism")
 
 
@@ -37,9 +36,6 @@ def demo(
     """
     settings = job_settings(demo, locals())
     require_resources(workers, None, None)
-    require_at_least(1, epochs=epochs)
-    require_at_least(_MIN_GENES, genes_per_chromosome=genes_per_chromosome)
-    require_at_least(0, seed=seed)
 
     from jobs.ism import ism
     from jobs.predict import predict

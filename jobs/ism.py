@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jobs.cli.config_file import job_settings, require_at_least, write_config
+from jobs.cli.config_file import job_settings, write_config
 from jobs.cli.console import console, plural
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import TaskLimits
@@ -59,7 +59,6 @@ def ism(
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
     """
     settings = job_settings(ism, locals())
-    require_at_least(1, genes_per_task=genes_per_task)
     limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
 
     from jobs.inference.estimate import announce_time

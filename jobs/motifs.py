@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from upath import UPath
 
-from jobs.cli.config_file import job_settings, require_at_least, require_same, write_config
+from jobs.cli.config_file import job_settings, require_same, write_config
 from jobs.cli.console import console, new_table, plural
 from jobs.cli.run import run
 from promoter import storage
@@ -48,8 +48,6 @@ def motifs(
         seed: random seed for subsampling seqlets.
     """
     settings = job_settings(globals()["motifs"], locals())  # here the name is that of a setting
-    require_at_least(1, max_seqlets=max_seqlets)
-    require_at_least(0, seed=seed)
 
     import pandas as pd
 

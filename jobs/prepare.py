@@ -168,7 +168,6 @@ def prepare(
     for name in ("window", "context", "sequences", *_OF_SEQUENCES):  # the first two are in upstream and downstream
         del settings[name]
     preparation.require_window(upstream, downstream)
-    preparation.require_max_n(max_n)
     out_dir = storage.require_writable(out)
     with kept_notes() as notes, storage.removed_on_error(out_dir / "source") as source:  # bad input leaves nothing
         if dataset is not None:

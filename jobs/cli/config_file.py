@@ -1,4 +1,4 @@
-"""The settings of a job: their limits, and the resolved configuration that it writes beside its output."""
+"""The settings of a job, and the resolved configuration that it writes beside its output."""
 
 from __future__ import annotations
 
@@ -38,18 +38,6 @@ def resolved(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [resolved(item) for item in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def require_at_least(minimum: int, **settings: float | None) -> None:
-    """Raise InputError for the first of these settings that is below the minimum.
-
-    Args:
-        minimum: smallest value that is allowed.
-        settings: name of each flag -> its value; None, for one that is not given, passes.
-    """
-    for name, value in settings.items():
-        if value is not None and value < minimum:
-            raise InputError(f"--{name} {value:.15g}: must be at least {minimum}")
 
 
 def write_config(path: AnyPath, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:

@@ -81,4 +81,6 @@ def _as_argument(value: str) -> str:
         return value
     if parsed is None or isinstance(parsed, bool):
         return {None: "null", True: "true", False: "false"}[parsed]
+    if isinstance(parsed, float):
+        return f"{parsed:.15g}"  # -1, as it was given, and not -1.0
     return ",".join(map(str, parsed)) or "[]" if isinstance(parsed, list | tuple) else str(parsed)

@@ -28,6 +28,7 @@ from jobs.cli.lists import as_written, holds_text, is_list, join_lists, take_lis
 from jobs.cli.notes import printed_notes
 from promoter import storage
 from promoter.errors import InputError, StorageError
+from promoter.limits import require_limits
 
 _TERMINATED = 128 + signal.SIGTERM
 _RESUME = "interrupted; run the same command again to resume"
@@ -53,6 +54,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     call: dict[str, Any] = {}
     try:
         call, given = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
+        require_limits(call)  # those of a dataclass it has checked itself
         with printed_notes(), _exposed(given):
             job(**call)
     except InputError as error:
