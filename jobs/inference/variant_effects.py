@@ -204,7 +204,7 @@ def combine_parts(
         raw = stack.enter_context(Path(text).open("wb"))
         compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0))
         lines = stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
-        lines.write("\t".join(schema.names) + "\n")
+        pd.DataFrame(columns=schema.names).to_csv(lines, sep="\t", index=False, lineterminator="\n")
         for file in files:
             with storage.open_table(file, "part") as part:
                 rows = with_gene_names(part.read()).replace_schema_metadata(None)
