@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.cli.config_file import job_settings, require_at_least
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, new_table
 from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
@@ -15,10 +15,9 @@ from promoter.training.config import TrainingConfig
 _UPSTREAM = 300
 _CHROMOSOMES = 8
 _SPLIT = SplitConfig(val=["chr7"], test=["chr8"])
-_MIN_GENES = 10  # on a chromosome: each motif occurs, and the test genes have an r
 
 
-def demo(  # noqa: PLR0915 # its imports count as statements
+def demo(  # its imports count as statements
     out: str = "demo",
     workers: int = 2,
     epochs: int = 25,
@@ -39,9 +38,6 @@ def demo(  # noqa: PLR0915 # its imports count as statements
     """
     settings = job_settings(demo, locals())
     require_resources(workers, None, None)
-    require_at_least(1, epochs=epochs)
-    require_at_least(_MIN_GENES, genes_per_chromosome=genes_per_chromosome)
-    require_at_least(0, seed=seed)
 
     from jobs.ism import ism
     from jobs.predict import predict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from jobs.cli.config_file import job_settings, require_at_least
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, plural
 from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
@@ -68,7 +68,6 @@ def ism(
             is removed, other files of the same names are replaced.
     """
     settings = job_settings(ism, locals())
-    require_at_least(1, genes_per_task=genes_per_task)
     limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
 
     from jobs.inference.estimate import announce_time

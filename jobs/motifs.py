@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from upath import UPath
 
-from jobs.cli.config_file import job_settings, require_at_least
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, new_table, plural
 from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
@@ -50,8 +50,6 @@ def motifs(
             is removed, other files of the same names are replaced.
     """
     settings = job_settings(globals()["motifs"], locals())  # here the name is that of a setting
-    require_at_least(1, max_seqlets=max_seqlets)
-    require_at_least(0, seed=seed)
 
     import pandas as pd
 

@@ -179,7 +179,6 @@ def prepare(  # noqa: PLR0915 # its imports count as statements
     for name in ("window", "context", "sequences", *_OF_SEQUENCES):  # the first two are in upstream and downstream
         del settings[name]
     preparation.require_window(upstream, downstream)
-    preparation.require_max_n(max_n)
     named = [settings[name] for name in _PATHS if settings[name] and name != "cache"]
     with ExitStack() as stack:
         output = stack.enter_context(

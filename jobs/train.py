@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from jobs.cli.config_file import require_at_least
 from jobs.cli.model_flags import Model, ModelFlags, resolve_model
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import require_resources
@@ -62,7 +61,6 @@ def train(
     require_resources(workers, cpus_per_worker, gpus_per_worker)
     if min_workers is not None and not 1 <= min_workers <= workers:
         raise InputError(f"--min_workers {min_workers}: must be from 1 to --workers {workers}")
-    require_at_least(1, folds=folds, seeds=seeds)
 
     from jobs.training.folds import train_folds
     from jobs.training.job import TrainingJob, network_for, read_training_data

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.cli.config_file import job_settings, require_at_least, resolved
+from jobs.cli.config_file import job_settings, resolved
 from jobs.cli.console import console, plural
 from jobs.cli.model_flags import Model, ModelFlags, resolve_model
 from jobs.cli.outputs import own_folder
@@ -88,7 +88,6 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             f"--workers {workers}: a trial is one process, and a search scales by trials; use --at_once for more "
             "trials at the same time, and promoter train --config best.yaml --workers for the final network"
         )
-    require_at_least(1, trials=trials, folds=folds, seeds=seeds, at_once=at_once)
     if split.fold is not None or split.homology == "move":
         raise InputError(
             "--split.fold and --split.homology move: a search has folds of its own; give these to promoter train, "

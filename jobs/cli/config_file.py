@@ -1,4 +1,4 @@
-"""The settings of a job as plain values, and their limits."""
+"""The settings of a job as plain values."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
-
-from promoter.errors import InputError
 
 OVERWRITE = "overwrite"  # not kept in config.yaml: repeated by it, a job would replace its own output
 
@@ -33,15 +31,3 @@ def resolved(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [resolved(item) for item in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def require_at_least(minimum: int, **settings: float | None) -> None:
-    """Raise InputError for the first of these settings that is below the minimum.
-
-    Args:
-        minimum: smallest value that is allowed.
-        settings: name of each flag -> its value; None, for one that is not given, passes.
-    """
-    for name, value in settings.items():
-        if value is not None and value < minimum:
-            raise InputError(f"--{name} {value:.15g}: must be at least {minimum}")

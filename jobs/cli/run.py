@@ -29,6 +29,8 @@ from jobs.cli.lists import as_written, holds_text, is_list, join_lists, take_lis
 from jobs.cli.notes import printed_notes
 from promoter import storage
 from promoter.errors import InputError, StorageError
+from promoter.labels import shown
+from promoter.limits import require_limits
 from promoter.storage.records import PROVENANCE
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -56,6 +58,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     call: dict[str, Any] = {}
     try:
         call, given = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
+        require_limits(call)  # those of a dataclass it has checked itself
         with printed_notes(), _exposed(given):
             job(**call)
     except InputError as error:
@@ -100,7 +103,7 @@ def _end(error: BaseException, code: int, debug: bool, message: str | None = Non
     text = with_relative_paths(message or one_line(error))
     if code == 1 and not debug and not isinstance(error, StorageError):
         text += " (--debug shows where)"
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(f"error: {shown(text)}", file=sys.stderr, flush=True)
     # A thread of a library may still wait for something; the exit code is decided, so flush and go.
     sys.stdout.flush()
     sys.exit(code)

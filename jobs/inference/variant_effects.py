@@ -203,7 +203,7 @@ def combine_parts(
         # without name and time, equal runs give equal files
         compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))
         lines = stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
-        lines.write("\t".join(schema.names) + "\n")
+        pd.DataFrame(columns=schema.names).to_csv(lines, sep="\t", index=False, lineterminator="\n")
         for file in files:
             with storage.open_table(file, "part") as part:
                 rows = with_gene_names(part.read()).replace_schema_metadata(None)

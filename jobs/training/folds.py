@@ -61,7 +61,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
             console.print(f"{out_dir}: this run is finished already; nothing to do")
             show_metrics(storage.read_json(out_dir / METRICS), job.promoters.noun)
             return
-        require_orientation(job.model, job.training)
+        require_orientation(job.model, job.training, job.promoters.length)
         related = homology.find_related_promoters(job.promoters)
         assigned = []
         for fold, split in enumerate(splits, start=1):

@@ -72,7 +72,7 @@ def train_once(
     """
     quiet = on_epoch is not None
     promoters = job.promoters
-    require_orientation(job.model, job.training)  # fails here, not on a worker
+    require_orientation(job.model, job.training, promoters.length)  # fails here, not on a worker
     held_out = assign_splits(promoters, job.split, related)
     require_trainable(job, held_out)
     info = describe(promoters, held_out, job.training)

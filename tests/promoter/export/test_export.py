@@ -36,7 +36,7 @@ UPSTREAM, DOWNSTREAM = 33, 7
 LENGTH = UPSTREAM + DOWNSTREAM
 SIZES = {"chr10": 150, "chr2": 420, "chrM": 60}
 TARGETS = ["basal", "salt.response / 2"]
-NAMES = ["HLA-DRB1*03:01", "5% of 'them'", 'say "x"', "a b\tc", "πρωτεΐνη", "[x];y,z|w"]
+NAMES = ["HLA-DRB1*03:01", "5% of 'them'", 'say "x"', "a b\tc", "πρωτεΐνη", "[x];y,z|w", "\x1b[1m\n"]
 ALL = list(FORMATS)
 
 
