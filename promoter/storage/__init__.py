@@ -8,8 +8,11 @@ from promoter.storage.atomic import atomic_path, open_atomic, remove_folder
 from promoter.storage.checks import probe_file, require_file, require_writable
 from promoter.storage.compression import compression, first_bytes, open_bytes, require_end_of_bgzip
 from promoter.storage.formats import (
+    Checksums,
     copy_file,
     open_table,
+    open_table_writer,
+    open_whole_table,
     read_json,
     read_table_metadata,
     read_yaml,

@@ -32,7 +32,7 @@ def open_atomic(path: AnyPath) -> Iterator[IO[bytes]]:
             held in memory until the block ends.
 
     Yields:
-        The binary file to write to.
+        The binary file to write to, which can also be read back.
 
     Raises:
         StorageError: a store refused the file.
@@ -45,7 +45,7 @@ def open_atomic(path: AnyPath) -> Iterator[IO[bytes]]:
         with wrap_store_errors(resolved, "written"):
             resolved.fs.pipe_file(resolved.path, buffer.getvalue())
         return
-    with atomic_path(resolved) as partial, partial.open("wb") as file:
+    with atomic_path(resolved) as partial, partial.open("w+b") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
