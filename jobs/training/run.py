@@ -19,6 +19,7 @@ from upath import UPath
 from jobs.cli.console import as_clock, console, plural
 from jobs.cli.outputs import own_folder
 from jobs.ray_runtime.connect import connect
+from jobs.ray_runtime.process_group import PrivateTorchConfig
 from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
 from jobs.training.job import TrainingJob, describe, require_trainable, show_split, with_pretrained
@@ -135,6 +136,7 @@ def _run_workers(
             _train_on_worker,
             train_loop_config=loop,
             scaling_config=scaling,
+            torch_config=PrivateTorchConfig(),
             run_config=RunConfig(
                 name=_RAY_FOLDER,
                 storage_path=folder,
