@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Literal
 
 from jobs.cli.config_file import job_settings
@@ -95,6 +96,7 @@ def ism(
     }
     metadata = {name: identity[name] for name in ("model", "data", "dtype", "positions", "precision")}
 
+    @functools.cache  # which remembers what parts were checked
     def cut(out_dir: UPath, size: int) -> PartFiles:
         ids = promoters.genes["gene_id"].iloc[rows].tolist()
         gene_ids = [ids[start : start + size] for start in range(0, len(ids), size)]
@@ -140,15 +142,13 @@ def ism(
             verb="scored",
             noun=promoters.noun,
         )
-        counts = zip(parts.paths(), map(len, parts.gene_ids), strict=True)
-        listed = [{"file": f"{_FOLDER}/{path.name}", "genes": count} for path, count in counts]
-        parts.write_manifest(complete=True, parts=listed)
+        parts.write_manifest(complete=True)
         output.finish()
         show_strongest(
             strongest,
             -window["upstream"] if window else (region or (0,))[0],
             noun=promoters.noun,
-            partly=len(strongest) < len(listed),
+            partly=len(strongest) < len(parts.gene_ids),
         )
         console.print(f"scores of {plural(len(rows), promoters.noun)} in {out_dir / _FOLDER}")
 

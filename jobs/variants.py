@@ -144,7 +144,7 @@ def variants(
             inputs, out_dir, files=parts.paths(), in_windows=in_windows, windows=source.windows
         )
         storage.write_json(out_dir / "summary.json", {**in_windows.counts, "notes": [str(one) for one in notes]})
-        parts.write_manifest(complete=True, parts=len(alleles))
+        parts.write_manifest(complete=True)
         output.finish()
         variant_effects.show_effects(in_windows.counts, strongest, targets, located=promoters.located)
         console.print(f"{len(in_windows.alleles):,} effects in {out_dir / 'variants.parquet'}")

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from rich.table import Table
 from upath import UPath
 
@@ -181,8 +180,7 @@ def predict_effects(
         difference=difference,
         windows=[gene.window for gene in gene_variants],
     )
-    storage.write_table(part.path, table, part.metadata)
-    return None, {}
+    return None, {}, storage.write_table(part.path, table, part.metadata)
 
 
 def combine_parts(
@@ -197,9 +195,8 @@ def combine_parts(
     ).schema
     strongest: list[Mapping[Any, Any]] = []
     with contextlib.ExitStack() as stack:
-        parquet = stack.enter_context(storage.open_atomic(out_dir / "variants.parquet"))
+        table = stack.enter_context(storage.open_table_writer(out_dir / "variants.parquet", schema))
         text = stack.enter_context(storage.open_atomic(out_dir / "variants.tsv.gz"))
-        table = stack.enter_context(pq.ParquetWriter(parquet, schema, compression="zstd"))
         # without name and time, equal runs give equal files
         compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))
         lines = stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))

@@ -16,8 +16,11 @@ from promoter.storage.disk import (
     temporary_file,
 )
 from promoter.storage.formats import (
+    Checksums,
     copy_file,
     open_table,
+    open_table_writer,
+    open_whole_table,
     read_json,
     read_table_metadata,
     read_yaml,

@@ -36,7 +36,7 @@ def open_atomic(path: AnyPath, *, late_errors: bool = False, instead: str = INST
         instead: what the message advises to choose if the disk fails (default another output folder).
 
     Yields:
-        The binary file to write to.
+        The binary file to write to, which can also be read back.
 
     Raises:
         StorageError: the disk or store did not take the file.
@@ -49,7 +49,7 @@ def open_atomic(path: AnyPath, *, late_errors: bool = False, instead: str = INST
         with disk_errors(shown, instead):
             raw = OutputFile(partial, late_errors)
         with kept_error(raw, shown, instead):
-            file: IO[bytes] = raw if late_errors else io.BufferedWriter(raw)
+            file: IO[bytes] = raw if late_errors else io.BufferedRandom(raw)
             yield file
             file.flush()
             if shown is resolved:  # else it is sent, and removed

@@ -344,7 +344,7 @@ def spoil(case: Case, folder: Path, how: str) -> dict[str, object]:
     [
         ("unfinished", "is not finished; run the same ism again"),
         ("lost part", r"part-00002\.parquet: no such part"),
-        ("damaged part", r"part-00003\.parquet: cannot be read .*; write it again"),
+        ("damaged part", r"part-00003\.parquet: cannot be read .*; run the same ism again"),
         (
             "fasta",
             r"\['bigwig', 'bedgraph', 'bed'\]`: needs coordinates, .* choose `formats=\['modisco', 'h5'\]`",
