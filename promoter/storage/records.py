@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upath import UPath
 
 from promoter.errors import InputError
-from promoter.storage.formats import read_yaml, sha256, write_yaml
+from promoter.storage.formats import Checksums, open_whole_table, read_yaml, sha256, write_yaml
 from promoter.storage.paths import AnyPath, resolve
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 RECORD = "config.yaml"
 PROVENANCE = "provenance"  # key of config.yaml that holds what is no setting; ignored when it is read as settings
@@ -133,6 +137,23 @@ def recorded_checksum(path: AnyPath) -> str | None:
         if record is not None and record.outputs and name in record.outputs:
             return record.outputs[name]
     return None
+
+
+@contextmanager
+def open_recorded_table(path: AnyPath, what: str, fix: str) -> Iterator[tuple[pq.ParquetFile, str]]:
+    """Open a Parquet file for the block, to read all of it, after the check of `require_intact`.
+
+    Args:
+        path: path of the file, local or remote.
+        what: name of the file's kind for the message, such as `data set`.
+        fix: how to fix a damaged one.
+
+    Yields:
+        The open file, and its SHA-256.
+    """
+    recorded = Checksums(recorded_checksum(path))
+    with open_whole_table(path, what, recorded, fix) as (table, checksums):
+        yield table, str(checksums.file)
 
 
 def require_intact(path: AnyPath, fix: str) -> str:
