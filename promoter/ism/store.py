@@ -326,8 +326,10 @@ def _listed_parts(scores_dir: UPath, every: bool) -> dict[UPath, Checksums]:
         if twice or (None not in counts and manifest.get("genes") not in {None, sum(counts)}):
             what = f"lists {twice[0]} twice" if twice else f"lists {sum(counts)} of {manifest['genes']} genes"
             raise InputError(f"{path}: {what}", fix=_FIX_MANIFEST)
-        checksums = listed_checksums(manifest)
-        parts = {scores_dir / name: checksums[name] for name in names}
+        parts = {
+            scores_dir / name: listed
+            for name, listed in zip(names, listed_checksums(manifest).values(), strict=True)
+        }
     elif manifest and every:
         raise InputError(
             f"{scores_dir.parent}: is not finished; run the same ism again, or load some of its genes by name"

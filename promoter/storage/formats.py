@@ -249,12 +249,34 @@ def open_whole_table(
             yield table, checksums
 
 
+def verify_table(path: AnyPath, fix: str = "write it again") -> bool:
+    """Read all of a Parquet file; return whether it has checksums, as all but those of earlier versions have.
+
+    Args:
+        path: local or remote.
+        fix: how to fix a damaged file, for the message.
+
+    Raises:
+        InputError: the file is damaged, or not Parquet.
+    """
+    with open_whole_table(path, "Parquet file", fix=fix) as (table, _):
+        for group in range(table.num_row_groups):  # one at a time needs little memory
+            table.read_row_group(group)
+    with cast("IO[bytes]", resolve(path).open("rb")) as file:
+        return _read_seal(file, _read_footer(file)[0]).startswith(_FOOTER_SEAL)
+
+
+def _read_seal(file: IO[bytes], start: int) -> bytes:
+    """Return what comes before the footer: its checksum; in a file of an earlier version, the end of a column."""
+    file.seek(max(start - _SEAL_BYTES, 0))
+    return file.read(min(start, _SEAL_BYTES))
+
+
 def _check_footer(path: UPath, file: IO[bytes], expected: str | None, fix: str) -> str:
     """Return the SHA-256 of the footer, after comparing it with the one before it and with what is expected."""
     start, footer = _read_footer(file)
     digest = hashlib.sha256(footer)
-    file.seek(max(start - _SEAL_BYTES, 0))
-    seal = file.read(min(start, _SEAL_BYTES))  # in a file of an earlier version, the end of a column
+    seal = _read_seal(file, start)
     damaged = seal.startswith(_FOOTER_SEAL) and seal != _FOOTER_SEAL + digest.digest()
     if damaged or expected not in {None, digest.hexdigest()}:
         problem = "is not what was written (the SHA-256 of its footer differs): damaged"

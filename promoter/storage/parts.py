@@ -58,15 +58,16 @@ def read_manifest(path: AnyPath) -> dict[str, Any]:
 
 
 def listed_checksums(manifest: Mapping[str, Any]) -> dict[str, Checksums]:
-    """Return the checksums of the parts that a manifest lists, by the parts' file names.
+    """Return the checksums of the parts that a manifest lists, by the parts' paths from the manifest.
 
     Args:
         manifest: content of the manifest; of a run that is not complete, or of an earlier version, it lists none.
     """
     parts = manifest.get("parts")
     return {
-        part["file"].rpartition("/")[2]: Checksums(part.get("sha256"), part.get("footer_sha256"))
+        part["file"]: Checksums(part.get("sha256"), part.get("footer_sha256"))
         for part in (parts if isinstance(parts, list) else [])
+        if isinstance(part, dict) and isinstance(part.get("file"), str)
     }
 
 
@@ -152,7 +153,9 @@ class PartFiles:
         def check(index: int) -> Checksums | None:
             path = paths[index]
             if index not in self.known:
-                return check_part(path, self.gene_ids[index], self.metadata[index], listed.get(path.name))
+                return check_part(
+                    path, self.gene_ids[index], self.metadata[index], listed.get(f"{self.folder}/{path.name}")
+                )
             try:
                 with open_table(path, "part", self.known[index].footer):
                     return self.known[index]

@@ -96,13 +96,15 @@ def read_record(path: AnyPath) -> Record | None:
         return None
     document = read_yaml(resolved)
     entries = document.get(PROVENANCE)
-    if not isinstance(entries, dict) or not {"versions", "inputs"} <= entries.keys():
-        return None
-    if SEAL in entries and _seal_of(document) != entries[SEAL]:
+    # a record of an earlier version has no seal, and names no job
+    sealed = [value for value in document.values() if isinstance(value, dict) and {"job", SEAL} & value.keys()]
+    if sealed and (sealed != [entries] or _seal_of(document) != sealed[0].get(SEAL)):
         raise InputError(
             f"{resolved}: is not what was written (its SHA-256 differs): damaged, or edited",
             fix="copy it again from its source, or delete the folder and run the job again",
         )
+    if not isinstance(entries, dict) or not {"versions", "inputs"} <= entries.keys():
+        return None
     settings = {key: value for key, value in document.items() if key != PROVENANCE}
     return Record(entries.get("job", ""), settings, entries["inputs"], entries["versions"], entries.get("outputs"))
 
