@@ -121,9 +121,8 @@ def ism(
         size = size or choose_size(inputs, len(rows), limits, cluster)
         if inputs.network.config.incremental is None:
             parts, (first, last) = cut(out_dir, size), region or (0, promoters.length)
-            passes = parts.count_rows(parts.missing()) * (
-                3 * (last - first) + 1
-            )  # each mutant, and the gene as it is
+            passes_per_gene = 3 * (last - first) + 1  # each mutant, and the gene as it is
+            passes = parts.count_rows(parts.missing()) * passes_per_gene
             announce_time(
                 passes, "mutants", inputs, precision=precision, limits=limits, cluster=cluster, max_hours=max_hours
             )
