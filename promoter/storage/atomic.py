@@ -20,6 +20,8 @@ from upath import UPath
 from promoter.storage.paths import AnyPath, is_local, make_folder, missing_folders, remove_empty_folders, resolve
 from promoter.storage.remote import wrap_store_errors
 
+_MAX_TAIL = 50  # letters of a name that its temporary one ends with: with these, it is no longer than 255 bytes
+
 
 @contextmanager
 def open_atomic(path: AnyPath) -> Iterator[IO[bytes]]:
@@ -73,7 +75,7 @@ def atomic_path(path: AnyPath) -> Iterator[Path]:
             with wrap_store_errors(resolved, "written"):
                 resolved.fs.put_file(str(Path(folder) / resolved.name), resolved.path)
         return
-    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name}"
+    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name[-_MAX_TAIL:]}"
     try:
         yield partial
         partial.replace(str(resolved))
