@@ -230,10 +230,11 @@ def motif_logo(folder: AnyPath, name: str, frequencies_AL: np.ndarray, contribut
 
 
 def write_figure(folder: AnyPath, name: str, figure: Figure) -> None:
-    """Write NAME.svg and NAME.png into a folder, local or remote."""
-    for kind in ("svg", "png"):
+    """Write NAME.svg and NAME.png into a folder, local or remote; equal figures give equal files."""
+    for kind, metadata in (("svg", {"Date": None}), ("png", {})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=150)
+        with plt.rc_context({"svg.hashsalt": name}):  # ids in an SVG are random otherwise
+            figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
         with storage.open_atomic(storage.resolve(folder) / f"{name}.{kind}") as file:
             file.write(buffer.getvalue())
 

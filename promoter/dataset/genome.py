@@ -19,9 +19,9 @@ from upath import UPath
 
 from promoter import storage
 from promoter.dataset.fasta import (
+    CACHE,
     IrregularError,
     index_fasta,
-    named_disk_errors,
     note_masked,
     unknown_letters,
     write_block_index,
@@ -150,8 +150,7 @@ def _local_copy(path: UPath) -> Path:
         return Path(str(path))
     copy = _cache_path(path)
     if not copy.exists():
-        with named_disk_errors(path, copy):
-            storage.copy_file(path, copy)
+        storage.copy_file(path, copy, CACHE)
     return copy
 
 
@@ -172,7 +171,7 @@ def _index(fasta: Path, path: UPath) -> Path:
                 write_block_index(fasta, stem)
             write_index(entries, stem)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = getattr(error.__cause__, "strerror", None) or str(error)
         else:
             return stem
     raise InputError(

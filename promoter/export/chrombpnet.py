@@ -44,8 +44,9 @@ class H5Writer(FormatWriter):
         if not len(self.kept):
             problem = "every window passes a chromosome's end"
             raise InputError(problem, setting="formats", value="h5", fix="choose other formats")
-        path = stack.enter_context(storage.atomic_path(source.out_dir / self.files[0]))
-        file = stack.enter_context(h5py.File(path, "w"))
+        # h5py ends the process if a write fails
+        output = stack.enter_context(storage.open_atomic(source.out_dir / self.files[0], late_errors=True))
+        file = stack.enter_context(h5py.File(output, "w"))
         shape = (len(self.kept), len(BASES), source.length)
         chunk = (min(_CHUNK, len(self.kept)), *shape[1:])
         # gzip, since blosc, which chrombpnet takes, needs a plug-in to be read

@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import modiscolite.io
@@ -264,8 +263,8 @@ def write_h5(path: AnyPath, discovery: Discovery) -> None:
 
     Rows of the seqlets are those of the genes; a seqlet near an end may begin before it, at a negative position.
     """
-    with storage.atomic_path(path) as partial:
-        modiscolite.io.save_hdf5(Path(partial), *discovery.patterns, window_size=discovery.length)
+    with storage.open_atomic(path, late_errors=True) as file:  # h5py ends the process if a write fails
+        modiscolite.io.save_hdf5(file, *discovery.patterns, window_size=discovery.length)  # type: ignore[arg-type] # h5py takes both
 
 
 def _counts(frequencies_AL: np.ndarray) -> biopython.Motif:

@@ -39,6 +39,7 @@ from promoter.report.sections import (
     model_section,
     motifs_section,
     predicted_section,
+    read_metrics,
     search_section,
 )
 from promoter.storage import AnyPath
@@ -111,7 +112,7 @@ def build_report(
     if search is None and (run / "trials.csv").exists():
         search = run
     parts = PageParts()
-    metrics = storage.read_json(run / "metrics.json") if (run / "metrics.json").exists() else None
+    metrics = read_metrics(run) if (run / "metrics.json").exists() else None
     predictions = read_predictions(run / "predictions.parquet") if (run / "predictions.parquet").exists() else None
     if predictions is not None and not {target, f"{target}_predicted"} <= set(predictions):
         raise InputError(f"{run / 'predictions.parquet'}: has no {target}; is it of another model?")

@@ -23,6 +23,8 @@ from promoter.labels import bed_field
 from promoter.report.browser_links import browser_links
 from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
+from promoter.storage.parts import read_manifest
+from promoter.storage.records import require_intact
 
 _MAX_HITS = 40
 _INT16 = 32767
@@ -171,7 +173,7 @@ def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[s
 
 def _require_scores_of(folder: UPath, members: Sequence[SerializedModel]) -> None:
     manifest = find_manifest(folder)
-    theirs = set((storage.read_json(manifest).get("models") or []) if manifest else [])
+    theirs = set((read_manifest(manifest).get("models") or []) if manifest else [])
     if theirs and theirs.isdisjoint(one.checksum for one in members):
         raise InputError(
             f"{folder}: holds scores of another model; score the genes with this one by ism (`model`)"
@@ -204,6 +206,7 @@ def read_hits(motifs: AnyPath | None, genes: pd.DataFrame) -> pd.DataFrame:
     path = storage.resolve(motifs) / "instances.bed" if motifs is not None else None
     if path is None or not path.exists() or path.stat().st_size == 0:
         return pd.DataFrame(columns=[*columns, "motif", "gene"])
+    require_intact(path, "run motifs again, or copy it again")
     kinds = {"chrom": str, "name": str, "strand": str}
     try:
         with storage.open_text(path) as file:
