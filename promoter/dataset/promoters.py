@@ -313,11 +313,12 @@ def _read_parquet(path: UPath) -> Promoters:
             )
         table = file.read()
     names = list(metadata["targets"])
-    stored = [name for name in GENE_SCHEMA.names if name != "gene_name" or name in table.column_names]
-    missing = [name for name in (*stored, *names) if name not in table.column_names]
+    columns = set(table.column_names)  # asked for once: PyArrow lists them anew each time
+    stored = [name for name in GENE_SCHEMA.names if name != "gene_name" or name in columns]
+    missing = [name for name in (*stored, *names) if name not in columns]
     if missing:
         raise InputError(f"{path}: lacks the columns {missing}; make it again with prepare")
-    stored += [name for name in LIBRARY_SCHEMA.names if name in table.column_names and name not in names]
+    stored += [name for name in LIBRARY_SCHEMA.names if name in columns and name not in names]
     targets = np.empty((len(table), len(names)), np.float32)
     for index, name in enumerate(names):
         targets[:, index] = table[name].to_numpy()

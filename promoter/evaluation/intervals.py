@@ -84,7 +84,7 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
     Returns:
         The table with `TARGET_low` and `TARGET_high`.
     """
-    table = predictions.copy()
+    table, bounds = predictions, {}
     fold = table["fold"].to_numpy()
     for target in targets:
         error, spread, usable = _errors(table, target, folds)
@@ -93,9 +93,9 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
             in_fold = fold == number
             calibrating = usable & (~in_fold if folds > 1 else True)
             half[in_fold] = fit_scale(error[calibrating], spread[calibrating]).half_width(spread[in_fold])
-        table[f"{target}_low"] = table[f"{target}_predicted"] - half
-        table[f"{target}_high"] = table[f"{target}_predicted"] + half
-    return table
+        bounds[f"{target}_low"] = table[f"{target}_predicted"] - half
+        bounds[f"{target}_high"] = table[f"{target}_predicted"] + half
+    return pd.concat([table, pd.DataFrame(bounds)], axis=1)
 
 
 @dataclass(frozen=True)

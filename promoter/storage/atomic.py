@@ -20,6 +20,7 @@ from promoter.storage.disk import INSTEAD, TEMPORARY, OutputFile, disk_errors, k
 from promoter.storage.paths import AnyPath, is_local, make_folder, resolve
 from promoter.storage.remote import wrap_store_errors
 
+_MAX_TAIL = 50  # letters of a name that its temporary one ends with: with these, it is no longer than 255 bytes
 # names of files that a killed run leaves: outputs that are not complete, and probes of `probe_file`
 PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial\.|\.write-test-[0-9a-f]{32}$")
 
@@ -86,7 +87,7 @@ def atomic_path(path: AnyPath, instead: str = INSTEAD) -> Iterator[Path]:
         return
     with disk_errors(resolved, instead):
         make_folder(resolved.parent)
-    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name}"
+    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name[-_MAX_TAIL:]}"
     try:
         yield partial
         with disk_errors(resolved, instead):
