@@ -37,6 +37,7 @@ DEAD_SECONDS = 60.0  # without a beat, after which a lease of another host count
 _LOOK_SECONDS = 1.0  # between two looks at a lease of another host
 _SETTLE_SECONDS = 2.0  # in which a run that has seen no other says that it holds the output
 _SAME_START = 2.0  # seconds by which two readings of a process's start may differ
+_active: set[str] = set()  # ids of the leases of this process; one that could not be removed is not among them
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Lease:
     @property
     def process_is_alive(self) -> bool:
         """Tell whether the process of a local lease still runs."""
+        if self.process == os.getpid():
+            return self.id in _active
         try:
             process = psutil.Process(self.process)
             same = abs(process.create_time() - self.started) < _SAME_START
@@ -139,6 +142,7 @@ class _Holder:
 
     def acquire(self) -> None:
         """Write the lease, and wait until no other is alive."""
+        _active.add(self.lease.id)
         self._write()
         self._beats.start()
         while wait := self._look():
@@ -147,10 +151,11 @@ class _Holder:
 
     def release(self) -> None:
         """Stop beating, and remove the lease."""
+        _active.discard(self.lease.id)
         self._ended.set()
         if self._beats.is_alive():
             self._beats.join()
-        with suppress(OSError):  # the store is gone, or the folder is
+        with suppress(Exception):  # the store refuses, or the folder is gone; without beats it counts as dead
             self.path.unlink()
 
     def _look(self) -> float:

@@ -126,10 +126,19 @@ def test_a_beat_from_another_host_is_a_sign_of_life(folder: UPath) -> None:
     assert len(names(folder)) == 1  # the other's
 
 
+def test_a_lease_of_this_process_that_could_not_be_removed_is_dead(folder: UPath) -> None:
+    path = write(folder, replace(Lease.new(), held=True))
+    with hold_lease(folder):
+        assert not path.exists()
+
+
 @pytest.mark.parametrize("older", [True, False])
-def test_of_two_that_find_each_other_the_older_goes_on(folder: UPath, older: bool) -> None:
+def test_of_two_that_find_each_other_the_older_goes_on(
+    folder: UPath, older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other looks too, and gives way or says that it holds the output."""
     lease = replace(Lease.new(), since=time.time() + (100 if older else -100))
+    monkeypatch.setattr(leases, "_active", {lease.id})
     path = write(folder, lease)
     if older:
         withdrawn = threading.Timer(0.1, path.unlink)
@@ -142,8 +151,11 @@ def test_of_two_that_find_each_other_the_older_goes_on(folder: UPath, older: boo
             hold_lease(folder).__enter__()
 
 
-def test_the_older_gives_way_to_one_that_says_it_holds_the_output(folder: UPath) -> None:
+def test_the_older_gives_way_to_one_that_says_it_holds_the_output(
+    folder: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease = replace(Lease.new(), since=time.time() + 100)
+    monkeypatch.setattr(leases, "_active", {lease.id})
     write(folder, lease)
     says = threading.Timer(0.05, lambda: write(folder, replace(lease, held=True)))
     says.start()
