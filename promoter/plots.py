@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from promoter import storage
@@ -231,6 +232,10 @@ def motif_logo(folder: AnyPath, name: str, frequencies_AL: np.ndarray, contribut
 
 def write_figure(folder: AnyPath, name: str, figure: Figure) -> None:
     """Write NAME.svg and NAME.png into a folder, local or remote; equal figures give equal files."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:  # the last digits of a layout depend on where its objects lie in memory
+        axes.set_position(Bbox(axes.get_position().get_points().round(6)))
     for kind, metadata in (("svg", {"Date": None}), ("png", {})):
         buffer = io.BytesIO()
         with plt.rc_context({"svg.hashsalt": name}):  # ids in an SVG are random otherwise
