@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "promoter") -> NoReturn:
         job = getattr(importlib.import_module(f"jobs.{words[0]}"), words[0])
         run(job, words[1:], prog=f"{prog} {words[0]}")
     else:
-        fix = did_you_mean(words[0], job_summaries()) or f"; '{prog}' lists the jobs"
+        near = "" if words[0].startswith("-") else did_you_mean(words[0], job_summaries())
+        fix = near or f"; '{prog}' lists the jobs"
         print(f"error: there is no job '{shown(words[0])}'{fix}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)

@@ -53,9 +53,8 @@ def export(
     named = [*([manifest] if manifest else []), *([storage.require_file(genome, "genome")] if genome else [])]
     inputs = {str(path): storage.sha256(path) for path in named}
     owned = own_folder("export", out, settings, inputs, paths=["scores", "genome"], overwrite=overwrite)
-    with owned as output:
+    with owned as output, output.nothing_if_refused():
         out_dir = output.path
-        output.begin()
         written = export_scores(scores, out_dir, formats, genome=genome, genes=genes, target=target)
         output.finish(written.files)
     for chrom, other in list(written.renamed.items())[:3]:

@@ -10,6 +10,7 @@ from jobs.cli.console import console, plural
 from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import TaskLimits
+from promoter.errors import InputError
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -21,7 +22,7 @@ _FOLDER = "scores"
 _PATHS = ("model", "data", "ensemble", "genes_per_task")  # settings that do not change the scores
 
 
-def ism(
+def ism(  # noqa: PLR0915 # its imports count as statements
     model: str,
     data: str,
     out: str,
@@ -107,6 +108,9 @@ def ism(
     with owned as output:
         out_dir = output.path
         earlier = earlier_run(out_dir, identity)
+        if earlier and genes_per_task not in {None, earlier["genes_per_part"]}:
+            begun = f"the parts of this run have {earlier['genes_per_part']}"
+            raise InputError(begun, setting="genes_per_task", value=genes_per_task, fix="leave it out")
         if earlier and earlier["complete"] and output.finished:
             if not cut(out_dir, earlier["genes_per_part"]).missing():
                 console.print(

@@ -239,9 +239,18 @@ def save_baselines(folder: AnyPath, coefficients: Mapping[str, np.ndarray], chec
     """
     tensors = {name: np.ascontiguousarray(values) for name, values in coefficients.items()}
     metadata = {"format": _FORMAT, "model": checksum, "length": str(length)}
-    content = safetensors.numpy.save(tensors, metadata | {"sha256": _digest(tensors, metadata)})
+    content = _in_order(safetensors.numpy.save(tensors, metadata | {"sha256": _digest(tensors, metadata)}))
     with storage.open_atomic(storage.resolve(folder) / KEPT_BASELINES) as file:
         file.write(content)
+
+
+def _in_order(content: bytes) -> bytes:
+    """Return safetensors with the entries of the metadata in order, which safetensors writes in any."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return content[:8] + text.ljust(size) + content[8 + size :]
 
 
 def load_baselines(folder: AnyPath, checksum: str, length: int) -> dict[str, np.ndarray]:

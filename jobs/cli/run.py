@@ -7,6 +7,7 @@ A flag overrides the file given with `--config`, in whatever order they stand. E
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import signal
@@ -44,7 +45,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
 
     Args:
         job: function whose docstring describes each argument; dataclass arguments become groups of
-            flags (`--model.channels`).
+            flags (`--model.channels`), positional-only ones words without a flag.
         argv: command line without the program's name; `sys.argv` by default.
         prog: how the user started the job, for the usage; `python -m jobs.NAME` by default.
     """
@@ -56,11 +57,12 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     ):
         signal.signal(signal.SIGTERM, terminate)
     call: dict[str, Any] = {}
+    positional = _positional(job)
     try:
         call, given = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
         require_limits(call)  # those of a dataclass it has checked itself
         with printed_notes(), _exposed(given):
-            job(**call)
+            job(*(call[name] for name in positional), **{k: v for k, v in call.items() if k not in positional})
     except InputError as error:
         _end(error, 2, debug)
     except KeyboardInterrupt as error:
@@ -181,13 +183,19 @@ def _make_parser(job: Callable[..., None], prog: str) -> ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks and the logs of Ray")
     # evaluated here, since the parser would import what a job imports for type checkers alone
     job.__annotations__ = get_type_hints(job)
-    parser.add_function_arguments(job, as_group=False)
+    parser.add_function_arguments(job, as_group=False, as_positional=bool(_positional(job)))
     for action in parser._actions:  # argparse has no public way to list its options
         if is_list(hint := _type_of(action)):
             action.metavar = written_as(hint)[0]
             # without the parser's `--flag+`, which appends
             action.option_strings = [flag for flag in action.option_strings if not flag.endswith("+")]
     return parser
+
+
+def _positional(job: Callable[..., None]) -> list[str]:
+    """Return the parameters that are words without a flag on the command line: the positional-only ones."""
+    parameters = inspect.signature(job).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
 
 
 class _Help(DefaultHelpFormatter):

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from upath import UPath
 
@@ -49,16 +50,28 @@ class Run:
     config_files: Sequence[AnyPath] = ()
 
     def differences(self, earlier: Record) -> list[str]:
-        """Return in what another run of the job differs from this one."""
+        """Return in what this run differs from another of the job: names of settings, paths of inputs."""
         if self.may_differ is None:
             return []
-        settings = self.record.settings
-        names = [name for name in settings if name not in self.may_differ]
-        different = [name for name in names if settings[name] != earlier.settings.get(name)]
-        checksums = list(self.record.inputs.values())
-        if all(checksums) and checksums != list(earlier.inputs.values()):
-            different.insert(0, "data")
-        return different
+        known, inputs = earlier.inputs.values(), self.record.inputs
+        different = [path for path, checksum in inputs.items() if checksum and checksum not in known]
+        if not different and all(inputs.values()) and list(inputs.values()) != list(known):
+            different = ["the inputs' number or order"]
+        return different + [
+            difference
+            for name, value in self.record.settings.items()
+            if name not in self.may_differ
+            for difference in _differences(name, earlier.settings.get(name), value)
+        ]
+
+
+def _differences(name: str, was: Any, now: Any) -> list[str]:
+    """Return in which values two settings of a name differ; of a group of settings, each that differs."""
+    if was == now:
+        return []
+    if isinstance(was, dict) and isinstance(now, dict):
+        return [words for key in now for words in _differences(f"{name}.{key}", was.get(key), now[key])] or [name]
+    return [name if isinstance(was, list | dict) or isinstance(now, list | dict) else f"{name} {was}, not {now}"]
 
 
 @dataclass
@@ -267,7 +280,7 @@ def _why_other(record: Record, run: Run) -> str | None:
     if record.job != run.record.job:
         return f"holds the output of promoter {record.job}"
     different = run.differences(record)
-    return f"holds a run with other settings (different: {', '.join(different)})" if different else None
+    return f"holds another run (different: {', '.join(different)})" if different else None
 
 
 def _require_no_input(folder: UPath, names: Sequence[str], run: Run) -> None:

@@ -92,9 +92,9 @@ def an_earlier_version(folder: Path) -> None:
     [
         (a_person, r"holds config.yaml, notes.txt, which no job recorded"),
         (another_job, r"holds the output of promoter ism"),
-        (other_settings, r"holds a run with other settings \(different: epochs\)"),
-        (a_killed_run, r"holds a run with other settings \(different: epochs\)"),
-        (other_data, r"holds a run with other settings \(different: data\)"),
+        (other_settings, r"holds another run \(different: epochs 4, not 3\)"),
+        (a_killed_run, r"holds another run \(different: epochs 4, not 3\)"),
+        (other_data, r"holds another run \(different: data\)"),
         (an_earlier_version, r"holds a run of an earlier version"),
     ],
 )
