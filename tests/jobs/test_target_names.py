@@ -17,7 +17,6 @@ import pytest
 from jobs.training.folds import _fold_table
 from promoter import storage
 from promoter.checkpoint import ModelInfo
-from promoter.dataset import promoters as promoters_module
 from promoter.dataset.promoters import Promoters, read_promoters, without_coordinates, write_promoters
 from promoter.dataset.targets import DERIVED_SUFFIXES, RESERVED_NAMES, require_target_names
 from promoter.errors import InputError
@@ -213,21 +212,9 @@ def test_reading_a_data_set_lists_its_columns_a_few_times_however_many_targets(
     values = np.arange(2 * targets, dtype=np.float32).reshape(2, -1)
     write_promoters(tmp_path, Promoters(genes, values, names, {}))
     counts: dict[str, int] = {}
-    opened = storage.open_table
-
-    class Counted:
-        def __init__(self, *args: Any) -> None:
-            self.context = opened(*args)
-
-        def __enter__(self) -> Any:
-            file: Any = self.context.__enter__()
-            read = file.read
-            file.read = lambda *args, **options: CountedTable(read(*args, **options), counts)
-            return file
-
-        def __exit__(self, *error: Any) -> Any:
-            return self.context.__exit__(*error)
-
-    monkeypatch.setattr(promoters_module.storage, "open_table", Counted)
+    read = pq.ParquetFile.read
+    monkeypatch.setattr(
+        pq.ParquetFile, "read", lambda *given, **options: CountedTable(read(*given, **options), counts)
+    )
     np.testing.assert_array_equal(read_promoters(tmp_path).targets, values)
     assert 1 <= counts["column_names"] <= 3
