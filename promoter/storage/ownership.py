@@ -20,6 +20,7 @@ from upath import UPath
 from promoter.errors import InputError, listed
 from promoter.storage.atomic import PARTIAL, PROBE, partial_tail, remove_folder
 from promoter.storage.checks import require_writable
+from promoter.storage.disk import disk_errors
 from promoter.storage.formats import sha256
 from promoter.storage.leases import hold_lease
 from promoter.storage.parts import PART_PATTERN
@@ -362,10 +363,11 @@ def _remove_files(folder: UPath, record: Record, run: Run) -> None:
     names = _names_of(record, run)
     _require_no_input(folder, names, run)
     for path in (folder / name for name in names):
-        if path.is_dir():
-            remove_folder(path)
-        elif path.exists():
-            path.unlink()
+        with disk_errors(path):  # another user's
+            if path.is_dir():
+                remove_folder(path)
+            elif path.exists():
+                path.unlink()
 
 
 def _names_of(record: Record, run: Run) -> list[str]:

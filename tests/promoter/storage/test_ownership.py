@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from promoter import storage
-from promoter.errors import InputError
+from promoter.errors import InputError, StorageError
 from promoter.storage.atomic import partial_tail
 from promoter.storage.leases import hold_lease
 from promoter.storage.ownership import Output, Run, own_file, own_folder
@@ -238,6 +239,38 @@ def test_a_run_that_is_killed_while_it_clears_the_folder_can_be_repeated(
             write()
     write()
     assert sorted(content(done)) == [RECORD, "metrics.json", "model/model.yaml"]
+
+
+def test_what_another_user_does_not_let_be_removed_is_named_with_the_fix(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:  # as for any user but root
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(
+        StorageError, match=rf"^{done / 'model'}: .* \(Permission denied\); change the permissions"
+    ):
+        own_folder(done, run(epochs=4), overwrite=True).__enter__()
+    assert (done / RECORD).exists()
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_leftover_of_another_user_that_may_not_be_removed_does_no_harm(
+    done: Path, is_folder: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = done / f".{uuid.uuid4().hex}.partial.p.parquet"
+    left.touch()
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == left:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with own_folder(done, run()) if is_folder else own_file(done / "p.parquet", run("predict")):
+        assert left.exists()
 
 
 def test_the_figures_of_a_killed_run_are_known_until_others_take_their_place(tmp_path: Path) -> None:
