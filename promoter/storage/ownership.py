@@ -18,11 +18,12 @@ from typing import Any
 from upath import UPath
 
 from promoter.errors import InputError, listed
-from promoter.storage.atomic import PARTIAL, PROBE, partial_tail, remove_folder
+from promoter.storage.atomic import remove_folder
 from promoter.storage.checks import require_writable
 from promoter.storage.disk import disk_errors
 from promoter.storage.formats import sha256
 from promoter.storage.leases import hold_lease
+from promoter.storage.leftovers import remove_leftovers
 from promoter.storage.parts import PART_PATTERN
 from promoter.storage.paths import AnyPath, is_local, resolve
 from promoter.storage.records import RECORD, Record, read_record, record_of_file, write_record
@@ -204,7 +205,7 @@ def own_folder(out: AnyPath, run: Run, *, overwrite: bool = False) -> Iterator[O
         earlier = _earlier(folder, run, overwrite)
         if earlier is None:
             clear(folder, run)
-        _remove_partials(folder)
+        remove_leftovers(folder)
         yield Output(folder, run, earlier)
 
 
@@ -232,7 +233,7 @@ def own_file(out: AnyPath, run: Run, *, beside: Sequence[str] = (), overwrite: b
         if existing and not overwrite:
             raise InputError(f"{folder / existing[0]}: was not written by {run.record.job}; {_CHOOSE}")
     with hold_lease(folder, path.name):
-        _remove_partials(folder, names)
+        remove_leftovers(folder, names)
         yield OutputFile(path, run, None)
 
 
@@ -387,27 +388,3 @@ def _files(folder: UPath, names: Sequence[str]) -> Iterator[UPath]:
             yield from _files(path, sorted(inner.name for inner in path.iterdir()))
         elif path.is_file() and not name.startswith(".") and not path.match(PART_PATTERN):
             yield path
-
-
-def _remove_partials(folder: UPath, names: Sequence[str] | None = None) -> None:
-    """Remove what killed runs have cut off in a local folder; what another user has left may stay.
-
-    Args:
-        folder: output folder.
-        names: names of the only files whose partial ones are removed; None (default): all in the folder, and in
-            the folders within that are no runs of their own.
-    """
-    if not is_local(folder):
-        return
-    alone = names is None or not any(folder.glob(".lease-*.json"))  # no probe is a live run's
-
-    def is_ours(tail: str) -> bool:
-        return names is None or any(tail == partial_tail(name) or tail.startswith(f".{name}.") for name in names)
-
-    for place, inner, files in os.walk(str(folder)):
-        inner[:] = [name for name in inner if names is None and not (Path(place) / name / RECORD).exists()]
-        for name in files:
-            partial, probe = PARTIAL.match(name), PROBE.fullmatch(name)
-            if (probe and alone) or (partial and is_ours(name[partial.end() :])):
-                with suppress(OSError):
-                    (Path(place) / name).unlink()
