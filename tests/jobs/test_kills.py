@@ -28,7 +28,7 @@ SEED = int(os.environ.get("KILL_SEED") or secrets.randbelow(1_000_000))
 TIMED = ("history.csv", "trials.csv")  # these say how long things took
 SMALL = (
     *("--model.channels", "8,8", "--model.kernel_sizes", "7,3", "--model.pool_sizes", "4", "--model.hidden", "8"),
-    *("--training.epochs", "4", "--training.batch_size", "16"),
+    *("--training.epochs", "3", "--training.batch_size", "16"),
 )
 
 
@@ -104,6 +104,13 @@ def without_times(record: Record) -> Record:
     return replace(record, outputs={name: sum_ for name, sum_ in (record.outputs or {}).items() if is_equal(name)})
 
 
+def times_of_finished(out: Path) -> dict[Path, int]:
+    """Return when the parts of scores and the networks of finished folds were written."""
+    records = {path: read_record(path) for path in out.glob(f"folds/*/{RECORD}")}
+    models = [path.parent / "model" / "model.yaml" for path, one in records.items() if one and one.outputs]
+    return {path: path.stat().st_mtime_ns for path in [*out.glob("scores/part-*.parquet"), *models]}
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_a_killed_job_that_is_run_again_leaves_what_an_undisturbed_one_leaves(
     job: str, words: Mapping[str, list[object]], tmp_path: Path
@@ -121,6 +128,8 @@ def test_a_killed_job_that_is_run_again_leaves_what_an_undisturbed_one_leaves(
     time.sleep(delay)
     driver.kill()
     driver.communicate()
+    finished = times_of_finished(out)
     assert exit_code(function, *arguments) == 0
     assert content(out) == undisturbed
+    assert finished.items() <= times_of_finished(out).items(), "a part or a fold that was there was made again"
     assert exit_code(verify, out) == 0
