@@ -207,6 +207,7 @@ def own_folder(out: AnyPath, run: Run, *, overwrite: bool = False) -> Iterator[O
             clear(folder, run)
         remove_leftovers(folder)
         yield Output(folder, run, earlier)
+        remove_leftovers(folder)  # of tasks that have outlived a killed driver for a moment
 
 
 @contextmanager

@@ -203,6 +203,13 @@ def test_what_a_killed_run_has_cut_off_is_removed(done: Path, is_folder: bool) -
     assert (done / "model" / leftovers[0]).exists() != is_folder
 
 
+def test_what_outlived_a_killed_run_for_a_moment_is_removed_in_the_end(tmp_path: Path) -> None:
+    with own_folder(tmp_path / "run", run()) as output:
+        finish(output)
+        (tmp_path / "run" / "model" / f".{uuid.uuid4().hex}.partial.part-00001.parquet").touch()
+    assert sorted(content(tmp_path / "run")) == [RECORD, "metrics.json", "model/model.yaml"]
+
+
 def test_nothing_of_a_killed_run_is_left_beside_a_file(tmp_path: Path) -> None:
     names = [f"{'x' * 200}.parquet", "a.config.yaml", ".a.parquet.lease-1.json"]  # the first is cut off
     left = [f".{uuid.uuid4().hex}.partial.{partial_tail(name)}" for name in names]
