@@ -207,7 +207,7 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
                 "parquet",
                 HALF,
                 [],
-                r"/data/promoters\.parquet: is not a complete Parquet file .*; write it again",
+                r"/data/promoters\.parquet: is not a complete Parquet file .*; make it again with prepare",
             ),
             (job, "parquet", "", [], r"/data/promoters\.parquet: the data set is empty; was it written"),
             (job, "", "", ["--workers", "0"], r"--workers 0: must be at least 1"),
