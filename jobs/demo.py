@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 from upath import UPath
@@ -23,7 +24,7 @@ _MIN_GENES = 10  # on a chromosome: each motif occurs, and the test genes have a
 _FOLDERS = ("genome", "data", "run", "ism")
 
 
-def demo(
+def demo(  # noqa: PLR0915 # its imports count as statements
     out: str = "demo", workers: int = 2, epochs: int = 25, genes_per_chromosome: int = 750, seed: int = 0
 ) -> None:
     """Simulate a genome, train on it, explain the model, and compare with what was implanted.
@@ -48,6 +49,7 @@ def demo(
     from jobs.report import report
     from jobs.train import train
     from jobs.training.resources import scaling_config
+    from promoter.evaluation.evaluate import read_metrics
     from promoter.ism.store import load_scores
     from promoter.simulation.genome import GRAMMAR, INTERACTION, simulate
     from promoter.simulation.recovery import motif_recovery
@@ -99,8 +101,8 @@ def demo(
     ism(model, str(out_dir / "data"), str(out_dir / "ism"), split="test")
 
     _step("5/6 compare with the truth")
-    metrics = storage.read_json(out_dir / "run" / "metrics.json")["test"]["expression"]
-    low, high = metrics["pearson_ci95"]
+    metrics = read_metrics(out_dir / "run" / "metrics.json", ["expression"])["test"]["expression"]
+    low, high = metrics["pearson_ci95"] or (nan, nan)
     console.print(
         f"  held-out r = {metrics['pearson']:.3f} [{low:.2f}, {high:.2f}] on {metrics['n']} genes of a chromosome "
         f"never seen;\n  upper bound given the simulated noise: {truth.ceiling:.3f}"

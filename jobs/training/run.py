@@ -22,15 +22,20 @@ from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
 from jobs.training.job import TrainingJob, describe, require_trainable, show_split, with_pretrained
-from jobs.training.metrics_table import metrics_table, show_metrics
+from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
 from promoter.baselines import fit_coefficients, save_baselines
 from promoter.checkpoint import ModelInfo, load_info, serialize_model
 from promoter.dataset.promoters import locate, near_tss
 from promoter.errors import InputError, TrainingDivergedError
-from promoter.evaluation.evaluate import evaluate
-from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
+from promoter.evaluation.evaluate import evaluate, read_metrics
+from promoter.evaluation.predictions import (
+    baselines_table,
+    predictions_table,
+    read_predictions,
+    write_predictions,
+)
 from promoter.models.build import Learner, build_learner, network_with_trunk
 from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits
@@ -85,7 +90,7 @@ def train_once(
         storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash after metrics.json was written leaves it
         if not quiet:
             console.print(f"{out_dir}: this run is finished already; nothing to do")
-            show_metrics(storage.read_json(out_dir / METRICS), promoters.noun)
+            show_metrics(read_metrics(out_dir / METRICS), promoters.noun)
         return
 
     cluster = connect()
@@ -117,18 +122,13 @@ def _is_finished(out_dir: UPath) -> bool:
     if missing:
         raise InputError(f"{out_dir}: holds a finished run without its {', '.join(missing)}; {fix_hint}")
     try:
-        load_info(out_dir / "model")
-        with storage.open_table(out_dir / "predictions.parquet", "table of predictions"):
-            pass
-        metrics = storage.read_json(out_dir / METRICS)
-        metrics_table({"test": metrics["test"], **metrics})
+        targets = load_info(out_dir / "model").targets
+        columns = [column for target in targets for column in (target, f"{target}_predicted")]
+        read_predictions(out_dir / "predictions.parquet", columns)
+        read_metrics(out_dir / METRICS, targets)
     except InputError as error:
         reason = str(error).rsplit("; ", 1)[0]  # without its own hint
         raise InputError(f"{out_dir}: holds a finished run that is damaged ({reason}); {fix_hint}") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{out_dir}: holds a finished run that is damaged ({out_dir / METRICS} holds no metrics); {fix_hint}"
-        ) from error
     return True
 
 

@@ -15,14 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, NonNegativeFloat
 from scipy.optimize import minimize
+from typing_extensions import TypedDict
 
 from promoter import storage
+from promoter.errors import InputError
 from promoter.storage import AnyPath
+from promoter.storage.schema import read_json_as
 
 LEVEL = 0.95  # share of genes whose observed value lies within its interval
 INTERVALS = "intervals.json"  # in the folder that holds an ensemble's models
@@ -126,6 +130,8 @@ class Calibration:
         Returns:
             Half-widths, shape (genes, targets); infinite if too few genes were held out to fit the scale.
         """
+        if missing := [name for name in targets if name not in self.scales]:
+            raise InputError(f"{INTERVALS} of the ensemble lacks scales.{missing[0]}; train the ensemble again")
         row = {checksum: index for index, checksum in enumerate(checksums)}
         members = [predicted_MNT[[row[checksum] for checksum in fold]] for fold in self.folds]
         # the spread of one fold's networks, as the scale was fitted
@@ -148,6 +154,19 @@ def calibrate(predictions: pd.DataFrame, targets: Sequence[str], folds: Sequence
     return Calibration(folds, scales)
 
 
+class _WrittenScale(TypedDict):
+    a: NonNegativeFloat
+    b: NonNegativeFloat
+    q: NonNegativeFloat | None
+
+
+class _Written(TypedDict):
+    """What is read of `intervals.json`."""
+
+    scales: dict[str, _WrittenScale]
+    folds: list[Annotated[list[str], Field(min_length=1)]]
+
+
 def write_calibration(folder: AnyPath, calibration: Calibration) -> None:
     """Write `intervals.json` into the folder that holds the ensemble's models."""
     scales = {
@@ -168,9 +187,9 @@ def read_calibration(folder: AnyPath) -> Calibration | None:
     where = storage.resolve(folder)
     for path in (where / INTERVALS, where / "folds" / INTERVALS):
         if path.exists():
-            content = storage.read_json(path)
+            content = read_json_as(path, _Written, "train the ensemble again")
             scales = {
-                target: Scale(**{name: np.inf if value is None else value for name, value in scale.items()})
+                target: Scale(scale["a"], scale["b"], np.inf if scale["q"] is None else scale["q"])
                 for target, scale in content["scales"].items()
             }
             return Calibration(content["folds"], scales)

@@ -18,6 +18,7 @@ from promoter.checkpoint import SerializedModel
 from promoter.dataset.gene_names import BED_LABEL, gene_label, gene_labels, ids_of
 from promoter.errors import InputError
 from promoter.ism import Scores, actual_contributions, load_scores
+from promoter.ism.scores_format import read_manifest
 from promoter.ism.store import Contents, find_manifest, load_contents, require_genes
 from promoter.report.browser_links import browser_links
 from promoter.sequence import BASES, encode
@@ -170,7 +171,7 @@ def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[s
 
 def _require_scores_of(folder: UPath, members: Sequence[SerializedModel]) -> None:
     manifest = find_manifest(folder)
-    theirs = set((storage.read_json(manifest).get("models") or []) if manifest else [])
+    theirs = set((read_manifest(manifest).get("models") or []) if manifest else [])
     if theirs and theirs.isdisjoint(one.checksum for one in members):
         raise InputError(
             f"{folder}: holds scores of another model; score the genes with this one by ism (`model`)"
@@ -203,7 +204,7 @@ def read_hits(motifs: AnyPath | None, genes: pd.DataFrame) -> pd.DataFrame:
     path = storage.resolve(motifs) / "instances.bed" if motifs is not None else None
     if path is None or not path.exists() or path.stat().st_size == 0:
         return pd.DataFrame(columns=[*columns, "motif", "gene"])
-    kinds = {"chrom": str, "name": str, "strand": str}
+    kinds = {"chrom": str, "start": "int64", "end": "int64", "name": str, "strand": str}
     try:
         with storage.open_text(path) as file:
             options = {"sep": "\t", "header": None, "names": columns, "usecols": range(6), "quoting": 3}

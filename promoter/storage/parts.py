@@ -13,15 +13,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from pydantic import PositiveInt
+from typing_extensions import TypedDict
 from upath import UPath
 
 from promoter.errors import InputError
 from promoter.storage.formats import open_table, read_json, read_table_metadata, write_json
 from promoter.storage.paths import AnyPath, resolve
+from promoter.storage.schema import checked
 
 MANIFEST = "manifest.json"
 PART_PATTERN = "part-*.parquet"
+_MAKE_AGAIN = "delete the folder and run the same command again"
 _READERS = 32  # parts read at a time; readers mostly wait for the store
+
+
+class RunManifest(TypedDict):
+    """What is read of the manifest of a run that is to be resumed; others of its entries identify it."""
+
+    complete: bool
+    genes_per_part: PositiveInt
 
 
 def part_path(folder: AnyPath, index: int) -> UPath:
@@ -52,7 +63,7 @@ def part_is_complete(path: AnyPath, gene_ids: Sequence[str], metadata: Mapping[s
         return False
     try:
         with open_table(path, "part") as file:
-            actual_metadata = read_table_metadata(file)
+            actual_metadata = read_table_metadata(file, path)
             actual_ids = file.read(columns=["gene_id"])["gene_id"].to_pylist()
     except InputError:  # unreadable: to be computed again
         return False
@@ -118,7 +129,7 @@ class PartFiles:
         write_json(self.out_dir / MANIFEST, {**(self.manifest or {}), "complete": complete, **entries})
 
 
-def earlier_run(out_dir: UPath, folder: str, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+def earlier_run(out_dir: UPath, folder: str, wanted: Mapping[str, Any]) -> RunManifest | None:
     """Return the manifest of the run that wrote parts into an output folder, None if there was no run.
 
     Args:
@@ -128,18 +139,19 @@ def earlier_run(out_dir: UPath, folder: str, wanted: Mapping[str, Any]) -> dict[
         wanted: entries that the manifest must have for this run to resume that one.
 
     Raises:
-        InputError: the manifest is another run's, or there are parts without a manifest.
+        InputError: the manifest is damaged or another run's, or there are parts without a manifest.
     """
     fix = "choose another output folder, or delete this one"
     if not (out_dir / MANIFEST).exists():
         if any((out_dir / folder).glob(PART_PATTERN)):
             raise InputError(f"{out_dir}: holds {folder} without their {MANIFEST}; {fix}")
         return None
-    earlier = read_json(out_dir / MANIFEST)
+    manifest = out_dir / MANIFEST
+    earlier = checked(read_json(manifest, _MAKE_AGAIN), dict[str, Any], manifest, _MAKE_AGAIN)
     different = [key for key, value in wanted.items() if earlier.get(key) != value]
     if different:
         raise InputError(f"{out_dir}: holds {folder} of another run (different: {', '.join(different)}); {fix}")
-    return earlier
+    return checked(earlier, RunManifest, manifest, _MAKE_AGAIN)
 
 
 def ensemble_checksum(checksums: Sequence[str]) -> str:
