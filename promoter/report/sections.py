@@ -201,13 +201,13 @@ def _correlations(run: UPath, test: TargetMetrics, target: str) -> pd.DataFrame:
     kept = None
     if (run / "baselines.parquet").exists():
         kept = read_predictions(run / "baselines.parquet")
-        observed = read_predictions(run / "predictions.parquet", [target])[target]
-        if len(observed) != len(kept):
+        predictions = read_predictions(run / "predictions.parquet", [target])
+        if not kept[["gene_id", "split"]].equals(predictions[["gene_id", "split"]]):
             raise InputError(
-                f"{run / 'baselines.parquet'}: has {len(kept):,} genes, predictions.parquet {len(observed):,}; "
-                "train again into another folder"
+                f"{run / 'baselines.parquet'}: has other genes or sets than predictions.parquet; train again into "
+                "another folder"
             )
-        kept = kept.assign(observed=observed.to_numpy())
+        kept = kept.assign(observed=predictions[target].to_numpy())
         kept = kept[kept["split"] == "test"]
     for name, values in test.get("baselines", {}).items():
         column, low, high = baseline_column(target, name), np.nan, np.nan

@@ -19,6 +19,7 @@ from typing_extensions import get_type_hints, is_typeddict
 
 import promoter
 from promoter.errors import InputError, listed
+from promoter.storage.checks import require_file
 from promoter.storage.formats import read_json, read_table_metadata, read_yaml
 from promoter.storage.paths import AnyPath, resolve
 from promoter.storage.text import open_text
@@ -214,7 +215,7 @@ def read_csv(
     Raises:
         InputError: the file is missing or no table, or lacks a column, or a cell is no number.
     """
-    resolved = resolve(path)
+    resolved = require_file(path, "table")
     with open_text(resolved) as file:
         return parse_csv(file, resolved, fix, text=text, numbers=numbers, sep=sep)
 
