@@ -38,6 +38,7 @@ from promoter.models.config import ARCHITECTURES, PretrainedConfig
 from promoter.models.pretrained import empty_model
 from promoter.storage import AnyPath
 from promoter.storage.parsing import to_yaml
+from promoter.storage.records import seal
 from promoter.storage.schema import checked
 
 WEIGHTS = "model.safetensors"
@@ -104,7 +105,7 @@ def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
         **({"genes_sha256": hashlib.sha256(genes).hexdigest()} if genes else {}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    _write(where, SerializedModel(to_yaml(description).encode(), weights, str(where), genes))
+    _write(where, SerializedModel(to_yaml(seal(description)).encode(), weights, str(where), genes))
 
 
 def copy_model(source: AnyPath, target: AnyPath) -> None:

@@ -14,6 +14,7 @@ from promoter.errors import InputError
 from promoter.splits.config import SPLITS
 from promoter.splits.split import assign, places
 from promoter.storage.parsing import parse_yaml
+from promoter.storage.records import require_seal
 from promoter.storage.schema import checked, parse_csv, require_format
 
 FORMAT = 1
@@ -144,6 +145,7 @@ def read_description(content: bytes, genes: bytes, source: str) -> tuple[Descrip
     where = f"{source}: {DESCRIPTION}"
     entries = checked(parse_yaml(content, where, COPY_AGAIN), dict[str, Any], where, COPY_AGAIN)
     require_format(entries, FORMAT, "model", source=source, fix="train again")
+    require_seal(entries, where, COPY_AGAIN)
     description = checked(entries, Description, where, COPY_AGAIN)
     of_info = {entry.name for entry in fields(ModelInfo)} & entries.keys() - {"split_of_gene"}
     info = ModelInfo(**{name: entries[name] for name in of_info})  # with settings that `Description` does not name

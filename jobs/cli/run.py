@@ -11,26 +11,31 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from argparse import Action
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
-from jobs.cli.config_file import PROVENANCE
 from jobs.cli.console import one_line, with_relative_paths
 from jobs.cli.explain import Setting, explain, given_flags, given_in_file, written_as
 from jobs.cli.lists import as_written, holds_text, is_list, join_lists, take_lists
 from jobs.cli.notes import printed_notes
 from promoter import storage
 from promoter.errors import InputError, StorageError
+from promoter.labels import shown
+from promoter.limits import require_limits
+from promoter.storage.records import PROVENANCE
 
 _TERMINATED = 128 + signal.SIGTERM
 _RESUME = "interrupted; run the same command again to resume"
+_OUTPUTS = ("out", "figures", "embeddings")  # arguments of jobs that name what they write
 _given: ContextVar[Sequence[Setting]] = ContextVar("_given", default=())
 
 
@@ -53,6 +58,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     call: dict[str, Any] = {}
     try:
         call, given = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
+        require_limits(call)  # those of a dataclass it has checked itself
         with printed_notes(), _exposed(given):
             job(**call)
     except InputError as error:
@@ -63,8 +69,8 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
         if error.code == _TERMINATED:
             _end(error, _TERMINATED, debug, _RESUME)
         raise
-    except Exception as error:  # the last line of defence: whatever it is, say it in one line
-        _end(error, 1, debug, _describe_store_error(error, call))
+    except BaseException as error:  # the last line of defence, of a panic in Rust, too: say it in one line
+        _end(error, 1, debug, _describe_disk_error(error, call) or _describe_store_error(error, call))
     sys.exit(0)
 
 
@@ -97,13 +103,25 @@ def _end(error: BaseException, code: int, debug: bool, message: str | None = Non
     text = with_relative_paths(message or one_line(error))
     if code == 1 and not debug and not isinstance(error, StorageError):
         text += " (--debug shows where)"
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(f"error: {shown(text)}", file=sys.stderr, flush=True)
     # A thread of a library may still wait for something; the exit code is decided, so flush and go.
     sys.stdout.flush()
     sys.exit(code)
 
 
-def _describe_store_error(error: Exception, call: Mapping[str, Any]) -> str | None:
+def _describe_disk_error(error: BaseException, call: Mapping[str, Any]) -> str | None:
+    """Name the folders and the fix where a disk was full or failed in the hands of a library, such as Ray's."""
+    found = storage.find_disk_error(error)
+    if found is None or isinstance(error, StorageError):
+        return None
+    outputs = [storage.resolve(call[name]) for name in _OUTPUTS if call.get(name)]
+    candidates = [*(Path(str(path)) for path in outputs if storage.is_local(path)), Path(tempfile.gettempdir())]
+    named = found.filename or ", ".join(map(str, storage.full_folders(candidates) or candidates))
+    instead = "another output folder, or another temporary folder in TMPDIR"
+    return str(storage.disk_error(named, found, instead))
+
+
+def _describe_store_error(error: BaseException, call: Mapping[str, Any]) -> str | None:
     """Name the addresses and the fix where a store failed in the hands of a library, such as Ray's."""
     addresses = [value for value in call.values() if isinstance(value, str) and "://" in value]
     if not addresses or isinstance(error, StorageError) or not storage.is_store_error(error):

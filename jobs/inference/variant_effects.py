@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
@@ -9,12 +10,10 @@ import hashlib
 import heapq
 import io
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from rich.table import Table
 from upath import UPath
 
@@ -114,8 +113,8 @@ def _table_of_skipped(
     path: UPath, coordinates: list[str], reasons: Mapping[str, str]
 ) -> Iterator[Callable[[VcfRecord | SequenceVariant, str, str], None]]:
     """Write the table of what is left out; yields the function that takes a variant, an ALT and the reason."""
-    with storage.atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+    with storage.open_atomic(path) as file:
+        table = csv.writer(codecs.getwriter("utf-8")(file), delimiter="\t", lineterminator="\n")
         table.writerow([*coordinates, "ref", "alt", "reason"])
         yield lambda variant, alt, reason: table.writerow([*variant[:3], alt, reasons[reason]])
 
@@ -181,8 +180,7 @@ def predict_effects(
         difference=difference,
         windows=[gene.window for gene in gene_variants],
     )
-    storage.write_table(part.path, table, part.metadata)
-    return None, {}
+    return None, {}, storage.write_table(part.path, table, part.metadata)
 
 
 def combine_parts(
@@ -197,14 +195,12 @@ def combine_parts(
     ).schema
     strongest: list[Mapping[Any, Any]] = []
     with contextlib.ExitStack() as stack:
-        parquet = stack.enter_context(storage.atomic_path(out_dir / "variants.parquet"))
-        text = stack.enter_context(storage.atomic_path(out_dir / "variants.tsv.gz"))
-        table = stack.enter_context(pq.ParquetWriter(parquet, schema, compression="zstd"))
+        table = stack.enter_context(storage.open_table_writer(out_dir / "variants.parquet", schema))
+        text = stack.enter_context(storage.open_atomic(out_dir / "variants.tsv.gz"))
         # without name and time, equal runs give equal files
-        raw = stack.enter_context(Path(text).open("wb"))
-        compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0))
+        compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))
         lines = stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
-        lines.write("\t".join(schema.names) + "\n")
+        pd.DataFrame(columns=schema.names).to_csv(lines, sep="\t", index=False, lineterminator="\n")
         for file in files:
             with storage.open_table(file, "part") as part:
                 rows = with_gene_names(part.read()).replace_schema_metadata(None)

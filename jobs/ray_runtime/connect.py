@@ -13,6 +13,7 @@ import ray
 
 from jobs.cli.console import console
 from jobs.cli.run import terminate
+from jobs.ray_runtime.address import ADDRESS, refused_by_ray, require_address, require_temporary_folder
 from jobs.ray_runtime.capacity import Cluster, alive_nodes, autoscaler_max_nodes
 from jobs.ray_runtime.import_path import without_shadowing
 
@@ -27,19 +28,30 @@ def connect() -> Cluster:
 
     The local one listens on loopback, wants a token that only this run knows, reports no usage, and
     prints nothing unless `--debug`.
+
+    Raises:
+        InputError: `RAY_ADDRESS` or the temporary folder cannot be used.
     """
-    local = "RAY_ADDRESS" not in os.environ
+    local = ADDRESS not in os.environ
     if not ray.is_initialized():
+        require_address()
+        if local:
+            require_temporary_folder()
         # the dashboard would take seconds to start; without it one of Ray Train's helpers logs warnings,
         # which only --debug shows
         options: dict[str, Any] = {"include_dashboard": is_debug()} if local else {}
-        with without_shadowing():
-            ray.init(
-                address="local" if local else None,
-                log_to_driver=is_debug(),
-                logging_level=logging.INFO if is_debug() else logging.ERROR,
-                **options,
-            )
+        try:
+            with without_shadowing():
+                ray.init(
+                    address="local" if local else None,
+                    log_to_driver=is_debug(),
+                    logging_level=logging.INFO if is_debug() else logging.ERROR,
+                    **options,
+                )
+        except (ValueError, RuntimeError, OSError) as error:
+            if local:
+                raise
+            raise refused_by_ray(error) from error
         if threading.current_thread() is threading.main_thread():
             # Ray's own handlers would end the process with SIGABRT and stack traces
             signal.signal(signal.SIGTERM, terminate)

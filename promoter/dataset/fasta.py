@@ -7,10 +7,9 @@ marks and any line ends are passed over.
 
 from __future__ import annotations
 
-import errno
 import struct
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -18,12 +17,12 @@ from typing import NamedTuple, NoReturn
 from upath import UPath
 
 from promoter import storage
-from promoter.errors import InputError, StorageError, doubt, note
+from promoter.errors import InputError, doubt, note
 
 _IUPAC = b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv"
 _MASKS = b"Xx-.*"
 _KNOWN = _IUPAC + _MASKS
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+CACHE = "another cache folder in XDG_CACHE_HOME"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -197,43 +196,28 @@ def write_regular(path: UPath, copy: Path) -> None:
     """
     headers: list[tuple[str, int]] = []  # name of each record, and where its bases begin
     ends: list[int] = []
-    with named_disk_errors(path, copy):
-        with storage.open_atomic(copy) as target:
-            position = 0
-            for header, bases in _lines(path):
-                if header is not None:
-                    ends += [position] if headers else []
-                    position += target.write(b"\n" * bool(headers) + f">{header}\n".encode())
-                    headers.append((header.split()[0], position))
-                else:
-                    position += target.write(bases.encode())
-            target.write(b"\n")
-            lengths = [end - start for (_, start), end in zip(headers, [*ends, position], strict=True)]
-            entries = [
-                IndexEntry(name, length, start, length, length + 1)
-                for (name, start), length in zip(headers, lengths, strict=True)
-            ]
-            _require_bases(path, entries)
-        write_index(entries, copy)
-
-
-@contextmanager
-def named_disk_errors(path: UPath, copy: Path) -> Iterator[None]:
-    """Turn an error of the disk in the block, which writes a copy of a FASTA, into a `StorageError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:  # of reading, say
-            raise
-        raise StorageError(
-            f"{path}: its copy cannot be written to {copy.parent} ({error.strerror}); free space there, or name "
-            "another folder in XDG_CACHE_HOME"
-        ) from error
+    with storage.open_atomic(copy, instead=CACHE) as target:
+        position = 0
+        for header, bases in _lines(path):
+            if header is not None:
+                ends += [position] if headers else []
+                position += target.write(b"\n" * bool(headers) + f">{header}\n".encode())
+                headers.append((header.split()[0], position))
+            else:
+                position += target.write(bases.encode())
+        target.write(b"\n")
+        lengths = [end - start for (_, start), end in zip(headers, [*ends, position], strict=True)]
+        entries = [
+            IndexEntry(name, length, start, length, length + 1)
+            for (name, start), length in zip(headers, lengths, strict=True)
+        ]
+        _require_bases(path, entries)
+    write_index(entries, copy)
 
 
 def write_index(entries: list[IndexEntry], fasta: Path) -> None:
     """Write the index of a FASTA as `.fai`; `fasta` need not exist, and its name gets the suffix."""
-    storage.write_text(f"{fasta}.fai", "".join("\t".join(map(str, entry)) + "\n" for entry in entries))
+    storage.write_text(f"{fasta}.fai", "".join("\t".join(map(str, entry)) + "\n" for entry in entries), CACHE)
 
 
 def write_block_index(path: Path, fasta: Path) -> None:
@@ -245,8 +229,11 @@ def write_block_index(path: Path, fasta: Path) -> None:
     """
     from Bio.bgzf import BgzfBlocks  # noqa: PLC0415 # only bgzip needs it
 
-    with path.open("rb") as file:
-        offsets = [(start, unpacked) for start, _, unpacked, size in BgzfBlocks(file) if size and start]
+    try:
+        with path.open("rb") as file:
+            offsets = [(start, unpacked) for start, _, unpacked, size in BgzfBlocks(file) if size and start]
+    except (ValueError, RuntimeError, zlib.error, struct.error) as error:
+        raise InputError(f"{path}: the bgzip data is damaged ({error}); fetch or make it again") from error
     with storage.open_atomic(f"{fasta}.gzi") as file:
         file.write(struct.pack("<Q", len(offsets)) + b"".join(struct.pack("<QQ", *pair) for pair in offsets))
 

@@ -19,9 +19,9 @@ from upath import UPath
 
 from promoter import storage
 from promoter.dataset.fasta import (
+    CACHE,
     IrregularError,
     index_fasta,
-    named_disk_errors,
     note_masked,
     unknown_letters,
     write_block_index,
@@ -150,8 +150,7 @@ def _local_copy(path: UPath) -> Path:
         return Path(str(path))
     copy = _cache_path(path)
     if not copy.exists():
-        with named_disk_errors(path, copy):
-            storage.copy_file(path, copy)
+        storage.copy_file(path, copy, CACHE)
     return copy
 
 
@@ -172,7 +171,7 @@ def _index(fasta: Path, path: UPath) -> Path:
                 write_block_index(fasta, stem)
             write_index(entries, stem)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = getattr(error.__cause__, "strerror", None) or str(error)
         else:
             return stem
     raise InputError(
@@ -195,6 +194,8 @@ def _with_index(fasta: Path, stem: Path) -> pyfaidx.Fasta:
         raise InputError(
             f"{stem}.fai: is no index of a FASTA ({reason}); delete it (and .gzi) and run again"
         ) from error
+    except (zlib.error, RuntimeError, pyfaidx.UnsupportedCompressionFormat) as error:  # of the first block
+        raise InputError(f"{fasta}: cannot be unpacked ({error}); fetch the file or make it again") from error
     if blocks := getattr(opened.faidx, "gzi_index", None):
         corrected: list[pyfaidx.BgzfBlock] = [_Block(*block) for block in blocks]
         opened.faidx.gzi_index = corrected

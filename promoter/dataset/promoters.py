@@ -20,6 +20,7 @@ from promoter.dataset.gene_names import ids_of, with_names
 from promoter.errors import InputError
 from promoter.sequence import encode
 from promoter.storage import AnyPath
+from promoter.storage.records import open_recorded_table
 from promoter.storage.schema import ColumnKind, checked, require_columns, require_filled, require_format
 
 FILE_NAME = "promoters.parquet"
@@ -323,7 +324,7 @@ def window_of_region(promoters: Promoters, region: tuple[int, int] | None) -> di
 
 
 def _read_parquet(path: UPath) -> Promoters:
-    with storage.open_table(path, "data set") as file:
+    with open_recorded_table(path, "data set", _MAKE_AGAIN) as (file, checksum):
         metadata = storage.read_table_metadata(file, path, _MAKE_AGAIN)
         require_format(metadata, FORMAT, "data", source=path, fix=_MAKE_AGAIN)
         described = checked(metadata, _Metadata, f"{path}: its metadata", _MAKE_AGAIN)
@@ -340,7 +341,7 @@ def _read_parquet(path: UPath) -> Promoters:
     for index, name in enumerate(names):
         targets[:, index] = table[name].to_numpy()
     genes = table.select([field.name for field in stored]).to_pandas()
-    return Promoters(genes, targets, names, metadata, storage.sha256(path))
+    return Promoters(genes, targets, names, metadata, checksum)
 
 
 def _require_genes(table: pa.Table, window: Window | None, path: UPath) -> None:

@@ -16,6 +16,7 @@ from promoter.dataset.promoters import Promoters, near_tss
 from promoter.errors import InputError, doubt, listed, note
 from promoter.metrics import OF_NO_GENES, compare_predictions, evaluate_predictions
 from promoter.storage import AnyPath
+from promoter.storage.records import require_intact
 from promoter.storage.schema import read_json_as
 
 NEW = "new"  # rows of other data, which were in no set of the model
@@ -67,6 +68,7 @@ def read_metrics(path: AnyPath, targets: Sequence[str] = ()) -> Metrics:
         InputError: it is missing or damaged, or of other targets.
     """
     fix = "train again into another folder"
+    require_intact(path, fix)
     metrics = read_json_as(path, Metrics, fix)
     if missing := [name for name in targets if name not in metrics.get("test", {})]:
         raise InputError(f"{storage.resolve(path)}: lacks test.{missing[0]}; {fix}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,8 @@ from typing_extensions import TypedDict
 from promoter import storage
 from promoter.errors import InputError
 from promoter.storage import AnyPath
-from promoter.storage.schema import read_json_as
+from promoter.storage.records import require_seal, seal
+from promoter.storage.schema import checked
 
 LEVEL = 0.95  # share of genes whose observed value lies within its interval
 INTERVALS = "intervals.json"  # in the folder that holds an ensemble's models
@@ -87,7 +88,7 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
     Returns:
         The table with `TARGET_low` and `TARGET_high`.
     """
-    table = predictions.copy()
+    table, bounds = predictions, {}
     fold = table["fold"].to_numpy()
     for target in targets:
         error, spread, usable = _errors(table, target, folds)
@@ -96,9 +97,9 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
             in_fold = fold == number
             calibrating = usable & (~in_fold if folds > 1 else True)
             half[in_fold] = fit_scale(error[calibrating], spread[calibrating]).half_width(spread[in_fold])
-        table[f"{target}_low"] = table[f"{target}_predicted"] - half
-        table[f"{target}_high"] = table[f"{target}_predicted"] + half
-    return table
+        bounds[f"{target}_low"] = table[f"{target}_predicted"] - half
+        bounds[f"{target}_high"] = table[f"{target}_predicted"] + half
+    return pd.concat([table, pd.DataFrame(bounds)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def write_calibration(folder: AnyPath, calibration: Calibration) -> None:
     }
     folds = [list(fold) for fold in calibration.folds]
     written = {"level": LEVEL, "scales": scales, "folds": folds}
-    storage.write_json(storage.resolve(folder) / INTERVALS, written)
+    storage.write_json(storage.resolve(folder) / INTERVALS, seal(written))
 
 
 def read_calibration(folder: AnyPath) -> Calibration | None:
@@ -187,7 +188,10 @@ def read_calibration(folder: AnyPath) -> Calibration | None:
     where = storage.resolve(folder)
     for path in (where / INTERVALS, where / "folds" / INTERVALS):
         if path.exists():
-            content = read_json_as(path, _Written, "train the ensemble again")
+            fix = "copy the folder again, or train the ensemble again"
+            written = checked(storage.read_json(path, fix), dict[str, Any], path, fix)
+            require_seal(written, path, fix)
+            content = checked(written, _Written, path, fix)
             scales = {
                 target: Scale(scale["a"], scale["b"], np.inf if scale["q"] is None else scale["q"])
                 for target, scale in content["scales"].items()

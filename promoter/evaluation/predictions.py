@@ -14,6 +14,7 @@ from promoter.dataset.gene_names import with_names
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.storage import AnyPath
+from promoter.storage.records import open_recorded_table
 from promoter.storage.schema import ColumnKind, require_columns, require_filled
 
 
@@ -149,8 +150,8 @@ def read_predictions(path: AnyPath, columns: Sequence[str] = ()) -> pd.DataFrame
     Raises:
         InputError: the file is missing or damaged, or lacks a column.
     """
-    source, fix = storage.resolve(path), "train again into another folder"
-    with storage.open_table(path, "table of predictions") as file:
+    source, fix = storage.resolve(path), "run the job that wrote it again"
+    with open_recorded_table(path, "table of predictions", fix) as (file, _):
         names = file.schema_arrow.names
         needed: dict[str, ColumnKind] = {name: _KINDS[name] for name in ("gene_id", "chrom", "split")}
         needed |= {name: _KINDS.get(name, "numbers") for name in (*columns, *names)}

@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 
 from promoter import storage
+from promoter.dataset.gene_names import bed_names
 from promoter.errors import InputError
-from promoter.export.regions import bed_names
 from promoter.export.writer import Batch, ExportSource, FormatWriter
+from promoter.labels import bed_field
 from promoter.sequence import BASES, reverse_complement
 
 _CHUNK = 16  # genes that are compressed together
@@ -43,8 +44,9 @@ class H5Writer(FormatWriter):
         if not len(self.kept):
             problem = "every window passes a chromosome's end"
             raise InputError(problem, setting="formats", value="h5", fix="choose other formats")
-        path = stack.enter_context(storage.atomic_path(source.out_dir / self.files[0]))
-        file = stack.enter_context(h5py.File(path, "w"))
+        # h5py ends the process if a write fails
+        output = stack.enter_context(storage.open_atomic(source.out_dir / self.files[0], late_errors=True))
+        file = stack.enter_context(h5py.File(output, "w"))
         shape = (len(self.kept), len(BASES), source.length)
         chunk = (min(_CHUNK, len(self.kept)), *shape[1:])
         # gzip, since blosc, which chrombpnet takes, needs a plug-in to be read
@@ -58,7 +60,7 @@ class H5Writer(FormatWriter):
         )
         texts = {"coords_chrom": "chrom", "coords_strand": "strand"} if source.located else {}
         for key, column in {**texts, "gene_id": "gene_id"}.items():
-            values = self.kept[column].astype(object).tolist()
+            values = [text.replace("\0", "%00") for text in self.kept[column]]  # which HDF5's texts cannot hold
             file.create_dataset(key, data=values, dtype=h5py.string_dtype())
         for key, column in {"coords_start": "start", "coords_end": "end"}.items() if source.located else ():
             file.create_dataset(key, data=self.kept[column].to_numpy(np.int64))
@@ -80,6 +82,7 @@ class H5Writer(FormatWriter):
         if not self.source.located:
             return
         peaks = self.kept[["chrom", "start", "end"]].assign(name=bed_names(self.kept), score=0)
+        peaks["chrom"] = peaks["chrom"].map(bed_field)
         summit = self.source.length // 2
         peaks = peaks.assign(strand=self.kept["strand"], signal=0, p=-1, q=-1, summit=summit)
         text = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[1]))

@@ -10,10 +10,10 @@ import shlex
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import IO
 
 import numpy as np
+from upath import UPath
 
 from promoter import storage
 from promoter.export.writer import Batch, ExportSource, FormatWriter
@@ -34,10 +34,8 @@ class ModiscoWriter(FormatWriter):
         super().__init__(source, stack)
         ohe, shap, names = (source.out_dir / name for name in self.files)
         shape = (len(source.genes), len(BASES), source.length)
-        ohe_path = stack.enter_context(storage.atomic_path(ohe))
-        shap_path = stack.enter_context(storage.atomic_path(shap))
-        self.ohe_file = stack.enter_context(_open_npz(ohe_path, np.int8, shape))
-        self.shap_file = stack.enter_context(_open_npz(shap_path, np.float32, shape))
+        self.ohe_file = stack.enter_context(_open_npz(ohe, np.int8, shape))
+        self.shap_file = stack.enter_context(_open_npz(shap, np.float32, shape))
         names_file = stack.enter_context(storage.open_atomic(names))
         source.genes.to_csv(names_file, sep="\t", index=False)
 
@@ -66,10 +64,11 @@ def modisco_command(folder: AnyPath, genes: int, length: int) -> str:
 
 
 @contextmanager
-def _open_npz(path: Path, dtype: type, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+def _open_npz(path: UPath, dtype: type, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
     """Open an .npz for the bytes of one array, in order: numpy's own writer needs the full array in memory."""
     with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        storage.open_atomic(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("arr_0.npy", "w", force_zip64=True) as member,
     ):
         header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}

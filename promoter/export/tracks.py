@@ -7,19 +7,17 @@ near one TSS would be diluted by its contribution, mostly nothing, to a gene who
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import repeat
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
-import pybigtools
 
 from promoter import storage
 from promoter.errors import InputError
+from promoter.export.bigwig import write_bigwig
 from promoter.export.writer import Batch, ExportSource, FormatWriter
+from promoter.labels import bed_field
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +47,7 @@ class _TrackWriter(FormatWriter):
     def __init__(self, source: ExportSource, stack: ExitStack) -> None:
         super().__init__(source, stack)
         # on disk: contributions of all genes are a quarter of the scores, and still more than memory may hold
-        self.values = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 # the stack closes it
+        self.values = stack.enter_context(storage.temporary_file())
 
     def add(self, batch: Batch) -> None:
         """Append actual contributions by ascending coordinate, NaN where no base is known."""
@@ -86,8 +84,11 @@ class BigWigWriter(_TrackWriter):
 
     def finish(self) -> None:
         """Resolve overlaps and write the track."""
-        path = self.stack.enter_context(storage.atomic_path(self.source.out_dir / self.files[0]))
-        _write_bigwig(path, self.track(), self.source.sizes)
+        path = self.source.out_dir / self.files[0]
+        partial = self.stack.enter_context(storage.atomic_path(path))
+        if not write_bigwig(partial, self.track(), self.source.sizes, path):
+            problem = "the sequences hold no known base"
+            raise InputError(problem, setting="formats", value="bigwig", fix="choose other genes")
 
 
 class BedGraphWriter(_TrackWriter):
@@ -106,7 +107,7 @@ class BedGraphWriter(_TrackWriter):
         options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
         with pyarrow.csv.CSVWriter(cast("str", file), schema, write_options=options) as writer:
             for block in self.track():
-                chrom = pa.repeat(block.chrom, len(block.starts))
+                chrom = pa.repeat(bed_field(block.chrom), len(block.starts))
                 writer.write_batch(pa.record_batch([chrom, *map(pa.array, block[1:])], schema=schema))
 
 
@@ -144,26 +145,3 @@ def _resolve_overlaps(chrom: str, genes: pd.DataFrame, on_genome_NL: np.ndarray,
     ends_run = np.roll(begins_run, -1)  # the next position begins another run, or there is none
     starts, ends = positions[begins_run] + origin, positions[ends_run] + 1 + origin
     return TrackBlock(chrom, starts, ends, values[begins_run])
-
-
-def _write_bigwig(path: Path, track: Iterator[TrackBlock], sizes: dict[str, int]) -> None:
-    covered = 0
-
-    def intervals() -> Iterator[tuple[str, int, int, float]]:
-        nonlocal covered
-        for block in track:
-            covered += int((block.ends - block.starts).sum())
-            columns = (block.starts.tolist(), block.ends.tolist(), block.values.tolist())
-            yield from zip(repeat(block.chrom), *columns, strict=False)
-
-    pybigtools.open(str(path), "w").write(sizes, intervals())
-    if not covered:
-        problem = "the sequences hold no known base"
-        raise InputError(problem, setting="formats", value="bigwig", fix="choose other genes")
-    try:  # pybigtools prints what goes wrong in writing, and raises nothing
-        with pybigtools.open(str(path)) as file:
-            written = file.info()["summary"]["basesCovered"]
-    except Exception as error:  # it has its own, and names them in no stable place
-        raise RuntimeError(f"the bigWig could not be written ({error}); is the disk full?") from error
-    if written != covered:
-        raise RuntimeError(f"the bigWig got {written:,} of {covered:,} bases; is the disk full?")

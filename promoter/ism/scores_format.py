@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,13 +17,13 @@ from upath import UPath
 from promoter.dataset.promoters import Window
 from promoter.errors import InputError
 from promoter.sequence import BASES
-from promoter.storage.formats import read_table_metadata
-from promoter.storage.parts import MANIFEST, PART_PATTERN
+from promoter.storage import parts as part_files
+from promoter.storage.formats import Checksums, read_table_metadata
+from promoter.storage.parts import MANIFEST, PART_PATTERN, PartEntry, listed_checksums
 from promoter.storage.paths import AnyPath
 from promoter.storage.schema import (
     ColumnKind,
     checked,
-    read_json_as,
     require_columns,
     require_filled,
     require_format,
@@ -38,18 +39,12 @@ _MAY_BE_NULL = {"gene_name", "chrom", "start", "end", "strand"}
 MAKE_AGAIN = "copy the folder again from its source, or make it again with ism"
 
 
-class PartEntry(TypedDict):
-    """A part, as the manifest lists it."""
-
-    file: str
-    genes: NotRequired[int]
-
-
 class Manifest(TypedDict, total=False):
     """What is read of `manifest.json` of a scores folder."""
 
     complete: bool
     parts: list[PartEntry]
+    genes: int
     window: Window | None
     positions: tuple[int, int] | None
     models: list[str] | None
@@ -61,7 +56,7 @@ class _PartMetadata(TypedDict):
 
 def read_manifest(path: AnyPath) -> Manifest:
     """Read the manifest of a run; InputError if it is damaged."""
-    return read_json_as(path, Manifest, MAKE_AGAIN)
+    return checked(part_files.read_manifest(path), Manifest, path, MAKE_AGAIN)
 
 
 def read_part_metadata(file: pq.ParquetFile, path: UPath) -> tuple[dict[str, Any], list[str]]:
@@ -108,23 +103,30 @@ def manifest_of(scores_dir: UPath) -> Manifest | None:
     return read_manifest(path) if path.exists() else None
 
 
-def listed_parts(scores_dir: UPath, every: bool) -> list[UPath]:
+def listed_parts(scores_dir: UPath, every: bool) -> dict[UPath, Checksums]:
     """Return the parts that the manifest lists, else those in the folder, which are not `every` part of a run."""
-    paths = sorted(scores_dir.glob(PART_PATTERN), key=str)
     manifest = manifest_of(scores_dir)
     if manifest and manifest.get("complete"):
-        names = [_part_name(scores_dir.parent / MANIFEST, part) for part in manifest.get("parts", [])]
-        if not names or len(set(names)) < len(names):
-            problem = "lists a part twice" if names else "lists no parts"
-            raise InputError(f"{scores_dir.parent / MANIFEST}: {problem}; {MAKE_AGAIN}")
-        paths = [scores_dir / name for name in names]
+        path, listed = scores_dir.parent / MANIFEST, manifest.get("parts", [])
+        names = [_part_name(path, part) for part in listed]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        counts = [part.get("genes") for part in listed]
+        genes = manifest.get("genes")
+        total = genes if None in counts or genes is None else sum(count or 0 for count in counts)
+        if twice or total != genes:
+            what = f"lists {twice[0]} twice" if twice else f"lists {total} of {genes} genes"
+            raise InputError(f"{path}: {what}", fix=MAKE_AGAIN)
+        checksums = listed_checksums(listed).values()
+        parts = {scores_dir / name: of_part for name, of_part in zip(names, checksums, strict=True)}
     elif manifest and every:
         raise InputError(
             f"{scores_dir.parent}: is not finished; run the same ism again, or load some of its genes by name"
         )
-    if not paths:
+    else:
+        parts = {path: Checksums() for path in sorted(scores_dir.glob(PART_PATTERN), key=str)}
+    if not parts:
         raise InputError(f"{scores_dir}: holds no {PART_PATTERN}; make them with ism")
-    return paths
+    return parts
 
 
 def _part_name(manifest: UPath, part: PartEntry) -> str:

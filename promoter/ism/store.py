@@ -14,6 +14,7 @@ standard deviations.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,13 +37,14 @@ from promoter.ism.scores_format import (
     require_values,
 )
 from promoter.sequence import BASES
-from promoter.storage.formats import open_table, write_table
+from promoter.storage.formats import Checksums, open_table, open_whole_table, write_table
 from promoter.storage.parts import MANIFEST, with_gene_names
 from promoter.storage.paths import AnyPath, resolve
 
 Dtype = Literal["float32", "float16"]
 _GENE_TYPES = [pa.string(), pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
 _GENES_PER_ROW_GROUP = 16  # a row group is read as a unit: a few genes must not cost reading all of a large part
+_FIX_PART = "run the same ism again: it computes damaged parts anew"
 _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
     "(all A, then C, G, T), 0 at the reference base"
@@ -93,8 +95,8 @@ def find_manifest(folder: AnyPath) -> UPath | None:
     return next((place / MANIFEST for place in (resolved, resolved.parent) if (place / MANIFEST).exists()), None)
 
 
-def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: Dtype = "float32") -> None:
-    """Write one part, atomically.
+def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: Dtype = "float32") -> Checksums:
+    """Write one part, atomically; return its checksums.
 
     Args:
         path: path of the part, from `part_path`.
@@ -121,7 +123,7 @@ def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: D
             names += [f"{target}_prediction{suffix}", f"{target}_scores{suffix}"]
     table = pa.table(arrays, names=names)
     metadata = {"format": FORMAT, "targets": scores.targets, "meaning": _MEANING, **metadata}
-    write_table(path, table, metadata, row_group_size=_GENES_PER_ROW_GROUP)
+    return write_table(path, table, metadata, row_group_size=_GENES_PER_ROW_GROUP)
 
 
 def _as_lists(values_NAL: np.ndarray, dtype: Dtype) -> pa.Array:
@@ -152,7 +154,7 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
         else:
             yield _select_rows(file.read_row_groups(_groups_with(file, genes)), genes)
 
-    tables = list(_read_parts(scores_dir, read, every=genes is None))
+    tables = list(_read_parts(scores_dir, read, every=genes is None, whole=genes is None))
     table = _concatenate(scores_dir, tables)
     if genes is not None:
         row_by_gene = {gene: row for row, gene in enumerate(table["gene_id"].to_pylist())}
@@ -207,7 +209,7 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
         widths.append(file.schema_arrow.field(f"{targets[0]}_scores").type.list_size)
         yield file.read(columns=_present(file, GENE_COLUMNS[:-1]))
 
-    tables = list(_read_parts(scores_dir, read, every=genes is None))
+    tables = list(_read_parts(scores_dir, read, every=genes is None, whole=False))
     table = _concatenate(scores_dir, tables).to_pandas()
     if genes is not None:
         genes = ids_of(genes, table)
@@ -247,7 +249,8 @@ def iterate_scores(
             table = file.read_row_group(group, columns=columns)
             yield table if genes is None else _select_rows(table, genes)
 
-    for table, stored in _read_parts(_scores_folder(folder), read, every=genes is None):
+    every = genes is None
+    for table, stored in _read_parts(_scores_folder(folder), read, every=every, whole=every and targets is None):
         yield _from_table(table, list(targets or stored))
 
 
@@ -272,20 +275,39 @@ def _scores_folder(folder: AnyPath) -> UPath:
 
 
 def _read_parts(
-    scores_dir: UPath, read: Callable[[pq.ParquetFile, list[str]], Iterator[pa.Table]], every: bool
+    scores_dir: UPath, read: Callable[[pq.ParquetFile, list[str]], Iterator[pa.Table]], *, every: bool, whole: bool
 ) -> Iterator[tuple[pa.Table, list[str]]]:
-    """Yield the tables that `read` takes from each part, with the targets, after checking that the parts agree."""
-    paths = listed_parts(scores_dir, every)
+    """Yield the tables that `read` takes from each part, with the targets, after checking that the parts agree.
+
+    Args:
+        scores_dir: folder of the parts.
+        read: function that takes tables from a part, given its targets.
+        every: whether the parts must be those of all genes, and not of a run that is not finished.
+        whole: whether it takes all of each part, which is then checked by the checksum of the file.
+    """
+    parts = listed_parts(scores_dir, every)
     first: dict[str, Any] = {}
-    for path in paths:
-        with open_table(path, "part") as file:
+    for path, listed in parts.items():
+        with _open_part(path, listed, whole) as file:
             metadata, targets = read_part_metadata(file, path)
             first = first or metadata
             if metadata != first:
-                raise InputError(f"{path}: is of another run than {paths[0].name}; delete the part that is stale")
+                raise InputError(
+                    f"{path}: is of another run than {next(iter(parts)).name}; delete the part that is stale"
+                )
             for table in read(file, targets):
                 require_values(table, path)
                 yield with_gene_names(table), targets
+
+
+@contextmanager
+def _open_part(path: UPath, listed: Checksums, whole: bool) -> Iterator[pq.ParquetFile]:
+    if whole:
+        with open_whole_table(path, "part", listed, _FIX_PART) as (file, _):
+            yield file
+    else:
+        with open_table(path, "part", listed.footer, _FIX_PART) as file:
+            yield file
 
 
 def _concatenate(scores_dir: UPath, tables: Sequence[tuple[pa.Table, list[str]]]) -> pa.Table:

@@ -25,6 +25,7 @@ from promoter.checkpoint import DESCRIPTION, deserialize_ensemble, serialize_mod
 from promoter.errors import InputError
 from promoter.evaluation.evaluate import read_metrics
 from promoter.evaluation.predictions import read_predictions
+from promoter.labels import shown
 from promoter.palette import BASE_COLOURS, UNKNOWN_BASE_COLOUR
 from promoter.report import charts
 from promoter.report.browser_links import require_assembly
@@ -168,6 +169,7 @@ def _render(page: dict[str, Any], parts: PageParts) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: shown(value) if type(value) is str else value,  # not of Markup, which is ours
     )
     environment.filters |= {"number": _number, "interval": _interval, "embedded": _embedded}
     scripts = [_script(charts.javascript()), _script((_TEMPLATES / "report.js").read_text())]
@@ -191,7 +193,7 @@ def _script(text: str) -> str:
 
 def _embedded(value: Any) -> Markup:
     """Return a value as JSON for a script element, without <, > and &, which could end it."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(charts.visible(value), separators=(",", ":"), allow_nan=False)
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)  # noqa: S704 # escaped above

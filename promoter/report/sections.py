@@ -29,6 +29,7 @@ from promoter.report import charts
 from promoter.splits.config import SPLITS
 from promoter.splits.homology import read_leaks
 from promoter.storage import AnyPath
+from promoter.storage.records import read_record, require_intact
 from promoter.storage.schema import read_csv, read_yaml_as
 
 _MAX_TARGETS, _MAX_LEAKS, _MAX_MOTIFS, _MAX_TRIALS = 50, 50, 60, 10  # rows of a table that a reader still reads
@@ -37,6 +38,7 @@ _LIBRARY_COLUMNS = {
     "group": "group (sequences that are never parted)",
     "weight": "weight (multiplies a sequence's loss)",
 }
+_FIX_FILE = "run the job that wrote it again, or copy it again"
 _MAX_IMAGE_BYTES = 400_000  # size of a motif's or a search's figure; the page stays small enough to send
 
 
@@ -123,9 +125,12 @@ class _RunConfig(TypedDict, total=False):
 
 
 def _read_config(run: UPath) -> _RunConfig:
-    if not (run / "config.yaml").exists():
+    path = run / "config.yaml"
+    if not path.exists():
         return {}
-    return read_yaml_as(run / "config.yaml", _RunConfig, "train again into another folder")
+    config = read_yaml_as(path, _RunConfig, "train again into another folder")
+    read_record(path)  # which checks its seal
+    return config
 
 
 def _split_words(split: _SplitSettings, info: ModelInfo) -> str | None:
@@ -284,7 +289,7 @@ def curves_section(run: UPath, members: list[SerializedModel], parts: PageParts)
         path = storage.resolve(member.source).parent / "history.csv"
         if path.exists():
             numbers = ("epoch", "train_mse", "val_mse", "val_pearson")
-            history = read_csv(path, "train again into another folder", numbers=numbers)
+            history = _read_csv(path, "train again into another folder", numbers=numbers)
             best = deserialize_model(member)[1].training.get("best_epoch", np.nan)
             name = storage.resolve(member.source).parent.name if len(members) > 1 else "network"
             histories.append(history.assign(network=name, best=best))
@@ -309,6 +314,7 @@ def leakage_section(run: UPath, parts: PageParts) -> dict[str, Any] | None:
     if not path.exists():
         parts.left_out.append("Leakage: train with this version, which writes leakage.csv")
         return None
+    require_intact(path, _FIX_FILE)
     leaks = read_leaks(path)
     counts = []
     for (split, other), rows in leaks.groupby(["split", "other_split"], sort=True):
@@ -327,7 +333,7 @@ def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
     text = ("motif", "consensus?", "sign?", "match?", "match_id?", "match_name?")
     numbers = ("seqlets?", "mean_contribution?", "contribution?", "p?", "q?")
     fix = "give as `motifs` a folder that motifs wrote, or find the motifs again"
-    table = read_csv(where / "motifs.tsv", fix, text=text, numbers=numbers, sep="\t")
+    table = _read_csv(where / "motifs.tsv", fix, text=text, numbers=numbers, sep="\t")
     rows = []
     for row in table.head(_MAX_MOTIFS).to_dict("records"):
         logo = where / "logos" / f"{row['motif']}.svg"
@@ -348,7 +354,7 @@ def search_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
     storage.require_file(where / "trials.csv", "table of trials")
     fix = "give as `search` a folder that tune wrote, or search again"
     columns_of_text = ("status", "reason?")
-    trials = read_csv(where / "trials.csv", fix, text=columns_of_text, numbers=("trial", "score", "epochs?"))
+    trials = _read_csv(where / "trials.csv", fix, text=columns_of_text, numbers=("trial", "score", "epochs?"))
     captions = {
         "search_progress": "Score of each trial in order, and the best so far.",
         "score_by_setting": "Score against each setting that was searched.",
@@ -360,7 +366,7 @@ def search_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
     ]
     importance = []
     if (where / "importance.csv").exists():
-        table = read_csv(where / "importance.csv", fix, text=["setting"], numbers=["importance", "trials?"])
+        table = _read_csv(where / "importance.csv", fix, text=["setting"], numbers=["importance", "trials?"])
         importance = table.head(_MAX_TRIALS).to_dict("records")
     hidden = ("reason", "seconds")
     columns = [name for name in map(str, trials) if name not in hidden and not name.startswith("fold_")]
@@ -378,4 +384,11 @@ def _image(path: UPath) -> str | None:
     """Return an SVG file as a data address; an image runs no script that the file may contain."""
     if not path.exists() or path.stat().st_size > _MAX_IMAGE_BYTES:
         return None
+    require_intact(path, _FIX_FILE)
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _read_csv(path: UPath, fix: str, **columns: Any) -> pd.DataFrame:
+    """Read a table as `read_csv` does, and check it against the run's record."""
+    require_intact(path, _FIX_FILE)
+    return read_csv(path, fix, **columns)

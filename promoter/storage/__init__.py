@@ -4,12 +4,23 @@ Outputs are atomic: complete or absent. The store's library retries transient er
 connections); others raise `StorageError`.
 """
 
-from promoter.storage.atomic import atomic_path, open_atomic, remove_folder, removed_on_error
+from promoter.storage.atomic import atomic_path, open_atomic, remove_folder
 from promoter.storage.checks import probe_file, require_file, require_writable
 from promoter.storage.compression import compression, first_bytes, open_bytes, require_end_of_bgzip
+from promoter.storage.disk import (
+    disk_error,
+    disk_errors,
+    find_disk_error,
+    fix_of_disk,
+    full_folders,
+    temporary_file,
+)
 from promoter.storage.formats import (
+    Checksums,
     copy_file,
     open_table,
+    open_table_writer,
+    open_whole_table,
     read_json,
     read_table_metadata,
     read_yaml,

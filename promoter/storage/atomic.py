@@ -8,100 +8,93 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from upath import UPath
-
-from promoter.storage.paths import AnyPath, is_local, make_folder, missing_folders, remove_empty_folders, resolve
+from promoter.storage.disk import INSTEAD, TEMPORARY, OutputFile, disk_errors, kept_error
+from promoter.storage.paths import AnyPath, is_local, make_folder, resolve
 from promoter.storage.remote import wrap_store_errors
+
+_MAX_TAIL = 50  # letters of a name that its temporary one ends with: with these, it is no longer than 255 bytes
+# names of files that a killed run leaves: outputs that are not complete, and probes of `probe_file`
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial\.|\.write-test-[0-9a-f]{32}$")
 
 
 @contextmanager
-def open_atomic(path: AnyPath) -> Iterator[IO[bytes]]:
+def open_atomic(path: AnyPath, *, late_errors: bool = False, instead: str = INSTEAD) -> Iterator[IO[bytes]]:
     """Open `path` for writing bytes; the file appears, complete, only if the block ends without an exception.
 
     Args:
         path: local or remote; a file already there is replaced, and its folder is made if needed. A remote file is
-            held in memory until the block ends.
+            kept in the temporary folder until the block ends.
+        late_errors: whether an error of the disk is raised when the block ends, and not when it is met, for a
+            library that crashes if a write fails (default false); the file is then unbuffered, and can be read.
+        instead: what the message advises to choose if the disk fails (default another output folder).
 
     Yields:
-        The binary file to write to.
+        The binary file to write to, which can also be read back.
 
     Raises:
-        StorageError: a store refused the file.
+        StorageError: the disk or store did not take the file.
     """
     resolved = resolve(path)
-    make_folder(resolved.parent)
-    if not is_local(resolved):  # a put to an object store is atomic as it is: build the object, then put it
-        buffer = io.BytesIO()
-        yield buffer
-        with wrap_store_errors(resolved, "written"):
-            resolved.fs.pipe_file(resolved.path, buffer.getvalue())
-        return
-    with atomic_path(resolved) as partial, partial.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    shown: object = resolved
+    if not is_local(resolved):
+        shown, instead = tempfile.gettempdir(), TEMPORARY
+    with atomic_path(resolved, instead) as partial:
+        with disk_errors(shown, instead):
+            raw = OutputFile(partial, late_errors)
+        with kept_error(raw, shown, instead):
+            file: IO[bytes] = raw if late_errors else io.BufferedRandom(raw)
+            yield file
+            file.flush()
+            if shown is resolved:  # else it is sent, and removed
+                with disk_errors(shown, instead):
+                    os.fsync(raw.fileno())
 
 
 @contextmanager
-def atomic_path(path: AnyPath) -> Iterator[Path]:
+def atomic_path(path: AnyPath, instead: str = INSTEAD) -> Iterator[Path]:
     """Name a temporary local file, which is moved to `path` only if the block ends without an exception.
 
-    Use it for libraries that open a file themselves. The temporary name ends as `path` does, since some libraries
-    choose the format by the suffix.
+    Use it for a library that opens a file itself, and turn its errors of writing into `disk_error`. The temporary
+    name ends as `path` does, since some libraries choose the format by the suffix.
 
     Args:
         path: local or remote; a file already there is replaced, and its folder is made if needed.
+        instead: what the message advises to choose if the disk fails (default another output folder).
 
     Yields:
         The local path to write to.
 
     Raises:
-        StorageError: a store refused the file.
+        StorageError: the disk or store did not take the file.
     """
     resolved = resolve(path)
-    make_folder(resolved.parent)
-    if not is_local(resolved):
-        with tempfile.TemporaryDirectory() as folder:
+    if not is_local(resolved):  # a put to an object store is atomic as it is
+        make_folder(resolved.parent)
+        with disk_errors(tempfile.gettempdir(), TEMPORARY):
+            temporary = tempfile.TemporaryDirectory()
+        with temporary as folder:
             yield Path(folder) / resolved.name
             with wrap_store_errors(resolved, "written"):
                 resolved.fs.put_file(str(Path(folder) / resolved.name), resolved.path)
         return
-    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name}"
+    with disk_errors(resolved, instead):
+        make_folder(resolved.parent)
+    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name[-_MAX_TAIL:]}"
     try:
         yield partial
-        partial.replace(str(resolved))
+        with disk_errors(resolved, instead):
+            partial.replace(str(resolved))
     finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def removed_on_error(folder: AnyPath, unless: str | None = None) -> Iterator[UPath]:
-    """Remove `folder` with all its content if the block fails, unless the folder existed before.
-
-    Args:
-        folder: local or remote; it is not made here.
-        unless: name of a file in the folder; if another process has created it, the folder is kept. None, the
-            default, removes the folder whatever it holds.
-
-    Yields:
-        The resolved path of the folder.
-    """
-    resolved = resolve(folder)
-    existed, missing = resolved.exists(), missing_folders(resolved)
-    try:
-        yield resolved
-    except BaseException:
-        if not existed and not (unless and (resolved / unless).exists()):
-            remove_folder(resolved)
-            remove_empty_folders(missing)
-        raise
+        with suppress(OSError):  # the error that led here says more
+            partial.unlink(missing_ok=True)
 
 
 def remove_folder(folder: AnyPath) -> None:

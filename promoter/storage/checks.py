@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from upath import UPath
 
 from promoter.errors import InputError
+from promoter.storage.disk import FULL, disk_error
 from promoter.storage.paths import AnyPath, is_local, make_folder, missing_folders, remove_empty_folders, resolve
 from promoter.storage.pipes import is_pipe, keep_pipe
 from promoter.storage.remote import fix_hint, is_store_error, wrap_store_errors
@@ -59,6 +61,7 @@ def require_writable(folder: AnyPath) -> UPath:
 
     Raises:
         InputError: the folder cannot be made or written.
+        StorageError: its disk is full or fails.
     """
     resolved = resolve(folder)
     try:
@@ -67,6 +70,8 @@ def require_writable(folder: AnyPath) -> UPath:
     except Exception as error:
         if not isinstance(error, OSError | ValueError) and not is_store_error(error):
             raise
+        if isinstance(error, OSError) and error.errno in FULL | {errno.EIO}:
+            raise disk_error(resolved, error) from error
         reason = getattr(error, "strerror", None) or str(error)
         hint = "" if is_local(resolved) else f"{fix_hint(error)}, or "
         raise InputError(

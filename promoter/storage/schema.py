@@ -52,11 +52,13 @@ def checked(value: Any, kind: type[T], source: object, fix: str) -> T:
         InputError: a field is missing, or has another type.
     """
     from pydantic import ValidationError  # noqa: PLC0415 # a command line without such files does without it
-    from pydantic_core import to_json  # noqa: PLC0415
+    from pydantic_core import PydanticSerializationError, to_json  # noqa: PLC0415
 
     try:
         # by way of JSON, where a mapping may be a dataclass; `fallback` for what YAML has beyond JSON
         result = _adapter(kind).validate_json(to_json(value, inf_nan_mode="constants", fallback=repr), strict=True)
+    except PydanticSerializationError as error:  # half of a pair of surrogates, which YAML lets through
+        raise InputError(f"{source}: holds text that is not Unicode ({error}); {fix}") from error
     except ValidationError as error:
         raise InputError(f"{source}: {_describe(error.errors()[0])}; {fix}") from error
     for name in _unknown_settings(value, kind):

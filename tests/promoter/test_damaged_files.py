@@ -274,10 +274,12 @@ def test_damaged_columns_and_metadata_are_refused_by_name_or_read(folder: Path, 
 
 
 @pytest.mark.parametrize("wrong", [{}, {"complete": 1, "genes_per_part": 3}, {"complete": False}, [], "x", None])
-def test_the_manifest_of_a_run_to_be_resumed_is_checked(tmp_path: Path, wrong: object) -> None:
+def test_a_damaged_manifest_is_no_run_to_be_resumed(tmp_path: Path, wrong: object) -> None:
     storage.write_json(tmp_path / "manifest.json", wrong)
-    with pytest.raises(InputError, match=r"manifest\.json: .*; delete the folder and run"):
-        earlier_run(UPath(tmp_path), "scores", {})
+    assert earlier_run(UPath(tmp_path), {}) is None
+    storage.write_json(tmp_path / "manifest.json", {"complete": False, "genes_per_part": 3, "model": "m"})
+    assert earlier_run(UPath(tmp_path), {"model": "m"}) == {"complete": False, "genes_per_part": 3}
+    assert earlier_run(UPath(tmp_path), {"model": "other"}) is None
 
 
 def test_values_are_checked_strictly_and_what_is_not_named_is_left_out() -> None:
