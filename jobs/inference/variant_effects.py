@@ -196,13 +196,13 @@ def combine_parts(
         inputs.promoters.genes, in_windows.alleles.iloc[:0].astype({"gene": int}), **columns
     ).schema
     strongest: list[Mapping[Any, Any]] = []
-    with contextlib.ExitStack() as stack:
-        parquet = stack.enter_context(storage.open_atomic(out_dir / "variants.parquet"))
-        text = stack.enter_context(storage.open_atomic(out_dir / "variants.tsv.gz"))
-        table = stack.enter_context(pq.ParquetWriter(parquet, schema, compression="zstd"))
+    with storage.Outputs() as outputs:
+        parquet = outputs.open_atomic(out_dir / "variants.parquet")
+        text = outputs.open_atomic(out_dir / "variants.tsv.gz")
+        table = outputs.enter_context(pq.ParquetWriter(parquet, schema, compression="zstd"))
         # without name and time, equal runs give equal files
-        compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))
-        lines = stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
+        compressed = outputs.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))
+        lines = outputs.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
         lines.write("\t".join(schema.names) + "\n")
         for file in files:
             with storage.open_table(file, "part") as part:
