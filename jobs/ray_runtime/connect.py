@@ -60,7 +60,7 @@ def connect() -> Cluster:
 
 
 def require_space(least: int = 1 << 20) -> None:
-    """Raise StorageError if the disk of Ray's files is full, of which Ray does not tell: its processes wait for ever.
+    """Raise StorageError if the disk of Ray's files is full: Ray does not tell, and waits for ever.
 
     Args:
         least: number of bytes that must be free (default 1 MiB).
