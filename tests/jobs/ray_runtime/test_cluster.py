@@ -13,6 +13,7 @@ from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from support.commands import read_until, start
 from support.processes import command_lines, held, ray_workers, read_children
 
+from jobs.ray_runtime import process_group
 from jobs.ray_runtime.capacity import Cluster
 from jobs.ray_runtime.fan_out import Retry, fan_out
 
@@ -120,6 +121,20 @@ def test_a_training_listens_on_loopback_only(
     assert len(found) == workers
     assert open_ports
     assert open_ports <= LOOPBACK
+
+
+def test_workers_of_one_node_meet_in_a_folder_of_their_owner_and_those_of_several_on_one_address(
+    ray_cluster: Cluster,
+):
+    path = process_group._open_store(one_node=True, size=2)
+    assert isinstance(path, str)
+    assert Path(path).parent.stat().st_mode & 0o777 == 0o700
+    host, port = process_group._open_store(one_node=False, size=2)
+    assert host == ray.util.get_node_ip_address()
+    sockets = [one for one in _connections(psutil.Process()) if one.laddr.port == port]
+    assert {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN} == {host}
+    process_group._leave()
+    assert not Path(path).parent.exists()
 
 
 def test_the_token_is_in_no_command_line_and_no_file(ray_cluster: Cluster):
