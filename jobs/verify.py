@@ -121,9 +121,11 @@ def _list_record(file: UPath) -> dict[str, _Listed]:
 
 
 def _list_manifest(file: UPath) -> dict[str, _Listed]:
-    from promoter.storage.parts import listed_checksums, read_manifest
+    from promoter.storage.parts import RunManifest, listed_checksums, read_manifest
+    from promoter.storage.schema import checked
 
-    checksums = listed_checksums(read_manifest(file))
+    manifest = checked(read_manifest(file), RunManifest, file, _COPY)
+    checksums = listed_checksums(manifest.get("parts"))
     try:
         record = read_record(file.parent / RECORD)
     except InputError:  # named by itself
