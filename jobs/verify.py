@@ -121,9 +121,9 @@ def _list_record(file: UPath) -> dict[str, _Listed]:
 
 
 def _list_manifest(file: UPath) -> dict[str, _Listed]:
-    from promoter.storage.parts import listed_checksums, read_manifest
+    from promoter.storage.parts import read_checksums
 
-    checksums = listed_checksums(read_manifest(file))
+    checksums = read_checksums(file)
     try:
         record = read_record(file.parent / RECORD)
     except InputError:  # named by itself
