@@ -7,6 +7,7 @@ A flag overrides the file given with `--config`, in whatever order they stand. E
 from __future__ import annotations
 
 import argparse
+import errno
 import inspect
 import json
 import os
@@ -113,14 +114,19 @@ def _end(error: BaseException, code: int, debug: bool, message: str | None = Non
 
 def _describe_disk_error(error: BaseException, call: Mapping[str, Any]) -> str | None:
     """Name the folders and the fix where a disk was full or failed in the hands of a library, such as Ray's."""
-    found = storage.find_disk_error(error)
-    if found is None or isinstance(error, StorageError):
+    if isinstance(error, StorageError):
         return None
     outputs = [storage.resolve(call[name]) for name in _OUTPUTS if call.get(name)]
-    candidates = [*(Path(str(path)) for path in outputs if storage.is_local(path)), Path(tempfile.gettempdir())]
-    named = found.filename or ", ".join(map(str, storage.full_folders(candidates) or candidates))
+    folders = [*(Path(str(path)) for path in outputs if storage.is_local(path)), Path(tempfile.gettempdir())]
+    full = storage.full_folders(folders)
+    found = storage.find_disk_error(error)
     instead = "another output folder, or another temporary folder in TMPDIR"
-    return str(storage.disk_error(named, found, instead))
+    if found is not None:
+        return str(storage.disk_error(found.filename or ", ".join(map(str, full or folders)), found, instead))
+    if full:  # Ray, for one, then waits for files that its processes cannot write
+        fix = storage.fix_of_disk(errno.ENOSPC, instead)
+        return f"{one_line(error)}; next to no space is left in {', '.join(map(str, full))}: {fix}"
+    return None
 
 
 def _describe_store_error(error: BaseException, call: Mapping[str, Any]) -> str | None:

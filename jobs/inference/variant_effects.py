@@ -194,12 +194,13 @@ def combine_parts(
         inputs.promoters.genes, in_windows.alleles.iloc[:0].astype({"gene": int}), **columns
     ).schema
     strongest: list[Mapping[Any, Any]] = []
-    with contextlib.ExitStack() as stack:
-        table = stack.enter_context(storage.open_table_writer(out_dir / "variants.parquet", schema))
-        text = stack.enter_context(storage.open_atomic(out_dir / "variants.tsv.gz"))
+    with storage.Outputs() as outputs:
+        parquet = out_dir / "variants.parquet"
+        table = outputs.enter_context(storage.open_table_writer(parquet, schema, outputs))
+        text = outputs.open_atomic(out_dir / "variants.tsv.gz")
         # without name and time, equal runs give equal files
-        compressed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))
-        lines = stack.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
+        compressed = outputs.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))
+        lines = outputs.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
         pd.DataFrame(columns=schema.names).to_csv(lines, sep="\t", index=False, lineterminator="\n")
         for file in files:
             with storage.open_table(file, "part") as part:

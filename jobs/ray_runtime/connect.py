@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
 import signal
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +19,10 @@ from jobs.cli.run import terminate
 from jobs.ray_runtime.address import ADDRESS, refused_by_ray, require_address, require_temporary_folder
 from jobs.ray_runtime.capacity import Cluster, alive_nodes, autoscaler_max_nodes
 from jobs.ray_runtime.import_path import without_shadowing
+from promoter import storage
+from promoter.errors import StorageError
+
+_LEAST_TO_START = 1 << 26  # bytes: Ray's logs and sockets fit in less
 
 
 def is_debug() -> bool:
@@ -37,6 +44,7 @@ def connect() -> Cluster:
         require_address()
         if local:
             require_temporary_folder()
+        require_space(_LEAST_TO_START)
         # the dashboard would take seconds to start; without it one of Ray Train's helpers logs warnings,
         # which only --debug shows
         options: dict[str, Any] = {"include_dashboard": is_debug()} if local else {}
@@ -61,6 +69,21 @@ def connect() -> Cluster:
     cluster = Cluster(alive_nodes(), local, None if local else autoscaler_max_nodes())
     _announce(cluster)
     return cluster
+
+
+def require_space(least: int = 1 << 20) -> None:
+    """Raise StorageError if the disk of Ray's files is full: Ray does not tell, and waits for ever.
+
+    Args:
+        least: number of bytes that must be free (default 1 MiB).
+
+    Raises:
+        StorageError: names the folder.
+    """
+    folder = Path(tempfile.gettempdir())
+    if storage.full_folders([folder], least):
+        fix = storage.fix_of_disk(errno.ENOSPC, "another temporary folder in TMPDIR")
+        raise StorageError(f"{folder}: has no space left for the files of Ray; {fix}")
 
 
 @functools.lru_cache(maxsize=1)

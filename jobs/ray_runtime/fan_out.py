@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from jobs.cli.console import console
+from jobs.ray_runtime.connect import require_space
 
 Item = TypeVar("Item")
 _MAX_ATTEMPTS = 4  # runs of a task whose worker or node is lost, before the item is given up
@@ -82,6 +83,8 @@ def fan_out(
             if not pending:
                 return
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
+            if not ready:
+                require_space()
             for reference in ready:
                 item, attempt = pending.pop(reference)
                 try:

@@ -15,6 +15,8 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from jobs.ray_runtime.connect import require_space
+
 
 def report(record: dict[str, Any], write: Callable[[Path], None]) -> None:
     """Report from a worker, with a checkpoint.
@@ -66,7 +68,11 @@ class Run:
             self._outcome.append(error)
 
     def next(self) -> dict[str, Any] | None:
-        """Wait for the next report and return it; None at the end."""
+        """Wait for the next report and return it; None at the end.
+
+        Raises:
+            StorageError: the disk of Ray's files is full.
+        """
         while True:
             running = self._thread.is_alive()
             try:
@@ -74,6 +80,7 @@ class Run:
             except Empty:
                 if not running:
                     return None
+                require_space()
 
     def result(self) -> Result:
         """Wait for the end of the training, and return its result.

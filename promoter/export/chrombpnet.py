@@ -8,17 +8,15 @@ a library, which lie on no genome, are written as they are, with their ids and w
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import h5py
 import numpy as np
 
-from promoter import storage
 from promoter.dataset.gene_names import bed_names
 from promoter.errors import InputError
 from promoter.export.writer import Batch, ExportSource, FormatWriter
 from promoter.labels import bed_field
 from promoter.sequence import BASES, reverse_complement
+from promoter.storage import Outputs
 
 _CHUNK = 16  # genes that are compressed together
 
@@ -30,8 +28,8 @@ class H5Writer(FormatWriter):
     needs_coordinates = False
     needs_sizes = True
 
-    def __init__(self, source: ExportSource, stack: ExitStack) -> None:
-        super().__init__(source, stack)
+    def __init__(self, source: ExportSource, outputs: Outputs) -> None:
+        super().__init__(source, outputs)
         genes = source.genes
         self.inside = np.ones(len(genes), bool)
         if source.located:
@@ -45,8 +43,8 @@ class H5Writer(FormatWriter):
             problem = "every window passes a chromosome's end"
             raise InputError(problem, setting="formats", value="h5", fix="choose other formats")
         # h5py ends the process if a write fails
-        output = stack.enter_context(storage.open_atomic(source.out_dir / self.files[0], late_errors=True))
-        file = stack.enter_context(h5py.File(output, "w"))
+        output = outputs.open_atomic(source.out_dir / self.files[0], late_errors=True)
+        file = outputs.enter_context(h5py.File(output, "w"))
         shape = (len(self.kept), len(BASES), source.length)
         chunk = (min(_CHUNK, len(self.kept)), *shape[1:])
         # gzip, since blosc, which chrombpnet takes, needs a plug-in to be read
@@ -85,5 +83,5 @@ class H5Writer(FormatWriter):
         peaks["chrom"] = peaks["chrom"].map(bed_field)
         summit = self.source.length // 2
         peaks = peaks.assign(strand=self.kept["strand"], signal=0, p=-1, q=-1, summit=summit)
-        text = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[1]))
+        text = self.outputs.open_atomic(self.source.out_dir / self.files[1])
         peaks.to_csv(text, sep="\t", header=False, index=False, quoting=3)

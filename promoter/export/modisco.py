@@ -9,16 +9,15 @@ from __future__ import annotations
 import shlex
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import IO
 
 import numpy as np
-from upath import UPath
 
 from promoter import storage
 from promoter.export.writer import Batch, ExportSource, FormatWriter
 from promoter.sequence import BASES
-from promoter.storage import AnyPath
+from promoter.storage import AnyPath, Outputs
 
 _SEQLET = 30  # bases of a seqlet by modisco's defaults
 _MIN_SEQLETS, _MAX_SEQLETS = 100, 1_000_000  # the larger is the -n that chrombpnet advises
@@ -30,13 +29,13 @@ class ModiscoWriter(FormatWriter):
     files = ("ohe.npz", "shap.npz", "genes.tsv")
     needs_coordinates = False
 
-    def __init__(self, source: ExportSource, stack: ExitStack) -> None:
-        super().__init__(source, stack)
+    def __init__(self, source: ExportSource, outputs: Outputs) -> None:
+        super().__init__(source, outputs)
         ohe, shap, names = (source.out_dir / name for name in self.files)
         shape = (len(source.genes), len(BASES), source.length)
-        self.ohe_file = stack.enter_context(_open_npz(ohe, np.int8, shape))
-        self.shap_file = stack.enter_context(_open_npz(shap, np.float32, shape))
-        names_file = stack.enter_context(storage.open_atomic(names))
+        self.ohe_file = outputs.enter_context(_open_npz(outputs.open_atomic(ohe), np.int8, shape))
+        self.shap_file = outputs.enter_context(_open_npz(outputs.open_atomic(shap), np.float32, shape))
+        names_file = outputs.open_atomic(names)
         source.genes.to_csv(names_file, sep="\t", index=False)
 
     def add(self, batch: Batch) -> None:
@@ -64,10 +63,9 @@ def modisco_command(folder: AnyPath, genes: int, length: int) -> str:
 
 
 @contextmanager
-def _open_npz(path: UPath, dtype: type, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+def _open_npz(file: IO[bytes], dtype: type, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
     """Open an .npz for the bytes of one array, in order: numpy's own writer needs the full array in memory."""
     with (
-        storage.open_atomic(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("arr_0.npy", "w", force_zip64=True) as member,
     ):

@@ -7,15 +7,14 @@ absolute contribution, 1000 for the largest of all genes.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
-from promoter import storage
 from promoter.dataset.gene_names import bed_names
 from promoter.export.writer import Batch, ExportSource, FormatWriter
 from promoter.labels import bed_field
+from promoter.storage import Outputs
 
 _WINDOW, _QUANTILE = 7, 0.95  # bases, about a motif's core; a gene of 2,000 bases has some ten such regions
 
@@ -25,8 +24,8 @@ class BedWriter(FormatWriter):
 
     files = ("regions.bed",)
 
-    def __init__(self, source: ExportSource, stack: ExitStack) -> None:
-        super().__init__(source, stack)
+    def __init__(self, source: ExportSource, outputs: Outputs) -> None:
+        super().__init__(source, outputs)
         self.regions: list[tuple[Any, ...]] = []
 
     def add(self, batch: Batch) -> None:
@@ -54,7 +53,7 @@ class BedWriter(FormatWriter):
         regions = pd.DataFrame(self.regions, columns=["chrom", "start", "end", "name", "score", "strand"])
         largest = regions["score"].max() if len(regions) else 0
         regions["score"] = (1000 * regions["score"] / (largest or 1)).round().astype(int)
-        file = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[0]))
+        file = self.outputs.open_atomic(self.source.out_dir / self.files[0])
         regions.sort_values(["chrom", "start", "end"], kind="stable").to_csv(
             file, sep="\t", header=False, index=False, quoting=3
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pandas as pd
@@ -77,8 +76,8 @@ def export_scores(
     table = table.assign(chrom=table["chrom"].replace(spelling))
     out_dir = storage.resolve(out)
     source = ExportSource(out_dir, table, contents.length, contents.downstream, genome, sizes, contents.located)
-    with ExitStack() as stack:
-        by_name = {name: writer(source, stack) for name, writer in FORMATS.items() if name in formats}
+    with storage.Outputs() as outputs:
+        by_name = {name: writer(source, outputs) for name, writer in FORMATS.items() if name in formats}
         writers = list(by_name.values())
         done = 0
         for of_genes in iterate_scores(scores, genes and table["gene_id"].tolist(), [target]):

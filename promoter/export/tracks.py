@@ -8,7 +8,6 @@ near one TSS would be diluted by its contribution, mostly nothing, to a gene who
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -18,6 +17,7 @@ from promoter.errors import InputError
 from promoter.export.bigwig import write_bigwig
 from promoter.export.writer import Batch, ExportSource, FormatWriter
 from promoter.labels import bed_field
+from promoter.storage import Outputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +44,10 @@ class _TrackWriter(FormatWriter):
 
     uses_tss = True
 
-    def __init__(self, source: ExportSource, stack: ExitStack) -> None:
-        super().__init__(source, stack)
+    def __init__(self, source: ExportSource, outputs: Outputs) -> None:
+        super().__init__(source, outputs)
         # on disk: contributions of all genes are a quarter of the scores, and still more than memory may hold
-        self.values = stack.enter_context(storage.temporary_file())
+        self.values = outputs.enter_context(storage.temporary_file())
 
     def add(self, batch: Batch) -> None:
         """Append actual contributions by ascending coordinate, NaN where no base is known."""
@@ -85,7 +85,7 @@ class BigWigWriter(_TrackWriter):
     def finish(self) -> None:
         """Resolve overlaps and write the track."""
         path = self.source.out_dir / self.files[0]
-        partial = self.stack.enter_context(storage.atomic_path(path))
+        partial = self.outputs.atomic_path(path)
         if not write_bigwig(partial, self.track(), self.source.sizes, path):
             problem = "the sequences hold no known base"
             raise InputError(problem, setting="formats", value="bigwig", fix="choose other genes")
@@ -101,7 +101,7 @@ class BedGraphWriter(_TrackWriter):
         import pyarrow as pa  # noqa: PLC0415 # the command line needs the formats' names, not PyArrow
         import pyarrow.csv  # noqa: PLC0415
 
-        file = self.stack.enter_context(storage.open_atomic(self.source.out_dir / self.files[0]))
+        file = self.outputs.open_atomic(self.source.out_dir / self.files[0])
         columns = {"chrom": pa.string(), "start": pa.int64(), "end": pa.int64(), "value": pa.float32()}
         schema = pa.schema(list(columns.items()))
         options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")

@@ -6,7 +6,6 @@ Shapes: N genes, A bases (ACGT), L positions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,7 +14,7 @@ from upath import UPath
 
 from promoter.ism.contributions import hypothetical_contributions
 from promoter.sequence import N_TOKEN, encode, one_hot
-from promoter.storage.paths import AnyPath
+from promoter.storage import AnyPath, Outputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +78,7 @@ class Batch:
 class FormatWriter(ABC):
     """Write the contributions of all genes in one format, given some genes at a time.
 
-    Every file is opened atomically on `stack`, so that all files of an export appear at its end, or none.
+    Every file is opened by `outputs`, so that all files of an export appear at its end, or none.
 
     Attributes:
         files: names of the files that the format consists of; a writer may write fewer.
@@ -95,8 +94,8 @@ class FormatWriter(ABC):
     uses_tss: ClassVar[bool] = False
     left_out: int = 0
 
-    def __init__(self, source: ExportSource, stack: ExitStack) -> None:
-        self.source, self.stack = source, stack
+    def __init__(self, source: ExportSource, outputs: Outputs) -> None:
+        self.source, self.outputs = source, outputs
 
     @abstractmethod
     def add(self, batch: Batch) -> None:

@@ -12,7 +12,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,13 +20,16 @@ from promoter.storage.disk import INSTEAD, TEMPORARY, OutputFile, disk_errors, k
 from promoter.storage.paths import AnyPath, is_local, make_folder, resolve
 from promoter.storage.remote import wrap_store_errors
 
-_MAX_TAIL = 50  # letters of a name that its temporary one ends with: with these, it is no longer than 255 bytes
+_MAX_TAIL = 200  # bytes of a name that its temporary one ends with: with these, it is no longer than 255
 # names of files that a killed run leaves: outputs that are not complete, and probes of `probe_file`
-PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial\.|\.write-test-[0-9a-f]{32}$")
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial\.")
+PROBE = re.compile(r"\.write-test-[0-9a-f]{32}")
 
 
 @contextmanager
-def open_atomic(path: AnyPath, *, late_errors: bool = False, instead: str = INSTEAD) -> Iterator[IO[bytes]]:
+def open_atomic(
+    path: AnyPath, *, late_errors: bool = False, instead: str = INSTEAD, appear: ExitStack | None = None
+) -> Iterator[IO[bytes]]:
     """Open `path` for writing bytes; the file appears, complete, only if the block ends without an exception.
 
     Args:
@@ -35,6 +38,7 @@ def open_atomic(path: AnyPath, *, late_errors: bool = False, instead: str = INST
         late_errors: whether an error of the disk is raised when the block ends, and not when it is met, for a
             library that crashes if a write fails (default false); the file is then unbuffered, and can be read.
         instead: what the message advises to choose if the disk fails (default another output folder).
+        appear: stack whose end the file appears at; None, the default, means at the end of the block.
 
     Yields:
         The binary file to write to, which can also be read back.
@@ -46,7 +50,8 @@ def open_atomic(path: AnyPath, *, late_errors: bool = False, instead: str = INST
     shown: object = resolved
     if not is_local(resolved):
         shown, instead = tempfile.gettempdir(), TEMPORARY
-    with atomic_path(resolved, instead) as partial:
+    with ExitStack() as stack:
+        partial = (appear or stack).enter_context(atomic_path(resolved, instead))
         with disk_errors(shown, instead):
             raw = OutputFile(partial, late_errors)
         with kept_error(raw, shown, instead):
@@ -87,7 +92,7 @@ def atomic_path(path: AnyPath, instead: str = INSTEAD) -> Iterator[Path]:
         return
     with disk_errors(resolved, instead):
         make_folder(resolved.parent)
-    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name[-_MAX_TAIL:]}"
+    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{partial_tail(resolved.name)}"
     try:
         yield partial
         with disk_errors(resolved, instead):
@@ -95,6 +100,35 @@ def atomic_path(path: AnyPath, instead: str = INSTEAD) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the error that led here says more
             partial.unlink(missing_ok=True)
+
+
+class Outputs(ExitStack):
+    """Output files that appear together, once all of them are written, at the end of the block, or not at all.
+
+    What a library opens on such a file is entered after it, so that it is closed before.
+
+    Attributes:
+        appear: stack at whose end the files appear.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appear = self.enter_context(ExitStack())  # which ends last
+
+    def open_atomic(self, path: AnyPath, *, late_errors: bool = False) -> IO[bytes]:
+        """Open a file as the function of this name does."""
+        return self.enter_context(open_atomic(path, late_errors=late_errors, appear=self.appear))
+
+    def atomic_path(self, path: AnyPath) -> Path:
+        """Name a temporary file as the function of this name does."""
+        return self.appear.enter_context(atomic_path(path))
+
+
+def partial_tail(name: str) -> str:
+    """Return what follows `PARTIAL` in the name that a file has while it is written."""
+    while len(os.fsencode(name)) > _MAX_TAIL:
+        name = name[1:]
+    return name
 
 
 def remove_folder(folder: AnyPath) -> None:

@@ -10,7 +10,7 @@ import errno
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,6 @@ DISK_ERRORS = FULL | {errno.EIO, errno.EROFS}
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 INSTEAD = "another output folder"
 TEMPORARY = "another temporary folder in TMPDIR"
-_FULL_SHARE = 0.05  # of a disk that is free; Ray, too, refuses to write to a fuller one
 
 
 class OutputFile(io.FileIO):
@@ -115,7 +114,7 @@ def disk_error(path: object, error: OSError, instead: str = INSTEAD) -> StorageE
         error: reason.
         instead: what the message advises to choose (default another output folder).
     """
-    reason = error.strerror or str(error)
+    reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(f"{path}: could not be written ({reason}); {fix_of_disk(error.errno, instead)}")
 
 
@@ -154,12 +153,17 @@ def find_disk_error(error: BaseException) -> OSError | None:
     )
 
 
-def full_folders(folders: list[Path]) -> list[Path]:
-    """Return which of some folders, or of their parents that exist, have next to no space left."""
+def full_folders(folders: Sequence[Path], least: int = 1 << 20) -> list[Path]:
+    """Return which of some folders, or of their parents where they do not exist, have next to no space left.
+
+    Args:
+        folders: local folders.
+        least: number of bytes that must be free (default 1 MiB).
+    """
+    existing = [next(path for path in (folder, *folder.parents) if path.is_dir()) for folder in folders]
     full = []
-    for folder in folders:
-        existing = next(path for path in (folder, *folder.parents) if path.is_dir())
-        space = os.statvfs(existing)
-        if space.f_bavail < space.f_blocks * _FULL_SHARE:
-            full.append(existing)
-    return list(dict.fromkeys(full))
+    for folder in dict.fromkeys(existing):
+        space = os.statvfs(folder)
+        if space.f_bavail * space.f_frsize < least:
+            full.append(folder)
+    return full

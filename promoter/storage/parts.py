@@ -46,15 +46,12 @@ class PartEntry(TypedDict):
     footer_sha256: NotRequired[str | None]
 
 
-class _Listing(TypedDict):
-    parts: NotRequired[list[PartEntry] | int]  # a number in earlier versions of variants
-
-
-class RunManifest(_Listing):
+class RunManifest(TypedDict):
     """What is read of the manifest of a run that is to be resumed; others of its entries identify it."""
 
     complete: bool
     genes_per_part: PositiveInt
+    parts: NotRequired[list[PartEntry] | int]  # a number in earlier versions of variants
 
 
 def part_path(folder: AnyPath, index: int) -> UPath:
@@ -89,11 +86,6 @@ def listed_checksums(parts: Sequence[PartEntry] | int | None) -> dict[str, Check
     """
     entries = () if parts is None or isinstance(parts, int) else parts
     return {part["file"]: Checksums(part.get("sha256"), part.get("footer_sha256")) for part in entries}
-
-
-def read_checksums(path: AnyPath) -> dict[str, Checksums]:
-    """Read the checksums that a manifest lists, as `listed_checksums` returns them, or raise InputError."""
-    return listed_checksums(checked(read_manifest(path), _Listing, path, _FIX_MANIFEST).get("parts"))
 
 
 def check_part(

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pandas as pd
@@ -19,7 +22,7 @@ from support.commands import exit_code
 from support.files import Command, Write
 
 from jobs.prepare import prepare
-from promoter.errors import InputError
+from promoter.errors import InputError, StorageError
 
 
 @dataclass(frozen=True)
@@ -312,6 +315,60 @@ def test_a_failure_ends_with_its_code_and_one_line(
 
     assert exit_code(fail) == code
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+class PanicException(BaseException):  # as pyo3 calls the one that its libraries raise
+    """A panic in a library written in Rust."""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            PanicException("Couldn't send: SendError"),
+            "PanicException: Couldn't send: SendError (--debug shows where)",
+        ),
+        (OSError(errno.ENOSPC, "full", "/a/b"), "/a/b: could not be written (No space left on device); free some"),
+        (
+            OSError(errno.EDQUOT, "full"),
+            "{out}, {tmp}: could not be written (Disk quota exceeded); free some space",
+        ),
+        (OSError(errno.EIO, "bad"), "{out}, {tmp}: could not be written (Input/output error); check the disk, or"),
+        (
+            RuntimeError("ray::f() [Errno 30] Read-only file system"),
+            "{out}, {tmp}: could not be written (Read-only",
+        ),
+        (StorageError("/a: could not be written"), "/a: could not be written"),
+    ],
+)
+def test_a_panic_or_a_disk_that_fails_in_a_librarys_hands_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, error: BaseException, line: str
+) -> None:
+    def fail(out: str) -> NoReturn:
+        """Fail.
+
+        Args:
+            out: output folder.
+        """
+        raise error
+
+    assert exit_code(fail, "--out", tmp_path / "out") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: " + line.format(out=tmp_path / "out", tmp=tempfile.gettempdir()))
+    assert printed.count("\n") == 1
+
+
+def test_a_failure_where_the_disk_is_full_names_the_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> NoReturn:
+        """Fail."""
+        raise RuntimeError("Timed out waiting for file")
+
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=0, f_frsize=4096))
+    assert exit_code(fail) == 1
+    tail = f"next to no space is left in {tempfile.gettempdir()}: free some space, or choose another output folder"
+    assert capsys.readouterr().err.startswith(f"error: RuntimeError: Timed out waiting for file; {tail}")
 
 
 def test_sigterm_exits_143_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:

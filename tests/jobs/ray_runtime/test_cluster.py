@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import psutil
 import pytest
 import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
-from support.processes import command_lines, read_children
+from support.commands import read_until, start
+from support.processes import command_lines, held, ray_workers, read_children
 
+from jobs.ray_runtime import process_group
 from jobs.ray_runtime.capacity import Cluster
 from jobs.ray_runtime.fan_out import Retry, fan_out
 
 pytestmark = pytest.mark.ray
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 @ray.remote(num_cpus=0)
@@ -82,18 +86,55 @@ def test_fan_out_loses_no_item_when_a_worker_dies(ray_cluster: Cluster, tmp_path
     assert (tmp_path / "2").exists()
 
 
+def _connections(process: psutil.Process) -> list[Any]:
+    return process.net_connections(kind="tcp")
+
+
+def listening(connections: Mapping[psutil.Process, list[Any]]) -> set[str]:
+    """Return the addresses that processes listen on."""
+    every = [connection for of_process in connections.values() for connection in of_process]
+    return {connection.laddr.ip for connection in every if connection.status == psutil.CONN_LISTEN}
+
+
 def test_local_ray_listens_on_loopback_only(ray_cluster: Cluster):
     if not ray_cluster.local:
         pytest.skip("the tests use a cluster that was there before them")
-    connections = read_children(lambda process: process.net_connections(kind="tcp"))
-    open_ports = {
-        connection.laddr
-        for of_process in connections.values()
-        for connection in of_process
-        if connection.status == psutil.CONN_LISTEN
-    }
+    open_ports = listening(read_children(_connections))
     assert open_ports
-    assert {address.ip for address in open_ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert open_ports <= LOOPBACK
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_training_listens_on_loopback_only(
+    ray_cluster: Cluster, long_flags: list[str], tmp_path: Path, workers: int
+):
+    if not ray_cluster.local:
+        pytest.skip("the tests use a cluster that was there before them")
+    flags = [*long_flags, "--workers", workers, "--cpus_per_worker", 1, "--gpus_per_worker", 0, "--out", tmp_path]
+    process = start("train", flags, ray.get_runtime_context().gcs_address)
+    read_until(process, "  2/30")
+    with held(lambda: ray_workers("RayTrainWorker"), process) as found:
+        open_ports = listening(read_children(_connections))
+    process.terminate()
+    process.wait()
+    assert len(found) == workers
+    assert open_ports
+    assert open_ports <= LOOPBACK
+
+
+def test_workers_of_one_node_meet_in_a_folder_of_their_owner_and_those_of_several_on_one_address(
+    ray_cluster: Cluster,
+):
+    path = process_group._open_store(one_node=True, size=2)
+    assert isinstance(path, str)
+    assert Path(path).parent.stat().st_mode & 0o777 == 0o700
+    host, port = process_group._open_store(one_node=False, size=2)
+    assert host == ray.util.get_node_ip_address()
+    sockets = [one for one in _connections(psutil.Process()) if one.laddr.port == port]
+    assert {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN} == {host}
+    process_group._leave()
+    assert not Path(path).parent.exists()
 
 
 def test_the_token_is_in_no_command_line_and_no_file(ray_cluster: Cluster):

@@ -6,8 +6,8 @@ import json
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 import pybigtools
 import pyBigWig
 import pytest
+from support.disks import limited
 
 from promoter import storage
-from promoter.errors import InputError
+from promoter.errors import InputError, StorageError
 from promoter.export import tracks as tracks_module
 from promoter.export.formats import FORMATS
 from promoter.export.modisco import modisco_command
@@ -424,8 +425,8 @@ class ListWriter(FormatWriter):
 
     files = ("genes.txt",)
 
-    def __init__(self, source: ExportSource, stack: ExitStack) -> None:
-        super().__init__(source, stack)
+    def __init__(self, source: ExportSource, outputs: storage.Outputs) -> None:
+        super().__init__(source, outputs)
         self.names: list[str] = []
 
     def add(self, batch: Batch) -> None:
@@ -496,3 +497,22 @@ def test_modisco_finds_every_implanted_motif_by_the_command_that_is_printed(tmp_
     assert "negative seqlets" not in done.stdout.replace("Extracted 0 negative seqlets", "")
     with h5py.File(tmp_path / "an out" / "modisco.h5") as file:
         assert file.attrs["window_size"] == length - 1
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.95])
+def test_an_export_to_a_full_disk_is_one_line_and_leaves_nothing(
+    case: Case, tmp_path: Path, name: str, share: float
+) -> None:
+    """With h5py a full disk ends the process, with pybigtools it is a panic or goes unsaid."""
+    whole = export_scores(case.folder, tmp_path / "whole", [name], genome=case.sizes, target=TARGETS[0])
+    size = max(file.stat().st_size for file in whole.files)
+    message = "could not be written .* choose another"
+    with limited(int(size * share)), pytest.raises(StorageError, match=message) as raised:
+        export_scores(case.folder, tmp_path / "out", [name], genome=case.sizes, target=TARGETS[0])
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).startswith((f"{tmp_path}/out/", f"{tempfile.gettempdir()}: "))
+    assert not list((tmp_path / "out").glob("*"))
+    again = export_scores(case.folder, tmp_path / "out", [name], genome=case.sizes, target=TARGETS[0])
+    for file, expected in zip(again.files, whole.files, strict=True):
+        assert file.read_bytes() == expected.read_bytes()

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyfaidx import Fasta
+from support.disks import limited
 
 from promoter.dataset.genome import window
-from promoter.errors import InputError
+from promoter.errors import InputError, StorageError
 from promoter.ism.store import Scores, write_part
 from promoter.motifs.discovery import (
     Contributions,
@@ -151,6 +152,13 @@ def test_the_modisco_file_holds_the_same_seqlets_as_the_instances(found: Discove
             seqlets = one.group.replace(".", "/") + "/seqlets"
             assert np.array(file[f"{seqlets}/n_seqlets"]) == [one.seqlets]
             assert set(np.array(file[f"{seqlets}/example_idx"])) <= set(range(600))
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+def test_a_disk_without_room_for_the_modisco_file_is_one_line(found: Discovery, tmp_path: Path, size: int) -> None:
+    with limited(size), pytest.raises(StorageError, match=rf"^{tmp_path}/motifs\.h5: could not be written"):
+        write_h5(tmp_path / "motifs.h5", found)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_silent_track_has_no_motifs(contributions: Contributions) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from support.files import Write
 from upath import UPath
 
 from promoter import storage
-from promoter.errors import InputError
+from promoter.errors import InputError, StorageError
 
 STORES = [("s3", "s3fs"), ("gs", "gcsfs")]  # protocol, the optional package that opens it
 
@@ -264,6 +265,16 @@ def test_files_and_folders_without_permission_are_refused(unprivileged: Path) ->
         storage.require_file(unprivileged / "locked" / "x", "genome")
     (unprivileged / "locked").chmod(0o700)
     assert not list((unprivileged / "locked").iterdir())
+
+
+def test_a_folder_whose_permission_is_taken_away_while_it_is_written_is_one_line(unprivileged: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(storage.open_atomic(unprivileged / "out")).write(b"text")
+        unprivileged.chmod(0o500)
+        message = rf"^{unprivileged}/out: could not be written \(Permission denied\); change the permissions, or"
+        with pytest.raises(StorageError, match=message):
+            stack.close()
+    unprivileged.chmod(0o700)
 
 
 def test_Parquet_tables_are_read_back_with_their_metadata(folder: str) -> None:
