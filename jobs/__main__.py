@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from jobs.cli.explain import did_you_mean
 from jobs.cli.run import run
+from promoter.labels import shown
 
 _FOLDER = Path(__file__).parent
 
@@ -32,8 +33,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "promoter") -> NoReturn:
         job = getattr(importlib.import_module(f"jobs.{words[0]}"), words[0])
         run(job, words[1:], prog=f"{prog} {words[0]}")
     else:
-        fix = did_you_mean(words[0], job_summaries()) or f"; '{prog}' lists the jobs"
-        print(f"error: there is no job '{words[0]}'{fix}", file=sys.stderr)
+        near = "" if words[0].startswith("-") else did_you_mean(words[0], job_summaries())
+        fix = near or f"; '{prog}' lists the jobs"
+        print(f"error: there is no job '{shown(words[0])}'{fix}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from upath import UPath
 
-from jobs.cli.config_file import job_settings, require_same, write_config
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, plural
+from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
 from promoter import storage
 from promoter.export.formats import FORMATS, require_formats
@@ -20,6 +21,7 @@ def export(
     genome: str | None = None,
     genes: list[str] | None = None,
     target: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write scores for tf-modisco-lite, genome browsers, bedtools and chrombpnet's tools.
 
@@ -34,13 +36,14 @@ def export(
         genome: FASTA, .fai or chrom.sizes with the lengths of the chromosomes, for bigwig and h5 of genes.
         genes: ids or names of the genes or sequences to export; all by default.
         target: name of the target to export; may be left out when there is only one.
+        overwrite: take over an output folder that another run, job or person has filled: what a job has left there
+            is removed, other files of the same names are replaced.
     """
     settings = job_settings(export, locals())
     folder = storage.resolve(scores)
     located = _lie_on_a_genome(folder)
     formats = formats or (["modisco", "bigwig", "bed"] if located else ["modisco"])
     require_formats(formats, genome, located=located)
-    out_dir = storage.require_writable(out)
 
     from promoter.export.modisco import modisco_command
     from promoter.export.scores import export_scores
@@ -49,9 +52,11 @@ def export(
     manifest = find_manifest(folder)
     named = [*([manifest] if manifest else []), *([storage.require_file(genome, "genome")] if genome else [])]
     inputs = {str(path): storage.sha256(path) for path in named}
-    require_same(out_dir, settings, inputs, ignored={"out"}, outputs=[])
-    written = export_scores(scores, out_dir, formats, genome=genome, genes=genes, target=target)
-    write_config(out_dir / "config.yaml", settings, inputs)
+    owned = own_folder("export", out, settings, inputs, paths=["scores", "genome"], overwrite=overwrite)
+    with owned as output, output.nothing_if_refused():
+        out_dir = output.path
+        written = export_scores(scores, out_dir, formats, genome=genome, genes=genes, target=target)
+        output.finish(written.files)
     for chrom, other in list(written.renamed.items())[:3]:
         console.print(f"note: {chrom} of the scores is {other} in the genome, and in the files")
     if not written.tss_known and any(FORMATS[name].uses_tss for name in formats):

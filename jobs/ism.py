@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from typing import TYPE_CHECKING, Literal
 
-from jobs.cli.config_file import job_settings, require_at_least, write_config
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, plural
+from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import TaskLimits
-from promoter import storage
+from promoter.errors import InputError
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from promoter.storage.parts import PartFiles
 
 _FORMAT = 1
 _FOLDER = "scores"
+_PATHS = ("model", "data", "ensemble", "genes_per_task")  # settings that do not change the scores
 
 
-def ism(
+def ism(  # noqa: PLR0915 # its imports count as statements
     model: str,
     data: str,
     out: str,
@@ -29,6 +37,7 @@ def ism(
     workers: int | None = None,
     cpus_per_worker: int = 1,
     gpus_per_worker: float = 0,
+    overwrite: bool = False,
 ) -> None:
     """Score every single-base change of every gene's promoter, or of every sequence of a library.
 
@@ -57,9 +66,10 @@ def ism(
         workers: number of tasks that run at a time; by default as many as the cluster has room for.
         cpus_per_worker: number of CPUs reserved for each task.
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
+        overwrite: take over an output folder that another run, job or person has filled: what a job has left there
+            is removed, other files of the same names are replaced.
     """
     settings = job_settings(ism, locals())
-    require_at_least(1, genes_per_task=genes_per_task)
     limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
 
     from jobs.inference.estimate import announce_time
@@ -76,7 +86,6 @@ def ism(
     rows = select(promoters, genes, inputs.info.get_split(promoters.genes), split)
     region = None if positions is None else region_of_positions(promoters, positions)
     window = window_of_region(promoters, region)
-    out_dir = storage.require_writable(out)
     identity = {
         "format": _FORMAT,
         **inputs.identity(rows, precision),
@@ -87,58 +96,64 @@ def ism(
         "positions": positions,
     }
     metadata = {name: identity[name] for name in ("model", "data", "dtype", "positions", "precision")}
-    wanted = identity | ({"genes_per_part": genes_per_task} if genes_per_task else {})
 
-    def cut(size: int) -> PartFiles:
+    @functools.cache  # which remembers what parts were checked
+    def cut(out_dir: UPath, size: int) -> PartFiles:
         ids = promoters.genes["gene_id"].iloc[rows].tolist()
         gene_ids = [ids[start : start + size] for start in range(0, len(ids), size)]
         manifest = {**identity, "genes_per_part": size, "window": window}
         return PartFiles(out_dir, _FOLDER, gene_ids, [metadata] * len(gene_ids), manifest)
 
-    earlier = earlier_run(out_dir, _FOLDER, wanted)
-    if earlier and earlier["complete"]:
-        if not cut(earlier["genes_per_part"]).missing():
-            console.print(f"{out_dir}: all {plural(len(rows), promoters.noun)} are scored already; nothing to do")
-            return
-        console.print(f"{out_dir}: some parts are missing or damaged; they are scored again")
-    cluster = connect()
-    require_shared(out_dir)
-    in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit, so before anything is written
-    size = earlier["genes_per_part"] if earlier else genes_per_task
-    size = size or choose_size(inputs, len(rows), limits, cluster)
-    if inputs.network.config.incremental is None:
-        parts, (first, last) = cut(size), region or (0, promoters.length)
-        passes = parts.count_rows(parts.missing()) * (3 * (last - first) + 1)  # each mutant, and the gene as it is
-        announce_time(
-            passes, "mutants", inputs, precision=precision, limits=limits, cluster=cluster, max_hours=max_hours
+    owned = own_folder("ism", out, settings, inputs.checksums, paths=_PATHS, overwrite=overwrite)
+    with owned as output:
+        out_dir = output.path
+        earlier = earlier_run(out_dir, identity)
+        if earlier and genes_per_task not in {None, earlier["genes_per_part"]}:
+            begun = f"the parts of this run have {earlier['genes_per_part']}"
+            raise InputError(begun, setting="genes_per_task", value=genes_per_task, fix="leave it out")
+        if earlier and earlier["complete"] and output.finished:
+            if not cut(out_dir, earlier["genes_per_part"]).missing():
+                console.print(
+                    f"{out_dir}: all {plural(len(rows), promoters.noun)} are scored already; nothing to do"
+                )
+                return
+            console.print(f"{out_dir}: some parts are missing or damaged; they are scored again")
+        cluster = connect()
+        require_shared(out_dir)
+        in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit, so before anything is written
+        size = earlier["genes_per_part"] if earlier else genes_per_task
+        size = size or choose_size(inputs, len(rows), limits, cluster)
+        if inputs.network.config.incremental is None:
+            parts, (first, last) = cut(out_dir, size), region or (0, promoters.length)
+            passes_per_gene = 3 * (last - first) + 1  # each mutant, and the gene as it is
+            passes = parts.count_rows(parts.missing()) * passes_per_gene
+            announce_time(
+                passes, "mutants", inputs, precision=precision, limits=limits, cluster=cluster, max_hours=max_hours
+            )
+        parts = cut(out_dir, size)
+        output.begin()
+        parts.write_manifest(complete=False)
+        strongest = compute_parts(
+            parts,
+            parts.missing(),
+            score_genes,
+            lambda index: score_arguments(inputs, rows[index * size : (index + 1) * size], region),
+            shared=inputs.models,
+            limits=limits,
+            in_flight=in_flight,
+            name="ism",
+            verb="scored",
+            noun=promoters.noun,
         )
-    if begun := earlier_run(out_dir, _FOLDER, wanted):  # meanwhile: then its parts are the ones to fill
-        size = begun["genes_per_part"]
-    parts = cut(size)
-    parts.write_manifest(complete=False)
-    write_config(out_dir / "config.yaml", settings, inputs.checksums)
-    strongest = compute_parts(
-        parts,
-        parts.missing(),
-        score_genes,
-        lambda index: score_arguments(inputs, rows[index * size : (index + 1) * size], region),
-        shared=inputs.models,
-        limits=limits,
-        in_flight=in_flight,
-        name="ism",
-        verb="scored",
-        noun=promoters.noun,
-    )
-    counts = zip(parts.paths(), map(len, parts.gene_ids), strict=True)
-    listed = [{"file": f"{_FOLDER}/{path.name}", "genes": count} for path, count in counts]
-    parts.write_manifest(complete=True, parts=listed)
-    show_strongest(
-        strongest,
-        -window["upstream"] if window else (region or (0,))[0],
-        noun=promoters.noun,
-        partly=len(strongest) < len(listed),
-    )
-    console.print(f"scores of {plural(len(rows), promoters.noun)} in {out_dir / _FOLDER}")
+        parts.write_manifest(complete=True)
+        output.finish()
+        show_strongest(
+            strongest,
+            -window["upstream"] if window else (region or (0,))[0],
+            noun=promoters.noun,
+            partly=len(strongest) < len(parts.gene_ids),
+        )
+        console.print(f"scores of {plural(len(rows), promoters.noun)} in {out_dir / _FOLDER}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from upath import UPath
 
-from jobs.cli.config_file import job_settings, require_at_least, require_same, write_config
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, new_table, plural
+from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
 from promoter import storage
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from promoter.motifs.discovery import Contributions
-
-_OUTPUTS = ["motifs.tsv", "motifs.meme", "instances.bed", "motifs.h5"]
 
 
 def motifs(
@@ -30,6 +29,7 @@ def motifs(
     max_seqlets: int = 2000,
     genes: list[str] | None = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Find the motifs that contributions show (TF-MoDISco), name them, and write where they stand.
 
@@ -46,10 +46,10 @@ def motifs(
             random. Time grows with the square of this number.
         genes: ids or names of the genes or sequences to look at; by default all.
         seed: random seed for subsampling seqlets.
+        overwrite: take over an output folder that another run, job or person has filled: what a job has left there
+            is removed, other files of the same names are replaced.
     """
     settings = job_settings(globals()["motifs"], locals())  # here the name is that of a setting
-    require_at_least(1, max_seqlets=max_seqlets)
-    require_at_least(0, seed=seed)
 
     import pandas as pd
 
@@ -59,28 +59,30 @@ def motifs(
     from promoter.plots import motif_logo
 
     database = read_motifs(motifs) if motifs else jaspar_motifs(taxon)
-    out_dir = storage.require_writable(out)
     manifest = find_manifest(scores)
     files = [*([manifest] if manifest else []), *([storage.resolve(motifs)] if motifs else [])]
     inputs = {str(path): storage.sha256(path) for path in files}
-    require_same(out_dir, settings, inputs, ignored={"out"}, outputs=_OUTPUTS)
-    contributions = read_contributions(scores, target, window, genes)
-    discovery = discover_motifs(contributions, max_seqlets, seed)
-    frequencies = {motif.name: motif.frequencies_AL for motif in discovery.motifs}
-    seqlets = {motif.name: motif.seqlets for motif in discovery.motifs}
-    matches = match_motifs(frequencies, database).reset_index(drop=True)
-    table = pd.concat([discovery.to_table(), matches], axis=1)
-    instances = place_on_genome(discovery.instances, contributions.genes)
-    write_h5(out_dir / "motifs.h5", discovery)
-    for motif in discovery.motifs:
-        motif_logo(out_dir / "logos", motif.name, motif.frequencies_AL, motif.contributions_AL)
-    storage.write_text(out_dir / "motifs.meme", as_meme(frequencies, seqlets))
-    storage.write_text(out_dir / "instances.bed", instances.to_csv(sep="\t", header=False, index=False))
-    storage.write_text(out_dir / "motifs.tsv", table.to_csv(sep="\t", index=False))
-    write_config(out_dir / "config.yaml", settings, inputs)
-    _show(table, contributions, out_dir)
-    if motifs is None and taxon != "none" and not table.empty:
-        console.print(f"resembles: motifs of {taxon} in JASPAR 2026; --taxon and --motifs name others")
+    owned = own_folder("motifs", out, settings, inputs, paths=["scores", "motifs"], overwrite=overwrite)
+    with owned as output:
+        out_dir = output.path
+        contributions = read_contributions(scores, target, window, genes)
+        discovery = discover_motifs(contributions, max_seqlets, seed)
+        frequencies = {motif.name: motif.frequencies_AL for motif in discovery.motifs}
+        seqlets = {motif.name: motif.seqlets for motif in discovery.motifs}
+        matches = match_motifs(frequencies, database).reset_index(drop=True)
+        table = pd.concat([discovery.to_table(), matches], axis=1)
+        instances = place_on_genome(discovery.instances, contributions.genes)
+        output.begin()
+        write_h5(out_dir / "motifs.h5", discovery)
+        for motif in discovery.motifs:
+            motif_logo(out_dir / "logos", motif.name, motif.frequencies_AL, motif.contributions_AL)
+        storage.write_text(out_dir / "motifs.meme", as_meme(frequencies, seqlets))
+        storage.write_text(out_dir / "instances.bed", instances.to_csv(sep="\t", header=False, index=False))
+        storage.write_text(out_dir / "motifs.tsv", table.to_csv(sep="\t", index=False))
+        output.finish()
+        _show(table, contributions, out_dir)
+        if motifs is None and taxon != "none" and not table.empty:
+            console.print(f"resembles: motifs of {taxon} in JASPAR 2026; --taxon and --motifs name others")
 
 
 def _show(table: pd.DataFrame, contributions: Contributions, out_dir: UPath) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from jobs.cli.config_file import job_settings, write_config
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, plural
+from jobs.cli.outputs import own_file
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
 from promoter.errors import InputError
 
+_METRICS = ".metrics.json"  # ending of the file beside the predictions
 _GENES_PER_TASK = 512  # a multiple of the prediction batch, so that results do not depend on the tasks
 
 
@@ -20,6 +22,7 @@ def predict(
     workers: int | None = None,
     cpus_per_worker: int = 1,
     gpus_per_worker: float = 0,
+    overwrite: bool = False,
 ) -> None:
     """Predict every gene of a data set, or every sequence of a FASTA.
 
@@ -36,6 +39,7 @@ def predict(
         workers: number of tasks that run at a time; by default as many as the cluster has room for.
         cpus_per_worker: number of CPUs reserved for each task.
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
+        overwrite: replace a file that promoter predict did not write.
     """
     settings = job_settings(predict, locals())
     limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
@@ -58,39 +62,41 @@ def predict(
 
     inputs = load_inputs(model, ensemble, data)
     promoters, info = inputs.promoters, inputs.info
-    storage.require_writable(path.parent)
-    targets = measured_targets(promoters, info)
-    baselines = kept_baselines(inputs.models, promoters) if targets else {}
-    cluster = connect()
-    task = limits.apply(predict_genes)
-    models = [ray.put(serialized) for serialized in inputs.models]
-    predicted = np.empty((len(models), len(promoters), len(info.targets)), np.float32)
-    batches = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
-    with progress("predict", len(promoters), f"{promoters.noun}s") as advance:
-        for rows, result in fan_out(
-            lambda rows, _: task.remote(promoters.tokens[rows], *models), batches, limits.in_flight(cluster)
-        ):
-            predicted[:, rows] = result
-            advance(result.shape[1])
-    spread = predicted.std(axis=0, ddof=1) if len(models) > 1 else None
-    half_width = interval_half_width(model, inputs, predicted)
-    table = predictions_table(promoters, info, predicted.mean(axis=0), spread=spread, half_width=half_width)
-    metrics_path = path.with_suffix(".metrics.json")
-    if metrics_path.exists():
-        metrics_path.unlink()  # of the predictions that are replaced
-    write_predictions(path, table)
-    write_config(path.with_suffix(".config.yaml"), settings, inputs.checksums)
-    console.print(summarise(table, info.targets, promoters.noun))
-    if targets:
-        metrics = evaluate_data(table, promoters, info, targets=targets, baselines=baselines)
-        storage.write_json(metrics_path, metrics)
-        show_metrics(metrics, promoters.noun)
-        if "train" in metrics:
-            console.print(
-                f"the model was fitted to the {promoters.noun}s of train: their metrics are no test of it"
-            )
-        console.print(f"metrics in {metrics_path}")
-    console.print(f"predictions of {plural(len(promoters), promoters.noun)} in {path}")
+    owned = own_file("predict", path, settings, inputs.checksums, beside=[_METRICS], overwrite=overwrite)
+    with owned as output:
+        targets = measured_targets(promoters, info)
+        baselines = kept_baselines(inputs.models, promoters) if targets else {}
+        cluster = connect()
+        task = limits.apply(predict_genes)
+        models = [ray.put(serialized) for serialized in inputs.models]
+        predicted = np.empty((len(models), len(promoters), len(info.targets)), np.float32)
+        batches = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
+        with progress("predict", len(promoters), f"{promoters.noun}s") as advance:
+            for rows, result in fan_out(
+                lambda rows, _: task.remote(promoters.tokens[rows], *models), batches, limits.in_flight(cluster)
+            ):
+                predicted[:, rows] = result
+                advance(result.shape[1])
+        spread = predicted.std(axis=0, ddof=1) if len(models) > 1 else None
+        half_width = interval_half_width(model, inputs, predicted)
+        table = predictions_table(promoters, info, predicted.mean(axis=0), spread=spread, half_width=half_width)
+        output.begin()
+        metrics_path = path.with_suffix(_METRICS)
+        if metrics_path.exists():
+            metrics_path.unlink()  # of the predictions that are replaced
+        write_predictions(path, table)
+        console.print(summarise(table, info.targets, promoters.noun))
+        if targets:
+            metrics = evaluate_data(table, promoters, info, targets=targets, baselines=baselines)
+            storage.write_json(metrics_path, metrics)
+            show_metrics(metrics, promoters.noun)
+            if "train" in metrics:
+                console.print(
+                    f"the model was fitted to the {promoters.noun}s of train: their metrics are no test of it"
+                )
+            console.print(f"metrics in {metrics_path}")
+        output.finish([path, *([metrics_path] if targets else [])])
+        console.print(f"predictions of {plural(len(promoters), promoters.noun)} in {path}")
 
 
 if __name__ == "__main__":

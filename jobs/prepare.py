@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from upath import UPath
 
-from jobs.cli.config_file import job_settings, write_config
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, with_flags
 from jobs.cli.data_summary import show_genes, show_library
 from jobs.cli.notes import kept_notes
+from jobs.cli.outputs import own_folder
 from jobs.cli.run import given_settings, run
 from promoter import storage
 from promoter.dataset.config import Align, Layout, Missing, TranscriptChoice, Transform
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from promoter.dataset.prepare import Summary
     from promoter.dataset.promoters import Promoters
     from promoter.storage import AnyPath
+    from promoter.storage.ownership import Output
 
 # settings of one kind of input -> why they mean nothing for the other
 _OF_GENES = {
@@ -41,10 +44,15 @@ _OF_GENES = {
         ("chrom_names", "chroms", "exclude_chroms"), "the sequences of --sequences lie on no chromosome"
     ),
 }
+# settings that name inputs, or a folder that holds some
+_PATHS = (
+    *("genome", "genes", "expression", "tx2gene", "replicates", "tss", "gene_map", "chrom_names"),
+    "cache",
+)
 _OF_SEQUENCES = ("id_column", "sequence_column", "split_column", "group_column", "weight_column", "align")
 
 
-def prepare(
+def prepare(  # noqa: PLR0915 # its imports count as statements
     out: str,
     genome: str | None = None,
     genes: str | None = None,
@@ -83,6 +91,7 @@ def prepare(
     align: Align | None = None,
     dataset: Literal["yeast", "yeast_levels"] | None = None,
     cache: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Make a data set: of the promoters and the expression of genes, or of a table of sequences and values.
 
@@ -137,11 +146,13 @@ def prepare(
         dataset: name of a public data set to use instead of files: yeast (response to salt) or yeast_levels (TPM
             in eight conditions); files given beside it take the place of its own.
         cache: folder that holds, or will hold, the downloads of --dataset.
+        overwrite: take over an output folder that another run, job or person has filled: what a job has left there
+            is removed, other files of the same names are replaced.
     """
     settings = job_settings(prepare, locals())
     _require_one_kind(settings)
     if sequences is not None:
-        _prepare_library(settings)
+        _prepare_library(settings, overwrite)
         return
     if window is None and context is not None:
         raise InputError(f"--context {context}: goes with --window enformer or borzoi; else give --upstream")
@@ -168,10 +179,15 @@ def prepare(
     for name in ("window", "context", "sequences", *_OF_SEQUENCES):  # the first two are in upstream and downstream
         del settings[name]
     preparation.require_window(upstream, downstream)
-    preparation.require_max_n(max_n)
-    out_dir = storage.require_writable(out)
-    with kept_notes() as notes, storage.removed_on_error(out_dir / "source") as source:  # bad input leaves nothing
+    named = [settings[name] for name in _PATHS if settings[name] and name != "cache"]
+    with ExitStack() as stack:
+        output = stack.enter_context(
+            own_folder("prepare", out, settings, dict.fromkeys(named, ""), paths=_PATHS, overwrite=overwrite)
+        )
+        notes = stack.enter_context(kept_notes())
         if dataset is not None:
+            stack.enter_context(output.nothing_if_refused())
+            source = output.path / "source"
             files = fetch_yeast(source, cache, lambda name: console.print(f"downloading {name} …"))
             genome, genes = genome or str(files.genome), genes or str(files.genes)
             expression = expression or str(files.salt_response if dataset == "yeast" else files.levels)
@@ -221,13 +237,9 @@ def prepare(
             allow_loss=allow_loss,
             annotation=str(storage.resolve(genes)),
         )
-    read = [
-        genome,
-        genes,
-        *table.files,
-        *(path for path in (tx2gene, replicates, tss, gene_map, chrom_names) if path),
-    ]
-    path = _write(out_dir, promoters, summary, settings=settings, read=read, notes=notes)
+        others = [path for path in (tx2gene, replicates, tss, gene_map, chrom_names) if path]
+        read = [genome, genes, *table.files, *others]
+        path = _write(output, promoters, summary, read=read, notes=notes, overwrite=overwrite)
     show_genes(summary, promoters.length, transform)
     console.print(f"{summary.genes_kept:,} promoters of {promoters.length:,} bases in {path}")
 
@@ -247,41 +259,42 @@ def _require_one_kind(settings: Mapping[str, Any]) -> None:
             raise InputError(with_flags(f"`{name}={value!r}`: {reason}"))
 
 
-def _prepare_library(settings: Mapping[str, Any]) -> None:
+def _prepare_library(settings: Mapping[str, Any], overwrite: bool) -> None:
     from promoter.dataset.library import read_library
 
-    out_dir = storage.require_writable(settings["out"])
+    table = settings["sequences"]
     options = {name: settings[name] for name in (*_OF_SEQUENCES, "transform", "missing", "max_n", "allow_loss")}
-    with kept_notes() as notes:
-        promoters, summary = read_library(settings["sequences"], settings["targets"], **options)
     used = {name: value for name, value in settings.items() if name not in _OF_GENES}
-    path = _write(out_dir, promoters, summary, settings=used, read=[settings["sequences"]], notes=notes)
+    owned = own_folder("prepare", settings["out"], used, {table: ""}, paths=["sequences"], overwrite=overwrite)
+    with owned as output, kept_notes() as notes:
+        promoters, summary = read_library(table, settings["targets"], **options)
+        path = _write(output, promoters, summary, read=[table], notes=notes, overwrite=overwrite)
     show_library(summary, settings["transform"])
     console.print(f"{summary.genes_kept:,} sequences of {promoters.length:,} bases in {path}")
 
 
 def _write(
-    out_dir: UPath,
+    output: Output,
     promoters: Promoters,
     summary: Summary,
     *,
-    settings: Mapping[str, Any],
     read: Sequence[AnyPath],
     notes: Sequence[InputNote],
+    overwrite: bool,
 ) -> UPath:
-    """Write the data set, its summary and its settings; return the path of the data set."""
+    """Write the data set and its summary; return the path of the data set."""
     from promoter.dataset.promoters import write_promoters
 
     inputs = {str(storage.resolve(path)): storage.sha256(path) for path in read}
-    promoters.metadata.update(transform=settings["transform"], sources=inputs)
-    (out_dir / "config.yaml").unlink(missing_ok=True)  # of an earlier run: it comes last, to tell a whole output
-    path = write_promoters(out_dir, promoters)
+    transform = output.run.record.settings["transform"]
+    promoters.metadata.update(transform=transform, sources=inputs)
+    output.begin(inputs, overwrite=overwrite)
+    path = write_promoters(output.path, promoters)
     said: dict[str, list[str]] = {"assumptions": [], "warnings": []}
     for one in notes:
         said["warnings" if isinstance(one, InputWarning) else "assumptions"].append(with_flags(str(one)))
-    summary_of_all = {**asdict(summary), "transform": settings["transform"], **said}
-    storage.write_json(out_dir / "summary.json", summary_of_all)
-    write_config(out_dir / "config.yaml", settings, inputs)
+    storage.write_json(output.path / "summary.json", {**asdict(summary), "transform": transform, **said})
+    output.finish()
     return path
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from jobs.cli.config_file import job_settings, write_config
+from contextlib import ExitStack
+
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, plural, with_flags
+from jobs.cli.outputs import own_file, own_folder
 from jobs.cli.run import run
 from promoter import storage
 from promoter.errors import InputError
@@ -21,6 +24,7 @@ def report(
     compare: str | None = None,
     assembly: str | None = None,
     figures: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write one HTML file about a run, which opens in any browser without a network.
 
@@ -38,6 +42,7 @@ def report(
         assembly: name of the genome assembly at UCSC or Ensembl, such as hg38 or sacCer3, for links to their
             browsers.
         figures: folder to write each figure to, as SVG and PNG.
+        overwrite: replace a page that promoter report did not write, and write figures beside other files.
     """
     settings = job_settings(report, locals())
     page_file = storage.resolve(out)
@@ -50,28 +55,33 @@ def report(
     from promoter.ism.store import find_manifest
     from promoter.report.build import build_report
 
-    storage.require_writable(page_file.parent)
-    if figures is not None:
-        storage.require_writable(figures)
-    page = build_report(
-        model,
-        scores=scores,
-        genes=genes,
-        show=show,
-        target=target,
-        motifs=motifs,
-        search=search,
-        compare=compare,
-        assembly=assembly,
-    )
-    if figures is not None:
-        names = page.write_figures(figures)
-        console.print(f"{len(names)} figures, each as SVG and PNG, in {storage.resolve(figures)}")
-    storage.write_text(page_file, page.html)
     inputs = {network.source: network.checksum for network in serialize_models([model])}
     if scores is not None and (manifest := find_manifest(scores)):
         inputs[str(manifest)] = storage.sha256(manifest)
-    write_config(page_file.with_suffix(".config.yaml"), settings, inputs)
+    with ExitStack() as stack:
+        output = stack.enter_context(own_file("report", page_file, settings, inputs, overwrite=overwrite))
+        drawn = figures and stack.enter_context(
+            own_folder("report", figures, settings, inputs, paths=None, overwrite=overwrite)
+        )
+        page = build_report(
+            model,
+            scores=scores,
+            genes=genes,
+            show=show,
+            target=target,
+            motifs=motifs,
+            search=search,
+            compare=compare,
+            assembly=assembly,
+        )
+        if drawn:
+            drawn.begin()
+            names = page.write_figures(drawn.path)
+            drawn.finish([drawn.path / f"{name}.{kind}" for name in names for kind in ("svg", "png")])
+            console.print(f"{len(names)} figures, each as SVG and PNG, in {drawn.path}")
+        output.begin()
+        storage.write_text(page_file, page.html)
+        output.finish([page_file])
     for line in page.left_out:
         console.print(f"not in it: {with_flags(line)}", style="dim")
     size = len(page.html.encode()) / 1e6

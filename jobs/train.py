@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from jobs.cli.config_file import require_at_least
 from jobs.cli.model_flags import Model, ModelFlags, resolve_model
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import require_resources
@@ -26,6 +25,7 @@ def train(
     gpus_per_worker: float | None = None,
     cpus_per_worker: int | None = None,
     min_workers: int | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Train a network on some genes, choose its best epoch on others, and evaluate it on yet others.
 
@@ -54,11 +54,13 @@ def train(
             1.
         min_workers: minimum number of workers: training continues with this many after losing nodes, and scales
             back up when nodes return; by default it waits until there is room for all.
+        overwrite: take over an output folder that another run, job or person has filled: what a job has left there
+            is removed, other files of the same names are replaced. A finished run
+            that is damaged starts anew.
     """
     require_resources(workers, cpus_per_worker, gpus_per_worker)
     if min_workers is not None and not 1 <= min_workers <= workers:
         raise InputError(f"--min_workers {min_workers}: must be from 1 to --workers {workers}")
-    require_at_least(1, folds=folds, seeds=seeds)
 
     from jobs.training.folds import train_folds
     from jobs.training.job import TrainingJob, network_for, read_training_data
@@ -81,9 +83,9 @@ def train(
     )
     out_dir = storage.require_writable(out)
     if folds == 1 and seeds == 1:
-        train_once(job, out_dir)
+        train_once(job, out_dir, overwrite=overwrite)
     else:
-        train_folds(job, out_dir, folds, seeds)
+        train_folds(job, out_dir, folds=folds, seeds=seeds, overwrite=overwrite)
 
 
 if __name__ == "__main__":

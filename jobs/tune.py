@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.cli.config_file import job_settings, require_at_least, require_same, resolved, write_config
+from jobs.cli.config_file import job_settings, resolved
 from jobs.cli.console import console, plural
 from jobs.cli.model_flags import Model, ModelFlags, resolve_model
+from jobs.cli.outputs import own_folder
 from jobs.cli.run import given_settings, run
 from jobs.ray_runtime.capacity import require_resources
 from promoter import storage
@@ -22,9 +23,6 @@ from promoter.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from promoter.models.config import NetworkConfig
-
-# may change between a run and its resumption
-_MAY_DIFFER = {"workers", "gpus_per_worker", "cpus_per_worker", "at_once", "out", "data", "embeddings"}
 
 
 def tune(  # noqa: PLR0915 # its imports count as statements
@@ -46,6 +44,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     workers: int = 1,
     gpus_per_worker: float | None = None,
     cpus_per_worker: int = 1,
+    overwrite: bool = False,
 ) -> None:
     """Search for the best network and recipe, then train it and evaluate it once on the test genes.
 
@@ -78,6 +77,9 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         gpus_per_worker: number of GPUs for each trial, or a fraction of one; by default 1 where the cluster has
             GPUs, else 0.
         cpus_per_worker: number of CPUs for each trial.
+        overwrite: take over an output folder that another run, job or person has filled: what a job has left there
+            is removed, other files of the same names are replaced. A finished
+            search that is damaged starts anew.
     """
     settings = job_settings(tune, locals())
     require_resources(workers, cpus_per_worker, gpus_per_worker)
@@ -86,7 +88,6 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             f"--workers {workers}: a trial is one process, and a search scales by trials; use --at_once for more "
             "trials at the same time, and promoter train --config best.yaml --workers for the final network"
         )
-    require_at_least(1, trials=trials, folds=folds, seeds=seeds, at_once=at_once)
     if split.fold is not None or split.homology == "move":
         raise InputError(
             "--split.fold and --split.homology move: a search has folds of its own; give these to promoter train, "
@@ -96,8 +97,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.shared_disk import require_shared
     from jobs.training.job import TrainingJob, network_for, read_training_data, with_pretrained, with_targets
-    from jobs.training.run import METRICS
-    from jobs.tuning.results import BEST, OUTPUTS, SearchResult, show_folds, train_best, write_results
+    from jobs.training.run import PATHS
+    from jobs.tuning.results import BEST, FINAL, SearchResult, show_folds, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
     from jobs.tuning.trials import TrialJob
     from promoter.dataset.promoters import locate
@@ -136,62 +137,66 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     search_space = SearchSpace(domains, network, training, validator)
     points = search_space.grid() if algorithm == "grid" else None
     count = len(points) if points else trials
-    out_dir = storage.require_writable(out)
     inputs = {str(locate(data)): promoters.checksum}
-    outputs = (SEARCH_FOLDER, *OUTPUTS, "model", METRICS)
-    require_same(out_dir, settings, inputs, ignored=_MAY_DIFFER, outputs=outputs)
-    if (out_dir / METRICS).exists():
-        console.print(f"{out_dir}: this search is finished already; nothing to do")
-        return
-
-    cluster = connect()
-    require_shared(out_dir)
-    base = TrainingJob(
-        data=data,
-        promoters=promoters,
-        split=split,
-        model=network,
-        training=training,
-        workers=workers,
-        baselines=True,
-        gpus_per_worker=gpus_per_worker,
-        cpus_per_worker=cpus_per_worker,
-        embeddings=embeddings,
-    )
-    resources: Any = base.scaling_config(cluster).resources_per_worker
-    pretrained = with_pretrained(base, out_dir, cluster).pretrained
-    embedded = pretrained and pretrained.embedded
-    write_config(out_dir / "config.yaml", settings, inputs)
-    show_folds(promoters, held_out)
-    console.print(f"{count} trials of {plural(len(splits) * seeds, 'network')} each")
-    tokens = promoters.tokens if embedded is None else embedded
-    job = TrialJob(
-        examples=Examples(tokens[searched], targets, weights),
-        splits=splits,
-        space=search_space,
-        metric=metric,
-        seeds=seeds,
-        resources=resources,
-        folder=str(out_dir / SEARCH_FOLDER),
-        trunk=pretrained.trunk if pretrained and embedded is None else None,
-    )
-    if not (out_dir / BEST).exists():
-        finished = run_trials(
-            job,
-            out_dir,
-            count=count,
-            algorithm=algorithm,
-            points=points,
-            asha=asha,
-            max_concurrent_trials=at_once,
-            seed=training.seed,
+    with own_folder("tune", out, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
+        out_dir = output.path
+        if output.is_finished(overwrite=overwrite):
+            storage.remove_folder(out_dir / FINAL)  # a crash at the very end leaves it
+            console.print(f"{out_dir}: this search is finished already; nothing to do")
+            return
+        cluster = connect()
+        require_shared(out_dir)
+        base = TrainingJob(
+            data=data,
+            promoters=promoters,
+            split=split,
+            model=network,
+            training=training,
+            workers=workers,
+            baselines=True,
+            gpus_per_worker=gpus_per_worker,
+            cpus_per_worker=cpus_per_worker,
+            embeddings=embeddings,
         )
-        given = settings | {"data": str(storage.resolve(data))}
-        result = SearchResult(trials=finished, job=job, promoters=promoters, folds=held_out, pretrained=pretrained)
-        write_results(out_dir, result, given, keep_folds)
-    if embeddings is None and embedded is not None:
-        base = replace(base, embeddings=str(out_dir / "embeddings"))
-    train_best(out_dir, base, related)
+        resources: Any = base.scaling_config(cluster).resources_per_worker
+        output.begin()
+        pretrained = with_pretrained(base, out_dir, cluster).pretrained
+        embedded = pretrained and pretrained.embedded
+        show_folds(promoters, held_out)
+        console.print(f"{count} trials of {plural(len(splits) * seeds, 'network')} each")
+        tokens = promoters.tokens if embedded is None else embedded
+        job = TrialJob(
+            examples=Examples(tokens[searched], targets, weights),
+            splits=splits,
+            space=search_space,
+            metric=metric,
+            seeds=seeds,
+            resources=resources,
+            folder=str(out_dir / SEARCH_FOLDER),
+            trunk=pretrained.trunk if pretrained and embedded is None else None,
+        )
+        if not (out_dir / BEST).exists():
+            finished = run_trials(
+                job,
+                out_dir,
+                count=count,
+                algorithm=algorithm,
+                points=points,
+                asha=asha,
+                max_concurrent_trials=at_once,
+                seed=training.seed,
+            )
+            given = settings | {"data": str(storage.resolve(data))}
+            result = SearchResult(
+                trials=finished, job=job, promoters=promoters, folds=held_out, pretrained=pretrained
+            )
+            write_results(out_dir, result, given, keep_folds)
+        if embeddings is None and embedded is not None:
+            base = replace(base, embeddings=str(out_dir / "embeddings"))
+        train_best(out_dir, base, related)
+        output.finish(without=[SEARCH_FOLDER, FINAL])
+        storage.remove_folder(out_dir / FINAL)
+    console.print(f"trials, figures, model and metrics in {out_dir}")
 
 
 def _domains(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jobs.cli.config_file import resolved, write_config
+from jobs.cli.config_file import job_settings
 from jobs.cli.console import console
 from jobs.cli.notes import kept_notes
+from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
 
 _FORMAT = 1
-_OUTPUTS = ("variants.parquet", "variants.tsv.gz", "skipped.tsv", "summary.json")
+_PATHS = ("variants", "model", "data", "genome", "chrom_names", "ensemble")  # settings that name inputs
 _GENES_PER_PART = 128  # seconds of work on a CPU; never chosen by the cluster, so that any can go on
 _LONG = 1 << 14  # bases of a window that only pretrained networks read: a gene is work enough for a part
 
@@ -32,6 +33,7 @@ def variants(
     workers: int | None = None,
     cpus_per_worker: int = 1,
     gpus_per_worker: float = 0,
+    overwrite: bool = False,
 ) -> None:
     """Predict what each variant does to the genes in whose windows it falls, or to the sequences of a library.
 
@@ -58,8 +60,10 @@ def variants(
         workers: number of tasks that run at a time; by default as many as the cluster has room for.
         cpus_per_worker: number of CPUs reserved for each task.
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
+        overwrite: take over an output folder that another run, job or person has filled: what a job has left there
+            is removed, other files of the same names are replaced.
     """
-    settings = resolved(locals())  # `variants` is the file here, and not this function
+    settings = job_settings(globals()["variants"], locals())  # `variants` is the file here
     limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
 
     from jobs.inference import variant_effects
@@ -69,7 +73,7 @@ def variants(
     from jobs.ray_runtime.part_files import compute_parts
     from jobs.ray_runtime.shared_disk import require_shared
     from promoter.dataset.promoters import select
-    from promoter.storage.parts import MANIFEST, earlier_run
+    from promoter.storage.parts import earlier_run
 
     inputs = load_inputs(model, ensemble, data)
     promoters, targets = inputs.promoters, inputs.info.targets
@@ -77,7 +81,6 @@ def variants(
         variants, genome=genome, chrom_names=chrom_names, located=promoters.located
     )
     rows = select(promoters, genes)
-    out_dir = storage.require_writable(out)
     files = {name: storage.sha256(path) for name, path in sources.items()}
     identity = {
         "format": _FORMAT,
@@ -86,60 +89,65 @@ def variants(
         "both_strands": both_strands,
         "genes_per_part": _GENES_PER_PART if promoters.length <= _LONG else 1,
     }
-    earlier = earlier_run(out_dir, "parts", identity)
-    in_flight = None
-    # a run that is refused leaves nothing
-    with storage.removed_on_error(out_dir, unless=MANIFEST), kept_notes() as notes:
-        source = variant_effects.AlleleSource(promoters, genome, chrom_names)
-        in_windows = source.read(sources["variants"], rows, out_dir / "skipped.tsv")
-        alleles, parts = variant_effects.cut_alleles(in_windows, inputs, identity, out_dir)
-        missing = parts.missing()
-        outputs_exist = all((out_dir / name).exists() for name in _OUTPUTS)
-        if earlier and earlier["complete"] and not missing and outputs_exist:
-            console.print(f"{out_dir}: all {len(in_windows.alleles):,} effects are there already; nothing to do")
-            return
-        if missing:
-            cluster = connect()
-            require_shared(out_dir)
-            in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit
-            if max_hours is not None or inputs.network.config.incremental is None:
-                sequences = parts.count_rows(missing) + sum(alleles[index]["gene"].nunique() for index in missing)
-                announce_time(
-                    sequences * (1 + both_strands),
-                    "windows",
-                    inputs,
-                    precision=precision,
-                    limits=limits,
-                    cluster=cluster,
-                    max_hours=max_hours,
-                )
-        earlier_run(out_dir, "parts", identity)  # once more: another run may have begun meanwhile
-        parts.write_manifest(complete=False)
     checksums = inputs.checksums | {str(path): files[name] for name, path in sources.items()}
-    write_config(out_dir / "config.yaml", settings, checksums)
-    if in_flight is not None:
-        compute_parts(
-            parts,
-            missing,
-            variant_effects.predict_effects,
-            lambda index: variant_effects.effect_arguments(
-                alleles[index], source.group(alleles[index]), promoters, both_strands=both_strands
-            ),
-            shared=inputs.models,
-            limits=limits,
-            in_flight=in_flight,
-            name="variants",
-            verb="predicted",
-            noun=promoters.noun,
-            unit="effects",
+    owned = own_folder("variants", out, settings, checksums, paths=_PATHS, overwrite=overwrite)
+    with owned as output:
+        out_dir = output.path
+        earlier = earlier_run(out_dir, identity)
+        in_flight = None
+        with output.nothing_if_refused(), kept_notes() as notes:
+            source = variant_effects.AlleleSource(promoters, genome, chrom_names)
+            in_windows = source.read(sources["variants"], rows, out_dir / "skipped.tsv")
+            alleles, parts = variant_effects.cut_alleles(in_windows, inputs, identity, out_dir)
+            missing = parts.missing()
+            if earlier and earlier["complete"] and not missing and output.finished and not output.damaged():
+                console.print(
+                    f"{out_dir}: all {len(in_windows.alleles):,} effects are there already; nothing to do"
+                )
+                return
+            if missing:
+                cluster = connect()
+                require_shared(out_dir)
+                in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit
+                if max_hours is not None or inputs.network.config.incremental is None:
+                    sequences = parts.count_rows(missing) + sum(
+                        alleles[index]["gene"].nunique() for index in missing
+                    )
+                    announce_time(
+                        sequences * (1 + both_strands),
+                        "windows",
+                        inputs,
+                        precision=precision,
+                        limits=limits,
+                        cluster=cluster,
+                        max_hours=max_hours,
+                    )
+            output.begin()
+            parts.write_manifest(complete=False)
+        if in_flight is not None:
+            compute_parts(
+                parts,
+                missing,
+                variant_effects.predict_effects,
+                lambda index: variant_effects.effect_arguments(
+                    alleles[index], source.group(alleles[index]), promoters, both_strands=both_strands
+                ),
+                shared=inputs.models,
+                limits=limits,
+                in_flight=in_flight,
+                name="variants",
+                verb="predicted",
+                noun=promoters.noun,
+                unit="effects",
+            )
+        strongest = variant_effects.combine_parts(
+            inputs, out_dir, files=parts.paths(), in_windows=in_windows, windows=source.windows
         )
-    strongest = variant_effects.combine_parts(
-        inputs, out_dir, files=parts.paths(), in_windows=in_windows, windows=source.windows
-    )
-    storage.write_json(out_dir / "summary.json", {**in_windows.counts, "notes": [str(one) for one in notes]})
-    parts.write_manifest(complete=True, parts=len(alleles))
-    variant_effects.show_effects(in_windows.counts, strongest, targets, located=promoters.located)
-    console.print(f"{len(in_windows.alleles):,} effects in {out_dir / 'variants.parquet'}")
+        storage.write_json(out_dir / "summary.json", {**in_windows.counts, "notes": [str(one) for one in notes]})
+        parts.write_manifest(complete=True)
+        output.finish()
+        variant_effects.show_effects(in_windows.counts, strongest, targets, located=promoters.located)
+        console.print(f"{len(in_windows.alleles):,} effects in {out_dir / 'variants.parquet'}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ of the sequence is kept with the model, for other data, if its features are in `
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -236,12 +237,20 @@ def save_baselines(folder: AnyPath, coefficients: Mapping[str, np.ndarray], chec
         checksum: checksum of the model, which `load_baselines` asks for.
         length: number of bases of the sequences that they were fitted to.
     """
-    content = safetensors.numpy.save(
-        {name: np.ascontiguousarray(values) for name, values in coefficients.items()},
-        {"format": _FORMAT, "model": checksum, "length": str(length)},
-    )
+    tensors = {name: np.ascontiguousarray(values) for name, values in coefficients.items()}
+    metadata = {"format": _FORMAT, "model": checksum, "length": str(length)}
+    content = _in_order(safetensors.numpy.save(tensors, metadata | {"sha256": _digest(tensors, metadata)}))
     with storage.open_atomic(storage.resolve(folder) / KEPT_BASELINES) as file:
         file.write(content)
+
+
+def _in_order(content: bytes) -> bytes:
+    """Return safetensors with the entries of the metadata in order, which safetensors writes in any."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return content[:8] + text.ljust(size) + content[8 + size :]
 
 
 def load_baselines(folder: AnyPath, checksum: str, length: int) -> dict[str, np.ndarray]:
@@ -268,6 +277,8 @@ def load_baselines(folder: AnyPath, checksum: str, length: int) -> dict[str, np.
         metadata = json.loads(content[8 : 8 + size])["__metadata__"]
     except (SafetensorError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged ({error}); copy the whole model directory again") from error
+    if metadata.get("sha256") not in {None, _digest(coefficients, metadata)}:
+        raise InputError(f"{path}: is damaged (its SHA-256 differs); copy the whole model directory again")
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{path}: has format {metadata.get('format')}, this version reads {_FORMAT}; train again")
     if metadata.get("model") != checksum:
@@ -275,6 +286,17 @@ def load_baselines(folder: AnyPath, checksum: str, length: int) -> dict[str, np.
     if metadata.get("length") != str(length):
         return {}
     return {name: coefficients[name] for name in sorted(coefficients, key=[*BASELINES, *coefficients].index)}
+
+
+def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of tensors and metadata, without the entry of the metadata that holds it."""
+    digest = hashlib.sha256(
+        json.dumps({k: v for k, v in metadata.items() if k != "sha256"}, sort_keys=True).encode()
+    )
+    for name, values in sorted(tensors.items()):
+        digest.update(f"{name} {values.dtype} {values.shape} ".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def fit_mean(inputs: BaselineInputs) -> FittedBaseline:

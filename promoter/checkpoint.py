@@ -30,6 +30,7 @@ from promoter.models.pretrained import empty_model
 from promoter.splits.config import SPLITS
 from promoter.splits.split import assign, places
 from promoter.storage import AnyPath
+from promoter.storage.records import require_seal, seal
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -168,7 +169,7 @@ def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
         **({"genes_sha256": hashlib.sha256(genes).hexdigest()} if genes else {}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    text = yaml.safe_dump(description, sort_keys=False).encode()
+    text = yaml.safe_dump(seal(description), sort_keys=False).encode()
     _write(where, SerializedModel(text, weights, str(where), genes))
 
 
@@ -244,7 +245,7 @@ def deserialize_model(packed: SerializedModel, device: str | torch.device = "cpu
     description = _read_description(packed)
     for name, content, expected in (
         (WEIGHTS, packed.weights, description.get("weights_sha256")),
-        (GENES, packed.genes, description.get("genes_sha256", _SHA256_OF_NOTHING)),
+        (GENES, packed.genes, description.get("genes_sha256", hashlib.sha256().hexdigest())),
     ):
         if hashlib.sha256(content).hexdigest() != expected:
             raise InputError(
@@ -359,9 +360,6 @@ def _write(where: UPath, packed: SerializedModel) -> None:
                 file.write(content)
 
 
-_SHA256_OF_NOTHING = hashlib.sha256().hexdigest()
-
-
 def _genes_to_bytes(info: ModelInfo) -> bytes:
     if not info.split_of_gene:
         return b""
@@ -388,6 +386,7 @@ def _read_description(packed: SerializedModel) -> dict[str, Any]:
             f"{packed.source}: has model format {version}, promoter {promoter.__version__} reads {FORMAT}; "
             "use the version of promoter that wrote it, or train again"
         )
+    require_seal(description, f"{packed.source}: {DESCRIPTION}", "copy the directory again, or train again")
     return description
 
 

@@ -13,9 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from promoter import storage
+from promoter.labels import shown
 from promoter.palette import BASE_COLOURS, TRIAL_COLOURS
 from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
@@ -230,12 +232,21 @@ def motif_logo(folder: AnyPath, name: str, frequencies_AL: np.ndarray, contribut
 
 def write_figure(folder: AnyPath, name: str, figure: Figure) -> None:
     """Write NAME.svg and NAME.png into a folder, local or remote; equal figures give equal files."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:  # the last digits of a layout depend on where its objects lie in memory
+        axes.set_position(Bbox(axes.get_position().get_points().round(6)))
     for kind, metadata in (("svg", {"Date": None}), ("png", {})):
         buffer = io.BytesIO()
         with plt.rc_context({"svg.hashsalt": name}):  # ids in an SVG are random otherwise
             figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
         with storage.open_atomic(storage.resolve(folder) / f"{name}.{kind}") as file:
             file.write(buffer.getvalue())
+
+
+def figure_label(name: str) -> str:
+    """Return a name from a file for a text of a figure: visible, and not as a formula, which two $ would begin."""
+    return shown(name).replace("$", r"\$")
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -283,7 +294,7 @@ def _label_positions(
     upper = axes.secondary_xaxis("top", functions=(on_genome, along_gene))
     upper.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     upper.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    upper.set_xlabel(f"{chrom or 'chromosome'} ({strand}), 0-based")
+    upper.set_xlabel(f"{figure_label(chrom or 'chromosome')} ({strand}), 0-based")
     if x0 <= 0 <= x0 + length - 1 and tss is not None:
         axes.axvline(0, color="grey", linewidth=0.8, linestyle=":", zorder=0)
     return np.arange(x0, x0 + length)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From the top down; those on one line do not import one another, but for their own modules.
 LAYERS = [
     ["lazy", "errors", "palette"],
-    ["sequence"],
+    ["sequence", "limits", "labels"],
     ["storage"],
     ["dataset"],
     ["splits"],

@@ -14,14 +14,27 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from promoter.errors import InputError
+from promoter.labels import shown_lines
 
 _GROUPS = {"SplitConfig": "split", "CNNConfig": "model", "PretrainedConfig": "model", "TrainingConfig": "training"}
 _SETTING = re.compile(rf"`(?:({'|'.join(_GROUPS)})\.)?([a-z]\w*)(?:=([^`]*))?`")  # as promoter.errors names one
 _MAX_LENGTH = 400  # characters of an error message that is not ours: some libraries print whole arrays
+
+
+class _SafeConsole(Console):
+    """Print names from files as they can be seen: an escape sequence in one would command the terminal."""
+
+    def render_str(
+        self, text: str, **options: Any
+    ) -> Text:  # all that is printed passes here, cells of tables too
+        return super().render_str(shown_lines(text), **options)
+
+
 # No markup, since gene names may hold [brackets]. A pipe or file has no width: take one that fits tables.
-console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
+console = _SafeConsole(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 
 
 def plural(amount: float, unit: str) -> str:
@@ -81,4 +94,6 @@ def _as_argument(value: str) -> str:
         return value
     if parsed is None or isinstance(parsed, bool):
         return {None: "null", True: "true", False: "false"}[parsed]
+    if isinstance(parsed, float):
+        return f"{parsed:.15g}"  # -1, as it was given, and not -1.0
     return ",".join(map(str, parsed)) or "[]" if isinstance(parsed, list | tuple) else str(parsed)

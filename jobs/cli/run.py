@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import inspect
 import json
 import os
 import signal
@@ -24,13 +25,15 @@ from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
-from jobs.cli.config_file import PROVENANCE
 from jobs.cli.console import one_line, with_relative_paths
 from jobs.cli.explain import Setting, explain, given_flags, given_in_file, written_as
 from jobs.cli.lists import as_written, holds_text, is_list, join_lists, take_lists
 from jobs.cli.notes import printed_notes
 from promoter import storage
 from promoter.errors import InputError, StorageError
+from promoter.labels import shown
+from promoter.limits import require_limits
+from promoter.storage.records import PROVENANCE
 
 _TERMINATED = 128 + signal.SIGTERM
 _RESUME = "interrupted; run the same command again to resume"
@@ -43,7 +46,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
 
     Args:
         job: function whose docstring describes each argument; dataclass arguments become groups of
-            flags (`--model.channels`).
+            flags (`--model.channels`), positional-only ones words without a flag.
         argv: command line without the program's name; `sys.argv` by default.
         prog: how the user started the job, for the usage; `python -m jobs.NAME` by default.
     """
@@ -55,10 +58,12 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     ):
         signal.signal(signal.SIGTERM, terminate)
     call: dict[str, Any] = {}
+    positional = _positional(job)
     try:
         call, given = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
+        require_limits(call)  # those of a dataclass it has checked itself
         with printed_notes(), _exposed(given):
-            job(**call)
+            job(*(call[name] for name in positional), **{k: v for k, v in call.items() if k not in positional})
     except InputError as error:
         _end(error, 2, debug)
     except KeyboardInterrupt as error:
@@ -101,7 +106,7 @@ def _end(error: BaseException, code: int, debug: bool, message: str | None = Non
     text = with_relative_paths(message or one_line(error))
     if code == 1 and not debug and not isinstance(error, StorageError):
         text += " (--debug shows where)"
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(f"error: {shown(text)}", file=sys.stderr, flush=True)
     # A thread of a library may still wait for something; the exit code is decided, so flush and go.
     sys.stdout.flush()
     sys.exit(code)
@@ -184,13 +189,19 @@ def _make_parser(job: Callable[..., None], prog: str) -> ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks and the logs of Ray")
     # evaluated here, since the parser would import what a job imports for type checkers alone
     job.__annotations__ = get_type_hints(job)
-    parser.add_function_arguments(job, as_group=False)
+    parser.add_function_arguments(job, as_group=False, as_positional=bool(_positional(job)))
     for action in parser._actions:  # argparse has no public way to list its options
         if is_list(hint := _type_of(action)):
             action.metavar = written_as(hint)[0]
             # without the parser's `--flag+`, which appends
             action.option_strings = [flag for flag in action.option_strings if not flag.endswith("+")]
     return parser
+
+
+def _positional(job: Callable[..., None]) -> list[str]:
+    """Return the parameters that are words without a flag on the command line: the positional-only ones."""
+    parameters = inspect.signature(job).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
 
 
 class _Help(DefaultHelpFormatter):

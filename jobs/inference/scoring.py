@@ -104,10 +104,10 @@ def score_genes(
             except _MODEL_ERRORS as error:
                 failed[gene] = one_line(error)
     if not batches:
-        return None, failed
+        return None, failed, None
     scores = concatenate(batches)
-    write_part(part.path, scores, part.metadata, part.metadata["dtype"])
-    return strongest_substitutions(scores, _STRONGEST), failed
+    checksums = write_part(part.path, scores, part.metadata, part.metadata["dtype"])
+    return strongest_substitutions(scores, _STRONGEST), failed, checksums
 
 
 def _summarise(genes: pd.DataFrame, targets: list[str], predictions: np.ndarray, scores: np.ndarray) -> Scores:

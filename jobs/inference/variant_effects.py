@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from rich.table import Table
 from upath import UPath
 
@@ -181,8 +180,7 @@ def predict_effects(
         difference=difference,
         windows=[gene.window for gene in gene_variants],
     )
-    storage.write_table(part.path, table, part.metadata)
-    return None, {}
+    return None, {}, storage.write_table(part.path, table, part.metadata)
 
 
 def combine_parts(
@@ -197,13 +195,13 @@ def combine_parts(
     ).schema
     strongest: list[Mapping[Any, Any]] = []
     with storage.Outputs() as outputs:
-        parquet = outputs.open_atomic(out_dir / "variants.parquet")
+        writer = storage.open_table_writer(out_dir / "variants.parquet", schema, outputs.appear)
+        table = outputs.enter_context(writer)
         text = outputs.open_atomic(out_dir / "variants.tsv.gz")
-        table = outputs.enter_context(pq.ParquetWriter(parquet, schema, compression="zstd"))
         # without name and time, equal runs give equal files
         compressed = outputs.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))
         lines = outputs.enter_context(io.TextIOWrapper(compressed, encoding="utf-8", newline=""))
-        lines.write("\t".join(schema.names) + "\n")
+        pd.DataFrame(columns=schema.names).to_csv(lines, sep="\t", index=False, lineterminator="\n")
         for file in files:
             with storage.open_table(file, "part") as part:
                 rows = with_gene_names(part.read()).replace_schema_metadata(None)

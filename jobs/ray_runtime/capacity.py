@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.cli.config_file import require_at_least
 from jobs.cli.console import console
 from promoter import storage
 from promoter.errors import InputError
+from promoter.limits import require_limits
 
 _REFRESH_SECONDS = 2.0  # age up to which a count of nodes is believed: asking costs a call to the head
 _PREFETCH_FACTOR = 2  # tasks submitted for each that runs, so that a worker never waits for the driver
@@ -151,8 +151,7 @@ def require_resources(workers: int | None, cpus: int | None, gpus: float | None)
     Raises:
         InputError: names the flag.
     """
-    require_at_least(1, workers=workers)
-    require_at_least(0, cpus_per_worker=cpus, gpus_per_worker=gpus)
+    require_limits({"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus})
     if gpus is not None and gpus > 1 and gpus != int(gpus):
         raise InputError(f"--gpus_per_worker {gpus:g}: must be a whole number, or a fraction below 1")
 

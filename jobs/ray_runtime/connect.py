@@ -16,6 +16,7 @@ import ray
 
 from jobs.cli.console import console
 from jobs.cli.run import terminate
+from jobs.ray_runtime.address import ADDRESS, refused_by_ray, require_address, require_temporary_folder
 from jobs.ray_runtime.capacity import Cluster, alive_nodes, autoscaler_max_nodes
 from jobs.ray_runtime.import_path import without_shadowing
 from promoter import storage
@@ -34,20 +35,31 @@ def connect() -> Cluster:
 
     The local one listens on loopback, wants a token that only this run knows, reports no usage, and
     prints nothing unless `--debug`.
+
+    Raises:
+        InputError: `RAY_ADDRESS` or the temporary folder cannot be used.
     """
-    local = "RAY_ADDRESS" not in os.environ
+    local = ADDRESS not in os.environ
     if not ray.is_initialized():
-        require_space(_LEAST_TO_START)
+        require_address()
+        if local:
+            require_temporary_folder()
+            require_space(_LEAST_TO_START)
         # the dashboard would take seconds to start; without it one of Ray Train's helpers logs warnings,
         # which only --debug shows
         options: dict[str, Any] = {"include_dashboard": is_debug()} if local else {}
-        with without_shadowing():
-            ray.init(
-                address="local" if local else None,
-                log_to_driver=is_debug(),
-                logging_level=logging.INFO if is_debug() else logging.ERROR,
-                **options,
-            )
+        try:
+            with without_shadowing():
+                ray.init(
+                    address="local" if local else None,
+                    log_to_driver=is_debug(),
+                    logging_level=logging.INFO if is_debug() else logging.ERROR,
+                    **options,
+                )
+        except (ValueError, RuntimeError, OSError) as error:
+            if local:
+                raise
+            raise refused_by_ray(error) from error
         if threading.current_thread() is threading.main_thread():
             # Ray's own handlers would end the process with SIGABRT and stack traces
             signal.signal(signal.SIGTERM, terminate)
@@ -68,7 +80,7 @@ def require_space(least: int = 1 << 20) -> None:
     Raises:
         StorageError: names the folder.
     """
-    folder = Path(tempfile.gettempdir())
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     if storage.full_folders([folder], least):
         fix = storage.fix_of_disk(errno.ENOSPC, "another temporary folder in TMPDIR")
         raise StorageError(f"{folder}: has no space left for the files of Ray; {fix}")

@@ -14,11 +14,13 @@ from jobs.ray_runtime.capacity import TaskLimits
 from jobs.ray_runtime.fan_out import Retry, fan_out, progress
 from jobs.ray_runtime.shared_disk import require_same_disk
 from promoter.errors import listed
-from promoter.storage.parts import MANIFEST, PartFiles, part_is_complete
+from promoter.storage.formats import Checksums
+from promoter.storage.parts import MANIFEST, PartFiles, check_part
 
-# A small value for the job, such as the strongest effects in a part, and the id of each gene that could not be
-# computed -> reason. The part then lacks the gene, and a later run takes the part for unfinished.
-Computed: TypeAlias = tuple[Any, dict[str, str]]
+# A small value for the job, such as the strongest effects in a part; the id of each gene that could not be
+# computed -> reason; and the checksums of the part, None if nothing was written. The part lacks the genes that
+# failed, and a later run takes it for unfinished.
+Computed: TypeAlias = tuple[Any, dict[str, str], Checksums | None]
 _MAX_NAMED = 5  # genes named in the message
 
 
@@ -53,7 +55,7 @@ def compute_parts(
     noun: str = "gene",
     unit: str | None = None,
 ) -> list[Any]:
-    """Compute and write parts, then read all parts back.
+    """Compute and write parts, then check that all parts are there.
 
     A task that is lost is repeated, with smaller batches if it may have lacked memory; after four times its genes
     count as failed. All other parts are written before the failure is raised.
@@ -95,7 +97,7 @@ def compute_parts(
         reason = f"its task was lost time and again, {type(error).__name__}"
         if isinstance(error, OutOfMemoryError):
             reason += "; lower --workers or raise --cpus_per_worker"
-        return None, dict.fromkeys(parts.gene_ids[index], reason)
+        return None, dict.fromkeys(parts.gene_ids[index], reason), None
 
     results: dict[int, Computed] = {}
     with progress(name, parts.count_rows(missing), unit or f"{noun}s") as advance:
@@ -104,6 +106,7 @@ def compute_parts(
             results[index] = result
     if failed := {gene: reason for index in missing for gene, reason in results[index][1].items()}:
         raise RuntimeError(_record_failures(parts, failed, verb, noun))
+    parts.known.update((index, checksums) for index in missing if (checksums := results[index][2]))
     if lost := parts.missing():
         raise RuntimeError(
             f"{parts.out_dir}: {len(lost)} of {len(parts.gene_ids)} parts were changed by another process, "
@@ -132,6 +135,6 @@ def _compute_part(
     """Compute a part in a worker process, unless another run of the same command has written it meanwhile."""
     if manifest is not None:
         require_same_disk(manifest)
-    if part_is_complete(part.path, part.gene_ids, part.metadata):
-        return None, {}
+    if checksums := check_part(part.path, part.gene_ids, part.metadata):
+        return None, {}, checksums
     return compute(part, *shared, **arguments)

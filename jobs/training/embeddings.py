@@ -107,8 +107,7 @@ def _embed_part(
         flat = pa.array(np.ascontiguousarray(embeddings[:, strand]).reshape(-1))
         columns.append(pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[2]))
     names = ["gene_id", *_STRANDS[: embeddings.shape[1]]]
-    storage.write_table(part.path, pa.table(columns, names=names), part.metadata)
-    return None, {}
+    return None, {}, storage.write_table(part.path, pa.table(columns, names=names), part.metadata)
 
 
 @functools.lru_cache(maxsize=1)

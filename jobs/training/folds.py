@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from upath import UPath
 
-from jobs.cli.config_file import require_same, write_config
 from jobs.cli.console import console, with_flags
+from jobs.cli.outputs import own_folder
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.fan_out import progress
 from jobs.training.job import TrainingJob, held_out_genes, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import format_number, show_metrics
 from jobs.training.resources import trainings_that_fit
-from jobs.training.run import METRICS, RESOURCES, train_once
+from jobs.training.run import METRICS, PATHS, train_once
 from promoter import storage
 from promoter.checkpoint import serialize_model
 from promoter.dataset.promoters import locate
@@ -33,10 +33,9 @@ from promoter.splits.folds import remarks_on_folds
 from promoter.training.batches import require_orientation, weights_of
 
 _FOLDS = "folds"
-_OUTPUTS = (_FOLDS, "predictions.parquet", METRICS)
 
 
-def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
+def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, overwrite: bool = False) -> None:
     """Train a network a fold and seed, as many at a time as fit, and judge what they predict together.
 
     With several folds each network is tested on its own and chooses its epoch on the next: each gene is predicted
@@ -49,6 +48,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
             predictions.parquet (means over seeds), folds.csv, leakage.csv, metrics.json and config.yaml.
         folds: number of folds; 1 or at least 3.
         seeds: number of networks per fold.
+        overwrite: true to take over a folder that another run has filled.
 
     Raises:
         InputError: settings that make no folds of this data.
@@ -56,25 +56,39 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
     splits = _splits(job, folds)
     settings = job.settings | {"out": str(out_dir), "folds": folds, "seeds": seeds}
     inputs = {str(locate(job.data)): job.promoters.checksum}
-    require_same(out_dir, settings, inputs, ignored={*RESOURCES, "out", "data"}, outputs=_OUTPUTS)
-    if (out_dir / METRICS).exists():
-        console.print(f"{out_dir}: this run is finished already; nothing to do")
-        show_metrics(storage.read_json(out_dir / METRICS), job.promoters.noun)
-        return
-    require_orientation(job.model, job.training)
-    related = homology.find_related_promoters(job.promoters)
-    assigned = []
-    for fold, split in enumerate(splits, start=1):
-        assigned.append(assign_splits(job.promoters, split, related))
-        try:
-            require_trainable(job, assigned[-1])
-        except InputError as error:
-            raise InputError(f"fold {fold}: {error}" if folds > 1 else str(error)) from error
-    cluster = connect()
-    scaling = job.scaling_config(cluster)
-    max_concurrent = trainings_that_fit(cluster, scaling)
-    job = with_pretrained(job, out_dir, cluster)
-    write_config(out_dir / "config.yaml", settings, inputs)
+    with own_folder("train", out_dir, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
+        if output.is_finished(overwrite=overwrite):
+            console.print(f"{out_dir}: this run is finished already; nothing to do")
+            show_metrics(storage.read_json(out_dir / METRICS), job.promoters.noun)
+            return
+        require_orientation(job.model, job.training, job.promoters.length)
+        related = homology.find_related_promoters(job.promoters)
+        assigned = []
+        for fold, split in enumerate(splits, start=1):
+            assigned.append(assign_splits(job.promoters, split, related))
+            try:
+                require_trainable(job, assigned[-1])
+            except InputError as error:
+                raise InputError(f"fold {fold}: {error}" if folds > 1 else str(error)) from error
+        cluster = connect()
+        scaling = job.scaling_config(cluster)
+        max_concurrent = trainings_that_fit(cluster, scaling)
+        output.begin()
+        job = with_pretrained(job, out_dir, cluster)
+        if folds > 1:
+            _show_folds(job, assigned)
+        else:
+            show_split(job, assigned[0])
+        trainings = _trainings(job, splits, seeds)
+        console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
+        _train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
+        _publish(job, out_dir, folds, seeds)
+        output.finish()
+    console.print(f"networks in {out_dir / _FOLDS}, their predictions and metrics in {out_dir}")
+
+
+def _trainings(job: TrainingJob, splits: list[SplitConfig], seeds: int) -> dict[str, TrainingJob]:
+    """Return the training of each fold and seed, by the name of its folder."""
     trainings: dict[str, TrainingJob] = {}
     for fold, split in enumerate(splits, start=1):
         for seed in range(seeds):
@@ -84,13 +98,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> Non
             trainings[fold_name(fold, seed, seeds)] = replace(
                 job, split=split, training=training, baselines=baselines
             )
-    if folds > 1:
-        _show_folds(job, assigned)
-    else:
-        show_split(job, assigned[0])
-    console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
-    _train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
-    _publish(job, out_dir, folds, seeds)
+    return trainings
 
 
 def fold_name(fold: int, seed: int, seeds: int) -> str:
@@ -175,7 +183,7 @@ def _train_all(
 
 
 def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
-    """Put together what the networks predict; metrics.json comes last, so that it stands for a finished run."""
+    """Put together what the networks predict."""
     targets = job.promoters.target_names
     parts, leaks, rows, models = [], [], [], []
     for fold in range(1, folds + 1):
@@ -207,7 +215,6 @@ def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
     write_predictions(out_dir / "predictions.parquet", table)
     storage.write_json(out_dir / METRICS, metrics)
     show_metrics(metrics, job.promoters.noun)
-    console.print(f"networks in {out_dir / _FOLDS}, their predictions and metrics in {out_dir}")
 
 
 def _fold_table(

@@ -16,20 +16,20 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer, get_device
 from upath import UPath
 
-from jobs.cli.config_file import require_same, write_config
 from jobs.cli.console import as_clock, console, plural
+from jobs.cli.outputs import own_folder
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.process_group import PrivateTorchConfig
 from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
 from jobs.training.job import TrainingJob, describe, require_trainable, show_split, with_pretrained
-from jobs.training.metrics_table import metrics_table, show_metrics
+from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
 from promoter.baselines import fit_coefficients, save_baselines
-from promoter.checkpoint import ModelInfo, load_info, serialize_model
+from promoter.checkpoint import ModelInfo, serialize_model
 from promoter.dataset.promoters import locate, near_tss
-from promoter.errors import InputError, TrainingDivergedError
+from promoter.errors import TrainingDivergedError
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
 from promoter.models.build import Learner, build_learner, network_with_trunk
@@ -43,11 +43,8 @@ _RAY_FOLDER = "checkpoints"  # Ray's folder in --out; removed when the model is 
 _STATE = "state.pt"
 _PREDICTIONS = "predictions.npy"
 METRICS = "metrics.json"
-_TABLES = ("history.csv", "leakage.csv", "predictions.parquet")
-_OUTPUTS = ("model/model.yaml", "model/model.safetensors", *_TABLES, METRICS)
-RESULTS = (*_TABLES, "baselines.parquet", METRICS)  # beside model/; the last one stands for a finished run
-# may change between a run and its resumption
-RESOURCES = ("workers", "min_workers", "gpus_per_worker", "cpus_per_worker", "embeddings")
+RESULTS = ("history.csv", "leakage.csv", "predictions.parquet", "baselines.parquet", METRICS)  # beside model/
+PATHS = ("data", "embeddings")  # settings that do not change what comes out
 _MAX_FAILURES = 3  # worker deaths before the run gives up
 
 
@@ -57,6 +54,7 @@ def train_once(
     *,
     related: pd.DataFrame | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Train a network, or resume an interrupted run; do nothing if it is finished.
 
@@ -67,6 +65,7 @@ def train_once(
             `promoter.splits.homology.find_related_promoters`; None: they are computed here.
         on_epoch: function called with each epoch's record, in which case nothing is printed; None: a line is
             printed for each epoch.
+        overwrite: true to take over a folder that another run has filled.
 
     Raises:
         InputError: settings that do not suit the data, or a folder that holds another run or a damaged one.
@@ -74,63 +73,35 @@ def train_once(
     """
     quiet = on_epoch is not None
     promoters = job.promoters
-    require_orientation(job.model, job.training)  # fails here, not on a worker
+    require_orientation(job.model, job.training, promoters.length)  # fails here, not on a worker
     held_out = assign_splits(promoters, job.split, related)
     require_trainable(job, held_out)
     info = describe(promoters, held_out, job.training)
     settings = job.settings | {"out": str(out_dir)}
     inputs = {str(locate(job.data)): promoters.checksum}
-    outputs = (_RAY_FOLDER, "model", *_OUTPUTS)
-    require_same(out_dir, settings, inputs, ignored={*RESOURCES, "out", "data"}, outputs=outputs)
-    if _is_finished(out_dir):
-        storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash after metrics.json was written leaves it
+    with own_folder("train", out_dir, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
+        if output.is_finished(overwrite=overwrite):
+            storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash at the very end leaves it
+            if not quiet:
+                console.print(f"{out_dir}: this run is finished already; nothing to do")
+                show_metrics(storage.read_json(out_dir / METRICS), promoters.noun)
+            return
+        cluster = connect()
+        require_shared(out_dir)
+        scaling = job.scaling_config(cluster)
+        output.begin()
+        job = with_pretrained(job, out_dir, cluster)
         if not quiet:
-            console.print(f"{out_dir}: this run is finished already; nothing to do")
-            show_metrics(storage.read_json(out_dir / METRICS), promoters.noun)
-        return
-
-    cluster = connect()
-    require_shared(out_dir)
-    scaling = job.scaling_config(cluster)
-    job = with_pretrained(job, out_dir, cluster)
-    write_config(out_dir / "config.yaml", settings, inputs)
-    if not quiet:
-        _show_start(job, held_out, scaling)
-    on_epoch = on_epoch or EpochLogger(job.training.epochs)
-    finished = _run_workers(out_dir, job, info=info, held_out=held_out, scaling=scaling, on_epoch=on_epoch)
-    state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
+            _show_start(job, held_out, scaling)
+        on_epoch = on_epoch or EpochLogger(job.training.epochs)
+        finished = _run_workers(out_dir, job, info=info, held_out=held_out, scaling=scaling, on_epoch=on_epoch)
+        state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
+        output.finish(without=[_RAY_FOLDER])
+        storage.remove_folder(out_dir / _RAY_FOLDER)
     if not quiet:
         console.print(f"best epoch {state.best_epoch} of {state.epoch}")
         show_metrics(metrics, promoters.noun)
         console.print(f"model, predictions and metrics in {out_dir}")
-
-
-def _is_finished(out_dir: UPath) -> bool:
-    """Tell whether all results are there.
-
-    Raises:
-        InputError: metrics.json, which is written last, is there, but another result is not, or one is damaged.
-    """
-    if not (out_dir / METRICS).exists():
-        return False
-    fix_hint = "delete the folder and train again, or choose another --out"
-    missing = [name for name in _OUTPUTS if not (out_dir / name).is_file()]
-    if missing:
-        raise InputError(f"{out_dir}: holds a finished run without its {', '.join(missing)}; {fix_hint}")
-    try:
-        load_info(out_dir / "model")
-        with storage.open_table(out_dir / "predictions.parquet", "table of predictions"):
-            pass
-        metrics = storage.read_json(out_dir / METRICS)
-        metrics_table({"test": metrics["test"], **metrics})
-    except InputError as error:
-        reason = str(error).rsplit("; ", 1)[0]  # without its own hint
-        raise InputError(f"{out_dir}: holds a finished run that is damaged ({reason}); {fix_hint}") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{out_dir}: holds a finished run that is damaged ({out_dir / METRICS} holds no metrics); {fix_hint}"
-        ) from error
-    return True
 
 
 def _run_workers(
@@ -277,7 +248,7 @@ def _write_state(folder: Path, state: TrainingState) -> None:
 def _publish(
     out_dir: UPath, finished: Checkpoint, *, job: TrainingJob, info: ModelInfo, held_out: SplitAssignment
 ) -> tuple[TrainingState, dict[str, Any]]:
-    """Write the results; metrics.json comes last, so that it stands for a finished run."""
+    """Write the results, and return the last state and the metrics."""
     promoters = job.promoters
     with finished.as_directory() as folder:
         state = TrainingState.from_bytes((Path(folder) / _STATE).read_bytes())
@@ -310,7 +281,6 @@ def _publish(
         seed=job.training.seed,
     )
     storage.write_json(out_dir / METRICS, metrics)
-    storage.remove_folder(out_dir / _RAY_FOLDER)
     return state, metrics
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from ray.tune.experiment import Trial
 from upath import UPath
 
-from jobs.cli.config_file import PROVENANCE, resolved
+from jobs.cli.config_file import resolved
 from jobs.cli.console import console, new_table, with_flags
 from jobs.cli.model_flags import ModelFlags
 from jobs.training.folds import fold_name
@@ -25,13 +25,13 @@ from promoter.dataset.promoters import Promoters
 from promoter.models.build import network_with_trunk
 from promoter.splits.config import SplitConfig
 from promoter.splits.folds import SearchFolds, remarks_on_folds
+from promoter.storage.records import PROVENANCE
 from promoter.training.config import TrainingConfig
 from promoter.training.study import importance
 
 BEST = "best.yaml"
 TRIALS = "trials.csv"
-OUTPUTS = (TRIALS, BEST, "importance.csv", "folds", "figures", "tensorboard")
-_FINAL = "training"  # folder in --out of the best configuration's training; its files are moved up in the end
+FINAL = "training"  # folder in --out of the best configuration's training; its files are moved up in the end
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,8 @@ def train_best(out_dir: UPath, base: TrainingJob, related: pd.DataFrame) -> None
         training=TrainingConfig(**best["training"]),
         **{name: best[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
     )
-    final = storage.require_writable(out_dir / _FINAL)
+    final = storage.require_writable(out_dir / FINAL)
     train_once(job, final, related=related)
     checkpoint.copy_model(final / "model", out_dir / "model")
     for name in RESULTS:
         storage.copy_file(final / name, out_dir / name)
-    storage.remove_folder(final)
-    console.print(f"trials, figures, model and metrics in {out_dir}")

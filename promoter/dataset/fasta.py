@@ -8,6 +8,7 @@ marks and any line ends are passed over.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,8 +229,11 @@ def write_block_index(path: Path, fasta: Path) -> None:
     """
     from Bio.bgzf import BgzfBlocks  # noqa: PLC0415 # only bgzip needs it
 
-    with path.open("rb") as file:
-        offsets = [(start, unpacked) for start, _, unpacked, size in BgzfBlocks(file) if size and start]
+    try:
+        with path.open("rb") as file:
+            offsets = [(start, unpacked) for start, _, unpacked, size in BgzfBlocks(file) if size and start]
+    except (ValueError, RuntimeError, zlib.error, struct.error) as error:
+        raise InputError(f"{path}: the bgzip data is damaged ({error}); fetch or make it again") from error
     with storage.open_atomic(f"{fasta}.gzi") as file:
         file.write(struct.pack("<Q", len(offsets)) + b"".join(struct.pack("<QQ", *pair) for pair in offsets))
 

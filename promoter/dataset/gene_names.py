@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from promoter.labels import bed_field
+
 if TYPE_CHECKING:
     import pandas as pd
-
-BED_LABEL = "{}|{}"  # a BED field holds no spaces
 
 
 def with_names(genes: pd.DataFrame) -> pd.DataFrame:
@@ -37,10 +37,15 @@ def gene_label(gene_id: str, gene_name: object, form: str = "{} ({})") -> str:
     Args:
         gene_id: id of the gene.
         gene_name: its name; None, NaN or empty where it has none.
-        form: how id and name stand together (default: as above), such as `BED_LABEL`.
+        form: how id and name stand together (default: as above).
     """
     named = isinstance(gene_name, str) and gene_name not in ("", gene_id)
     return form.format(gene_id, gene_name) if named else gene_id
+
+
+def bed_names(genes: pd.DataFrame) -> list[str]:
+    """Return `id|name` of each gene, as `gene_labels`, for a field of BED."""
+    return [bed_field(label) for label in gene_labels(genes, "{}|{}")]
 
 
 def gene_labels(genes: pd.DataFrame, form: str = "{} ({})") -> list[str]:

@@ -194,6 +194,8 @@ def _with_index(fasta: Path, stem: Path) -> pyfaidx.Fasta:
         raise InputError(
             f"{stem}.fai: is no index of a FASTA ({reason}); delete it (and .gzi) and run again"
         ) from error
+    except (zlib.error, RuntimeError, pyfaidx.UnsupportedCompressionFormat) as error:  # of the first block
+        raise InputError(f"{fasta}: cannot be unpacked ({error}); fetch the file or make it again") from error
     if blocks := getattr(opened.faidx, "gzi_index", None):
         corrected: list[pyfaidx.BgzfBlock] = [_Block(*block) for block in blocks]
         opened.faidx.gzi_index = corrected

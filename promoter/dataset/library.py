@@ -26,11 +26,12 @@ from promoter.dataset.library_sequences import (
     find_shared,
     note_flanks,
 )
-from promoter.dataset.prepare import Summary, composition, count_bases, require_max_n
+from promoter.dataset.prepare import Summary, composition, count_bases
 from promoter.dataset.promoters import Promoters, without_coordinates
 from promoter.dataset.tables import NO_VALUE, RawTable
 from promoter.dataset.targets import describe_targets, require_target_names, warn_of_values
 from promoter.errors import InputError, doubt, listed, note
+from promoter.limits import require_limits
 from promoter.storage import AnyPath
 
 SETS = ("train", "val", "test")
@@ -110,7 +111,7 @@ def read_library(
         if value not in (*get_args(kind), *([None] if setting == "align" else [])):
             fix = f"choose one of {', '.join(get_args(kind))}"
             raise InputError("unknown", setting=setting, value=value, fix=fix)
-    require_max_n(max_n)
+    require_limits({"max_n": max_n})
     table = open_library(path)
     given = {"id": id_column, "sequence": sequence_column, "split": split_column, "group": group_column}
     given |= {"weight": weight_column}

@@ -25,6 +25,7 @@ from promoter.dataset.promoters import GENE_SCHEMA, Promoters
 from promoter.dataset.samples import Replicates
 from promoter.dataset.targets import TargetSummary, describe_targets, require_target_names
 from promoter.errors import InputError, doubt
+from promoter.limits import require_limits
 from promoter.sequence import BASES
 
 _NOT_CHOSEN = "chromosome not in --chroms"  # a key of summary.json, which scripts may read
@@ -111,7 +112,7 @@ def prepare(
             reason, or no gene is left.
     """
     require_window(upstream, downstream)
-    require_max_n(max_n)
+    require_limits({"max_n": max_n})
     values = expression.values
     require_target_names([str(name) for name in values.columns])
     genes = with_names(genes)
@@ -160,23 +161,13 @@ def require_window(upstream: int, downstream: int) -> None:
         downstream: number of bases from the TSS on.
 
     Raises:
-        InputError: one of them is negative, or both are 0.
+        InputError: one of them is negative or too large, or both are 0.
     """
-    if upstream < 0 or downstream < 0 or upstream + downstream == 0:
+    require_limits({"upstream": upstream, "downstream": downstream})
+    if upstream + downstream == 0:
         raise InputError(
-            f"`upstream={upstream}` `downstream={downstream}`: the window holds no bases; "
-            "neither may be negative, and one must be above 0"
+            f"`upstream={upstream}` `downstream={downstream}`: the window holds no bases; one must be above 0"
         )
-
-
-def require_max_n(max_n: float) -> None:
-    """Check that the largest share of N is a share.
-
-    Raises:
-        InputError: it is not from 0 to 1.
-    """
-    if not 0 <= max_n <= 1:
-        raise InputError("must be a share from 0 to 1", setting="max_n", value=max_n)
 
 
 class NetworkInput(Protocol):
@@ -211,14 +202,17 @@ def centred_window(window: str, context: int | None, networks: Mapping[str, Netw
     """
     network = networks.get(window)
     if network is None:
-        if not window.isdecimal() or int(window) % 2 or int(window) < 2 or context is not None:
+        is_even = window.isdecimal() and window[-1] in "02468" and window.strip("0") != ""
+        if not is_even or context is not None:
             raise InputError(
                 f"must be {', '.join(networks)} or an even number of bases",
                 setting="window",
                 value=window,
                 fix="`context` goes with the names",
             )
-        return int(window) // 2, int(window) // 2
+        length = int(window[:20])  # more digits are beyond the limit too, and beyond what Python reads
+        require_limits({"window": length})
+        return length // 2, length // 2
     length = network.context if context is None else context
     if length % network.step or not 0 < length <= network.context:
         raise InputError(

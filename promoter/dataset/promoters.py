@@ -18,6 +18,7 @@ from promoter.dataset.gene_names import ids_of, with_names
 from promoter.errors import InputError
 from promoter.sequence import encode
 from promoter.storage import AnyPath
+from promoter.storage.records import open_recorded_table
 
 FILE_NAME = "promoters.parquet"
 FORMAT = 1
@@ -303,7 +304,7 @@ def window_of_region(promoters: Promoters, region: tuple[int, int] | None) -> di
 
 
 def _read_parquet(path: UPath) -> Promoters:
-    with storage.open_table(path, "data set") as file:
+    with open_recorded_table(path, "data set", "make it again with prepare") as (file, checksum):
         metadata = storage.read_table_metadata(file)
         if metadata.get("format") != FORMAT:
             raise InputError(
@@ -312,16 +313,17 @@ def _read_parquet(path: UPath) -> Promoters:
             )
         table = file.read()
     names = list(metadata["targets"])
-    stored = [name for name in GENE_SCHEMA.names if name != "gene_name" or name in table.column_names]
-    missing = [name for name in (*stored, *names) if name not in table.column_names]
+    columns = set(table.column_names)  # asked for once: PyArrow lists them anew each time
+    stored = [name for name in GENE_SCHEMA.names if name != "gene_name" or name in columns]
+    missing = [name for name in (*stored, *names) if name not in columns]
     if missing:
         raise InputError(f"{path}: lacks the columns {missing}; make it again with prepare")
-    stored += [name for name in LIBRARY_SCHEMA.names if name in table.column_names and name not in names]
+    stored += [name for name in LIBRARY_SCHEMA.names if name in columns and name not in names]
     targets = np.empty((len(table), len(names)), np.float32)
     for index, name in enumerate(names):
         targets[:, index] = table[name].to_numpy()
     genes = table.select(stored).to_pandas()  # data sets written by earlier versions have no names
-    return Promoters(genes, targets, names, metadata, storage.sha256(path))
+    return Promoters(genes, targets, names, metadata, checksum)
 
 
 def _read_fasta(path: UPath) -> Promoters:

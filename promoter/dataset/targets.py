@@ -14,8 +14,9 @@ from upath import UPath
 from promoter.dataset.config import Transform
 from promoter.dataset.layouts import Unit
 from promoter.errors import InputError, counted, doubt
+from promoter.labels import is_visible
 
-# What other outputs add to a target's name; tests/promoter/dataset/test_targets.py holds them against the outputs.
+# What other outputs add to a target's name; tests/jobs/test_target_names.py holds them against the outputs.
 DERIVED_SUFFIXES = (
     *("_predicted", "_predicted_sd", "_low", "_high"),  # predictions.parquet
     *("_prediction", "_prediction_sd", "_scores", "_scores_sd"),  # part files of ISM
@@ -92,8 +93,9 @@ def require_target_names(names: Sequence[str]) -> None:
     for name in names:
         if name in RESERVED_NAMES:
             _refuse(name, "is a column of the outputs", names)
-        if not name.strip() or "\n" in name:
-            raise InputError(f"the target {name!r} has no name that can be written in a table; rename the column")
+        if not name.strip() or not all(map(is_visible, name)):
+            what = "has no name" if not name.strip() else "has letters in its name that cannot be seen"
+            raise InputError(f"the target {name!r} {what}; rename the column in its table")
         if name.endswith("_predicted") or _BASELINE in name:
             _refuse(name, "is what outputs call a prediction", names)
         bases = (name.removesuffix(suffix) for suffix in DERIVED_SUFFIXES if name.endswith(suffix))

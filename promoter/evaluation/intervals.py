@@ -23,6 +23,7 @@ from scipy.optimize import minimize
 
 from promoter import storage
 from promoter.storage import AnyPath
+from promoter.storage.records import require_seal, seal
 
 LEVEL = 0.95  # share of genes whose observed value lies within its interval
 INTERVALS = "intervals.json"  # in the folder that holds an ensemble's models
@@ -83,7 +84,7 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
     Returns:
         The table with `TARGET_low` and `TARGET_high`.
     """
-    table = predictions.copy()
+    table, bounds = predictions, {}
     fold = table["fold"].to_numpy()
     for target in targets:
         error, spread, usable = _errors(table, target, folds)
@@ -92,9 +93,9 @@ def add_intervals(predictions: pd.DataFrame, targets: list[str], folds: int) -> 
             in_fold = fold == number
             calibrating = usable & (~in_fold if folds > 1 else True)
             half[in_fold] = fit_scale(error[calibrating], spread[calibrating]).half_width(spread[in_fold])
-        table[f"{target}_low"] = table[f"{target}_predicted"] - half
-        table[f"{target}_high"] = table[f"{target}_predicted"] + half
-    return table
+        bounds[f"{target}_low"] = table[f"{target}_predicted"] - half
+        bounds[f"{target}_high"] = table[f"{target}_predicted"] + half
+    return pd.concat([table, pd.DataFrame(bounds)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def write_calibration(folder: AnyPath, calibration: Calibration) -> None:
     }
     folds = [list(fold) for fold in calibration.folds]
     written = {"level": LEVEL, "scales": scales, "folds": folds}
-    storage.write_json(storage.resolve(folder) / INTERVALS, written)
+    storage.write_json(storage.resolve(folder) / INTERVALS, seal(written))
 
 
 def read_calibration(folder: AnyPath) -> Calibration | None:
@@ -169,6 +170,7 @@ def read_calibration(folder: AnyPath) -> Calibration | None:
     for path in (where / INTERVALS, where / "folds" / INTERVALS):
         if path.exists():
             content = storage.read_json(path)
+            require_seal(content, path, "copy the folder again, or train again")
             scales = {
                 target: Scale(**{name: np.inf if value is None else value for name, value in scale.items()})
                 for target, scale in content["scales"].items()

@@ -14,6 +14,7 @@ from promoter.dataset.gene_names import with_names
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.storage import AnyPath
+from promoter.storage.records import open_recorded_table
 
 
 def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
@@ -139,5 +140,6 @@ def read_predictions(path: AnyPath) -> pd.DataFrame:
     Raises:
         InputError: the file is missing or damaged.
     """
-    with storage.open_table(path, "table of predictions") as file:
+    fix = "run the job that wrote it again"
+    with open_recorded_table(path, "table of predictions", fix) as (file, _):
         return with_names(file.read().to_pandas())

@@ -11,9 +11,10 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
+from promoter.dataset.gene_names import bed_names
 from promoter.errors import InputError
-from promoter.export.regions import bed_names
 from promoter.export.writer import Batch, ExportSource, FormatWriter
+from promoter.labels import bed_field
 from promoter.sequence import BASES, reverse_complement
 from promoter.storage import Outputs
 
@@ -57,7 +58,7 @@ class H5Writer(FormatWriter):
         )
         texts = {"coords_chrom": "chrom", "coords_strand": "strand"} if source.located else {}
         for key, column in {**texts, "gene_id": "gene_id"}.items():
-            values = self.kept[column].astype(object).tolist()
+            values = [text.replace("\0", "%00") for text in self.kept[column]]  # which HDF5's texts cannot hold
             file.create_dataset(key, data=values, dtype=h5py.string_dtype())
         for key, column in {"coords_start": "start", "coords_end": "end"}.items() if source.located else ():
             file.create_dataset(key, data=self.kept[column].to_numpy(np.int64))
@@ -79,6 +80,7 @@ class H5Writer(FormatWriter):
         if not self.source.located:
             return
         peaks = self.kept[["chrom", "start", "end"]].assign(name=bed_names(self.kept), score=0)
+        peaks["chrom"] = peaks["chrom"].map(bed_field)
         summit = self.source.length // 2
         peaks = peaks.assign(strand=self.kept["strand"], signal=0, p=-1, q=-1, summit=summit)
         text = self.outputs.open_atomic(self.source.out_dir / self.files[1])

@@ -7,18 +7,14 @@ absolute contribution, 1000 for the largest of all genes.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
 
 import numpy as np
 
-from promoter.dataset.gene_names import BED_LABEL, gene_labels
+from promoter.dataset.gene_names import bed_names
 from promoter.export.writer import Batch, ExportSource, FormatWriter
+from promoter.labels import bed_field
 from promoter.storage import Outputs
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _WINDOW, _QUANTILE = 7, 0.95  # bases, about a motif's core; a gene of 2,000 bases has some ten such regions
 
@@ -40,7 +36,7 @@ class BedWriter(FormatWriter):
         # each window by itself, since running sums would leave traces of rounding; NaN where a base is not known
         means_NW = np.lib.stride_tricks.sliding_window_view(actual_NL, _WINDOW, axis=1).mean(axis=-1)
         genes = self.source.genes.iloc[batch.rows]
-        columns = [genes["chrom"], genes["start"], genes["end"], bed_names(genes), genes["strand"]]
+        columns = [genes["chrom"].map(bed_field), genes["start"], genes["end"], bed_names(genes), genes["strand"]]
         for chrom, start, end, name, strand, actual, means in zip(*columns, actual_NL, means_NW, strict=True):
             known = means[~np.isnan(means)]
             high = means > (np.quantile(known, _QUANTILE) if len(known) else 0)
@@ -61,8 +57,3 @@ class BedWriter(FormatWriter):
         regions.sort_values(["chrom", "start", "end"], kind="stable").to_csv(
             file, sep="\t", header=False, index=False, quoting=3
         )
-
-
-def bed_names(genes: pd.DataFrame) -> list[str]:
-    """Return ids and names of genes without white space, which ends a BED field; as in GFF3, a space is %20."""
-    return [re.sub(r"[\s%]", lambda match: quote(match[0]), label) for label in gene_labels(genes, BED_LABEL)]

@@ -16,6 +16,7 @@ from promoter import storage
 from promoter.errors import InputError
 from promoter.export.bigwig import write_bigwig
 from promoter.export.writer import Batch, ExportSource, FormatWriter
+from promoter.labels import bed_field
 from promoter.storage import Outputs
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class BedGraphWriter(_TrackWriter):
         options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
         with pyarrow.csv.CSVWriter(cast("str", file), schema, write_options=options) as writer:
             for block in self.track():
-                chrom = pa.repeat(block.chrom, len(block.starts))
+                chrom = pa.repeat(bed_field(block.chrom), len(block.starts))
                 writer.write_batch(pa.record_batch([chrom, *map(pa.array, block[1:])], schema=schema))
 
 

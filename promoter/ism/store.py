@@ -14,7 +14,9 @@ standard deviations.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,8 +30,8 @@ from upath import UPath
 from promoter.dataset.gene_names import ids_of, with_names
 from promoter.errors import InputError
 from promoter.sequence import BASES
-from promoter.storage.formats import open_table, read_json, read_table_metadata, write_table
-from promoter.storage.parts import MANIFEST, PART_PATTERN, with_gene_names
+from promoter.storage.formats import Checksums, open_table, open_whole_table, read_table_metadata, write_table
+from promoter.storage.parts import MANIFEST, PART_PATTERN, listed_checksums, read_manifest, with_gene_names
 from promoter.storage.paths import AnyPath, resolve
 
 FORMAT = 1
@@ -37,6 +39,8 @@ Dtype = Literal["float32", "float16"]
 GENE_COLUMNS = ["gene_id", "gene_name", "chrom", "start", "end", "strand", "sequence"]
 _GENE_TYPES = [pa.string(), pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
 _GENES_PER_ROW_GROUP = 16  # a row group is read as a unit: a few genes must not cost reading all of a large part
+_FIX_PART = "run the same ism again: it computes damaged parts anew"
+_FIX_MANIFEST = "copy the folder again from its source, or make it again with ism"
 _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
     "(all A, then C, G, T), 0 at the reference base"
@@ -87,8 +91,8 @@ def find_manifest(folder: AnyPath) -> UPath | None:
     return next((place / MANIFEST for place in (resolved, resolved.parent) if (place / MANIFEST).exists()), None)
 
 
-def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: Dtype = "float32") -> None:
-    """Write one part, atomically.
+def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: Dtype = "float32") -> Checksums:
+    """Write one part, atomically; return its checksums.
 
     Args:
         path: path of the part, from `part_path`.
@@ -115,7 +119,7 @@ def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: D
             names += [f"{target}_prediction{suffix}", f"{target}_scores{suffix}"]
     table = pa.table(arrays, names=names)
     metadata = {"format": FORMAT, "targets": scores.targets, "meaning": _MEANING, **metadata}
-    write_table(path, table, metadata, row_group_size=_GENES_PER_ROW_GROUP)
+    return write_table(path, table, metadata, row_group_size=_GENES_PER_ROW_GROUP)
 
 
 def _as_lists(values_NAL: np.ndarray, dtype: Dtype) -> pa.Array:
@@ -146,7 +150,7 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
         else:
             yield _select_rows(file.read_row_groups(_groups_with(file, genes)), genes)
 
-    tables = list(_read_parts(scores_dir, read, every=genes is None))
+    tables = list(_read_parts(scores_dir, read, every=genes is None, whole=genes is None))
     table = pa.concat_tables([table for table, _ in tables])
     if genes is not None:
         row_by_gene = {gene: row for row, gene in enumerate(table["gene_id"].to_pylist())}
@@ -201,7 +205,7 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
         widths.append(file.schema_arrow.field(f"{targets[0]}_scores").type.list_size)
         yield file.read(columns=_present(file, GENE_COLUMNS[:-1]))
 
-    tables = list(_read_parts(scores_dir, read, every=genes is None))
+    tables = list(_read_parts(scores_dir, read, every=genes is None, whole=False))
     table = pa.concat_tables([table for table, _ in tables]).to_pandas()
     if genes is not None:
         genes = ids_of(genes, table)
@@ -241,7 +245,8 @@ def iterate_scores(
             table = file.read_row_group(group, columns=columns)
             yield table if genes is None else _select_rows(table, genes)
 
-    for table, stored in _read_parts(_scores_folder(folder), read, every=genes is None):
+    every = genes is None
+    for table, stored in _read_parts(_scores_folder(folder), read, every=every, whole=every and targets is None):
         yield _from_table(table, list(targets or stored))
 
 
@@ -266,13 +271,20 @@ def _scores_folder(folder: AnyPath) -> UPath:
 
 
 def _read_parts(
-    scores_dir: UPath, read: Callable[[pq.ParquetFile, list[str]], Iterator[pa.Table]], every: bool
+    scores_dir: UPath, read: Callable[[pq.ParquetFile, list[str]], Iterator[pa.Table]], *, every: bool, whole: bool
 ) -> Iterator[tuple[pa.Table, list[str]]]:
-    """Yield the tables that `read` takes from each part, with the targets, after checking that the parts agree."""
-    paths = _listed_parts(scores_dir, every)
+    """Yield the tables that `read` takes from each part, with the targets, after checking that the parts agree.
+
+    Args:
+        scores_dir: folder of the parts.
+        read: function that takes tables from a part, given its targets.
+        every: whether the parts must be those of all genes, and not of a run that is not finished.
+        whole: whether it takes all of each part, which is then checked by the checksum of the file.
+    """
+    parts = _listed_parts(scores_dir, every)
     first: dict[str, Any] = {}
-    for path in paths:
-        with open_table(path, "part") as file:
+    for path, listed in parts.items():
+        with _open_part(path, listed, whole) as file:
             metadata = read_table_metadata(file)
             if metadata.get("format") != FORMAT:
                 raise InputError(
@@ -281,29 +293,52 @@ def _read_parts(
                 )
             first = first or metadata
             if metadata != first:
-                raise InputError(f"{path}: is of another run than {paths[0].name}; delete the part that is stale")
+                raise InputError(
+                    f"{path}: is of another run than {next(iter(parts)).name}; delete the part that is stale"
+                )
             for table in read(file, first["targets"]):
                 yield with_gene_names(table), first["targets"]
 
 
+@contextmanager
+def _open_part(path: UPath, listed: Checksums, whole: bool) -> Iterator[pq.ParquetFile]:
+    if whole:
+        with open_whole_table(path, "part", listed, _FIX_PART) as (file, _):
+            yield file
+    else:
+        with open_table(path, "part", listed.footer, _FIX_PART) as file:
+            yield file
+
+
 def _read_manifest(scores_dir: UPath) -> dict[str, Any]:
     path = scores_dir.parent / MANIFEST
-    return read_json(path) if path.exists() else {}
+    return read_manifest(path) if path.exists() else {}
 
 
-def _listed_parts(scores_dir: UPath, every: bool) -> list[UPath]:
+def _listed_parts(scores_dir: UPath, every: bool) -> dict[UPath, Checksums]:
     """Return the parts that the manifest lists, else those in the folder, which are not `every` part of a run."""
-    paths = sorted(scores_dir.glob(PART_PATTERN), key=str)
     manifest = _read_manifest(scores_dir)
     if manifest.get("complete"):
-        paths = [scores_dir / _part_name(scores_dir.parent / MANIFEST, part) for part in manifest["parts"]]
+        path = scores_dir.parent / MANIFEST
+        names = [_part_name(path, part) for part in manifest["parts"]]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        counts = [part.get("genes") for part in manifest["parts"]]
+        if twice or (None not in counts and manifest.get("genes") not in {None, sum(counts)}):
+            what = f"lists {twice[0]} twice" if twice else f"lists {sum(counts)} of {manifest['genes']} genes"
+            raise InputError(f"{path}: {what}", fix=_FIX_MANIFEST)
+        parts = {
+            scores_dir / name: listed
+            for name, listed in zip(names, listed_checksums(manifest).values(), strict=True)
+        }
     elif manifest and every:
         raise InputError(
             f"{scores_dir.parent}: is not finished; run the same ism again, or load some of its genes by name"
         )
-    if not paths:
+    else:
+        parts = {path: Checksums() for path in sorted(scores_dir.glob(PART_PATTERN), key=str)}
+    if not parts:
         raise InputError(f"{scores_dir}: holds no {PART_PATTERN}; make them with ism")
-    return paths
+    return parts
 
 
 def _part_name(manifest: UPath, part: Any) -> str:
@@ -312,8 +347,8 @@ def _part_name(manifest: UPath, part: Any) -> str:
     match = re.fullmatch(r"(?:scores/)?(part-\d+\.parquet)", file) if isinstance(file, str) else None
     if match is None:
         raise InputError(
-            f"{manifest}: names {file!r}, which is no part-NNNNN.parquet in its own folder scores; "
-            "copy the folder again from its source, or make it again with ism"
+            f"{manifest}: names {file!r}, which is no part-NNNNN.parquet in its own folder scores",
+            fix=_FIX_MANIFEST,
         )
     return match[1]
 

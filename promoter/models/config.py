@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from promoter.errors import InputError
+from promoter.limits import require_limits
 
 INSTALL = "pip install -c constraints.txt -e '.[pretrained]'"
 PretrainedName: TypeAlias = Literal["enformer", "borzoi"]
@@ -52,6 +53,7 @@ class CNNConfig:
 
     def __post_init__(self) -> None:
         """Raise InputError for a combination that makes no network."""
+        require_limits(vars(self), "CNNConfig")
         blocks = len(self.channels)
         if blocks == 0 or len(self.kernel_sizes) != blocks or len(self.pool_sizes) != blocks - 1:
             raise InputError(
@@ -61,16 +63,10 @@ class CNNConfig:
                 value=list(self.channels),
                 fix=f"given are {list(self.kernel_sizes)} and {list(self.pool_sizes)}",
             )
-        even = [kernel for kernel in self.kernel_sizes if kernel < 1 or kernel % 2 == 0]
+        even = [kernel for kernel in self.kernel_sizes if kernel % 2 == 0]
         if even:
-            problem = f"{even} are not odd and positive; same padding needs odd ones"
+            problem = f"{even} are not odd; same padding needs odd ones"
             raise InputError(problem, setting="CNNConfig.kernel_sizes", value=list(self.kernel_sizes))
-        for name in ("channels", "pool_sizes"):
-            if any(value < 1 for value in getattr(self, name)):
-                values = list(getattr(self, name))
-                raise InputError("must all be at least 1", setting=f"CNNConfig.{name}", value=values)
-        _require_positive(self, ("hidden", "bins", "n_targets"))
-        _require_dropout(self)
         if self.crop is not None and self.crop < math.prod(self.pool_sizes):
             raise InputError(
                 f"is too short for pool_sizes {list(self.pool_sizes)}, which need at least "
@@ -242,16 +238,12 @@ class PretrainedConfig:
 
     def __post_init__(self) -> None:
         """Raise InputError for values that make no network."""
+        require_limits(vars(self), "PretrainedConfig")
         choices = {"name": tuple(ARCHITECTURES), "adapt": ("head", "lora", "full"), "head": ("linear", "mlp")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 problem = f"must be one of {', '.join(known)}"
                 raise InputError(problem, setting=f"PretrainedConfig.{name}", value=getattr(self, name))
-        _require_positive(self, ("tss_bins", "hidden", "lora_rank", "n_targets"))
-        _require_dropout(self)
-        if not 0 < self.layer_decay <= 1:
-            problem = "must be above 0 and at most 1"
-            raise InputError(problem, setting="PretrainedConfig.layer_decay", value=self.layer_decay)
 
     @property
     def architecture(self) -> Architecture:
@@ -335,16 +327,3 @@ class PretrainedConfig:
 
 
 NetworkConfig: TypeAlias = CNNConfig | PretrainedConfig
-
-
-def _require_positive(config: NetworkConfig, names: tuple[str, ...]) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            setting = f"{type(config).__name__}.{name}"
-            raise InputError("must be at least 1", setting=setting, value=getattr(config, name))
-
-
-def _require_dropout(config: NetworkConfig) -> None:
-    if not 0 <= config.dropout < 1:
-        setting = f"{type(config).__name__}.dropout"
-        raise InputError("must be at least 0 and below 1", setting=setting, value=config.dropout)

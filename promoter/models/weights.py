@@ -146,6 +146,9 @@ def _download_command(name: str) -> str:
 
 def _locate_files(config: PretrainedConfig) -> tuple[Path, str | None]:
     """Return the folder of the weights and, if it is the hub's, the commit."""
+    from promoter import storage  # noqa: PLC0415 # as above
+
+    storage.resolve(config.source)  # refuses what no file system takes
     folder = Path(config.source)
     if folder.is_dir():
         return folder, None

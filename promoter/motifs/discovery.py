@@ -18,10 +18,11 @@ import pandas as pd
 from Bio import motifs as biopython
 
 from promoter import storage
-from promoter.dataset.gene_names import BED_LABEL, gene_labels
+from promoter.dataset.gene_names import bed_names
 from promoter.errors import InputError
 from promoter.ism import hypothetical_contributions, iterate_scores
 from promoter.ism.store import choose_target, load_contents
+from promoter.labels import bed_field
 from promoter.sequence import BASES, N_TOKEN, encode, one_hot
 from promoter.storage import AnyPath
 
@@ -228,12 +229,12 @@ def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFram
 
     Returns:
         In the order of the genome: `chrom`, `start`, `end` (0-based, half-open), `name` (motif|gene, and
-        |name where the gene has one), `score`
+        |name where the gene has one; escaped as `bed_field` does), `score`
         (|contribution|, 1000 for the largest), `strand` of the motif on the genome, `contribution`.
     """
     table = instances.merge(genes.drop(columns="sequence"), on="gene_id", how="left")
     free = table["chrom"].isna()
-    table["chrom"] = table["chrom"].where(~free, table["gene_id"])
+    table["chrom"] = table["chrom"].where(~free, table["gene_id"]).map(bed_field)
     minus = table["strand"] == "-"
     left, right = table["start"] + table["offset"], table["end"] - table["offset"]
     start = left.where(~minus, right - table["width"]).astype("int64")
@@ -246,7 +247,7 @@ def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFram
                 "chrom": table["chrom"],
                 "start": start,
                 "end": start + table["width"],
-                "name": table["motif"] + "|" + pd.Series(gene_labels(table, BED_LABEL), index=table.index),
+                "name": table["motif"] + "|" + pd.Series(bed_names(table), index=table.index),
                 "score": score.astype("int64"),
                 "strand": np.where(same, "+", "-"),
                 "contribution": table["contribution"],

@@ -24,6 +24,7 @@ from promoter import plots, storage
 from promoter.checkpoint import DESCRIPTION, deserialize_ensemble, serialize_models
 from promoter.errors import InputError
 from promoter.evaluation.predictions import read_predictions
+from promoter.labels import shown
 from promoter.palette import BASE_COLOURS, UNKNOWN_BASE_COLOUR
 from promoter.report import charts
 from promoter.report.browser_links import require_assembly
@@ -38,6 +39,7 @@ from promoter.report.sections import (
     model_section,
     motifs_section,
     predicted_section,
+    read_metrics,
     search_section,
 )
 from promoter.storage import AnyPath
@@ -110,7 +112,7 @@ def build_report(
     if search is None and (run / "trials.csv").exists():
         search = run
     parts = PageParts()
-    metrics = storage.read_json(run / "metrics.json") if (run / "metrics.json").exists() else None
+    metrics = read_metrics(run) if (run / "metrics.json").exists() else None
     predictions = read_predictions(run / "predictions.parquet") if (run / "predictions.parquet").exists() else None
     if predictions is not None and not {target, f"{target}_predicted"} <= set(predictions):
         raise InputError(f"{run / 'predictions.parquet'}: has no {target}; is it of another model?")
@@ -166,6 +168,7 @@ def _render(page: dict[str, Any], parts: PageParts) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: shown(value) if type(value) is str else value,  # not of Markup, which is ours
     )
     environment.filters |= {"number": _number, "interval": _interval, "embedded": _embedded}
     scripts = [_script(charts.javascript()), _script((_TEMPLATES / "report.js").read_text())]
@@ -189,7 +192,7 @@ def _script(text: str) -> str:
 
 def _embedded(value: Any) -> Markup:
     """Return a value as JSON for a script element, without <, > and &, which could end it."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(charts.visible(value), separators=(",", ":"), allow_nan=False)
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)  # noqa: S704 # escaped above

@@ -13,6 +13,7 @@ import vl_convert
 
 from promoter import storage
 from promoter.dataset.gene_names import gene_labels
+from promoter.labels import shown
 from promoter.metrics import MIN_GENES_FOR_R
 from promoter.palette import AXIS_COLOUR, GRID_COLOUR, SPLIT_COLOURS
 from promoter.splits.config import SPLITS
@@ -77,8 +78,8 @@ def predicted_against_observed(predictions: pd.DataFrame, target: str, noun: str
         .transform_filter("datum.split === shown")
         .mark_circle(size=22, opacity=0.45)
         .encode(
-            alt.X("observed:Q", scale=scale, title=f"observed {target}"),
-            alt.Y("predicted:Q", scale=scale, title=f"predicted {target}"),
+            alt.X("observed:Q", scale=scale, title=_title(f"observed {target}")),
+            alt.Y("predicted:Q", scale=scale, title=_title(f"predicted {target}")),
             _colour(splits, None),
             tips,
         )
@@ -113,7 +114,10 @@ def error_by_chromosome(errors: pd.DataFrame, target: str) -> Chart:
     ]
     base = _chart("chromosomes")
     whiskers = base.mark_rule(color=AXIS_COLOUR).encode(
-        alt.X("q05:Q", title=f"predicted \N{MINUS SIGN} observed {target}"), alt.X2("q95:Q"), y, tooltip=tips
+        alt.X("q05:Q", title=_title(f"predicted \N{MINUS SIGN} observed {target}")),
+        alt.X2("q95:Q"),
+        y,
+        tooltip=tips,
     )
     boxes = base.mark_bar(size=9).encode(
         alt.X("q25:Q"),
@@ -229,6 +233,15 @@ def packed(chart: Chart) -> dict[str, Any]:
     return {"spec": {**chart.spec, "width": "container"}, "data": columns, "renderer": renderer}
 
 
+def visible(value: Any) -> Any:
+    """Return plain values, as JSON has them, with each text as `shown`."""
+    if isinstance(value, dict):
+        return {key: visible(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [visible(item) for item in value]
+    return shown(value) if isinstance(value, str) else value
+
+
 def javascript() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script, which defines `vegaEmbed` on the page."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", _VEGA_LITE)
@@ -237,7 +250,7 @@ def javascript() -> str:
 def write_chart(folder: AnyPath, name: str, chart: Chart) -> None:
     """Write NAME.svg and NAME.png into a folder, local or remote."""
     rows = {name: _plain(table).to_dict("records") for name, table in chart.data.items()}
-    spec = {**chart.spec, "width": _FIGURE_WIDTH, "datasets": rows}
+    spec = visible({**chart.spec, "width": _FIGURE_WIDTH, "datasets": rows})
     where = storage.resolve(folder)
     storage.write_text(where / f"{name}.svg", vl_convert.vegalite_to_svg(spec, _VEGA_LITE))
     with storage.open_atomic(where / f"{name}.png") as file:
@@ -268,10 +281,15 @@ def _colour(splits: Iterable[str], legend: alt.Legend | None) -> alt.Color:
     return alt.Color("split:N", scale=scale, legend=legend)
 
 
+def _title(text: str) -> str:
+    r"""Return a title with names from files; Vega-Lite reads `\x1b` in one as an escape letter."""
+    return text.replace("\\", "\N{REVERSE SOLIDUS OPERATOR}")
+
+
 def _finished(chart: _Altair, data: dict[str, pd.DataFrame], height: int, description: str) -> Chart:
     font = "system-ui, DejaVu Sans, sans-serif"
     styled = (
-        chart.properties(height=height, description=description)
+        chart.properties(height=height, description=_title(description))
         .configure(
             font=font, background="transparent", autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
         )

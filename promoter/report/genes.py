@@ -15,13 +15,16 @@ from upath import UPath
 
 from promoter import plots, storage
 from promoter.checkpoint import SerializedModel
-from promoter.dataset.gene_names import BED_LABEL, gene_label, gene_labels, ids_of
+from promoter.dataset.gene_names import bed_names, gene_label, ids_of
 from promoter.errors import InputError
 from promoter.ism import Scores, actual_contributions, load_scores
 from promoter.ism.store import Contents, find_manifest, load_contents, require_genes
+from promoter.labels import bed_field
 from promoter.report.browser_links import browser_links
 from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
+from promoter.storage.parts import read_manifest
+from promoter.storage.records import require_intact
 
 _MAX_HITS = 40
 _INT16 = 32767
@@ -170,7 +173,7 @@ def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[s
 
 def _require_scores_of(folder: UPath, members: Sequence[SerializedModel]) -> None:
     manifest = find_manifest(folder)
-    theirs = set((storage.read_json(manifest).get("models") or []) if manifest else [])
+    theirs = set((read_manifest(manifest).get("models") or []) if manifest else [])
     if theirs and theirs.isdisjoint(one.checksum for one in members):
         raise InputError(
             f"{folder}: holds scores of another model; score the genes with this one by ism (`model`)"
@@ -203,6 +206,7 @@ def read_hits(motifs: AnyPath | None, genes: pd.DataFrame) -> pd.DataFrame:
     path = storage.resolve(motifs) / "instances.bed" if motifs is not None else None
     if path is None or not path.exists() or path.stat().st_size == 0:
         return pd.DataFrame(columns=[*columns, "motif", "gene"])
+    require_intact(path, "run motifs again, or copy it again")
     kinds = {"chrom": str, "name": str, "strand": str}
     try:
         with storage.open_text(path) as file:
@@ -213,7 +217,7 @@ def read_hits(motifs: AnyPath | None, genes: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"{path}: is not BED of six columns ({' '.join(str(error).split())})") from error
     split = table["name"].str.split("|", n=1, expand=True).reindex(columns=[0, 1])
     ids = genes["gene_id"].tolist()
-    by_label = dict(zip([*ids, *gene_labels(genes, BED_LABEL)], [*ids, *ids], strict=True))
+    by_label = dict(zip([*map(bed_field, ids), *bed_names(genes)], [*ids, *ids], strict=True))
     table = table.assign(motif=split[0], gene=split[1].map(by_label))
     return table[table["gene"].notna()]
 
@@ -225,7 +229,7 @@ def _in_window(hits: pd.DataFrame, gene: dict[str, Any]) -> list[dict[str, Any]]
         first, last = hit["start"] - gene["start"], hit["end"] - gene["start"]
         if gene["strand"] == "-":
             first, last = gene["end"] - hit["end"], gene["end"] - hit["start"]
-        if hit["chrom"] == gene["chrom"] and first >= 0 and last <= len(gene["sequence"]):
+        if hit["chrom"] == bed_field(gene["chrom"]) and first >= 0 and last <= len(gene["sequence"]):
             found.append(
                 {
                     "motif": hit["motif"],
@@ -283,8 +287,7 @@ def _figure(
     plots.logo(actual_AL, **place(slice(0, length)), axes=whole)
     plots.logo(actual_AL[:, some], **place(some), axes=letters)
     plots.mutation_map(scores_AL[:, some], gene["sequence"][some], **place(some), axes=changes)
-    # matplotlib sets what lies between two $ as a formula
-    name = f"{gene_label(gene['gene_id'], gene['gene_name'])}, {target}".replace("$", r"\$")
+    name = plots.figure_label(f"{gene_label(gene['gene_id'], gene['gene_name'])}, {target}")
     whole_name = "window" if contents.located else "sequence"
     figure.suptitle(f"{name}: the {whole_name}, and the {size} bases that matter most")
     return figure

@@ -27,6 +27,7 @@ from promoter.metrics import evaluate_predictions
 from promoter.report import charts
 from promoter.splits.config import SPLITS
 from promoter.storage import AnyPath
+from promoter.storage.records import read_record, require_intact
 
 _MAX_TARGETS, _MAX_LEAKS, _MAX_MOTIFS, _MAX_TRIALS = 50, 50, 60, 10  # rows of a table that a reader still reads
 _LIBRARY_COLUMNS = {
@@ -34,6 +35,7 @@ _LIBRARY_COLUMNS = {
     "group": "group (sequences that are never parted)",
     "weight": "weight (multiplies a sequence's loss)",
 }
+_FIX_FILE = "run the job that wrote it again, or copy it again"
 _MAX_IMAGE_BYTES = 400_000  # size of a motif's or a search's figure; the page stays small enough to send
 
 
@@ -102,7 +104,16 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
 
 
 def _read_config(run: UPath) -> dict[str, Any]:
-    return storage.read_yaml(run / "config.yaml") if (run / "config.yaml").exists() else {}
+    path = run / "config.yaml"
+    read_record(path)  # which checks its seal
+    return storage.read_yaml(path) if path.exists() else {}
+
+
+def read_metrics(run: UPath) -> Any:
+    """Read metrics.json of a run, and check it against the run's record."""
+    path = storage.require_file(run / "metrics.json", "JSON file")
+    require_intact(path, _FIX_FILE)
+    return storage.read_json(path)
 
 
 def _split_words(split: dict[str, Any], info: ModelInfo) -> str | None:
@@ -200,7 +211,7 @@ def comparison_section(
         return None
     other = storage.resolve(compare)
     other = other.parent if (other / DESCRIPTION).exists() else other
-    other_metrics = storage.read_json(other / "metrics.json")
+    other_metrics = read_metrics(other)
     if not isinstance(other_metrics, dict) or "test" not in other_metrics:
         raise InputError(f"{other / 'metrics.json'}: holds no metrics; give as `compare` the folder of a run")
     rows = []
@@ -361,11 +372,13 @@ def _image(path: UPath) -> str | None:
     """Return an SVG file as a data address; an image runs no script that the file may contain."""
     if not path.exists() or path.stat().st_size > _MAX_IMAGE_BYTES:
         return None
+    require_intact(path, _FIX_FILE)
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _read_csv(path: UPath, text: Sequence[str] = (), sep: str = ",") -> pd.DataFrame:
     """Read a table whose `text` columns stay text, even if a cell says NA or 1."""
+    require_intact(path, _FIX_FILE)
     try:
         with storage.open_text(path) as file:
             header = pd.read_csv(file, sep=sep, nrows=0).columns

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from promoter.errors import InputError
+from promoter.limits import require_limits
 
 SPLITS = ("train", "val", "test")  # from most to least influence on the model
 By = Literal["chromosome", "family", "block", "group", "column", "random"]
@@ -51,6 +52,7 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         """Raise InputError for impossible numbers, and for settings that exclude each other."""
+        require_limits(vars(self), "SplitConfig")
         if self.random and self.by not in {None, "chromosome", "random"}:  # the second was the default once
             raise InputError(
                 f"`SplitConfig.random` and `SplitConfig.by={self.by!r}` exclude each other; give one of them"
@@ -70,9 +72,6 @@ class SplitConfig:
                 raise InputError(
                     "each fold has its own chromosomes", setting=f"SplitConfig.{name}", fix="leave it out"
                 )
-        for name in ("val_fraction", "test_fraction"):
-            if not 0 < (share := getattr(self, name)) < 1:
-                raise InputError("must lie between 0 and 1", setting=f"SplitConfig.{name}", value=share)
         if self.val_fraction + self.test_fraction >= 1:
             raise InputError(
                 f"with `SplitConfig.test_fraction={self.test_fraction}` leaves nothing to train on",
@@ -80,12 +79,12 @@ class SplitConfig:
                 value=self.val_fraction,
                 fix="lower them",
             )
-        if self.block_size < 1 or (self.block_size != BLOCK_SIZE and unit != "block"):
+        if self.block_size != BLOCK_SIZE and unit != "block":
             raise InputError(
                 "is the number of bases of a region of `SplitConfig.by='block'`",
                 setting="SplitConfig.block_size",
                 value=self.block_size,
-                fix="give that too" if self.block_size > 0 else "give at least 1",
+                fix="give that too",
             )
         if self.fold is not None:
             self._require_fold(self.fold)

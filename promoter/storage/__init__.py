@@ -4,7 +4,7 @@ Outputs are atomic: complete or absent. The store's library retries transient er
 connections); others raise `StorageError`.
 """
 
-from promoter.storage.atomic import Outputs, atomic_path, open_atomic, remove_folder, removed_on_error
+from promoter.storage.atomic import Outputs, atomic_path, open_atomic, remove_folder
 from promoter.storage.checks import probe_file, require_file, require_writable
 from promoter.storage.compression import compression, first_bytes, open_bytes, require_end_of_bgzip
 from promoter.storage.disk import (
@@ -16,8 +16,11 @@ from promoter.storage.disk import (
     temporary_file,
 )
 from promoter.storage.formats import (
+    Checksums,
     copy_file,
     open_table,
+    open_table_writer,
+    open_whole_table,
     read_json,
     read_table_metadata,
     read_yaml,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from upath import UPath
-
 from promoter.storage.disk import INSTEAD, TEMPORARY, OutputFile, disk_errors, kept_error
-from promoter.storage.paths import AnyPath, is_local, make_folder, missing_folders, remove_empty_folders, resolve
+from promoter.storage.paths import AnyPath, is_local, make_folder, resolve
 from promoter.storage.remote import wrap_store_errors
+
+_MAX_TAIL = 50  # letters of a name that its temporary one ends with: with these, it is no longer than 255 bytes
+# names of files that a killed run leaves: outputs that are not complete, and probes of `probe_file`
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial\.|\.write-test-[0-9a-f]{32}$")
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def open_atomic(
         appear: stack whose end the file appears at; None, the default, means at the end of the block.
 
     Yields:
-        The binary file to write to.
+        The binary file to write to, which can also be read back.
 
     Raises:
         StorageError: the disk or store did not take the file.
@@ -51,7 +54,7 @@ def open_atomic(
         with disk_errors(shown, instead):
             raw = OutputFile(partial, late_errors)
         with kept_error(raw, shown, instead):
-            file: IO[bytes] = raw if late_errors else io.BufferedWriter(raw)
+            file: IO[bytes] = raw if late_errors else io.BufferedRandom(raw)
             yield file
             file.flush()
             if shown is resolved:  # else it is sent, and removed
@@ -88,7 +91,7 @@ def atomic_path(path: AnyPath, instead: str = INSTEAD) -> Iterator[Path]:
         return
     with disk_errors(resolved, instead):
         make_folder(resolved.parent)
-    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name}"
+    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name[-_MAX_TAIL:]}"
     try:
         yield partial
         with disk_errors(resolved, instead):
@@ -102,42 +105,22 @@ class Outputs(ExitStack):
     """Output files that appear together, once all of them are written, at the end of the block, or not at all.
 
     What a library opens on such a file is entered after it, so that it is closed before.
+
+    Attributes:
+        appear: stack whose end the files appear at.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._appear = self.enter_context(ExitStack())  # which ends last
+        self.appear = self.enter_context(ExitStack())  # which ends last
 
     def open_atomic(self, path: AnyPath, *, late_errors: bool = False) -> IO[bytes]:
         """Open a file as the function of this name does."""
-        return self.enter_context(open_atomic(path, late_errors=late_errors, appear=self._appear))
+        return self.enter_context(open_atomic(path, late_errors=late_errors, appear=self.appear))
 
     def atomic_path(self, path: AnyPath) -> Path:
         """Name a temporary file as the function of this name does."""
-        return self._appear.enter_context(atomic_path(path))
-
-
-@contextmanager
-def removed_on_error(folder: AnyPath, unless: str | None = None) -> Iterator[UPath]:
-    """Remove `folder` with all its content if the block fails, unless the folder existed before.
-
-    Args:
-        folder: local or remote; it is not made here.
-        unless: name of a file in the folder; if another process has created it, the folder is kept. None, the
-            default, removes the folder whatever it holds.
-
-    Yields:
-        The resolved path of the folder.
-    """
-    resolved = resolve(folder)
-    existed, missing = resolved.exists(), missing_folders(resolved)
-    try:
-        yield resolved
-    except BaseException:
-        if not existed and not (unless and (resolved / unless).exists()):
-            remove_folder(resolved)
-            remove_empty_folders(missing)
-        raise
+        return self.appear.enter_context(atomic_path(path))
 
 
 def remove_folder(folder: AnyPath) -> None:

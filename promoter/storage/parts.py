@@ -2,6 +2,7 @@
 
 A run's folder holds `manifest.json`, which identifies the run, and a folder of `part-NNNNN.parquet`. A part is a
 Parquet file with a column `gene_id`; its metadata names the run it belongs to, such as by the model's checksum.
+Once all parts are written, the manifest lists them with their checksums.
 """
 
 from __future__ import annotations
@@ -9,19 +10,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from upath import UPath
 
 from promoter.errors import InputError
-from promoter.storage.formats import open_table, read_json, read_table_metadata, write_json
+from promoter.storage.formats import (
+    Checksums,
+    open_table,
+    open_whole_table,
+    read_json,
+    read_table_metadata,
+    write_json,
+)
 from promoter.storage.paths import AnyPath, resolve
+from promoter.storage.records import require_seal, seal
 
 MANIFEST = "manifest.json"
 PART_PATTERN = "part-*.parquet"
-_READERS = 32  # parts read at a time; readers mostly wait for the store
+_READERS = 16  # parts read at a time; readers mostly wait for the store, but hold parts in memory
 
 
 def part_path(folder: AnyPath, index: int) -> UPath:
@@ -37,28 +46,60 @@ def with_gene_names(table: pa.Table) -> pa.Table:
     return table.add_column(place, "gene_name", pa.nulls(len(table), pa.string()))
 
 
-def part_is_complete(path: AnyPath, gene_ids: Sequence[str], metadata: Mapping[str, Any]) -> bool:
-    """Return whether a part exists, can be read, and holds exactly these genes under this metadata.
+def read_manifest(path: AnyPath) -> dict[str, Any]:
+    """Read a manifest and check its seal.
+
+    Raises:
+        InputError: it is missing, damaged or edited.
+    """
+    manifest = read_json(path)
+    require_seal(manifest, path, "copy it again from its source, or delete the folder and run the job again")
+    return manifest
+
+
+def listed_checksums(manifest: Mapping[str, Any]) -> dict[str, Checksums]:
+    """Return the checksums of the parts that a manifest lists, by the parts' paths from the manifest.
+
+    Args:
+        manifest: content of the manifest; of a run that is not complete, or of an earlier version, it lists none.
+    """
+    parts = manifest.get("parts")
+    return {
+        part["file"]: Checksums(part.get("sha256"), part.get("footer_sha256"))
+        for part in (parts if isinstance(parts, list) else [])
+        if isinstance(part, dict) and isinstance(part.get("file"), str)
+    }
+
+
+def check_part(
+    path: AnyPath, gene_ids: Sequence[str], metadata: Mapping[str, Any], listed: Checksums | None = None
+) -> Checksums | None:
+    """Read all of a part; return its checksums if it is intact, and has exactly these genes and this metadata.
 
     Args:
         path: path of the part, local or remote.
         gene_ids: expected values of the column `gene_id`, in order.
         metadata: entries that the part's metadata must have; it may have others.
+        listed: checksums by the manifest; None, the default, where it lists none.
+
+    Returns:
+        The checksums, or None for a part that is missing, damaged or another.
 
     Raises:
         StorageError: a store refused to read it.
     """
     if not resolve(path).exists():
-        return False
+        return None
     try:
-        with open_table(path, "part") as file:
-            actual_metadata = read_table_metadata(file)
-            actual_ids = file.read(columns=["gene_id"])["gene_id"].to_pylist()
-    except InputError:  # unreadable: to be computed again
-        return False
-    return actual_ids == list(gene_ids) and all(
-        actual_metadata.get(key) == value for key, value in metadata.items()
-    )
+        with open_whole_table(path, "part", listed) as (file, checksums):
+            stored = read_table_metadata(file)
+            actual_ids: list[Any] = []
+            for group in range(file.num_row_groups):  # reading it checks it; a group at a time needs little memory
+                actual_ids += file.read_row_group(group)["gene_id"].to_pylist()
+    except (InputError, KeyError):  # to be computed again
+        return None
+    agrees = actual_ids == list(gene_ids) and all(stored.get(key) == value for key, value in metadata.items())
+    return checksums if agrees else None
 
 
 @dataclass(frozen=True)
@@ -72,6 +113,7 @@ class PartFiles:
         metadata: entries that the metadata of each part must have.
         manifest: entries of the manifest that identify the run; None, the default, for a folder whose name
             identifies it, which gets no manifest.
+        known: index -> checksums of a part that this process has checked or written.
     """
 
     out_dir: UPath
@@ -79,6 +121,7 @@ class PartFiles:
     gene_ids: Sequence[Sequence[str]]
     metadata: Sequence[Mapping[str, Any]]
     manifest: Mapping[str, Any] | None = None
+    known: dict[int, Checksums] = field(default_factory=dict)
 
     def path(self, index: int) -> UPath:
         """Return the path of part `index`."""
@@ -93,10 +136,10 @@ class PartFiles:
         return sum(len(self.gene_ids[index]) for index in indices)
 
     def missing(self) -> list[int]:
-        """Return the indices of the parts that are missing or incomplete, in order.
+        """Return the indices of the parts that are missing, damaged or incomplete, in order.
 
-        The folder is listed once, and the parts found are read by many threads: in a bucket each part costs some
-        requests, and a thousand of them one after another would take minutes.
+        The folder is listed once, and a part that is found is read by one of several threads: all of it the first
+        time, and only its footer once its checksums are known.
 
         Raises:
             StorageError: a store refused to read a part.
@@ -104,42 +147,59 @@ class PartFiles:
         names = {path.name for path in (self.out_dir / self.folder).glob(PART_PATTERN)}
         paths = self.paths()
         existing = [index for index, path in enumerate(paths) if path.name in names]
+        earlier = None if self.manifest is None else earlier_run(self.out_dir, self.manifest)
+        listed = listed_checksums(earlier or {})
 
-        def is_complete(index: int) -> bool:
-            return part_is_complete(paths[index], self.gene_ids[index], self.metadata[index])
+        def check(index: int) -> Checksums | None:
+            path = paths[index]
+            if index not in self.known:
+                return check_part(
+                    path, self.gene_ids[index], self.metadata[index], listed.get(f"{self.folder}/{path.name}")
+                )
+            try:
+                with open_table(path, "part", self.known[index].footer):
+                    return self.known[index]
+            except InputError:  # changed or removed by another process
+                return None
 
         with ThreadPoolExecutor(_READERS) as readers:
-            results = readers.map(is_complete, existing)
-            complete = {index for index, result in zip(existing, results, strict=True) if result}
-        return [index for index in range(len(paths)) if index not in complete]
+            results = dict(zip(existing, readers.map(check, existing), strict=True))
+        self.known.clear()
+        self.known.update((index, checksums) for index, checksums in results.items() if checksums)
+        return [index for index in range(len(paths)) if index not in self.known]
 
     def write_manifest(self, *, complete: bool, **entries: Any) -> None:
-        """Write the manifest: what identifies the run, whether all parts are written, and more entries."""
-        write_json(self.out_dir / MANIFEST, {**(self.manifest or {}), "complete": complete, **entries})
+        """Write the manifest: what identifies the run, whether all parts are written, and more entries.
+
+        That of a complete run lists the parts with their checksums, which `missing` has found.
+        """
+        if complete:
+            entries["parts"] = [
+                {
+                    "file": f"{self.folder}/{self.path(index).name}",
+                    "genes": len(set(gene_ids)),
+                    "sha256": self.known[index].file,
+                    "footer_sha256": self.known[index].footer,
+                }
+                for index, gene_ids in enumerate(self.gene_ids)
+            ]
+        write_json(self.out_dir / MANIFEST, seal({**(self.manifest or {}), "complete": complete, **entries}))
 
 
-def earlier_run(out_dir: UPath, folder: str, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the manifest of the run that wrote parts into an output folder, None if there was no run.
+def earlier_run(out_dir: UPath, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest that an earlier start of the same run has left; None if there is none of these entries.
 
     Args:
         out_dir: the run's output folder, resolved.
-        folder: name of the folder of parts in it, which also names in messages what the parts hold, such as
-            `scores`.
-        wanted: entries that the manifest must have for this run to resume that one.
-
-    Raises:
-        InputError: the manifest is another run's, or there are parts without a manifest.
+        identity: entries that the manifest must have for its parts to be of use.
     """
-    fix = "choose another output folder, or delete this one"
     if not (out_dir / MANIFEST).exists():
-        if any((out_dir / folder).glob(PART_PATTERN)):
-            raise InputError(f"{out_dir}: holds {folder} without their {MANIFEST}; {fix}")
         return None
-    earlier = read_json(out_dir / MANIFEST)
-    different = [key for key, value in wanted.items() if earlier.get(key) != value]
-    if different:
-        raise InputError(f"{out_dir}: holds {folder} of another run (different: {', '.join(different)}); {fix}")
-    return earlier
+    try:
+        earlier = read_manifest(out_dir / MANIFEST)
+    except InputError:  # damaged: the parts tell themselves whether they are of use
+        return None
+    return earlier if all(earlier.get(key) == value for key, value in identity.items()) else None
 
 
 def ensemble_checksum(checksums: Sequence[str]) -> str:

@@ -16,6 +16,9 @@ from promoter.storage.pipes import copy_of_pipe
 AnyPath: TypeAlias = "str | os.PathLike[str] | UPath"
 
 _LISTINGS_CACHE_OPTION = "use_listings_cache"
+_MAX_NAME = 255  # bytes, of all common file systems
+_MAX_PATH = 3_800  # bytes; Linux takes 4,095, and names of files in a folder must find room
+_SHOWN = 80  # letters of a path that is refused for its length
 _BUCKET_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
 
 
@@ -28,7 +31,8 @@ def resolve(path: AnyPath) -> UPath:
         path: local path, where `~` stands for the home folder, or address such as `s3://bucket/key`.
 
     Raises:
-        InputError: the kind of address is unknown, or the package that opens it is not installed.
+        InputError: the kind of address is unknown, the package that opens it is not installed, or no local path
+            can be so long.
     """
     try:
         resolved = UPath(path)
@@ -44,7 +48,19 @@ def resolve(path: AnyPath) -> UPath:
             "or s3:// or gs:// with promoter[s3] or promoter[gcs] installed"
         ) from error
     local = os.path.abspath(resolved.expanduser().path)  # noqa: PTH100 # resolve() would follow links
+    _require_path(local)
     return UPath(copy_of_pipe(local))
+
+
+def _require_path(path: str) -> None:
+    longest = max((len(os.fsencode(name)) for name in path.split("/")), default=0)
+    length = len(os.fsencode(path))
+    if longest > _MAX_NAME or length > _MAX_PATH:
+        what, size, most = ("name", longest, _MAX_NAME) if longest > _MAX_NAME else ("path", length, _MAX_PATH)
+        shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…"
+        raise InputError(f"{shown}: has a {what} of {size:,} bytes; a file's {what} has at most {most:,}")
+    if "\0" in path:
+        raise InputError(f"{path}: holds the letter NUL, which no path can; check how it was made")
 
 
 def is_local(path: UPath) -> bool:

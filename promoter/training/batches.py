@@ -271,14 +271,22 @@ def _constant(targets: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.nanmin(targets, axis=0) == np.nanmax(targets, axis=0))
 
 
-def require_orientation(model: NetworkConfig, config: TrainingConfig) -> None:
+def require_orientation(model: NetworkConfig, config: TrainingConfig, length: int) -> None:
     """Check that the network can learn from promoters that are augmented as `config` says.
 
+    Args:
+        model: settings of the network.
+        config: training recipe with the augmentation.
+        length: length of the windows in bases.
+
     Raises:
-        InputError: reverse complements for a network with several position bins, or shifts for one whose
-            embeddings are computed once.
+        InputError: reverse complements for a network with several position bins, shifts for one whose embeddings
+            are computed once, or shifts that leave nothing of the window.
     """
     model.require_augmentation(config.reverse_complement, config.jitter)
+    if config.jitter >= length:
+        problem = f"leaves nothing of a window of {length:,} bases"
+        raise InputError(problem, setting="TrainingConfig.jitter", value=config.jitter, fix="shift by less")
 
 
 def mix_seed(*parts: int) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from promoter.errors import InputError
+from promoter.limits import require_limits
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Raise InputError if a value is out of its range."""
-        minimum = {"epochs": 1, "batch_size": 2, "lr_patience": 0, "jitter": 0, "weight_decay": 0, "seed": 0}
-        for name, bound in minimum.items():
-            if getattr(self, name) < bound:
-                self._refuse(name, f"must be at least {bound}")
-        for name in ("learning_rate", "gradient_clip"):
-            if not getattr(self, name) > 0:
-                self._refuse(name, "must be above 0")
-        if not 0 < self.lr_factor < 1:
-            self._refuse("lr_factor", "must lie between 0 and 1")
-        if not 0 <= self.reverse_complement <= 1:
-            self._refuse("reverse_complement", "must lie in 0 to 1")
+        require_limits(vars(self), "TrainingConfig")
         if self.schedule not in ("plateau", "one_cycle"):
             self._refuse("schedule", "must be plateau or one_cycle")
         if self.precision not in ("fp32", "bf16"):
             self._refuse("precision", "must be fp32 or bf16")
-        if self.early_stopping is not None and self.early_stopping < 1:
-            self._refuse("early_stopping", "must be at least 1, or null")
 
     def _refuse(self, name: str, problem: str) -> NoReturn:
         raise InputError(problem, setting=f"TrainingConfig.{name}", value=getattr(self, name))

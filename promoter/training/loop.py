@@ -175,7 +175,7 @@ def train_epochs(
     require_values(train.targets, val.targets, weights=(train.weights, val.weights))
     train = train.for_training()
     require_enough_genes(len(train.tokens), len(val.tokens), config, min_batch_size // 2)  # of weight above 0
-    require_orientation(model.config, config)
+    require_orientation(model.config, config, train.tokens.shape[1])
     device = torch.device(device)
     model.begin_adapting()
     model.to(device)

@@ -82,7 +82,7 @@ class SpaceValidator:
     def __call__(self, model: NetworkConfig, training: TrainingConfig) -> NetworkConfig:
         """Return the network for the window, or raise InputError if it or the recipe does not suit the data."""
         model = model.for_window(self.length)
-        require_orientation(model, training)
+        require_orientation(model, training, self.length)
         for learned_from, validated in self.genes_of_fold:
             require_enough_genes(learned_from, validated, training, workers=1)
         return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jobs  # noqa: F401 # isort: skip # before ray, which reads the environment that it sets
 
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ def s3(ray_cluster: Cluster, s3_port: socket.socket) -> Iterator[s3_server.Serve
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """4 chromosomes × 51 genes: neither genes nor splits divide by batches or workers."""
-    folder = tmp_path_factory.mktemp("data")
-    files = simulate(folder / "genome", chromosomes=4, genes_per_chromosome=51, upstream=UPSTREAM)
+    folder, source = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("source")
+    files = simulate(source / "genome", chromosomes=4, genes_per_chromosome=51, upstream=UPSTREAM)
     prepare(
         str(folder),
         genome=str(files.genome),
@@ -66,6 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         upstream=UPSTREAM,
         max_n=1,
     )
+    shutil.move(source / "genome", folder)
     return folder
 
 

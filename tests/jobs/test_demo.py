@@ -70,8 +70,8 @@ def test_a_demo_of_other_settings_is_left_alone(
     assert exit_code(demo, "--out", finished, *FLAGS, *flags) == 2
     error = capsys.readouterr().err
     assert error == (
-        f"error: {finished}: holds a run with other settings ({message}); "
-        "choose another --out, or delete the folder\n"
+        f"error: {finished}: holds another run (different: {message}); "
+        "choose another output, or --overwrite true\n"
     )
     assert _times(finished) == before
 
@@ -83,7 +83,7 @@ def test_a_folder_that_holds_no_demo_is_refused_by_the_demo(
     (tmp_path / name).mkdir()
     before = _times(tmp_path)
     assert exit_code(demo, "--out", tmp_path, *FLAGS) == 2
-    assert f"{tmp_path}: holds {name}/ but no config.yaml of a demo; " in capsys.readouterr().err
+    assert f"{tmp_path}: holds {name}, which no job recorded; " in capsys.readouterr().err
     assert _times(tmp_path) == before
 
 

@@ -68,7 +68,7 @@ def test_the_export_job_writes_its_config_and_mixes_in_no_other_settings(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     code, _, err = outcome(capsys, export, *words, "bed", "--genes", "chr4_g0003")
     assert code == 2
-    assert "other settings (different: formats, genes); choose another --out" in err
+    assert "holds another run (different: formats, genes); choose another output" in err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

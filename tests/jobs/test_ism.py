@@ -15,7 +15,6 @@ import torch
 from support.commands import exit_code
 
 from jobs.ism import ism
-from promoter import storage
 from promoter.checkpoint import load_info, load_model, save_model
 from promoter.dataset.promoters import read_promoters
 from promoter.ism import load_scores, saturation_mutagenesis
@@ -184,24 +183,3 @@ def test_duckdb_and_pandas_read_the_store_as_it_is(
     np.testing.assert_array_equal(np.stack(frame["expression_scores"].tolist())[order].astype("f4"), in_rows)
     half = {"float32": "float", "float16": "halffloat"}[dtype]
     assert half in str(pq.read_schema(next((tmp_path / "scores").iterdir())).field("expression_scores").type)
-
-
-def test_an_ism_run_that_another_has_overtaken_fills_its_files(
-    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Both have found an empty folder; the other has cut the genes its own way before this one begins to score."""
-    other = ("--model", run / "model", "--data", data, "--split", "test", "--out", tmp_path)
-    assert exit_code(ism, *other, "--genes_per_task", 9) == 0
-    whole = load_scores(tmp_path)
-    manifest = (tmp_path / "manifest.json").read_text()
-    shutil.rmtree(tmp_path / "scores")
-    (tmp_path / "manifest.json").unlink()
-
-    def choose(*_: object) -> int:
-        (tmp_path / "manifest.json").write_text(manifest.replace('"complete": true', '"complete": false'))
-        return 7
-
-    monkeypatch.setattr("jobs.inference.scoring.choose_size", choose)
-    assert exit_code(ism, *other) == 0
-    assert storage.read_json(tmp_path / "manifest.json")["genes_per_part"] == 9
-    assert load_scores(tmp_path).genes["gene_id"].tolist() == whole.genes["gene_id"].tolist()

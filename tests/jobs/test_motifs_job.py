@@ -35,7 +35,7 @@ def test_the_motifs_job_writes_every_file_and_refuses_other_settings(
         assert (out / "logos" / f"{name}.svg").stat().st_size > 1000
     code, _, error = outcome(capsys, motifs, *words, "fungi")
     assert code == 2
-    assert "other settings (different: taxon)" in error
+    assert "holds another run (different: taxon none, not fungi)" in error
     few = (*words[:3], tmp_path / "few", "--taxon", "none", "--genes", "chr4_g0003,chr4_g0004")
     code, printed, error = outcome(capsys, motifs, *few)
     assert (code, error) == (0, "")

@@ -13,6 +13,7 @@ from scipy import stats
 from support.commands import exit_code
 
 from jobs.predict import predict
+from promoter.baselines import load_baselines, save_baselines
 from promoter.checkpoint import copy_model, load_model, serialize_model
 from promoter.dataset.promoters import read_promoters, write_promoters
 from promoter.sequence import one_hot
@@ -131,9 +132,9 @@ def test_predict_refuses_baselines_of_another_model_before_it_begins(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     copy_model(run / "model", tmp_path / "model")
-    kept = tmp_path / "model" / "baselines.safetensors"
-    checksum = serialize_model(run / "model").checksum.encode()
-    kept.write_bytes(kept.read_bytes().replace(checksum, checksum[::-1]))
+    checksum, length = serialize_model(run / "model").checksum, read_promoters(data).length
+    kept = load_baselines(tmp_path / "model", checksum, length)
+    save_baselines(tmp_path / "model", kept, checksum[::-1], length)
     assert exit_code(predict, "--model", tmp_path / "model", "--data", data, "--out", tmp_path / "o.parquet") == 2
     assert "holds baselines of another model" in capsys.readouterr().err
     assert not (tmp_path / "o.parquet").exists()

@@ -133,7 +133,18 @@ def run(case: Case, capsys: pytest.CaptureFixture[str]) -> Run:
 
     def job(expression: Path, *words: Any) -> tuple[int, str, str]:
         files = ["--genome", case.fasta(), "--genes", case.gff(), "--expression", expression]
-        return outcome(capsys, prepare, *files, "--upstream", UPSTREAM, "--out", case.folder / "out", *words)
+        return outcome(
+            capsys,
+            prepare,
+            *files,
+            "--upstream",
+            UPSTREAM,
+            "--out",
+            case.folder / "out",
+            "--overwrite",
+            "true",
+            *words,
+        )
 
     return job
 
@@ -251,7 +262,7 @@ def test_a_run_of_its_own_config_gives_the_same_data(case: Case, run: Run) -> No
 # --- a table of sequences --------------------------------------------------------------------------------------
 
 SEQUENCES = ["".join(np.random.default_rng(seed).choice(list("ACGT"), 40)) for seed in range(6)]
-SHARED = {"out", "sequences", "transform", "targets", "missing", "max_n", "allow_loss"}
+SHARED = {"out", "sequences", "transform", "targets", "missing", "max_n", "allow_loss", "overwrite"}
 OF_SEQUENCES = {"id_column", "sequence_column", "split_column", "group_column", "weight_column", "align"}
 
 
@@ -302,7 +313,7 @@ def test_its_config_makes_the_same_data_set_again(
     assert outcome(capsys, prepare, *words, "--out", tmp_path / "out")[0] == 0
     config = tmp_path / "out" / "config.yaml"
     settings = yaml.safe_load(config.read_text())
-    assert set(settings) - {"provenance"} == SHARED | OF_SEQUENCES
+    assert set(settings) - {"provenance"} == SHARED - {"overwrite"} | OF_SEQUENCES
     assert list(settings["provenance"]["inputs"]) == [str(library)]
     assert outcome(capsys, prepare, "--config", config, "--out", tmp_path / "again")[0] == 0
     first, again = (pd.read_parquet(tmp_path / name / "promoters.parquet") for name in ("out", "again"))

@@ -25,6 +25,7 @@ from jobs.tune import tune
 from promoter import storage
 from promoter.errors import InputError, StorageError
 from promoter.ism import load_scores
+from promoter.storage.leases import hold_lease
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 AT = f"s3://{BUCKET}"
@@ -268,3 +269,22 @@ def test_a_file_with_expired_credentials_is_not_taken_for_damaged(s3: Server, at
         storage.open_table(f"{at}/data/config.yaml", "table"),
     ):
         raise AssertionError("opened")
+
+
+def test_a_live_run_in_a_bucket_is_not_disturbed(at: str, tmp_path: Path, capsys: Capture) -> None:
+    out, flags = f"{at}/leased", ("--data", f"{at}/data", "--model", f"{at}/model")
+    with hold_lease(storage.resolve(out)):
+        assert exit_code(ism, *flags, "--out", out) == 2
+        assert re.search(rf"{out}: another run is writing here \(process \d+ on ", line(capsys))
+    assert exit_code(prepare, "--sequences", library(tmp_path), "--out", f"{at}/model") == 2  # no job recorded it
+    assert re.search(rf"{at}/model: holds .*, which no job recorded", line(capsys))
+    assert exit_code(predict, *flags, "--out", f"{at}/data/promoters.parquet") == 2
+    assert "is an input of this job" in line(capsys)
+    assert not UPath(out).exists()
+
+
+def library(folder: Path) -> Path:
+    """Return a small table of sequences and values."""
+    table = pd.DataFrame({"id": ["a", "b"], "sequence": ["ACGT" * 8, "TTGA" * 8], "activity": [0.5, 1.5]})
+    table.to_csv(folder / "library.tsv", sep="\t", index=False)
+    return folder / "library.tsv"

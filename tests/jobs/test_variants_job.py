@@ -159,7 +159,7 @@ def test_rerun_of_variants_computes_only_what_is_missing(
     assert (tmp_path / "variants.parquet").read_bytes() == whole
     for different, named in (
         ({"both_strands": True}, "both_strands"),
-        ({"genes": ["chr4_g0003"]}, "genes_sha256"),
+        ({"genes": ["chr4_g0003"]}, "different: genes"),
     ):
         arguments = [f"--{key}={value}" for key, value in {**flags, "out": tmp_path, **different}.items()]
         assert exit_code(variants, *arguments) == 2

@@ -32,6 +32,7 @@ from promoter.models.build import Network
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import encode, one_hot
 from promoter.splits.split import places
+from promoter.storage.records import seal
 
 DATA = Path(__file__).parents[1] / "data"
 LENGTH = 48
@@ -88,7 +89,7 @@ def rewrite_weights(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
     description = yaml.safe_load((folder / "model.yaml").read_text())
     description["weights_sha256"] = hashlib.sha256(content).hexdigest()
-    (folder / "model.yaml").write_text(yaml.safe_dump(description))
+    (folder / "model.yaml").write_text(yaml.safe_dump(seal(description)))
 
 
 @pytest.mark.parametrize(
@@ -248,8 +249,23 @@ def test_a_model_yaml_that_does_not_fit_is_refused(
 ) -> None:
     description = yaml.safe_load((saved / "model.yaml").read_text())
     change(description)
-    (saved / "model.yaml").write_text(yaml.safe_dump(description))
+    (saved / "model.yaml").write_text(yaml.safe_dump(seal(description)))
     assert named in refusal(saved)
+
+
+def test_a_model_yaml_of_an_earlier_version_has_no_seal_and_loads(saved: Path) -> None:
+    description = yaml.safe_load((saved / "model.yaml").read_text())
+    assert description == seal(description)
+    del description["sha256"]
+    (saved / "model.yaml").write_text(yaml.safe_dump(description))
+    assert load_info(saved) == INFO
+
+
+def test_a_model_yaml_that_was_changed_is_refused(saved: Path) -> None:
+    text = (saved / "model.yaml").read_text()
+    assert "best_epoch: 2" in text
+    (saved / "model.yaml").write_text(text.replace("best_epoch: 2", "best_epoch: 3"))
+    assert "model.yaml: is not what was written" in refusal(saved)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from promoter import plots
 from promoter.ism import actual_contributions, hypothetical_contributions
 from promoter.palette import BASE_COLOURS
-from promoter.sequence import BASES, encode
+from promoter.sequence import BASES, encode, one_hot
 
 TRIALS = pd.DataFrame(
     {
@@ -210,3 +210,21 @@ def test_without_coordinates_positions_count_from_the_first_base_of_the_sequence
         assert axes.get_xlim() == (first - 0.5, first + 9.5)
     dots = np.asarray(lower.collections[0].get_offsets())
     assert {int(x): BASES[int(y)] for x, y in dots} == {first + at: base for at, base in enumerate(sequence)}
+
+
+def test_equal_figures_are_equal_files_wherever_their_objects_lie_in_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 60))
+    sequence = "".join("ACGT"[base] for base in rng.integers(0, 4, 60))
+    kept: list[object] = []
+    for number in range(6):
+        figure = plots.new_figure(11, 7)
+        upper, middle, lower = figure.subplots(3, 1, height_ratios=(1, 1.2, 0.8))
+        for axes in (upper, middle):
+            plots.logo(values * one_hot(encode(sequence)[None])[0].numpy(), axes=axes)
+        plots.mutation_map(values, sequence, axes=lower)
+        figure.suptitle("a gene")
+        plots.write_figure(tmp_path / str(number), "gene", figure)
+        kept += [figure, [object() for _ in range(7919 * number)]]  # so that the next one lies elsewhere
+    for kind in ("svg", "png"):
+        assert len({(tmp_path / str(number) / f"gene.{kind}").read_bytes() for number in range(6)}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, write_predictions
 from promoter.ism import Scores
 from promoter.ism.store import write_part
+from promoter.labels import bed_field
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.storage.parts import part_path
 
@@ -38,15 +40,27 @@ class RunFiles:
     data_sha256: str
 
 
-def write_run(folder: Path, genes: int, scored: int, seed: int = 0) -> RunFiles:
-    """Write a run on `genes` genes with one target, scores of `scored` test genes, motifs and a search."""
+def write_run(
+    folder: Path,
+    genes: int,
+    scored: int,
+    seed: int = 0,
+    *,
+    target: str = "salt",
+    names: Sequence[str] = (EVIL,),
+    run: str = "run",
+) -> RunFiles:
+    """Write a run on `genes` genes with one target, scores of `scored` test genes, motifs and a search.
+
+    The first test genes have these names; the folder of the run is `run`.
+    """
     rng = np.random.default_rng(seed)
-    run = folder / "run"
+    run_dir = folder / run
     torch.manual_seed(seed)
     network = PromoterCNN(CNNConfig(channels=(8,), kernel_sizes=(7,), pool_sizes=(), hidden=8), length=LENGTH)
     split = {"train": ["chr1", "chr2"], "val": ["chr3"], "test": ["chr4"]}
     info = ModelInfo(
-        ["salt"],
+        [target],
         {"upstream": LENGTH, "downstream": 0, "length": LENGTH},
         transform="log2p1",
         split=split,
@@ -54,44 +68,57 @@ def write_run(folder: Path, genes: int, scored: int, seed: int = 0) -> RunFiles:
         training={"epochs": 5, "best_epoch": 4},
         versions={"promoter": "0.1.0"},
     )
-    save_model(run / "model", network, info)
+    save_model(run_dir / "model", network, info)
 
     chrom = np.array(["chr1", "chr2", "chr3", "chr4"], dtype=object)[np.arange(genes) % 4]
     ids = np.array([f"gene{i:05d}" for i in range(genes)], dtype=object)
-    ids[3] = EVIL  # on chr4, the first test gene
+    ids[3 : 3 + 4 * len(names) : 4] = names  # on chr4, the first test genes
     observed = rng.normal(size=genes).astype(np.float32)
     predicted = (0.7 * observed + rng.normal(0, 0.5, genes)).astype(np.float32)
     table = pd.DataFrame({"gene_id": ids, "chrom": chrom})
     table["split"] = info.get_split(table)
-    table["salt"], table["salt_predicted"] = observed, predicted
-    write_predictions(run / "predictions.parquet", table)
+    table[target], table[f"{target}_predicted"] = observed, predicted
+    write_predictions(run_dir / "predictions.parquet", table)
     plain = {
         "mean": np.zeros((genes, 1)),
         "kmers_by_distance": (0.4 * observed + rng.normal(0, 0.5, genes))[:, None],
     }
-    write_predictions(run / "baselines.parquet", baselines_table(table, ["salt"], plain))
+    write_predictions(run_dir / "baselines.parquet", baselines_table(table, [target], plain))
     leaks = pd.DataFrame(
-        [(EVIL, "test", "gene00000", "train", 0.5, "same", "overlapping")],
+        [(names[0], "test", "gene00000", "train", 0.5, "same", "overlapping")],
         columns=["gene_id", "split", "other_gene_id", "other_split", "fraction", "strand", "kind"],
     )
-    storage.write_text(run / "leakage.csv", leaks.to_csv(index=False))
-    storage.write_json(run / "metrics.json", evaluate(table, ["salt"], leaking=ids == EVIL, baselines=plain))
+    storage.write_text(run_dir / "leakage.csv", leaks.to_csv(index=False))
+    storage.write_json(
+        run_dir / "metrics.json", evaluate(table, [target], leaking=ids == names[0], baselines=plain)
+    )
     epochs = np.arange(1, 6)
     history = pd.DataFrame(
         {"epoch": epochs, "train_mse": 1 / epochs, "val_mse": 1.2 / epochs, "val_pearson": 0.7 - 0.3 / epochs}
     )
-    storage.write_text(run / "history.csv", history.to_csv(index=False))
-    storage.write_yaml(run / "config.yaml", {"split": {"random": False, "by": "chromosome", "homology": "report"}})
+    storage.write_text(run_dir / "history.csv", history.to_csv(index=False))
+    storage.write_yaml(
+        run_dir / "config.yaml", {"split": {"random": False, "by": "chromosome", "homology": "report"}}
+    )
 
     named = table[table["split"] == "test"]["gene_id"].head(scored).tolist()
-    implanted = _write_scores(folder, serialize_model(run / "model").checksum, named, rng)
+    implanted = _write_scores(folder, serialize_model(run_dir / "model").checksum, named, rng, target)
     _write_search(folder / "search")
     return RunFiles(
-        run, run / "model", folder / "ism", folder / "motifs", folder / "search", named, implanted, "d" * 64
+        run_dir,
+        run_dir / "model",
+        folder / "ism",
+        folder / "motifs",
+        folder / "search",
+        named,
+        implanted,
+        "d" * 64,
     )
 
 
-def _write_scores(folder: Path, model: str, named: list[str], rng: np.random.Generator) -> dict[str, str]:
+def _write_scores(
+    folder: Path, model: str, named: list[str], rng: np.random.Generator, target: str
+) -> dict[str, str]:
     """Write scores in which the implanted word has the largest effect, and its instances on both strands."""
     n = len(named)
     tokens = rng.integers(0, 4, (n, LENGTH))
@@ -104,12 +131,12 @@ def _write_scores(folder: Path, model: str, named: list[str], rng: np.random.Gen
         start, strand = 5_000 * row + 1_000, "+-"[row % 2]
         end = start + LENGTH
         first = start + at if strand == "+" else end - at - len(MOTIF)
-        lines.append(f"chr4\t{first}\t{first + len(MOTIF)}\tpattern_0|{gene}\t900\t{strand}\t0.5\n")
+        lines.append(f"chr4\t{first}\t{first + len(MOTIF)}\tpattern_0|{bed_field(gene)}\t900\t{strand}\t0.5\n")
         rows.append((gene, "chr4", start, end, strand, "".join("ACGT"[token] for token in tokens[row])))
         implanted[gene] = MOTIF
     np.put_along_axis(values[:, 0], tokens[:, None], 0, axis=1)  # of the base that is there
     genes = pd.DataFrame(rows, columns=["gene_id", "chrom", "start", "end", "strand", "sequence"])
-    scores = Scores(genes, ["salt"], rng.normal(size=(n, 1)).astype(np.float32), values)
+    scores = Scores(genes, [target], rng.normal(size=(n, 1)).astype(np.float32), values)
     write_part(part_path(folder / "ism" / "scores", 0), scores, {"model": model})
     manifest = {
         "models": [model],

@@ -185,6 +185,7 @@ def flags(write: Write, tmp_path: Path) -> list[str]:
 def _results(folder: Path) -> dict[str, Any]:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config.pop("out") == str(folder)
+    del config["provenance"]["sha256"]  # of all, so of `out` too
     return {"config": config} | {
         name: (folder / name).read_bytes() for name in ("promoters.parquet", "summary.json")
     }
@@ -243,21 +244,29 @@ def test_success_is_code_0_and_no_word_on_standard_error(
     assert str(tmp_path / "out" / "promoters.parquet") in done.stdout
 
 
-def test_prepare_writes_its_config_last(
+def test_a_data_set_is_finished_when_its_record_lists_its_files(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert exit_code(prepare, *flags, "--out", out) == 0
+    assert set(_outputs(out)) == {"promoters.parquet", "summary.json"}
     capsys.readouterr()
 
     def full(*_: object) -> NoReturn:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("promoter.storage.write_json", full)
-    assert exit_code(prepare, *flags, "--out", out, "--upstream", "7") == 1
+    with monkeypatch.context() as context:
+        context.setattr("promoter.storage.write_json", full)
+        assert exit_code(prepare, *flags, "--out", out, "--upstream", "7", "--overwrite", "true") == 1
     assert "the disk is full" in capsys.readouterr().err
-    assert not (out / "config.yaml").exists()  # not that of the earlier run, either
+    assert _outputs(out) is None  # nor those of the earlier run
     assert pd.read_parquet(out / "promoters.parquet")["sequence"].str.len().unique().tolist() == [9]
+    assert exit_code(prepare, *flags, "--out", out, "--upstream", "7") == 0
+    assert set(_outputs(out)) == {"promoters.parquet", "summary.json"}
+
+
+def _outputs(folder: Path) -> Any:
+    return yaml.safe_load((folder / "config.yaml").read_text())["provenance"].get("outputs")
 
 
 def test_prepare_tells_of_each_download_on_a_line(

@@ -15,7 +15,7 @@ from support.commands import ROOT
 from jobs.__main__ import job_summaries, main
 from jobs.cli.config_file import job_settings
 
-JOBS = ["demo", "export", "ism", "motifs", "predict", "prepare", "report", "train", "tune", "variants"]
+JOBS = ["demo", "export", "ism", "motifs", "predict", "prepare", "report", "train", "tune", "variants", "verify"]
 HEAVY = {"matplotlib", "pandas", "pyarrow", "ray", "scipy", "torch"}
 # like the console script, whose own folder is on the import path, and not the working directory
 PROMOTER = (
@@ -134,6 +134,7 @@ REQUIRED = {
     "train": "--data d --out o",
     "tune": "--data d --out o",
     "variants": "--variants v --genome g --model m --data d --out o",
+    "verify": "f",
 }
 REFUSED = [
     ("trian", "there is no job 'trian'; did you mean 'train'?"),
@@ -146,6 +147,7 @@ REFUSED = [
     ("export --scores s --out o --formats bigwig", "--formats bigwig: needs the chromosomes' lengths"),
     ("ism --model m --data d --out o --genes_per_task 0", "--genes_per_task 0: must be at least 1"),
     ("ism --model m --data d --out o --dtype int8", "--dtype int8: must be float32 or float16"),
+    ("verify nowhere", "nowhere: no such folder or file; check the path"),
     ("predict --model m --data d --out o", "--out o: must be a file that ends in .parquet"),
     ("variants --variants v --genome g --model m --data d --out o --workers 0", "--workers 0: must be at least 1"),
     ("motifs --scores s --out o --seed=-1", "--seed -1: must be at least 0"),

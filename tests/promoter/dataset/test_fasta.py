@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -241,7 +242,7 @@ def test_a_full_disk_is_named_with_the_fix(write: Write, tmp_path: Path, monkeyp
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("promoter.storage.atomic.os.fsync", full)
-    with pytest.raises(StorageError, match=rf"^{path}: .*No space left on device.*XDG_CACHE_HOME"):
+    with pytest.raises(StorageError, match=rf"^{tmp_path / 'cache'}/.*No space left on device.*XDG_CACHE_HOME"):
         Genome(path)
     assert [one for one in (tmp_path / "cache").rglob("*") if one.is_file()] == []
 
@@ -301,3 +302,28 @@ def test_any_bytes_are_a_genome_or_an_input_error(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputNote)
             assert dict(read_fasta(resolve(path))) == found
+
+
+def test_a_damaged_block_anywhere_is_refused_by_name_and_never_read_wrong(tmp_path: Path) -> None:
+    sequence = "".join(np.random.default_rng(0).choice(list("ACGT"), 4000))
+    path = bgzip(tmp_path / "g.fa.gz", fasta({"a": sequence}, 80).encode(), block=500)
+    good = path.read_bytes()
+    messages: set[str] = set()
+    for with_index in (False, True):
+        for position in range(0, len(good) - 28, 29):  # the end marker has 28 bytes
+            for damage in (bytes([good[position] ^ 0xFF]), b""):
+                for index in tmp_path.glob("g.fa.gz.*"):
+                    index.unlink()
+                path.write_bytes(good)
+                if with_index:
+                    Genome(path)
+                path.write_bytes(good[:position] + damage + good[position + 1 :])
+                os.utime(path, (0, 0))  # older than the index
+                try:
+                    read = Genome(path).fetch("a", 0, 4000)
+                except InputError as error:
+                    messages.add(str(error))
+                else:  # a byte of no meaning, such as a time
+                    assert read == sequence
+    assert len(messages) > 20
+    assert all(str(path) in message and "\n" not in message for message in messages)

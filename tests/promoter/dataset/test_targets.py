@@ -1,71 +1,21 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from support.files import Write
 from support.notes import with_notes
 
-from promoter.checkpoint import ModelInfo
 from promoter.dataset.expression import read_expression
-from promoter.dataset.promoters import GENE_SCHEMA, Promoters
 from promoter.dataset.targets import (
-    DERIVED_SUFFIXES,
-    RESERVED_NAMES,
     TargetSummary,
     describe_targets,
     require_target_names,
 )
 from promoter.errors import InputError
-from promoter.evaluation.predictions import baselines_table, predictions_table
-from promoter.ism import Scores
-from promoter.ism.store import write_part
-from promoter.variants.effects import effects_to_table
-from promoter.variants.windows import TssWindow
-
-
-def columns_of_outputs(folder: Path) -> set[str]:
-    """Return the columns of all tables that the outputs have, for a data set of one gene and the target `T`."""
-    row: dict[str, Any] = {"gene_id": "g", "chrom": "1", "tss": 9, "strand": "+", "start": 5, "end": 9}
-    genes = pd.DataFrame([row | {"sequence": "ACGT"}])
-    value = np.ones((1, 1), np.float32)
-    info = ModelInfo(["T"], {"upstream": 4, "downstream": 0, "length": 4})
-    predictions = predictions_table(
-        Promoters(genes, value, ["T"], {}), info, value, spread=value, half_width=value
-    )
-    baselines = baselines_table(predictions, ["T"], {"kmers": value})
-    scores = np.ones((1, 1, 4, 4), np.float32)
-    write_part(folder / "part.parquet", Scores(genes, ["T"], value, scores, value, scores), {})
-    effects = effects_to_table(
-        genes,
-        pd.DataFrame(
-            {"gene": [0], "pos": [6], "ref": ["A"], "alt": ["C"], "start": [5], "end": [6], "new": [b"C"]}
-        ),
-        targets=["T"],
-        reference=np.ones((2, 1, 1)),
-        difference=np.ones((2, 1, 1)),
-        windows=[TssWindow(9, "+", 4, 0)],
-    )
-    stored = pq.read_schema(folder / "part.parquet").names
-    return {*predictions.columns, *baselines.columns, *stored, *effects.column_names}
-
-
-def test_names_that_are_refused_are_those_of_the_outputs(tmp_path: Path) -> None:
-    columns = columns_of_outputs(tmp_path) - {"T"}
-    derived = {name.removeprefix("T") for name in columns if name.startswith("T_")}
-    assert derived == {*DERIVED_SUFFIXES, "_predicted_by_kmers"}
-    assert {name for name in columns if not name.startswith("T_")} <= RESERVED_NAMES
-    assert set(GENE_SCHEMA.names) <= RESERVED_NAMES
-    for name in columns:
-        with pytest.raises(InputError, match=f"the target '{name}' .*rename the column"):
-            require_target_names(["T", name])
-        with pytest.raises(InputError, match=f"the target '{name}'"):
-            require_target_names([name, "T"])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +29,11 @@ def test_names_that_are_refused_are_those_of_the_outputs(tmp_path: Path) -> None
         (["a", "b", "b_difference"], "derive from the target 'b'"),
         (["a", "b", "a"], "two targets are called 'a'"),
         (["a", " "], "has no name"),
-        (["a\nb"], "has no name"),
+        (["a\nb"], r"target 'a\\nb' has letters in its name that cannot be seen; rename"),
+        (["a", "b\x1b[1m"], "cannot be seen"),
+        (["a\u202eb"], "cannot be seen"),
+        (["\ufeffa"], "cannot be seen"),
+        (["a\tb"], "cannot be seen"),
     ],
 )
 def test_a_target_whose_name_outputs_use_is_refused_with_one_to_use(names: list[str], message: str) -> None:

@@ -37,7 +37,7 @@ UPSTREAM, DOWNSTREAM = 33, 7
 LENGTH = UPSTREAM + DOWNSTREAM
 SIZES = {"chr10": 150, "chr2": 420, "chrM": 60}
 TARGETS = ["basal", "salt.response / 2"]
-NAMES = ["HLA-DRB1*03:01", "5% of 'them'", 'say "x"', "a b\tc", "πρωτεΐνη", "[x];y,z|w"]
+NAMES = ["HLA-DRB1*03:01", "5% of 'them'", 'say "x"', "a b\tc", "πρωτεΐνη", "[x];y,z|w", "\x1b[1m\n"]
 ALL = list(FORMATS)
 
 
@@ -345,7 +345,7 @@ def spoil(case: Case, folder: Path, how: str) -> dict[str, object]:
     [
         ("unfinished", "is not finished; run the same ism again"),
         ("lost part", r"part-00002\.parquet: no such part"),
-        ("damaged part", r"part-00003\.parquet: cannot be read .*; write it again"),
+        ("damaged part", r"part-00003\.parquet: cannot be read .*; run the same ism again"),
         (
             "fasta",
             r"\['bigwig', 'bedgraph', 'bed'\]`: needs coordinates, .* choose `formats=\['modisco', 'h5'\]`",

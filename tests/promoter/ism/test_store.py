@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.libraries import library_of
+from upath import UPath
 
 from promoter.dataset.promoters import crop_windows, read_promoters, write_promoters
 from promoter.errors import InputError
 from promoter.ism import Scores, iterate_scores, load_scores
 from promoter.ism.store import GENE_COLUMNS, concatenate, find_manifest, load_contents, write_part
 from promoter.sequence import decode
-from promoter.storage.parts import PartFiles, part_is_complete, part_path
+from promoter.storage.formats import Checksums
+from promoter.storage.parts import PartFiles, check_part, part_path
 from promoter.storage.paths import resolve
 
 LENGTH = 5
@@ -111,8 +116,8 @@ def test_remote_scores_load_as_local_ones(folder: Path) -> None:
     for index, one in enumerate(ALL):
         write_part(part_path(f"{remote}/scores", index), one, METADATA)
     assert_same(load_scores(remote), WHOLE)
-    assert part_is_complete(part_path(f"{remote}/scores", 2), ["g6"], METADATA)
-    assert not part_is_complete(part_path(f"{remote}/scores", 3), ["g6"], METADATA)
+    assert check_part(part_path(f"{remote}/scores", 2), ["g6"], METADATA)
+    assert not check_part(part_path(f"{remote}/scores", 3), ["g6"], METADATA)
 
 
 @pytest.mark.parametrize("order", [[5], [6, 0], [4, 3, 5], [3, 1, 6, 0, 2, 5, 4], [2, 2]])
@@ -145,20 +150,20 @@ def test_a_truncated_score_file_or_other_Parquet_file_is_refused_by_name(folder:
 
 def test_a_part_is_complete_only_with_its_genes_and_metadata(folder: Path) -> None:
     path, genes = part_path(folder / "scores", 1), ["g3", "g4", "g5"]
-    assert part_is_complete(path, genes, METADATA)
-    assert part_is_complete(path, np.array(genes, dtype=object).tolist(), {})
+    assert check_part(path, genes, METADATA)
+    assert check_part(path, np.array(genes, dtype=object).tolist(), {})
     for others in (["g3", "g4"], [*genes, "g6"], ["g4", "g3", "g5"], ["g3", "g4", "g6"], []):
-        assert not part_is_complete(path, others, METADATA)
+        assert not check_part(path, others, METADATA)
     for other in ({"model": "c" * 64}, {"data": ""}, {"settings": None, "seed": 1}):
-        assert not part_is_complete(path, genes, {**METADATA, **other})
-    assert not part_is_complete(part_path(folder / "scores", 3), genes, METADATA)
+        assert not check_part(path, genes, {**METADATA, **other})
+    assert not check_part(part_path(folder / "scores", 3), genes, METADATA)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, -200, -8, -1])
 def test_a_truncated_part_is_incomplete(folder: Path, keep: int) -> None:
     path = Path(str(part_path(folder / "scores", 1)))
     path.write_bytes(path.read_bytes()[:keep])
-    assert not part_is_complete(path, ["g3", "g4", "g5"], METADATA)
+    assert not check_part(path, ["g3", "g4", "g5"], METADATA)
 
 
 def test_missing_parts_include_the_damaged_and_those_of_another_run(tmp_path: Path) -> None:
@@ -345,3 +350,91 @@ def test_the_manifest_is_found_from_the_run_and_from_its_scores(folder: Path) ->
         assert str(find_manifest(given)) == str(folder / "manifest.json")
     (folder / "scores" / "manifest.json").write_text("{}")  # the nearer one is taken
     assert str(find_manifest(folder / "scores")) == str(folder / "scores" / "manifest.json")
+
+
+def complete(folder: Path) -> dict[str, Any]:
+    """Let the fixture's parts be those of a finished run; return the manifest."""
+    ids = [one.genes["gene_id"].tolist() for one in ALL]
+    parts = PartFiles(resolve(folder), "scores", ids, [METADATA] * 3, {"genes": 7})
+    assert parts.missing() == []
+    parts.write_manifest(complete=True)
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def test_the_manifest_lists_the_checksums_of_the_parts(folder: Path) -> None:
+    for part_file, entry in zip(sorted((folder / "scores").iterdir()), complete(folder)["parts"], strict=True):
+        content = part_file.read_bytes()
+        footer = content[-8 - int.from_bytes(content[-8:-4], "little") :]
+        assert entry == {
+            "file": f"scores/{part_file.name}",
+            "genes": len(pq.read_table(part_file)),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "footer_sha256": hashlib.sha256(footer).hexdigest(),
+        }
+    assert_same(load_scores(folder), WHOLE)
+
+
+def _list_twice(manifest: dict[str, Any]) -> None:
+    manifest["parts"][2] = manifest["parts"][1]
+
+
+def _list_too_few(manifest: dict[str, Any]) -> None:
+    del manifest["parts"][1]
+
+
+@pytest.mark.parametrize("change", [_list_twice, _list_too_few])
+@pytest.mark.parametrize("genes", [None, ["g0"]])
+def test_a_manifest_that_lists_other_parts_is_refused(
+    folder: Path, change: Callable[[dict[str, Any]], None], genes: list[str] | None
+) -> None:
+    manifest = complete(folder)
+    change(manifest)
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=rf"^{path}: is not what was written .*; copy it again"):
+        load_scores(folder, genes)
+    path.write_text(json.dumps({key: value for key, value in manifest.items() if key != "sha256"}))
+    with pytest.raises(InputError, match=rf"^{path}: lists (part-00001.parquet twice|4 of 7 genes); copy the"):
+        load_scores(folder, genes)
+
+
+def test_a_part_other_than_the_listed_one_is_refused_and_computed_again(folder: Path) -> None:
+    complete(folder)
+    path = folder / "scores" / "part-00001.parquet"
+    scores = replace(ALL[1], scores=ALL[1].scores + 1)
+    write_part(path, scores, METADATA)  # intact, of the same genes and models
+    ids = [one.genes["gene_id"].tolist() for one in ALL]
+    readers = (
+        lambda: load_scores(folder),
+        lambda: load_scores(folder, ["g3"]),
+        lambda: load_contents(folder),
+        lambda: list(iterate_scores(folder)),
+        lambda: list(iterate_scores(folder, ["g3"])),
+        lambda: list(iterate_scores(folder, targets=TARGETS[:1])),
+    )
+    for read in readers:
+        with pytest.raises(InputError, match=rf"^{path}: is not what was written .*; run the same ism again"):
+            read()
+    assert PartFiles(resolve(folder), "scores", ids, [METADATA] * 3, {"genes": 7}).missing() == [1]
+
+
+def test_each_part_is_read_whole_once_however_often_it_is_checked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [one.genes["gene_id"].tolist() for one in ALL]
+    parts = PartFiles(resolve(folder), "scores", ids, [METADATA] * 3, {"genes": 7})
+    whole: list[str] = []
+
+    def check(path: UPath, *arguments: Any) -> Checksums | None:
+        whole.append(path.name)
+        return check_part(path, *arguments)
+
+    monkeypatch.setattr("promoter.storage.parts.check_part", check)
+    (folder / "scores" / "part-00000.parquet").unlink()
+    assert parts.missing() == parts.missing() == [0]
+    parts.known[0] = write_part(part_path(folder / "scores", 0), ALL[0], METADATA)
+    assert parts.missing() == []
+    assert sorted(whole) == ["part-00001.parquet", "part-00002.parquet"]
+    write_part(part_path(folder / "scores", 1), replace(ALL[1], predictions=ALL[1].predictions + 1), METADATA)
+    (folder / "scores" / "part-00002.parquet").unlink()
+    assert parts.missing() == [1, 2]

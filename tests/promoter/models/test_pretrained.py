@@ -380,8 +380,8 @@ def test_windows_that_do_not_fit_a_pretrained_network_are_refused(length: int, w
         ({"name": "gpt"}, "name='gpt'`: must be one of enformer, borzoi"),
         ({"adapt": "half"}, "adapt='half'`: must be one of head, lora, full"),
         ({"tss_bins": 0}, "tss_bins=0`: must be at least 1"),
-        ({"dropout": 1.0}, "dropout=1.0"),
-        ({"layer_decay": 0.0}, "layer_decay=0.0"),
+        ({"dropout": 1.0}, "dropout=1.0`: must be below 1"),
+        ({"layer_decay": 0.0}, "layer_decay=0.0`: must be above 0"),
     ],
 )
 def test_values_that_make_no_pretrained_network_are_refused(settings: dict[str, Any], words: str) -> None:
@@ -391,9 +391,9 @@ def test_values_that_make_no_pretrained_network_are_refused(settings: dict[str, 
 
 def test_jitter_is_refused_for_a_head_on_embeddings() -> None:
     with pytest.raises(InputError, match=r"`TrainingConfig.jitter=3` with `PretrainedConfig.adapt='head'`"):
-        require_orientation(PretrainedConfig(), TrainingConfig(jitter=3))
-    require_orientation(PretrainedConfig(adapt="lora"), TrainingConfig(jitter=3))
-    require_orientation(CNNConfig(), TrainingConfig(jitter=3))
+        require_orientation(PretrainedConfig(), TrainingConfig(jitter=3), 100)
+    require_orientation(PretrainedConfig(adapt="lora"), TrainingConfig(jitter=3), 100)
+    require_orientation(CNNConfig(), TrainingConfig(jitter=3), 100)
 
 
 def test_missing_pretrained_weights_are_asked_for_in_one_line(

@@ -212,38 +212,6 @@ def test_checking_that_a_folder_is_writable_leaves_nothing(folder: str) -> None:
     assert names(str(where)) == ["f"]  # and nothing of the two attempts
 
 
-def test_an_earlier_folder_is_not_removed_on_error(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    storage.require_writable(tmp_path / "empty")
-
-    def fill() -> None:
-        with storage.removed_on_error(tmp_path / "empty") as where:
-            storage.write_text(where / "f", "x")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fill()
-    assert names(str(tmp_path / "empty")) == ["f"]
-
-
-@pytest.mark.parametrize("error", [InputError, KeyboardInterrupt, None])
-def test_a_new_folder_is_removed_when_its_block_fails(folder: str, error: type[BaseException] | None) -> None:
-    def fill() -> None:
-        with storage.removed_on_error(f"{folder}/new/er") as where:
-            storage.write_text(where / "deep" / "f", "x")
-            if error is not None:
-                raise error("it fails")
-
-    if error is None:
-        fill()
-        assert names(f"{folder}/new/er") == ["deep"]
-        return
-    with pytest.raises(error):
-        fill()
-    assert not UPath(f"{folder}/new/er").exists()
-    assert folder.startswith("memory:") or not UPath(f"{folder}/new").exists()
-
-
 def test_an_output_below_a_file_is_refused(write: Write) -> None:
     path = write("file", "x")
     for where in (path, path / "out"):

@@ -161,7 +161,7 @@ def test_lists_and_integers_of_a_search_space_keep_their_types() -> None:
         ({"training.learning_rate": {"low": 0.0, "high": 0.1, "log": True}}, "training.learning_rate: "),
         ({"model.pool_sizes.1": {"choices": [30]}}, "no valid settings.* a window of 100 bases is too short for"),
         ({"model.kernel_sizes.0": {"choices": [4]}}, r"no valid settings.*\[4\] are not odd"),
-        ({"model.dropout": {"choices": ["much"]}}, "no valid settings.*wrong type"),
+        ({"model.dropout": {"choices": ["much"]}}, "no valid settings.*dropout='much'`: must be a number"),
         (
             {"model.channels": {"choices": [[1, 1, 1]]}, "model.channels.0": {"choices": [1]}},
             "both model.channels and model.channels.0",
