@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nan
+
 from jobs.cli.config_file import job_settings
 from jobs.cli.console import console, new_table
 from jobs.cli.outputs import own_folder
@@ -46,6 +48,7 @@ def demo(  # its imports count as statements
     from jobs.report import report
     from jobs.train import train
     from jobs.training.resources import scaling_config
+    from promoter.evaluation.evaluate import read_metrics
     from promoter.ism.store import load_scores
     from promoter.simulation.genome import GRAMMAR, INTERACTION, simulate
     from promoter.simulation.recovery import motif_recovery
@@ -97,8 +100,8 @@ def demo(  # its imports count as statements
         ism(model, str(out_dir / "data"), str(out_dir / "ism"), split="test")
 
         _step("5/6 compare with the truth")
-        metrics = storage.read_json(out_dir / "run" / "metrics.json")["test"]["expression"]
-        low, high = metrics["pearson_ci95"]
+        metrics = read_metrics(out_dir / "run" / "metrics.json", ["expression"])["test"]["expression"]
+        low, high = metrics["pearson_ci95"] or (nan, nan)
         console.print(
             f"  held-out r = {metrics['pearson']:.3f} [{low:.2f}, {high:.2f}] on {metrics['n']} genes of a "
             f"chromosome never seen;\n  upper bound given the simulated noise: {truth.ceiling:.3f}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from upath import UPath
 
 from jobs.cli.config_file import job_settings
@@ -10,6 +12,7 @@ from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
 from promoter import storage
 from promoter.export.formats import FORMATS, require_formats
+from promoter.storage.schema import read_json_as
 
 _MANIFEST = "manifest.json"  # of scores; the module that defines it imports PyArrow, which a refusal does without
 
@@ -73,7 +76,10 @@ def export(
 def _lie_on_a_genome(folder: UPath) -> bool:
     """Tell, by the manifest alone, whether scores are of windows on a genome; true where it does not say."""
     manifest = next((place / _MANIFEST for place in (folder, folder.parent) if (place / _MANIFEST).exists()), None)
-    return manifest is None or storage.read_json(manifest).get("window", {}) is not None
+    if manifest is None:
+        return True
+    fix = "copy the folder again from its source, or make it again with ism"
+    return read_json_as(manifest, dict[str, Any], fix).get("window", {}) is not None
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from promoter.ridge import ridge, weighted_mean
 from promoter.sequence import BASES, N_TOKEN, reverse_complement
 from promoter.splits.split import deal
 from promoter.storage import AnyPath
+from promoter.storage.parsing import parse_json
 
 K = 6  # bases of a k-mer: 2,080 canonical ones, about as many as a small genome has genes
 _FOLDS = 3
@@ -212,18 +213,20 @@ def apply_baselines(coefficients: Mapping[str, np.ndarray], tokens: np.ndarray) 
         Name -> predictions: float32, shape (sequences, targets).
 
     Raises:
-        ValueError: coefficients of a baseline that is not known here, or of other features.
+        InputError: coefficients of a baseline that is not known here, or of other features.
     """
     predicted = {}
     for name, of_name in coefficients.items():
         if name not in FEATURES:
-            raise ValueError(f"there is no baseline {name}")
+            raise InputError(f"there is no baseline {name}; train again, or use the version of promoter that did")
         predicted[name] = np.empty((len(tokens), of_name.shape[1]), np.float32)
         for first in range(0, len(tokens), _GENES_PER_COUNT):
             rows = slice(first, first + _GENES_PER_COUNT)
             features = FEATURES[name](tokens[rows])
             if features.shape[1] != len(of_name) - 1:
-                raise ValueError(f"{name} has {features.shape[1]} features, and {len(of_name) - 1} coefficients")
+                raise InputError(
+                    f"{name} has {features.shape[1]} features, and {len(of_name) - 1} coefficients; train again"
+                )
             predicted[name][rows] = of_name[0] + features @ of_name[1:].astype(features.dtype)
     return predicted
 
@@ -270,13 +273,15 @@ def load_baselines(folder: AnyPath, checksum: str, length: int) -> dict[str, np.
     path = storage.resolve(folder) / KEPT_BASELINES
     if not path.exists():
         return {}
-    content = path.read_bytes()
+    content = storage.require_file(path, "file of baselines").read_bytes()
     try:
         coefficients = safetensors.numpy.load(content)
         size = int.from_bytes(content[:8], "little")  # of the header, which safetensors.numpy.load does not return
-        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
-    except (SafetensorError, KeyError, TypeError) as error:
+        metadata = parse_json(content[8 : 8 + size], path).get("__metadata__", {})
+    except (SafetensorError, KeyError) as error:  # numpy lacks some types of the format
         raise InputError(f"{path}: is damaged ({error}); copy the whole model directory again") from error
+    if any(values.ndim != 2 for values in coefficients.values()):  # features and targets
+        raise InputError(f"{path}: is damaged (not all are tables); copy the whole model directory again")
     if metadata.get("sha256") not in {None, _digest(coefficients, metadata)}:
         raise InputError(f"{path}: is damaged (its SHA-256 differs); copy the whole model directory again")
     if metadata.get("format") != _FORMAT:

@@ -6,107 +6,45 @@ If the split does not follow from the chromosomes, `split.tsv` lists it gene by 
 from __future__ import annotations
 
 import hashlib
-import io
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
-import yaml
 from safetensors import SafetensorError
 from upath import UPath
 
 import promoter
 from promoter import storage
 from promoter.errors import InputError
+from promoter.model_info import (
+    DESCRIPTION,
+    FORMAT,
+    GENES,
+    RANK,
+    ModelInfo,
+    describe_info,
+    genes_to_bytes,
+    read_description,
+    to_plain,
+)
 from promoter.models.build import Network
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.models.config import ARCHITECTURES, PretrainedConfig
 from promoter.models.pretrained import empty_model
-from promoter.splits.config import SPLITS
-from promoter.splits.split import assign, places
 from promoter.storage import AnyPath
-from promoter.storage.records import require_seal, seal
+from promoter.storage.parsing import to_yaml
+from promoter.storage.records import seal
+from promoter.storage.schema import checked
 
-FORMAT = 1
 WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.yaml"
-GENES = "split.tsv"
 KEPT_BASELINES = "baselines.safetensors"  # written and read by `promoter.baselines`; not of the serialized model
 _ARCHITECTURE = "promoter_cnn"
-_RANK = SPLITS.index
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Describe a model: what `model.yaml` holds besides the architecture.
-
-    Attributes:
-        targets: names of the targets, in the order of the model's outputs.
-        window: `upstream`, `downstream` and `length` in bases; the first two are None if unknown.
-        standardisation: per target the `mean` and `sd` of the training set; the saved weights already return
-            original units.
-        transform: name of the transform of the expression values, as in `promoter.dataset.prepare`.
-        split: `train`, `val`, `test` -> chromosomes, so that the model tells which genes were held out.
-        split_of_gene: gene id -> (place, split), for genes that are not in the split of their chromosome; the
-            place is what `promoter.splits.split.places` returns, the split None for a gene that was left out.
-        data: `sha256` of the training data.
-        training: the training configuration and `best_epoch`.
-        versions: software name -> version that trained the model.
-    """
-
-    targets: list[str]
-    window: dict[str, int | None]
-    standardisation: dict[str, list[float]] = field(default_factory=dict)
-    transform: str | None = None
-    split: dict[str, list[str]] = field(default_factory=dict)
-    split_of_gene: dict[str, tuple[str, str | None]] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def split_of_chrom(self) -> dict[str, str]:
-        """Map chromosomes to splits."""
-        return {chrom: name for name, chroms in self.split.items() for chrom in chroms}
-
-    @property
-    def located(self) -> bool:
-        """Tell whether the model was trained on windows of a genome, and not on a library of sequences."""
-        return self.window.get("upstream") is not None
-
-    def get_split(self, genes: pd.DataFrame) -> pd.Series:
-        """Look up the split that each gene was in when the model was trained; None for a gene in no split.
-
-        What a model of a library knows is looked up by its bases, as an id may mean another sequence elsewhere.
-
-        Args:
-            genes: genes of any data set: columns `gene_id`, `chrom`, and for a model of a library `sequence`.
-        """
-        where = genes["chrom"] if self.located else places(genes.assign(chrom=None))
-        return self.split_at(genes["gene_id"], where)
-
-    def split_at(self, gene_ids: pd.Series, where: pd.Series) -> pd.Series:
-        """Look up splits as `get_split` does, given the place of each gene as `split_of_gene` has it."""
-        if not self.located:
-            of_place: dict[str, str | None] = {}
-            for place, name in self.split_of_gene.values():
-                both = (name, of_place.get(place))
-                of_place[place] = min((one for one in both if one is not None), key=_RANK, default=None)
-            of_id = {(gene, place): name for gene, (place, name) in self.split_of_gene.items()}
-            pairs = zip(gene_ids, where, strict=True)
-            found = [of_id.get(pair, of_place.get(pair[1])) for pair in pairs]
-            return pd.Series(found, index=gene_ids.index, dtype="object")
-        split = assign(where, self.split_of_chrom).astype("object")
-        if self.split_of_gene:
-            listed = gene_ids.isin(self.split_of_gene.keys())
-            named = [self.split_of_gene[gene][1] for gene in gene_ids[listed]]
-            split[listed] = pd.Series(named, index=split.index[listed], dtype="object")
-        return split.where(split.notna(), None)
+_SHA256_OF_NOTHING = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True)
@@ -159,18 +97,15 @@ def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
     model.end_adapting()  # merges adapters into the weights
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(state)
-    genes = _genes_to_bytes(info)
-    described = _plain(asdict(replace(info, split_of_gene={})))
-    del described["split_of_gene"]
+    genes = genes_to_bytes(info)
     description = {
         "format": FORMAT,
-        "architecture": _plain(model.describe()),
-        **described,
+        "architecture": to_plain(model.describe()),
+        **describe_info(info),
         **({"genes_sha256": hashlib.sha256(genes).hexdigest()} if genes else {}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    text = yaml.safe_dump(seal(description), sort_keys=False).encode()
-    _write(where, SerializedModel(text, weights, str(where), genes))
+    _write(where, SerializedModel(to_yaml(seal(description)).encode(), weights, str(where), genes))
 
 
 def copy_model(source: AnyPath, target: AnyPath) -> None:
@@ -200,9 +135,9 @@ def serialize_model(folder: AnyPath) -> SerializedModel:
         if not where.is_dir():
             raise InputError(f"{where}: no such model directory; give the 'model' folder that train wrote")
         for name in (DESCRIPTION, WEIGHTS):
-            if not (where / name).exists():
+            if not (where / name).is_file():
                 raise InputError(f"{where}: holds no {name}; give the 'model' folder that train wrote")
-        genes = (where / GENES).read_bytes() if (where / GENES).exists() else b""
+        genes = (where / GENES).read_bytes() if (where / GENES).is_file() else b""
         return SerializedModel(
             (where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes(), str(where), genes
         )
@@ -242,10 +177,10 @@ def deserialize_model(packed: SerializedModel, device: str | torch.device = "cpu
     Raises:
         InputError: the format has another version, or the files do not belong together.
     """
-    description = _read_description(packed)
+    description, info = read_description(packed.description, packed.genes, packed.source)
     for name, content, expected in (
-        (WEIGHTS, packed.weights, description.get("weights_sha256")),
-        (GENES, packed.genes, description.get("genes_sha256", hashlib.sha256().hexdigest())),
+        (WEIGHTS, packed.weights, description["weights_sha256"]),
+        (GENES, packed.genes, description.get("genes_sha256", _SHA256_OF_NOTHING)),
     ):
         if hashlib.sha256(content).hexdigest() != expected:
             raise InputError(
@@ -253,38 +188,43 @@ def deserialize_model(packed: SerializedModel, device: str | torch.device = "cpu
                 "copy the whole directory again"
             )
     try:
-        names = {entry.name for entry in fields(ModelInfo)} - {"split_of_gene"}
-        info = ModelInfo(**{key: value for key, value in description.items() if key in names})
-        info = replace(info, split_of_gene=_genes_from_bytes(packed.genes))
-        architecture: dict[str, Any] = dict(description["architecture"])
-        name = architecture.pop("name")
-        length = info.window["length"]
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in architecture.items()}
-        model: Network | None = None
-        if name == _ARCHITECTURE:
-            model = PromoterCNN(CNNConfig(**values))
-            if length is not None:  # what was saved was fitted to it
-                model.config.require_length(length)
-        elif name in ARCHITECTURES:
-            trunk = values.pop("trunk")
-            model = empty_model(PretrainedConfig(name=name, **values), length or 0, trunk)
-        if model is not None and len(info.targets) != model.config.n_targets:
-            raise ValueError(f"{len(info.targets)} targets for {model.config.n_targets} outputs")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{packed.source}: {DESCRIPTION} lacks an entry or has one that is not known here ({error}); "
-            "copy the directory again"
-        ) from error
-    if model is None:
-        raise InputError(
-            f"{packed.source}: architecture {name} is not known here; use the version of promoter that wrote it"
-        )
+        model = _empty_network(description["architecture"], info.window["length"])
+        if len(info.targets) != model.config.n_targets:
+            raise InputError(f"{len(info.targets)} targets for {model.config.n_targets} outputs")
+    except InputError as error:
+        raise InputError(f"{packed.source}: {DESCRIPTION}: {error}; copy the directory again") from error
     try:
-        model.load_state_dict(safetensors.torch.load(packed.weights))
+        model.load_state_dict(safetensors.torch.load(packed.weights), assign=True)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{packed.source}: {WEIGHTS} does not fit its description ({reason})") from error
     return model.to(device).eval(), info
+
+
+def _empty_network(architecture: dict[str, Any], length: int | None) -> Network:
+    """Build the network of a description, its weights still to be loaded.
+
+    Raises:
+        InputError: a setting is missing, or none that this version knows, or one that makes no network.
+    """
+    values = dict(architecture)
+    name = values.pop("name", None)
+    if name == _ARCHITECTURE:
+        config = checked(values, CNNConfig, "architecture", "train again")
+        if length is not None:  # what was saved was fitted to it
+            config.require_length(length)
+        with torch.device("meta"):  # the weights that are loaded take the place of these
+            return PromoterCNN(config)
+    if name not in list(ARCHITECTURES):
+        raise InputError(f"architecture {name!r} is not known here; use the version of promoter that wrote it")
+    trunk = values.pop("trunk", None)
+    config = checked({"name": name, **values}, PretrainedConfig, "architecture", "train again")
+    try:
+        return empty_model(config, length or 0, trunk)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the network's library makes of its settings
+        raise InputError(f"architecture.trunk makes no network ({' '.join(str(error).split())[:200]})") from error
 
 
 def deserialize_ensemble(members: Sequence[SerializedModel]) -> tuple[Network, ModelInfo]:
@@ -318,12 +258,12 @@ def deserialize_ensemble(members: Sequence[SerializedModel]) -> tuple[Network, M
     of_chrom: dict[str, str] = {}
     for member in infos:
         for chrom, name in member.split_of_chrom.items():
-            of_chrom[chrom] = min(name, of_chrom.get(chrom, name), key=_RANK)
+            of_chrom[chrom] = min(name, of_chrom.get(chrom, name), key=RANK)
     listed = {gene: place for member in infos for gene, (place, _) in member.split_of_gene.items()}
     ids, where = (pd.Series(list(values), dtype="object") for values in (listed, listed.values()))
     splits = zip(*(member.split_at(ids, where) for member in infos), strict=True)
     of_gene = {
-        gene: (place, min((name for name in names if name is not None), key=_RANK, default=None))
+        gene: (place, min((name for name in names if name is not None), key=RANK, default=None))
         for (gene, place), names in zip(listed.items(), splits, strict=True)
     }
     split = {name: [chrom for chrom, assigned in of_chrom.items() if assigned == name] for name in info.split}
@@ -358,42 +298,3 @@ def _write(where: UPath, packed: SerializedModel) -> None:
         if content:
             with storage.open_atomic(where / name) as file:
                 file.write(content)
-
-
-def _genes_to_bytes(info: ModelInfo) -> bytes:
-    if not info.split_of_gene:
-        return b""
-    rows = [(gene, place, split) for gene, (place, split) in info.split_of_gene.items()]
-    table = pd.DataFrame(rows, columns=["gene_id", "chrom" if info.located else "sequence_checksum", "split"])
-    return table.to_csv(sep="\t", index=False).encode()
-
-
-def _genes_from_bytes(content: bytes) -> dict[str, tuple[str, str | None]]:
-    if not content:
-        return {}
-    table = pd.read_csv(io.BytesIO(content), sep="\t", dtype=str, keep_default_na=False)  # a gene may be called NA
-    return {gene: (place, split or None) for gene, place, split in table.itertuples(index=False, name=None)}
-
-
-def _read_description(packed: SerializedModel) -> dict[str, Any]:
-    try:
-        description = yaml.safe_load(packed.description)
-    except yaml.YAMLError as error:
-        raise InputError(f"{packed.source}: {DESCRIPTION} is not YAML; copy the directory again") from error
-    version = description.get("format") if isinstance(description, dict) else None
-    if version != FORMAT:
-        raise InputError(
-            f"{packed.source}: has model format {version}, promoter {promoter.__version__} reads {FORMAT}; "
-            "use the version of promoter that wrote it, or train again"
-        )
-    require_seal(description, f"{packed.source}: {DESCRIPTION}", "copy the directory again, or train again")
-    return description
-
-
-def _plain(value: Any) -> Any:
-    """Convert tuples to lists, since safe YAML has no tuples."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -21,6 +21,7 @@ LAYERS = [
     ["model"],
     ["metrics"],
     ["training"],
+    ["model_info"],
     ["checkpoint"],
     ["ridge"],
     ["baselines"],

@@ -12,6 +12,8 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
+from promoter.storage.parsing import parse_yaml_text
+
 _CONTAINERS = (list, tuple, Sequence)
 
 
@@ -26,9 +28,13 @@ def holds_text(hint: Any) -> bool:
 
 
 def as_written(text: str) -> Any:
-    """Read YAML with each value as the text that is written; return the text itself if it is no YAML."""
+    """Read YAML with each value as the text that is written; return the text itself if it is no YAML.
+
+    Raises:
+        InputError: it is nested too deep, or repeats itself too often.
+    """
     try:
-        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 # it makes nothing but text
+        return parse_yaml_text(text)
     except yaml.YAMLError:  # the parser says what is wrong
         return text
 

@@ -144,6 +144,7 @@ def _parse(job: Callable[..., None], arguments: list[str], prog: str) -> tuple[d
     lists = {name: holds_text(hint) for name, hint in hints.items() if is_list(hint)}
     groups = {name.split(".")[0] for name in hints if "." in name}
     files, flags = _config_files(arguments)
+    _require_bounded(flags, groups)
     words = join_lists(flags, lists)
     contents = [_read_config(file, groups, lists) for file in files]
     given = [
@@ -163,6 +164,22 @@ def _parse(job: Callable[..., None], arguments: list[str], prog: str) -> tuple[d
         os.environ["PROMOTER_DEBUG"] = "1"
     call.pop("config", None)
     return call, [inner for setting in given for inner in _of_group(setting, groups)]
+
+
+def _require_bounded(words: Sequence[str], groups: set[str]) -> None:
+    """Refuse YAML in a flag, or in the file that a group of settings names, that the parser would never finish."""
+    flag = ""
+    for word in words:
+        value = word
+        if word.startswith("--"):
+            flag, _, value = word.partition("=")
+        try:
+            content = as_written(value)
+        except InputError as error:
+            raise InputError(f"{flag}: {error}; write it out") from error
+        names_file = isinstance(content, str) and os.path.isfile(content)  # noqa: PTH113 # raises nothing
+        if flag.removeprefix("--") in groups and names_file:
+            storage.read_yaml(content)
 
 
 def _of_group(setting: Setting, groups: set[str]) -> list[Setting]:

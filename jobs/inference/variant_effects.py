@@ -205,6 +205,8 @@ def combine_parts(
         for file in files:
             with storage.open_table(file, "part") as part:
                 rows = with_gene_names(part.read()).replace_schema_metadata(None)
+            if not rows.schema.equals(schema):
+                raise InputError(f"{file}: has other columns than effects have; delete it and run again")
             table.write_table(rows)
             frame = rows.to_pandas()
             frame.to_csv(lines, sep="\t", header=False, index=False, float_format="%.7g", lineterminator="\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +18,12 @@ from jobs.ray_runtime.part_files import Computed, PartTask, compute_parts
 from jobs.ray_runtime.shared_disk import require_shared
 from promoter import storage
 from promoter.dataset.promoters import Promoters
+from promoter.errors import InputError
 from promoter.models.config import PretrainedConfig
 from promoter.models.pretrained import PretrainedModel, build_model, embed, genes_per_pass
 from promoter.models.weights import SerializedTrunk
 from promoter.storage.parts import PartFiles
+from promoter.storage.schema import require_columns, require_filled
 from promoter.training.allocator import keep_freed_memory
 
 _FORMAT = 1
@@ -83,7 +86,10 @@ def embed_genes(
         )
     else:
         console.print(f"embeddings of {len(ids):,} genes are in {folder / name} already")
-    return np.concatenate([_read(path) for path in parts.paths()])
+    embedded = [_read(path, _STRANDS[: 1 + both_strands]) for path in parts.paths()]
+    if len({part.shape[2] for part in embedded}) > 1:
+        raise InputError(f"{folder / name}: holds embeddings of several sizes; delete it and run again")
+    return np.concatenate(embedded)
 
 
 def _embed_part(
@@ -117,12 +123,17 @@ def _loaded(trunk: SerializedTrunk, config: PretrainedConfig, length: int, devic
     return build_model(config, length, trunk).to(device).eval()
 
 
-def _read(path: UPath) -> np.ndarray:
+def _read(path: UPath, names: Sequence[str]) -> np.ndarray:
     """Read a part -> (genes, strands, dim)."""
+    fix = "delete it and run the same command again"
     with storage.open_table(path, "part") as file:
+        require_columns(file.schema_arrow, dict.fromkeys(names, "lists of numbers"), path, fix)
         table = file.read()
+        require_filled(table, names, path, fix)
+    if len({table[name].type.list_size for name in names}) > 1:
+        raise InputError(f"{path}: holds embeddings of several sizes; {fix}")
     strands = []
-    for name in table.column_names[1:]:
+    for name in names:
         column = table[name]
         flat: np.ndarray = column.combine_chunks().flatten().to_numpy()  # type: ignore[attr-defined] # stubs lack it
         strands.append(flat.reshape(-1, column.type.list_size))

@@ -23,7 +23,7 @@ from promoter import storage
 from promoter.checkpoint import serialize_model
 from promoter.dataset.promoters import locate
 from promoter.errors import InputError
-from promoter.evaluation.evaluate import evaluate
+from promoter.evaluation.evaluate import evaluate, read_metrics
 from promoter.evaluation.intervals import add_intervals, calibrate, coverage, write_calibration
 from promoter.evaluation.predictions import read_predictions, separate_baselines, write_predictions
 from promoter.splits import homology
@@ -59,7 +59,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
     with own_folder("train", out_dir, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
         if output.is_finished(overwrite=overwrite):
             console.print(f"{out_dir}: this run is finished already; nothing to do")
-            show_metrics(storage.read_json(out_dir / METRICS), job.promoters.noun)
+            show_metrics(read_metrics(out_dir / METRICS, job.promoters.target_names), job.promoters.noun)
             return
         require_orientation(job.model, job.training, job.promoters.length)
         related = homology.find_related_promoters(job.promoters)
@@ -159,7 +159,7 @@ def _train_all(
 
             train_once(trainings[name], folder / name, related=related, on_epoch=count)
             advance(trainings[name].training.epochs - epochs)  # stopped early, or finished by an earlier run
-            metrics = storage.read_json(folder / name / METRICS)["test"]
+            metrics = read_metrics(folder / name / METRICS, trainings[name].promoters.target_names)["test"]
             shown = [f"{target} {format_number(values['pearson'])}" for target, values in metrics.items()]
             console.print(f"{name}: test r {', '.join(shown[:4])}{', …' * (len(shown) > 4)}")
 
@@ -190,10 +190,9 @@ def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
         folders = [out_dir / _FOLDS / fold_name(fold, seed, seeds) for seed in range(seeds)]
         models.append([serialize_model(folder / "model").checksum for folder in folders])
         parts.append(_fold_table(folders, targets, fold=fold, baselines=job.baselines, only_test=folds > 1))
-        with storage.open_text(folders[0] / "leakage.csv") as file:
-            leaks.append(pd.read_csv(file, dtype={"gene_id": str, "other_gene_id": str}, keep_default_na=False))
+        leaks.append(homology.read_leaks(folders[0] / "leakage.csv"))
         for seed, folder in enumerate(folders, start=1):
-            for target, values in storage.read_json(folder / METRICS)["test"].items():
+            for target, values in read_metrics(folder / METRICS, targets)["test"].items():
                 scores = {name: values[name] for name in ("n", "mse", "pearson", "spearman")}
                 rows.append({"fold": fold, "seed": seed, "target": target} | scores)
     order = {gene: row for row, gene in enumerate(job.promoters.genes["gene_id"])}
@@ -221,7 +220,8 @@ def _fold_table(
     folders: list[UPath], targets: list[str], *, fold: int, baselines: bool, only_test: bool
 ) -> pd.DataFrame:
     """Return the mean predictions of a fold's networks, their spread, and the baselines' predictions."""
-    tables = [read_predictions(folder / "predictions.parquet") for folder in folders]
+    columns = [column for target in targets for column in (target, f"{target}_predicted")]
+    tables = [read_predictions(folder / "predictions.parquet", columns) for folder in folders]
     mean = tables[0].copy()
     for target in targets:
         column = f"{target}_predicted"

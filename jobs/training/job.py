@@ -102,6 +102,8 @@ def read_training_data(data: str) -> Promoters:
             "prepare the data again"
         )
     empty = np.isnan(promoters.targets).all(axis=1)
+    if empty.all():
+        raise InputError(f"{data}: no gene has a value of any target; prepare it again from a table with values")
     if not empty.any():
         return promoters
     note(f"{data}: {plural(int(empty.sum()), 'gene')} without a value of any target left out")

@@ -30,7 +30,7 @@ from promoter.baselines import fit_coefficients, save_baselines
 from promoter.checkpoint import ModelInfo, serialize_model
 from promoter.dataset.promoters import locate, near_tss
 from promoter.errors import TrainingDivergedError
-from promoter.evaluation.evaluate import evaluate
+from promoter.evaluation.evaluate import evaluate, read_metrics
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
 from promoter.models.build import Learner, build_learner, network_with_trunk
 from promoter.models.weights import SerializedTrunk
@@ -84,7 +84,7 @@ def train_once(
             storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash at the very end leaves it
             if not quiet:
                 console.print(f"{out_dir}: this run is finished already; nothing to do")
-                show_metrics(storage.read_json(out_dir / METRICS), promoters.noun)
+                show_metrics(read_metrics(out_dir / METRICS, promoters.target_names), promoters.noun)
             return
         cluster = connect()
         require_shared(out_dir)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ray.tune.experiment import Trial
+from typing_extensions import TypedDict
 from upath import UPath
 
 from jobs.cli.config_file import resolved
@@ -26,12 +27,24 @@ from promoter.models.build import network_with_trunk
 from promoter.splits.config import SplitConfig
 from promoter.splits.folds import SearchFolds, remarks_on_folds
 from promoter.storage.records import PROVENANCE
+from promoter.storage.schema import read_yaml_as
 from promoter.training.config import TrainingConfig
 from promoter.training.study import importance
 
 BEST = "best.yaml"
 TRIALS = "trials.csv"
 FINAL = "training"  # folder in --out of the best configuration's training; its files are moved up in the end
+
+
+class _Best(TypedDict):
+    """What is read of `best.yaml`."""
+
+    split: SplitConfig
+    model: ModelFlags
+    training: TrainingConfig
+    workers: int
+    gpus_per_worker: float | None
+    cpus_per_worker: int | None
 
 
 @dataclass(frozen=True)
@@ -166,15 +179,16 @@ def train_best(out_dir: UPath, base: TrainingJob, related: pd.DataFrame) -> None
         base: data and settings of the training that best.yaml does not hold.
         related: pairs of related genes, as `promoter.splits.homology.find_related_promoters` returns them.
     """
-    best = storage.read_yaml(out_dir / BEST)
+    best = read_yaml_as(out_dir / BEST, _Best, "delete it and run the same command again")
     console.print("training the best configuration; then the test genes are looked at, once")
-    model = {name: tuple(value) if isinstance(value, list) else value for name, value in best["model"].items()}
     job = replace(
         base,
-        split=SplitConfig(**best["split"]),
-        model=with_targets(ModelFlags(**model).config, base.promoters.target_names),
-        training=TrainingConfig(**best["training"]),
-        **{name: best[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
+        split=best["split"],
+        model=with_targets(best["model"].config, base.promoters.target_names),
+        training=best["training"],
+        workers=best["workers"],
+        gpus_per_worker=best["gpus_per_worker"],
+        cpus_per_worker=best["cpus_per_worker"],
     )
     final = storage.require_writable(out_dir / FINAL)
     train_once(job, final, related=related)

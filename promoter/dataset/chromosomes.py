@@ -186,6 +186,9 @@ def chromosome_sizes(path: AnyPath) -> dict[str, int]:
                     f"{where}: line {number}: {cells[0]} has a length of {cells[1][:20]}, but no chromosome is "
                     f"longer than {_MAX_LENGTH:,}; correct it"
                 )
+            if not int(cells[1]) or cells[0] in sizes:
+                problem = "occurs twice" if cells[0] in sizes else "has a length of 0"
+                raise InputError(f"{where}: line {number}: {cells[0]} {problem}; correct it, or leave it out")
             sizes[cells[0]] = int(cells[1])
     return sizes
 

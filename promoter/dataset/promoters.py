@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+from typing_extensions import TypedDict
 from upath import UPath
 
 from promoter import storage
@@ -19,6 +21,7 @@ from promoter.errors import InputError
 from promoter.sequence import encode
 from promoter.storage import AnyPath
 from promoter.storage.records import open_recorded_table
+from promoter.storage.schema import ColumnKind, checked, require_columns, require_filled, require_format
 
 FILE_NAME = "promoters.parquet"
 FORMAT = 1
@@ -39,6 +42,23 @@ GENE_SCHEMA = pa.schema(
 )
 # where a library's table says them: the set of a sequence, what is never parted, the weight of its loss
 LIBRARY_SCHEMA = pa.schema([("split", pa.string()), ("group", pa.string()), ("weight", pa.float32())])
+
+
+_KINDS: dict[pa.DataType, ColumnKind] = {pa.string(): "text", pa.int64(): "integers", pa.float32(): "numbers"}
+_MAKE_AGAIN = "make it again with prepare"
+
+
+class Window(TypedDict):
+    """Bases of a window before and after the TSS."""
+
+    upstream: int
+    downstream: int
+
+
+class _Metadata(TypedDict):
+    targets: list[str]
+    window: NotRequired[Window | None]
+    transform: NotRequired[str | None]
 
 
 @dataclass(frozen=True)
@@ -304,26 +324,38 @@ def window_of_region(promoters: Promoters, region: tuple[int, int] | None) -> di
 
 
 def _read_parquet(path: UPath) -> Promoters:
-    with open_recorded_table(path, "data set", "make it again with prepare") as (file, checksum):
-        metadata = storage.read_table_metadata(file)
-        if metadata.get("format") != FORMAT:
-            raise InputError(
-                f"{path}: has data format {metadata.get('format')}, this version reads {FORMAT}; "
-                "make it again with prepare"
-            )
+    with open_recorded_table(path, "data set", _MAKE_AGAIN) as (file, checksum):
+        metadata = storage.read_table_metadata(file, path, _MAKE_AGAIN)
+        require_format(metadata, FORMAT, "data", source=path, fix=_MAKE_AGAIN)
+        described = checked(metadata, _Metadata, f"{path}: its metadata", _MAKE_AGAIN)
+        names, window = described["targets"], described.get("window")
+        # data sets of earlier versions have no names of genes, and a target may be called as a column of a library
+        optional = {"gene_name", *LIBRARY_SCHEMA.names} - ({*file.schema_arrow.names} - {*names})
+        stored = [field for field in (*GENE_SCHEMA, *LIBRARY_SCHEMA) if field.name not in optional]
+        columns: dict[str, ColumnKind] = {field.name: _KINDS[field.type] for field in stored}
+        columns.update(dict.fromkeys(names, "numbers"))
+        require_columns(file.schema_arrow, columns, path, _MAKE_AGAIN)
         table = file.read()
-    names = list(metadata["targets"])
-    columns = set(table.column_names)  # asked for once: PyArrow lists them anew each time
-    stored = [name for name in GENE_SCHEMA.names if name != "gene_name" or name in columns]
-    missing = [name for name in (*stored, *names) if name not in columns]
-    if missing:
-        raise InputError(f"{path}: lacks the columns {missing}; make it again with prepare")
-    stored += [name for name in LIBRARY_SCHEMA.names if name in columns and name not in names]
+        _require_genes(table, window, path)
     targets = np.empty((len(table), len(names)), np.float32)
     for index, name in enumerate(names):
         targets[:, index] = table[name].to_numpy()
-    genes = table.select(stored).to_pandas()  # data sets written by earlier versions have no names
+    genes = table.select([field.name for field in stored]).to_pandas()
     return Promoters(genes, targets, names, metadata, checksum)
+
+
+def _require_genes(table: pa.Table, window: Window | None, path: UPath) -> None:
+    """Raise InputError unless each row is another gene with a window of one length, on a genome in its place."""
+    required = [name for name in GENE_SCHEMA.names if name != "gene_name"] if window else ["gene_id", "sequence"]
+    require_filled(table, required, path, _MAKE_AGAIN)
+    if len(pc.unique(table["gene_id"])) < len(table):
+        raise InputError(f"{path}: a gene_id occurs twice; {_MAKE_AGAIN}")
+    lengths = pc.unique(pc.utf8_length(table["sequence"])).to_pylist()
+    expected = window["upstream"] + window["downstream"] if window else lengths[0] if lengths else 0
+    if wrong := [length for length in lengths if length != expected]:
+        raise InputError(f"{path}: has a sequence of {wrong[0]} bases beside windows of {expected}; {_MAKE_AGAIN}")
+    if window and (strands := {*pc.unique(table["strand"]).to_pylist()} - {"+", "-"}):
+        raise InputError(f"{path}: has the strand {strands.pop()!r}, which is neither + nor -; {_MAKE_AGAIN}")
 
 
 def _read_fasta(path: UPath) -> Promoters:

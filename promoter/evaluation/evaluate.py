@@ -3,19 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from typing_extensions import TypedDict
 
+from promoter import storage
 from promoter.baselines import apply_baselines, load_baselines
 from promoter.checkpoint import ModelInfo, SerializedModel
 from promoter.dataset.promoters import Promoters, near_tss
-from promoter.errors import doubt, listed, note
+from promoter.errors import InputError, doubt, listed, note
 from promoter.metrics import OF_NO_GENES, compare_predictions, evaluate_predictions
+from promoter.storage import AnyPath
+from promoter.storage.records import require_intact
+from promoter.storage.schema import read_json_as
 
 NEW = "new"  # rows of other data, which were in no set of the model
+Interval: TypeAlias = tuple[float, float]
 HELD_OUT = ("val", "test", NEW)  # the sets that no network was fitted to
+
+
+class Summary(TypedDict):
+    """Metrics of one target, and their 95% intervals; None where undefined or of too few genes."""
+
+    n: int
+    mse: float | None
+    mse_ci95: Interval | None
+    pearson: float | None
+    pearson_ci95: Interval | None
+    spearman: float | None
+    spearman_ci95: Interval | None
+
+
+class Comparison(TypedDict):
+    """A baseline beside the network."""
+
+    mse: float | None
+    pearson: float | None
+    pearson_difference: float | None
+    pearson_difference_ci95: Interval | None
+
+
+class TargetMetrics(Summary, total=False):
+    """The metrics of one target in one set, as `evaluate` returns them."""
+
+    weighted: Summary
+    without_homologs: Summary
+    baselines: dict[str, Comparison]
+    interval_coverage: float | None
+
+
+Metrics: TypeAlias = dict[str, dict[str, TargetMetrics]]
+
+
+def read_metrics(path: AnyPath, targets: Sequence[str] = ()) -> Metrics:
+    """Read a `metrics.json`: split -> target -> metrics.
+
+    Args:
+        path: local or remote.
+        targets: names of targets that the test set must have.
+
+    Raises:
+        InputError: it is missing or damaged, or of other targets.
+    """
+    fix = "train again into another folder"
+    require_intact(path, fix)
+    metrics = read_json_as(path, Metrics, fix)
+    if missing := [name for name in targets if name not in metrics.get("test", {})]:
+        raise InputError(f"{storage.resolve(path)}: lacks test.{missing[0]}; {fix}")
+    return metrics
 
 
 def evaluate(
@@ -135,6 +192,8 @@ def evaluate_data(
     """
     table = predictions.assign(split=predictions["split"].fillna(NEW))
     columns = [info.targets.index(target) for target in targets]
+    if any(of_name.shape[1] != len(info.targets) for of_name in baselines.values()):
+        raise InputError("the model's baselines are of other targets; copy the whole model directory again")
     coefficients = {name: of_name[:, columns] for name, of_name in baselines.items()}
     return evaluate(
         table,

@@ -15,15 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, NonNegativeFloat
 from scipy.optimize import minimize
+from typing_extensions import TypedDict
 
 from promoter import storage
+from promoter.errors import InputError
 from promoter.storage import AnyPath
 from promoter.storage.records import require_seal, seal
+from promoter.storage.schema import checked
 
 LEVEL = 0.95  # share of genes whose observed value lies within its interval
 INTERVALS = "intervals.json"  # in the folder that holds an ensemble's models
@@ -127,6 +131,8 @@ class Calibration:
         Returns:
             Half-widths, shape (genes, targets); infinite if too few genes were held out to fit the scale.
         """
+        if missing := [name for name in targets if name not in self.scales]:
+            raise InputError(f"{INTERVALS} of the ensemble lacks scales.{missing[0]}; train the ensemble again")
         row = {checksum: index for index, checksum in enumerate(checksums)}
         members = [predicted_MNT[[row[checksum] for checksum in fold]] for fold in self.folds]
         # the spread of one fold's networks, as the scale was fitted
@@ -149,6 +155,19 @@ def calibrate(predictions: pd.DataFrame, targets: Sequence[str], folds: Sequence
     return Calibration(folds, scales)
 
 
+class _WrittenScale(TypedDict):
+    a: NonNegativeFloat
+    b: NonNegativeFloat
+    q: NonNegativeFloat | None
+
+
+class _Written(TypedDict):
+    """What is read of `intervals.json`."""
+
+    scales: dict[str, _WrittenScale]
+    folds: list[Annotated[list[str], Field(min_length=1)]]
+
+
 def write_calibration(folder: AnyPath, calibration: Calibration) -> None:
     """Write `intervals.json` into the folder that holds the ensemble's models."""
     scales = {
@@ -169,10 +188,12 @@ def read_calibration(folder: AnyPath) -> Calibration | None:
     where = storage.resolve(folder)
     for path in (where / INTERVALS, where / "folds" / INTERVALS):
         if path.exists():
-            content = storage.read_json(path)
-            require_seal(content, path, "copy the folder again, or train again")
+            fix = "copy the folder again, or train the ensemble again"
+            written = checked(storage.read_json(path, fix), dict[str, Any], path, fix)
+            require_seal(written, path, fix)
+            content = checked(written, _Written, path, fix)
             scales = {
-                target: Scale(**{name: np.inf if value is None else value for name, value in scale.items()})
+                target: Scale(scale["a"], scale["b"], np.inf if scale["q"] is None else scale["q"])
                 for target, scale in content["scales"].items()
             }
             return Calibration(content["folds"], scales)

@@ -15,6 +15,7 @@ from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.storage import AnyPath
 from promoter.storage.records import open_recorded_table
+from promoter.storage.schema import ColumnKind, require_columns, require_filled
 
 
 def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
@@ -126,20 +127,35 @@ def separate_baselines(table: pd.DataFrame, targets: Sequence[str]) -> tuple[pd.
     return table.drop(columns=[column for of_baseline in columns.values() for column in of_baseline]), baselines
 
 
+_KINDS: dict[str, ColumnKind] = {
+    **dict.fromkeys(("gene_id", "gene_name", "chrom", "split"), "text"),
+    "fold": "integers",
+}
+
+
 def write_predictions(path: AnyPath, table: pd.DataFrame) -> None:
     """Write a table of predictions as Parquet, atomically."""
-    text, number = pa.string(), pa.float32()
-    kinds = {"gene_id": text, "gene_name": text, "chrom": text, "split": text, "fold": pa.int32()}
-    fields = [(name, kinds.get(name, number)) for name in table.columns]
+    types = {"text": pa.string(), "integers": pa.int32(), "numbers": pa.float32()}
+    fields = [(name, types[_KINDS.get(name, "numbers")]) for name in table.columns]
     storage.write_table(path, pa.Table.from_pandas(table, pa.schema(fields), preserve_index=False), {})
 
 
-def read_predictions(path: AnyPath) -> pd.DataFrame:
+def read_predictions(path: AnyPath, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table that `write_predictions` wrote.
 
+    Args:
+        path: local or remote.
+        columns: columns of numbers that it must have, such as `TARGET_predicted`; others may be there too.
+
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or lacks a column.
     """
-    fix = "run the job that wrote it again"
+    source, fix = storage.resolve(path), "run the job that wrote it again"
     with open_recorded_table(path, "table of predictions", fix) as (file, _):
-        return with_names(file.read().to_pandas())
+        names = file.schema_arrow.names
+        needed: dict[str, ColumnKind] = {name: _KINDS[name] for name in ("gene_id", "chrom", "split")}
+        needed |= {name: _KINDS.get(name, "numbers") for name in (*columns, *names)}
+        require_columns(file.schema_arrow, needed, source, fix)
+        table = file.read()
+        require_filled(table, ["gene_id"], source, fix)
+        return with_names(table.to_pandas())

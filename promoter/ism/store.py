@@ -13,8 +13,6 @@ standard deviations.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,18 +27,24 @@ from upath import UPath
 
 from promoter.dataset.gene_names import ids_of, with_names
 from promoter.errors import InputError
+from promoter.ism.scores_format import (
+    FORMAT,
+    GENE_COLUMNS,
+    MAKE_AGAIN,
+    listed_parts,
+    manifest_of,
+    read_part_metadata,
+    require_values,
+)
 from promoter.sequence import BASES
-from promoter.storage.formats import Checksums, open_table, open_whole_table, read_table_metadata, write_table
-from promoter.storage.parts import MANIFEST, PART_PATTERN, listed_checksums, read_manifest, with_gene_names
+from promoter.storage.formats import Checksums, open_table, open_whole_table, write_table
+from promoter.storage.parts import MANIFEST, with_gene_names
 from promoter.storage.paths import AnyPath, resolve
 
-FORMAT = 1
 Dtype = Literal["float32", "float16"]
-GENE_COLUMNS = ["gene_id", "gene_name", "chrom", "start", "end", "strand", "sequence"]
 _GENE_TYPES = [pa.string(), pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
 _GENES_PER_ROW_GROUP = 16  # a row group is read as a unit: a few genes must not cost reading all of a large part
 _FIX_PART = "run the same ism again: it computes damaged parts anew"
-_FIX_MANIFEST = "copy the folder again from its source, or make it again with ism"
 _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
     "(all A, then C, G, T), 0 at the reference base"
@@ -151,7 +155,7 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
             yield _select_rows(file.read_row_groups(_groups_with(file, genes)), genes)
 
     tables = list(_read_parts(scores_dir, read, every=genes is None, whole=genes is None))
-    table = pa.concat_tables([table for table, _ in tables])
+    table = _concatenate(scores_dir, tables)
     if genes is not None:
         row_by_gene = {gene: row for row, gene in enumerate(table["gene_id"].to_pylist())}
         require_genes(scores_dir, genes, row_by_gene)
@@ -206,13 +210,13 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
         yield file.read(columns=_present(file, GENE_COLUMNS[:-1]))
 
     tables = list(_read_parts(scores_dir, read, every=genes is None, whole=False))
-    table = pa.concat_tables([table for table, _ in tables]).to_pandas()
+    table = _concatenate(scores_dir, tables).to_pandas()
     if genes is not None:
         genes = ids_of(genes, table)
         require_genes(scores_dir, genes, set(table["gene_id"]))
         table = table[table["gene_id"].isin(genes)].reset_index(drop=True)
-    manifest = _read_manifest(scores_dir)
-    window, positions = manifest.get("window"), manifest.get("positions")
+    manifest = manifest_of(scores_dir)
+    window, positions = (manifest.get("window"), manifest.get("positions")) if manifest else (None, None)
     first = positions[0] if positions and not window else 0
     downstream = window["downstream"] if window else None
     return Contents(table, tables[0][1], widths[0] // len(BASES), downstream, first)
@@ -281,23 +285,19 @@ def _read_parts(
         every: whether the parts must be those of all genes, and not of a run that is not finished.
         whole: whether it takes all of each part, which is then checked by the checksum of the file.
     """
-    parts = _listed_parts(scores_dir, every)
+    parts = listed_parts(scores_dir, every)
     first: dict[str, Any] = {}
     for path, listed in parts.items():
         with _open_part(path, listed, whole) as file:
-            metadata = read_table_metadata(file)
-            if metadata.get("format") != FORMAT:
-                raise InputError(
-                    f"{path}: has scores format {metadata.get('format')}, this version reads {FORMAT}; "
-                    "make it again with ism"
-                )
+            metadata, targets = read_part_metadata(file, path)
             first = first or metadata
             if metadata != first:
                 raise InputError(
                     f"{path}: is of another run than {next(iter(parts)).name}; delete the part that is stale"
                 )
-            for table in read(file, first["targets"]):
-                yield with_gene_names(table), first["targets"]
+            for table in read(file, targets):
+                require_values(table, path)
+                yield with_gene_names(table), targets
 
 
 @contextmanager
@@ -310,47 +310,12 @@ def _open_part(path: UPath, listed: Checksums, whole: bool) -> Iterator[pq.Parqu
             yield file
 
 
-def _read_manifest(scores_dir: UPath) -> dict[str, Any]:
-    path = scores_dir.parent / MANIFEST
-    return read_manifest(path) if path.exists() else {}
-
-
-def _listed_parts(scores_dir: UPath, every: bool) -> dict[UPath, Checksums]:
-    """Return the parts that the manifest lists, else those in the folder, which are not `every` part of a run."""
-    manifest = _read_manifest(scores_dir)
-    if manifest.get("complete"):
-        path = scores_dir.parent / MANIFEST
-        names = [_part_name(path, part) for part in manifest["parts"]]
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        counts = [part.get("genes") for part in manifest["parts"]]
-        if twice or (None not in counts and manifest.get("genes") not in {None, sum(counts)}):
-            what = f"lists {twice[0]} twice" if twice else f"lists {sum(counts)} of {manifest['genes']} genes"
-            raise InputError(f"{path}: {what}", fix=_FIX_MANIFEST)
-        parts = {
-            scores_dir / name: listed
-            for name, listed in zip(names, listed_checksums(manifest).values(), strict=True)
-        }
-    elif manifest and every:
-        raise InputError(
-            f"{scores_dir.parent}: is not finished; run the same ism again, or load some of its genes by name"
-        )
-    else:
-        parts = {path: Checksums() for path in sorted(scores_dir.glob(PART_PATTERN), key=str)}
-    if not parts:
-        raise InputError(f"{scores_dir}: holds no {PART_PATTERN}; make them with ism")
-    return parts
-
-
-def _part_name(manifest: UPath, part: Any) -> str:
-    """Return the file name of a part that a manifest lists, and refuse paths outside the scores folder."""
-    file = part.get("file") if isinstance(part, dict) else None
-    match = re.fullmatch(r"(?:scores/)?(part-\d+\.parquet)", file) if isinstance(file, str) else None
-    if match is None:
-        raise InputError(
-            f"{manifest}: names {file!r}, which is no part-NNNNN.parquet in its own folder scores",
-            fix=_FIX_MANIFEST,
-        )
-    return match[1]
+def _concatenate(scores_dir: UPath, tables: Sequence[tuple[pa.Table, list[str]]]) -> pa.Table:
+    try:
+        return pa.concat_tables([table for table, _ in tables])
+    except pa.ArrowInvalid as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{scores_dir}: its parts differ in their columns ({reason}); {MAKE_AGAIN}") from error
 
 
 def _present(file: pq.ParquetFile, columns: Sequence[str]) -> list[str]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
+import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 from memelite import tomtom
-from memelite.io import read_meme
 from pyjaspar import jaspardb
 from scipy.stats import false_discovery_control
 
 from promoter import storage
-from promoter.errors import InputError
+from promoter.errors import InputError, note
 from promoter.sequence import BASES
 from promoter.storage import AnyPath
 
 TAXA = ("vertebrates", "plants", "insects", "nematodes", "fungi", "urochordates", "all", "none")
 _RELEASE = "JASPAR2026"
+_ROUNDED = 0.05  # by how much probabilities may miss 1; of two digits each, four miss it by 0.02 at most
 _MIN_TARGETS = 50  # with fewer, Tomtom's chance scores depend on which targets there are; MEME's warns too
 
 
@@ -68,30 +69,73 @@ def read_motifs(path: AnyPath) -> list[KnownMotif]:
     """Read the motifs of a MEME file.
 
     Args:
-        path: path or URL of the file.
+        path: path or URL of the file, MEME 4 or 5 text. Of RNA, U is read as T, and a note says so.
 
     Raises:
-        InputError: the file is missing, or holds no motif of DNA.
+        InputError: the file is missing or holds no motif of DNA, or a motif twice, or probabilities that are none.
     """
     source = storage.require_file(path, "MEME file")
-    try:
-        with storage.open_text(source) as text:
-            content = text.read()
-        with tempfile.TemporaryDirectory() as folder:  # memelite opens local files only
-            local = Path(folder) / "motifs.meme"
-            local.write_text(content)
-            matrices = read_meme(str(local))
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{source}: is not a MEME file of DNA ({error}); write it as MEME 4 or 5 text") from error
-    if not matrices:
+    with storage.open_text(source) as text:
+        lines = text.read().splitlines()
+    motifs: dict[str, KnownMotif] = {}
+    name, name_line = "", 0  # of the motif whose matrix is still to come
+
+    def refuse(line: int, problem: str) -> NoReturn:
+        raise InputError(f"{source}: line {line}: {problem}; correct it, or leave the motif out")
+
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("ALPHABET"):
+            _require_dna(line, f"{source}: line {number}")
+        elif match := re.match(r"MOTIF\s+(\S.*)", line):
+            if name:
+                refuse(name_line, f"MOTIF {name} has no letter-probability matrix")
+            name, name_line = " ".join(match[1].split()), number
+            if name in motifs:
+                refuse(number, f"MOTIF {name} occurs twice")
+        elif line.startswith("letter-probability matrix") and name:
+            width = re.search(r"\bw=\s*(\d+)", line)
+            rows = list(itertools.takewhile(str.strip, lines[number:])) if width is None else lines[number:]
+            rows = rows if width is None else rows[: int(width[1][:9])]
+            if not rows or (width is not None and len(rows) < int(width[1][:9])):
+                refuse(number, f"the matrix of MOTIF {name} ends early")
+            values = []
+            for at, row in enumerate(rows, start=number + 1):
+                try:
+                    values.append(_probabilities(row))
+                except ValueError as error:
+                    refuse(at, f"{row.strip()[:60]!r} of MOTIF {name} {error}")
+            matrix_id, alternative, *_ = [*name.split(maxsplit=1), ""]
+            motifs[name] = KnownMotif(matrix_id, alternative or matrix_id, _normalised(np.array(values).T))
+            name = ""
+    if name:
+        refuse(name_line, f"MOTIF {name} has no letter-probability matrix")
+    if not motifs:
         raise InputError(
             f"{source}: holds no MOTIF with a letter-probability matrix; write it as MEME 4 or 5 text"
         )
-    names = [(*key.split(maxsplit=1), "")[:2] for key in matrices]
-    return [
-        KnownMotif(matrix_id, name or matrix_id, _normalised(matrix))
-        for (matrix_id, name), matrix in zip(names, matrices.values(), strict=True)
-    ]
+    return list(motifs.values())
+
+
+def _require_dna(line: str, source: str) -> None:
+    """Refuse an alphabet other than DNA and RNA; lines are `ALPHABET= ACGT` or `ALPHABET "DNA" DNA-LIKE`."""
+    letters = line.removeprefix("ALPHABET").strip(" =\t").upper()
+    if letters == "ACGU" or "RNA" in letters:
+        note(f"{source}: the motifs are of RNA; U is read as T")
+    elif letters != "ACGT" and "DNA" not in letters:
+        raise InputError(f"{source}: the alphabet {letters[:30]} is not DNA; give a MEME file of DNA")
+
+
+def _probabilities(row: str) -> list[float]:
+    """Read the four probabilities of a position; ValueError says what is wrong with them."""
+    try:
+        values = [float(cell) for cell in row.split()]
+    except ValueError:
+        values = []
+    if len(values) != len(BASES):
+        raise ValueError("is not four numbers, one for each of A, C, G and T")
+    if not all(0 <= value <= 1 + _ROUNDED for value in values) or abs(sum(values) - 1) > _ROUNDED:
+        raise ValueError("is not four probabilities that add up to 1")
+    return values
 
 
 def match_motifs(motifs: Mapping[str, np.ndarray], known: list[KnownMotif]) -> pd.DataFrame:

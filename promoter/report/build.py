@@ -23,6 +23,7 @@ from markupsafe import Markup
 from promoter import plots, storage
 from promoter.checkpoint import DESCRIPTION, deserialize_ensemble, serialize_models
 from promoter.errors import InputError
+from promoter.evaluation.evaluate import read_metrics
 from promoter.evaluation.predictions import read_predictions
 from promoter.labels import shown
 from promoter.palette import BASE_COLOURS, UNKNOWN_BASE_COLOUR
@@ -39,7 +40,6 @@ from promoter.report.sections import (
     model_section,
     motifs_section,
     predicted_section,
-    read_metrics,
     search_section,
 )
 from promoter.storage import AnyPath
@@ -112,10 +112,11 @@ def build_report(
     if search is None and (run / "trials.csv").exists():
         search = run
     parts = PageParts()
-    metrics = read_metrics(run) if (run / "metrics.json").exists() else None
-    predictions = read_predictions(run / "predictions.parquet") if (run / "predictions.parquet").exists() else None
-    if predictions is not None and not {target, f"{target}_predicted"} <= set(predictions):
-        raise InputError(f"{run / 'predictions.parquet'}: has no {target}; is it of another model?")
+    metrics, predictions = None, None
+    if (run / "metrics.json").exists():
+        metrics = read_metrics(run / "metrics.json", info.targets)
+    if (run / "predictions.parquet").exists():
+        predictions = read_predictions(run / "predictions.parquet", [target, f"{target}_predicted"])
     chosen = None
     if scores is not None:
         chosen = choose(scores, members, predictions, named=genes or (), each=show, target=target)

@@ -18,12 +18,12 @@ from promoter.checkpoint import SerializedModel
 from promoter.dataset.gene_names import bed_names, gene_label, ids_of
 from promoter.errors import InputError
 from promoter.ism import Scores, actual_contributions, load_scores
+from promoter.ism.scores_format import read_manifest
 from promoter.ism.store import Contents, find_manifest, load_contents, require_genes
 from promoter.labels import bed_field
 from promoter.report.browser_links import browser_links
 from promoter.sequence import BASES, encode
 from promoter.storage import AnyPath
-from promoter.storage.parts import read_manifest
 from promoter.storage.records import require_intact
 
 _MAX_HITS = 40
@@ -207,7 +207,7 @@ def read_hits(motifs: AnyPath | None, genes: pd.DataFrame) -> pd.DataFrame:
     if path is None or not path.exists() or path.stat().st_size == 0:
         return pd.DataFrame(columns=[*columns, "motif", "gene"])
     require_intact(path, "run motifs again, or copy it again")
-    kinds = {"chrom": str, "name": str, "strand": str}
+    kinds = {"chrom": str, "start": "int64", "end": "int64", "name": str, "strand": str}
     try:
         with storage.open_text(path) as file:
             options = {"sep": "\t", "header": None, "names": columns, "usecols": range(6), "quoting": 3}

@@ -7,14 +7,14 @@ make them.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from typing_extensions import TypedDict
 from upath import UPath
 
 import promoter
@@ -22,12 +22,15 @@ from promoter import storage
 from promoter.checkpoint import DESCRIPTION, ModelInfo, SerializedModel, deserialize_model
 from promoter.dataset.gene_names import gene_labels
 from promoter.errors import InputError, listed
+from promoter.evaluation.evaluate import Metrics, TargetMetrics, read_metrics
 from promoter.evaluation.predictions import baseline_column, read_predictions
 from promoter.metrics import evaluate_predictions
 from promoter.report import charts
 from promoter.splits.config import SPLITS
+from promoter.splits.homology import read_leaks
 from promoter.storage import AnyPath
 from promoter.storage.records import read_record, require_intact
+from promoter.storage.schema import read_csv, read_yaml_as
 
 _MAX_TARGETS, _MAX_LEAKS, _MAX_MOTIFS, _MAX_TRIALS = 50, 50, 60, 10  # rows of a table that a reader still reads
 _LIBRARY_COLUMNS = {
@@ -63,7 +66,7 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
     """Describe the networks and the data they were trained on."""
     window = info.window
     config = _read_config(run)
-    provenance = config.pop("provenance", None) or {}
+    provenance = config.get("provenance") or {}
     around = (
         f"{window['upstream']:,} bases upstream of the TSS, {window['downstream']:,} from it on"
         if window.get("upstream") is not None
@@ -103,20 +106,34 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
     }
 
 
-def _read_config(run: UPath) -> dict[str, Any]:
+class _SplitSettings(TypedDict, total=False):
+    by: str | None
+    random: bool
+    block_size: int
+    homology: str
+
+
+class _Provenance(TypedDict, total=False):
+    inputs: dict[str, str]
+
+
+class _RunConfig(TypedDict, total=False):
+    """What the page shows of a run's `config.yaml`."""
+
+    split: _SplitSettings | None
+    provenance: _Provenance | None
+
+
+def _read_config(run: UPath) -> _RunConfig:
     path = run / "config.yaml"
+    if not path.exists():
+        return {}
+    config = read_yaml_as(path, _RunConfig, "train again into another folder")
     read_record(path)  # which checks its seal
-    return storage.read_yaml(path) if path.exists() else {}
+    return config
 
 
-def read_metrics(run: UPath) -> Any:
-    """Read metrics.json of a run, and check it against the run's record."""
-    path = storage.require_file(run / "metrics.json", "JSON file")
-    require_intact(path, _FIX_FILE)
-    return storage.read_json(path)
-
-
-def _split_words(split: dict[str, Any], info: ModelInfo) -> str | None:
+def _split_words(split: _SplitSettings, info: ModelInfo) -> str | None:
     if not split:
         return None
     noun, columns = model_noun(info), info.data.get("library", [])
@@ -141,10 +158,10 @@ def _split_words(split: dict[str, Any], info: ModelInfo) -> str | None:
 
 
 def metrics_section(
-    metrics: dict[str, Any] | None, run: UPath, targets: list[str], *, target: str, parts: PageParts
+    metrics: Metrics | None, run: UPath, targets: list[str], *, target: str, parts: PageParts
 ) -> dict[str, Any] | None:
     """Return the metrics of the network and the baselines by split and target."""
-    if metrics is None or "test" not in metrics:
+    if metrics is None:
         parts.left_out.append("Metrics: give as `model` the model/ in the folder that train wrote")
         return None
     rows = []
@@ -153,23 +170,21 @@ def metrics_section(
             if (values := metrics.get(split, {}).get(name)) is not None:
                 rows.append({"split": split, "target": name, **values})
                 if weighted := values.get("weighted"):
-                    unknown = dict.fromkeys(("pearson_ci95", "spearman_ci95", "mse_ci95"))
-                    of_split = {"split": f"{split}, weighted", "target": name, "n": values["n"]}
-                    rows.append(of_split | unknown | weighted)
+                    rows.append({"split": f"{split}, weighted", "target": name, **weighted})
     test = metrics["test"]
     baselines = [
         {"target": name, "model": model, **values}
         for name in targets[:_MAX_TARGETS]
-        for model, values in test.get(name, {}).get("baselines", {}).items()
+        for model, values in test[name].get("baselines", {}).items()
     ]
     if baselines:
         parts.charts["beside_plain_models"] = charts.beside_baselines(_correlations(run, test[target], target))
     else:
         parts.left_out.append("Baselines beside the network: train with `baselines=True`")
     clean = [
-        {"target": name, **test[name]["without_homologs"]}
+        {"target": name, **of_clean}
         for name in targets[:_MAX_TARGETS]
-        if "without_homologs" in test.get(name, {})
+        if (of_clean := test[name].get("without_homologs")) is not None
     ]
     more = max(len(targets) - _MAX_TARGETS, 0)
     of_target = [row for row in baselines if row["target"] == target and row["pearson"] is not None]
@@ -180,20 +195,26 @@ def metrics_section(
         "best_baseline": max(of_target, key=lambda row: row["pearson"], default=None),
         "clean": clean,
         "more": more,
-        "test": test.get(target),
+        "test": test[target],
     }
 
 
-def _correlations(run: UPath, test: dict[str, Any], target: str) -> pd.DataFrame:
+def _correlations(run: UPath, test: TargetMetrics, target: str) -> pd.DataFrame:
     """Return r of the network and of each baseline, with intervals if the predictions are kept."""
     low, high = test.get("pearson_ci95") or (np.nan, np.nan)
     rows = [{"model": "network", "pearson": test["pearson"], "low": low, "high": high}]
     kept = None
     if (run / "baselines.parquet").exists():
         kept = read_predictions(run / "baselines.parquet")
-        kept = kept.assign(observed=read_predictions(run / "predictions.parquet")[target].to_numpy())
+        predictions = read_predictions(run / "predictions.parquet", [target])
+        if not kept[["gene_id", "split"]].equals(predictions[["gene_id", "split"]]):
+            raise InputError(
+                f"{run / 'baselines.parquet'}: has other genes or sets than predictions.parquet; train again into "
+                "another folder"
+            )
+        kept = kept.assign(observed=predictions[target].to_numpy())
         kept = kept[kept["split"] == "test"]
-    for name, values in test["baselines"].items():
+    for name, values in test.get("baselines", {}).items():
         column, low, high = baseline_column(target, name), np.nan, np.nan
         if kept is not None and column in kept and values["pearson"] is not None:
             table = kept[["split"]].assign(y=kept["observed"], y_predicted=kept[column])
@@ -204,29 +225,26 @@ def _correlations(run: UPath, test: dict[str, Any], target: str) -> pd.DataFrame
 
 
 def comparison_section(
-    compare: AnyPath | None, metrics: dict[str, Any] | None, run: UPath, info: ModelInfo
+    compare: AnyPath | None, metrics: Metrics | None, run: UPath, info: ModelInfo
 ) -> dict[str, Any] | None:
     """Return the test metrics of this run beside another run's."""
     if compare is None:
         return None
     other = storage.resolve(compare)
     other = other.parent if (other / DESCRIPTION).exists() else other
-    other_metrics = read_metrics(other)
-    if not isinstance(other_metrics, dict) or "test" not in other_metrics:
-        raise InputError(f"{other / 'metrics.json'}: holds no metrics; give as `compare` the folder of a run")
+    other_metrics = read_metrics(other / "metrics.json")
     rows = []
     for name, folder, of_run in (("this run", run, metrics or {}), (other.name, other, other_metrics)):
         split = _read_config(folder).get("split") or {}
         for target in info.targets[:_MAX_TARGETS]:
-            if target in of_run.get("test", {}):
-                values = of_run["test"][target]
+            if (values := of_run.get("test", {}).get(target)) is not None:
                 rows.append({"run": name, "split": _split_words(split, info) or "?", "target": target, **values})
     return {"rows": rows, "random": any(row["split"].startswith("random") for row in rows), "other": other.name}
 
 
 def predicted_section(
     predictions: pd.DataFrame | None,
-    metrics: dict[str, Any] | None,
+    metrics: Metrics | None,
     target: str,
     parts: PageParts,
     *,
@@ -253,7 +271,7 @@ def predicted_section(
     columns |= {"chrom": "chrom"} if located else {}
     worst = held_out.loc[off.index[:10]]
     worst = worst.assign(gene_id=gene_labels(worst))[list(columns)].rename(columns=columns)
-    covered = ((metrics or {}).get("test", {}).get(target) or {}).get("interval_coverage")
+    covered = metrics["test"][target].get("interval_coverage") if metrics else None
     most = errors.nlargest(60, "genes", keep="first").sort_index() if len(errors) else errors
     return {
         "genes": len(held_out),
@@ -270,11 +288,8 @@ def curves_section(run: UPath, members: list[SerializedModel], parts: PageParts)
     for member in members:
         path = storage.resolve(member.source).parent / "history.csv"
         if path.exists():
-            history = _read_csv(path)
-            if not {"epoch", "train_mse", "val_mse", "val_pearson"} <= set(history):
-                raise InputError(
-                    f"{path}: lacks epoch, train_mse, val_mse or val_pearson; was it written by train?"
-                )
+            numbers = ("epoch", "train_mse", "val_mse", "val_pearson")
+            history = _read_csv(path, "train again into another folder", numbers=numbers)
             best = deserialize_model(member)[1].training.get("best_epoch", np.nan)
             name = storage.resolve(member.source).parent.name if len(members) > 1 else "network"
             histories.append(history.assign(network=name, best=best))
@@ -299,10 +314,8 @@ def leakage_section(run: UPath, parts: PageParts) -> dict[str, Any] | None:
     if not path.exists():
         parts.left_out.append("Leakage: train with this version, which writes leakage.csv")
         return None
-    try:
-        leaks = _read_csv(path, ["gene_id", "split", "other_gene_id", "other_split", "strand", "kind"])
-    except pd.errors.EmptyDataError:
-        leaks = pd.DataFrame(columns=["gene_id", "split", "other_gene_id", "other_split", "fraction"])
+    require_intact(path, _FIX_FILE)
+    leaks = read_leaks(path)
     counts = []
     for (split, other), rows in leaks.groupby(["split", "other_split"], sort=True):
         genes = rows["gene_id"].nunique()
@@ -317,13 +330,10 @@ def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
         return None
     where = storage.resolve(folder)
     storage.require_file(where / "motifs.tsv", "table of motifs")
-    table = _read_csv(
-        where / "motifs.tsv", ["motif", "consensus", "sign", "match", "match_id", "match_name"], sep="\t"
-    )
-    if "motif" not in table:
-        raise InputError(
-            f"{where / 'motifs.tsv'}: has no column motif; give as `motifs` a folder that motifs wrote"
-        )
+    text = ("motif", "consensus?", "sign?", "match?", "match_id?", "match_name?")
+    numbers = ("seqlets?", "mean_contribution?", "contribution?", "p?", "q?")
+    fix = "give as `motifs` a folder that motifs wrote, or find the motifs again"
+    table = _read_csv(where / "motifs.tsv", fix, text=text, numbers=numbers, sep="\t")
     rows = []
     for row in table.head(_MAX_MOTIFS).to_dict("records"):
         logo = where / "logos" / f"{row['motif']}.svg"
@@ -342,7 +352,9 @@ def search_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
         return None
     where = storage.resolve(folder)
     storage.require_file(where / "trials.csv", "table of trials")
-    trials = _read_csv(where / "trials.csv", ["status", "reason"])
+    fix = "give as `search` a folder that tune wrote, or search again"
+    columns_of_text = ("status", "reason?")
+    trials = _read_csv(where / "trials.csv", fix, text=columns_of_text, numbers=("trial", "score", "epochs?"))
     captions = {
         "search_progress": "Score of each trial in order, and the best so far.",
         "score_by_setting": "Score against each setting that was searched.",
@@ -354,11 +366,11 @@ def search_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
     ]
     importance = []
     if (where / "importance.csv").exists():
-        with suppress(pd.errors.EmptyDataError):
-            importance = _read_csv(where / "importance.csv").head(_MAX_TRIALS).to_dict("records")
+        table = _read_csv(where / "importance.csv", fix, text=["setting"], numbers=["importance", "trials?"])
+        importance = table.head(_MAX_TRIALS).to_dict("records")
     hidden = ("reason", "seconds")
     columns = [name for name in map(str, trials) if name not in hidden and not name.startswith("fold_")]
-    counts = trials["status"].value_counts().to_dict() if "status" in trials else {}
+    counts = trials["status"].value_counts().to_dict()
     return {
         "images": images,
         "trials": trials.head(_MAX_TRIALS)[columns].to_dict("records"),
@@ -376,15 +388,7 @@ def _image(path: UPath) -> str | None:
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _read_csv(path: UPath, text: Sequence[str] = (), sep: str = ",") -> pd.DataFrame:
-    """Read a table whose `text` columns stay text, even if a cell says NA or 1."""
+def _read_csv(path: UPath, fix: str, **columns: Any) -> pd.DataFrame:
+    """Read a table as `read_csv` does, and check it against the run's record."""
     require_intact(path, _FIX_FILE)
-    try:
-        with storage.open_text(path) as file:
-            header = pd.read_csv(file, sep=sep, nrows=0).columns
-        missing = {name: ["", "nan", "NaN", "NA"] for name in header if name not in text}
-        dtype = {name: str for name in text if name in header}
-        with storage.open_text(path) as file:
-            return pd.read_csv(file, sep=sep, dtype=dtype, keep_default_na=False, na_values=missing)
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not a table ({' '.join(str(error).split())}); write it again") from error
+    return read_csv(path, fix, **columns)

@@ -20,6 +20,8 @@ from scipy.sparse.csgraph import connected_components
 from promoter.dataset.promoters import Promoters, near_tss
 from promoter.sequence import N_TOKEN, reverse_complement
 from promoter.splits.config import SPLITS
+from promoter.storage import AnyPath
+from promoter.storage.schema import read_csv
 
 K = 31  # odd, so that no k-mer is its own reverse complement; 62 bits leave room for the strand
 _SHORT = 300  # bases of a window below which 15-mers are taken; of 250 bases, 31-mers find 80% of 5% changed
@@ -233,6 +235,12 @@ def find_leaks(pairs: pd.DataFrame, gene_ids: Column, splits: Column) -> pd.Data
     columns |= {name: pairs[name].to_numpy() for name in ("fraction", "strand", "kind")}
     worst = ["fraction", "kind", "gene_id", "other_gene_id"]  # the alphabet has the kinds in the right order
     return pd.DataFrame(columns).sort_values(worst, ascending=[False, True, True, True], ignore_index=True)
+
+
+def read_leaks(path: AnyPath) -> pd.DataFrame:
+    """Read a `leakage.csv`, in which `find_leaks` was written; InputError if it is missing or damaged."""
+    text = ("gene_id", "split", "other_gene_id", "other_split", "strand", "kind")
+    return read_csv(path, "train again into another folder", text=text, numbers=["fraction"])
 
 
 def leaking_genes(leaks: pd.DataFrame, gene_ids: Column) -> np.ndarray:

@@ -15,12 +15,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, cast
 
-import yaml
-
 from promoter.errors import InputError
 from promoter.storage.atomic import open_atomic
 from promoter.storage.checks import require_file
 from promoter.storage.disk import INSTEAD
+from promoter.storage.parsing import parse_json, parse_yaml, to_yaml
 from promoter.storage.paths import AnyPath, is_local, resolve
 from promoter.storage.remote import first_line, is_store_error, wrap_store_errors
 
@@ -71,36 +70,37 @@ def write_json(path: AnyPath, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: AnyPath) -> Any:
+def read_json(path: AnyPath, fix: str = "write it again") -> Any:
     """Read a JSON file.
+
+    Args:
+        path: local or remote.
+        fix: how to make the file anew, for the message (default "write it again").
 
     Raises:
         InputError: the file is missing or not JSON.
     """
     resolved = require_file(path, "JSON file")
-    try:
-        return json.loads(read_bytes(resolved))
-    except ValueError as error:
-        raise InputError(f"{resolved}: is not JSON ({error}); write it again") from error
+    return parse_json(read_bytes(resolved), resolved, fix)
 
 
 def write_yaml(path: AnyPath, value: Any) -> None:
-    """Write `value` as YAML, atomically; mappings keep their order of keys."""
-    write_text(path, yaml.safe_dump(value, sort_keys=False))
+    """Write `value` as YAML without aliases, atomically; mappings keep their order of keys."""
+    write_text(path, to_yaml(value))
 
 
-def read_yaml(path: AnyPath) -> dict[str, Any]:
+def read_yaml(path: AnyPath, fix: str = "fix it or write it again") -> dict[str, Any]:
     """Read a YAML mapping of plain values; tags that would make Python objects are refused.
+
+    Args:
+        path: local or remote.
+        fix: how to repair the file, for the message (default "fix it or write it again").
 
     Raises:
         InputError: the file is missing, not YAML, or not a mapping.
     """
     resolved = require_file(path, "YAML file")
-    try:
-        value = yaml.safe_load(read_bytes(resolved).decode())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{resolved}: is not YAML ({reason}); fix it or write it again") from error
+    value = parse_yaml(read_bytes(resolved), resolved, fix)
     if not isinstance(value, dict):
         raise InputError(f"{resolved}: holds no 'key: value' lines; is it the right file?")
     return value
@@ -307,10 +307,22 @@ def _parsed(path: UPath, file: IO[bytes], fix: str) -> Iterator[pq.ParquetFile]:
         raise InputError(f"{path}: cannot be read ({first_line(error)})", fix=fix) from error
 
 
-def read_table_metadata(table: pq.ParquetFile) -> dict[str, Any]:
-    """Return the metadata that `write_table` was given, or an empty mapping."""
+def read_table_metadata(table: pq.ParquetFile, source: object, fix: str = "write it again") -> dict[str, Any]:
+    """Return the metadata that `write_table` was given, or an empty mapping.
+
+    Args:
+        table: the open file.
+        source: name of the file, for the message.
+        fix: how to make the file anew, for the message (default "write it again").
+
+    Raises:
+        InputError: the metadata are not JSON, or no mapping.
+    """
     raw = (table.schema_arrow.metadata or {}).get(b"promoter")
-    return json.loads(raw) if raw else {}
+    metadata = parse_json(raw, f"{source}: its metadata", fix) if raw else {}
+    if not isinstance(metadata, dict):
+        raise InputError(f"{source}: its metadata are no mapping; {fix}")
+    return metadata
 
 
 def sha256(path: AnyPath) -> str:

@@ -29,8 +29,9 @@ import psutil
 from upath import UPath
 
 from promoter.errors import InputError, note
-from promoter.storage.formats import read_json, write_json
+from promoter.storage.formats import write_json
 from promoter.storage.paths import make_folder, missing_folders, remove_empty_folders
+from promoter.storage.schema import read_json_as
 
 BEAT_SECONDS = 15.0
 DEAD_SECONDS = 60.0  # without a beat, after which a lease of another host counts as dead
@@ -169,8 +170,8 @@ class _Holder:
             if path.name == self.path.name:
                 continue
             try:
-                other = Lease(**read_json(path))
-            except (InputError, OSError, TypeError):  # removed meanwhile, or cut off by a full disk
+                other = read_json_as(path, Lease, "remove it")
+            except (InputError, OSError):  # removed meanwhile, or cut off by a full disk
                 continue
             alive = other.process_is_alive if other.is_local else self._beats_of(other)
             if alive is None:

@@ -11,9 +11,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired
 
 import pyarrow as pa
+from pydantic import PositiveInt
+from typing_extensions import TypedDict
 from upath import UPath
 
 from promoter.errors import InputError
@@ -27,10 +29,29 @@ from promoter.storage.formats import (
 )
 from promoter.storage.paths import AnyPath, resolve
 from promoter.storage.records import require_seal, seal
+from promoter.storage.schema import checked
 
 MANIFEST = "manifest.json"
 PART_PATTERN = "part-*.parquet"
+_FIX_MANIFEST = "copy it again from its source, or delete the folder and run the job again"
 _READERS = 16  # parts read at a time; readers mostly wait for the store, but hold parts in memory
+
+
+class PartEntry(TypedDict):
+    """A part, as the manifest lists it; earlier versions wrote no checksums."""
+
+    file: str
+    genes: NotRequired[int]
+    sha256: NotRequired[str | None]
+    footer_sha256: NotRequired[str | None]
+
+
+class RunManifest(TypedDict):
+    """What is read of the manifest of a run that is to be resumed; others of its entries identify it."""
+
+    complete: bool
+    genes_per_part: PositiveInt
+    parts: NotRequired[list[PartEntry] | int]  # a number in earlier versions of variants
 
 
 def part_path(folder: AnyPath, index: int) -> UPath:
@@ -52,23 +73,19 @@ def read_manifest(path: AnyPath) -> dict[str, Any]:
     Raises:
         InputError: it is missing, damaged or edited.
     """
-    manifest = read_json(path)
-    require_seal(manifest, path, "copy it again from its source, or delete the folder and run the job again")
+    manifest = checked(read_json(path, _FIX_MANIFEST), dict[str, Any], path, _FIX_MANIFEST)
+    require_seal(manifest, path, _FIX_MANIFEST)
     return manifest
 
 
-def listed_checksums(manifest: Mapping[str, Any]) -> dict[str, Checksums]:
+def listed_checksums(parts: Sequence[PartEntry] | int | None) -> dict[str, Checksums]:
     """Return the checksums of the parts that a manifest lists, by the parts' paths from the manifest.
 
     Args:
-        manifest: content of the manifest; of a run that is not complete, or of an earlier version, it lists none.
+        parts: entry `parts` of the manifest; of an unfinished run, or one of an earlier version, it lists none.
     """
-    parts = manifest.get("parts")
-    return {
-        part["file"]: Checksums(part.get("sha256"), part.get("footer_sha256"))
-        for part in (parts if isinstance(parts, list) else [])
-        if isinstance(part, dict) and isinstance(part.get("file"), str)
-    }
+    entries = () if parts is None or isinstance(parts, int) else parts
+    return {part["file"]: Checksums(part.get("sha256"), part.get("footer_sha256")) for part in entries}
 
 
 def check_part(
@@ -92,7 +109,7 @@ def check_part(
         return None
     try:
         with open_whole_table(path, "part", listed) as (file, checksums):
-            stored = read_table_metadata(file)
+            stored = read_table_metadata(file, path)
             actual_ids: list[Any] = []
             for group in range(file.num_row_groups):  # reading it checks it; a group at a time needs little memory
                 actual_ids += file.read_row_group(group)["gene_id"].to_pylist()
@@ -148,7 +165,7 @@ class PartFiles:
         paths = self.paths()
         existing = [index for index, path in enumerate(paths) if path.name in names]
         earlier = None if self.manifest is None else earlier_run(self.out_dir, self.manifest)
-        listed = listed_checksums(earlier or {})
+        listed = listed_checksums(earlier.get("parts") if earlier else None)
 
         def check(index: int) -> Checksums | None:
             path = paths[index]
@@ -186,7 +203,7 @@ class PartFiles:
         write_json(self.out_dir / MANIFEST, seal({**(self.manifest or {}), "complete": complete, **entries}))
 
 
-def earlier_run(out_dir: UPath, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+def earlier_run(out_dir: UPath, identity: Mapping[str, Any]) -> RunManifest | None:
     """Return the manifest that an earlier start of the same run has left; None if there is none of these entries.
 
     Args:
@@ -197,9 +214,10 @@ def earlier_run(out_dir: UPath, identity: Mapping[str, Any]) -> dict[str, Any] |
         return None
     try:
         earlier = read_manifest(out_dir / MANIFEST)
+        run = checked(earlier, RunManifest, out_dir / MANIFEST, _FIX_MANIFEST)
     except InputError:  # damaged: the parts tell themselves whether they are of use
         return None
-    return earlier if all(earlier.get(key) == value for key, value in identity.items()) else None
+    return run if all(earlier.get(key) == value for key, value in identity.items()) else None
 
 
 def ensemble_checksum(checksums: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from upath import UPath
 
 from promoter.errors import InputError
+from promoter.storage.checks import require_file
 from promoter.storage.formats import Checksums, open_whole_table, read_yaml, sha256, write_yaml
 from promoter.storage.paths import AnyPath, resolve
 
@@ -94,19 +95,32 @@ def read_record(path: AnyPath) -> Record | None:
     resolved = resolve(path)
     if not resolved.is_file():
         return None
-    document = read_yaml(resolved)
+    fix = "copy it again from its source, or delete the folder and run the job again"
+    document = read_yaml(resolved, fix)
     entries = document.get(PROVENANCE)
     # a record of an earlier version has no seal, and names no job
     sealed = [value for value in document.values() if isinstance(value, dict) and {"job", SEAL} & value.keys()]
-    if sealed and (sealed != [entries] or _seal_of(document) != sealed[0].get(SEAL)):
-        raise InputError(
-            f"{resolved}: is not what was written (its SHA-256 differs): damaged, or edited",
-            fix="copy it again from its source, or delete the folder and run the job again",
-        )
+    try:
+        intact = not sealed or (sealed == [entries] and _seal_of(document) == sealed[0].get(SEAL))
+    except TypeError:  # keys or values that JSON does not have, such as dates
+        intact = False
+    if not intact:
+        raise InputError(f"{resolved}: is not what was written (its SHA-256 differs): damaged, or edited", fix=fix)
     if not isinstance(entries, dict) or not {"versions", "inputs"} <= entries.keys():
         return None
+    # not by `checked`: a path may have bytes that are not Unicode
+    if not all(
+        isinstance(entries[name] or {}, dict) for name in entries.keys() & {"versions", "inputs", "outputs"}
+    ):
+        raise InputError(f"{resolved}: {PROVENANCE} holds no mappings of versions, inputs and outputs", fix=fix)
     settings = {key: value for key, value in document.items() if key != PROVENANCE}
-    return Record(entries.get("job", ""), settings, entries["inputs"], entries["versions"], entries.get("outputs"))
+    return Record(
+        entries.get("job", ""),
+        settings,
+        entries["inputs"] or {},
+        entries["versions"] or {},
+        entries.get("outputs"),
+    )
 
 
 def _seal_of(document: Mapping[str, Any]) -> str:
@@ -166,9 +180,9 @@ def require_intact(path: AnyPath, fix: str) -> str:
         fix: how to fix a damaged one, such as `make it again with prepare`.
 
     Raises:
-        InputError: the file is not what the run wrote.
+        InputError: the file is missing, or not what the run wrote.
     """
-    actual, expected = sha256(path), recorded_checksum(path)
+    actual, expected = sha256(require_file(path, "file")), recorded_checksum(path)
     if expected is not None and actual != expected:
         raise InputError(f"{resolve(path)}: is not what was written (its SHA-256 differs): damaged", fix=fix)
     return actual

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
+from promoter.storage.schema import checked
 from promoter.training.batches import require_enough_genes, require_orientation
 from promoter.training.config import TrainingConfig
 from promoter.training.study import new_study
@@ -60,6 +61,8 @@ _PER_BLOCK = ("channels", "kernel_sizes", "pool_sizes")
 _FIXED = {"name", "weights", "revision", "adapt"}  # a pretrained network is one of these for the entire search
 _NOT_SEARCHED = {"model.n_targets", "training.seed"}  # the data set the first, the search itself the second
 _MAX_DRAWS = 1000  # invalid combinations in a row before the space counts as holding no valid one
+_MAX_NUMBER = 2**53  # beyond which not every whole number is one for optuna
+_MAX_BLOCKS = 100  # pools of 2 alone take 2^99 bases
 _MAX_POINTS = 100_000  # a larger grid could never be tried, and listing it would fill the memory
 
 
@@ -114,6 +117,8 @@ class SearchSpace:
         if not self.space:
             raise InputError("the search space is empty; give at least one setting")
         for name, domain in self.space.items():
+            if not isinstance(name, str):
+                raise InputError(f"search space: {name!r} is no name of a setting, such as training.learning_rate")
             _require_setting(name, self.space, self.model)
             _distribution(name, domain)
         self._require_blocks()
@@ -183,10 +188,9 @@ class SearchSpace:
             values = dict(enumerate(groups["model"][field])) | per_block.get(field, {})
             if BLOCKS in drawn or field in per_block:
                 groups["model"][field] = tuple(values[i] for i in range(length))
-        try:
-            model, training = type(self.model)(**groups["model"]), TrainingConfig(**groups["training"])
-        except TypeError as error:
-            raise InputError(f"settings {dict(drawn)}: a value has the wrong type ({error})") from error
+        source = f"settings {dict(drawn)}"
+        model = checked(groups["model"], type(self.model), source, "give other values")
+        training = checked(groups["training"], TrainingConfig, source, "give other values")
         return Settings(dict(drawn), self.fit(model, training), training)
 
     def grid(self) -> list[dict[str, Any]]:
@@ -197,8 +201,11 @@ class SearchSpace:
         """
         names = self._order()
         for name in names:
-            if "choices" not in self.space[name] and "step" not in self.space[name]:
+            domain = self.space[name]
+            if "choices" not in domain and "step" not in domain:
                 raise InputError(f"search space: {name} has a range; a grid wants choices, or a step")
+            if "step" in domain and (domain["high"] - domain["low"]) / domain["step"] >= _MAX_POINTS:
+                raise InputError(f"search space: {name} has more than {_MAX_POINTS:,} values; give a larger step")
         points: dict[tuple[NetworkConfig, TrainingConfig], dict[str, Any]] = {}
         for settings in self._combinations(names, {}):
             points.setdefault((settings.model, settings.training), settings.drawn)
@@ -235,7 +242,11 @@ class SearchSpace:
         """Raise InputError if the network's lists are too short for the largest number of blocks."""
         if BLOCKS not in self.space:
             return
-        depth = max(_values(self.space[BLOCKS]))
+        domain = self.space[BLOCKS]
+        depths = domain["choices"] if "choices" in domain else [domain["low"], domain["high"]]
+        if any(type(depth) is not int or not 1 <= depth <= _MAX_BLOCKS for depth in depths):
+            raise InputError(f"search space: {BLOCKS} must be whole numbers from 1 to {_MAX_BLOCKS}, not {depths}")
+        depth = max(depths)
         for field in _PER_BLOCK:
             given = len(getattr(self.model, field))
             for index in range(given, depth - (field == "pool_sizes")):
@@ -291,7 +302,7 @@ def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:
     allowed -= _NOT_SEARCHED
     per_block = {f"model.{field}" for field in _PER_BLOCK}
     complete_list, _, index = name.rpartition(".")
-    if complete_list in per_block and index.isdigit():
+    if complete_list in per_block and index.isascii() and index.isdigit():
         if complete_list in space:
             raise InputError(f"search space: holds both {complete_list} and {name}; give one of them")
         return
@@ -320,16 +331,24 @@ def _distribution(name: str, domain: Mapping[str, Any]) -> BaseDistribution:
             raise InputError(f"search space: {name}: choices must be a list that is not empty, and stand alone")
         if any(isinstance(choice, Mapping) for choice in choices):
             raise InputError(f"search space: {name}: choices must be single values or lists")
+        if any(choice != choice for choice in choices):  # noqa: PLR0124 # NaN alone differs from itself
+            raise InputError(f"search space: {name}: NaN is no choice")
         return CategoricalDistribution([_hashable(choice) for choice in choices])
     if not {"low", "high"} <= set(domain):
         raise InputError(f"search space: {name}: needs choices, or low and high")
-    low, high, log, step = domain["low"], domain["high"], bool(domain.get("log", False)), domain.get("step")
-    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in (low, high, step if step else 1)):
+    low, high, log = domain["low"], domain["high"], bool(domain.get("log", False))
+    step: Any = domain.get("step")
+    if not isinstance(domain.get("log", False), bool):
+        raise InputError(f"search space: {name}: log {domain['log']!r} must be true or false")
+    numbers = (low, high, step) if "step" in domain else (low, high)
+    if any(type(value) not in {int, float} or not abs(value) < _MAX_NUMBER for value in numbers):
         raise InputError(
-            f"search space: {name}: low {low!r}, high {high!r} and step {step!r} must be numbers "
+            f"search space: {name}: low {low!r}, high {high!r} and step {step!r} must be finite numbers "
             "(YAML wants 1.0e-4, not 1e-4)"
         )
-    integer = all(isinstance(v, int) for v in (low, high, step or 1))
+    if "step" in domain and not step > 0:
+        raise InputError(f"search space: {name}: step {step} must be above 0")
+    integer = all(isinstance(value, int) for value in numbers)
     try:
         if integer:
             return IntDistribution(low, high, log=log, step=step or 1)

@@ -340,7 +340,9 @@ def test_baselines_that_are_damaged_or_of_another_model_are_refused(tmp_path: Pa
     whole = path.read_bytes()
     for content in (b"", whole[:-3], b"x" * 40, whole.replace(b'"format":"1"', b'"format":"2"')):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"baselines\.safetensors: (is damaged|has format 2)"):
+        with pytest.raises(
+            InputError, match=r"baselines\.safetensors: (is damaged|the file .* is empty|has format 2)"
+        ):
             load_baselines(tmp_path, "abc", 60)
 
 

@@ -208,7 +208,7 @@ def test_another_format_version_is_refused_with_file_version_and_fix(saved: Path
     description = yaml.safe_load((saved / "model.yaml").read_text())
     (saved / "model.yaml").write_text(yaml.safe_dump(description | {"format": version}))
     message = refusal(saved)
-    assert f"format {version}," in message
+    assert f"format {version!r}," in message
     assert f"promoter {promoter.__version__} reads 1;" in message
     assert "use the version of promoter that wrote it" in message
 
@@ -229,7 +229,7 @@ def _without(name: str) -> Callable[[dict[str, Any]], None]:
         (_without("targets"), "targets"),
         (_without("window"), "window"),
         (_without("architecture"), "architecture"),
-        (_without("weights_sha256"), "SHA-256"),
+        (_without("weights_sha256"), "weights_sha256"),
         (lambda d: d["window"].pop("length"), "length"),
         (lambda d: d["window"].update(length="long"), "model.yaml"),
         (lambda d: d["window"].update(length=3), "window of 3 bases"),

@@ -87,7 +87,8 @@ def write_library_run(folder: Path, count: int = 60, first: int = 0) -> Promoter
     baselines = {name: np.asarray(values, np.float32) for name, values in baselines.items()}
     write_predictions(folder / "run" / "baselines.parquet", baselines_table(table, [TARGET], baselines))
     metrics = evaluate(table, [TARGET], leaking=np.zeros(count, bool), baselines=baselines)
-    metrics["test"][TARGET]["weighted"] = {"n": 20, "pearson": 0.123, "spearman": 0.234, "mse": 0.345}
+    unknown = dict.fromkeys(("pearson_ci95", "spearman_ci95", "mse_ci95"))
+    metrics["test"][TARGET]["weighted"] = {"n": 20, "pearson": 0.123, "spearman": 0.234, "mse": 0.345, **unknown}
     storage.write_json(folder / "run" / "metrics.json", metrics)
     storage.write_yaml(folder / "run" / "config.yaml", {"split": {"by": "group", "random": False}})
     leaks = "gene_id,split,other_gene_id,other_split,fraction,strand,kind\ns2,test,s0,train,0.5,same,homologous\n"

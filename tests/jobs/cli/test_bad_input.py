@@ -76,6 +76,7 @@ def snapshot(folder: Path) -> dict[Path, bytes | None]:
 
 
 GONE, HALF = b"gone", b"half"
+BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 9)}]\n" for i in range(6))
 BED = "chr1\t200\t300\tchr1_g0000\t0\t+\n"
 CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
     # job, input that is spoiled, its new content, flags, what the line says
@@ -169,6 +170,17 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
         r"/settings\.yaml: chroms .*: must be a list of names, A,B or A B; see",
     ),
     ("prepare", "config", "a: [\n", ["--config={config}"], r"/settings\.yaml: is not YAML .*; fix it"),
+    (
+        "prepare",
+        "config",
+        "[" * 5000,
+        ["--config", "{config}"],
+        r"settings\.yaml: line 1 is nested deeper",
+    ),
+    ("prepare", "config", BOMB, ["--config", "{config}"], r"/settings\.yaml: line 5 repeats more than 10,000"),
+    ("train", "config", BOMB, ["--model", "{config}"], r"/settings\.yaml: line 5 repeats more than 10,000"),
+    ("train", "", "", ["--model", "{{a: " * 60], r"--model: line 1 is nested deeper than 50 levels; write"),
+    ("train", "", "", ["--split.val=" + "[" * 99], r"--split\.val: line 1 is nested deeper than 50 levels; write"),
     ("prepare", "config", "- a\n", ["--config", "{config}"], r"/settings\.yaml: holds no 'key: value' lines"),
     ("prepare", "config", GONE, ["--config", "{config}"], r"/settings\.yaml: no such YAML file; check the path"),
     ("prepare", "", "", ["--out", "{genes}/x"], r"genes\.bed/x: cannot write here .*; choose another"),
@@ -221,7 +233,7 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
         for case in (
             (job, "yaml", "format: 99\n", [], r"/model: has model format 99, .* reads 1; use .*train again"),
             (job, "yaml", GONE, [], r"/model: holds no model\.yaml; give the 'model' folder"),
-            (job, "yaml", "format: [\n", [], r"/model: model\.yaml is not YAML; copy"),
+            (job, "yaml", "format: [\n", [], r"/model: model\.yaml: is not YAML .*; copy"),
             (job, "", "", ["--model", "{out}"], r"/out/new: no such model directory; give"),
             (job, "", "", ["--data", "{genome}"], r"genome\.fa: .*one length|3000 bases"),
         )

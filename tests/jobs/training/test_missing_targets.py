@@ -175,6 +175,10 @@ def test_a_constant_target_is_named_in_a_warning(
     assert "warning: target B: has the same value, 0, in all training genes" in printed
 
 
+def all_gone(promoters: Promoters, targets: np.ndarray) -> None:
+    targets[:] = np.nan
+
+
 def infinite(promoters: Promoters, targets: np.ndarray) -> None:
     targets[[7, 9], 0] = -np.inf
 
@@ -190,6 +194,7 @@ def two_constants(promoters: Promoters, targets: np.ndarray) -> None:
         (missing_on("chr3"), train, ["--folds", "4"], ": target B: "),
         (missing_on("chr3"), train, ["--seeds", "2", *HELD_OUT], "error: target B: "),
         (missing_on("chr3"), tune, ["--split.test", "chr4"], ": target B: "),
+        (all_gone, train, HELD_OUT, "no gene has a value of any target; prepare it again"),
         (infinite, train, HELD_OUT, "has the value -inf of target A, and 2 values in all are infinite"),
         (infinite, tune, [], "has the value -inf of target A, and 2 values"),
         (two_constants, train, HELD_OUT, "no target varies among the training genes (A, B)"),

@@ -281,6 +281,8 @@ def test_half_of_the_genes_on_unknown_chromosomes_is_an_error_with_both_files_na
         ("chr2\t٣٤\n", "line 2 has no chromosome and length"),
         ("chr2\n", "line 2 has no chromosome and length"),
         ("chr2\t-5\n", "line 2 has no chromosome and length"),
+        ("chr2\t0\n", "line 2: chr2 has a length of 0"),
+        ("chr1\t6\n", "line 2: chr1 occurs twice"),
     ],
 )
 def test_impossible_lengths_are_refused_with_the_line(write: Write, line: str, message: str) -> None:

@@ -136,9 +136,9 @@ def test_damage_amid_a_data_set_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "has data format 99, this version reads 1; make it again"),
-        (None, "has data format None, this version reads 1; make it again"),
-        ({"targets": ["level", "gone"]}, r"lacks the columns \['gone'\]; make it again"),
+        ({"format": 99}, "has data format 99, promoter .* reads 1; .*make it again"),
+        (None, "has data format None, promoter .* reads 1; .*make it again"),
+        ({"targets": ["level", "gone"]}, "lacks the columns gone; make it again"),
     ],
 )
 def test_a_data_set_of_another_format_version_is_refused(
@@ -159,7 +159,7 @@ def test_a_missing_column_of_a_data_set_is_named(tmp_path: Path, column: str) ->
     path = str(write_promoters(tmp_path, PROMOTERS))
     table: pa.Table = pq.read_table(path)
     pq.write_table(table.drop_columns([column]), path)
-    with pytest.raises(InputError, match=rf"lacks the columns \['{column}'\]"):
+    with pytest.raises(InputError, match=f"lacks the columns {column};"):
         read_promoters(path)
 
 

@@ -46,5 +46,53 @@ def test_wrong_input_of_known_motifs_is_named(write: Write) -> None:
         jaspar_motifs("yeast")
     with pytest.raises(InputError, match=r"none\.meme: holds no MOTIF"):
         read_motifs(write("none.meme", "MEME version 4\n"))
-    with pytest.raises(InputError, match=r"bad\.meme: is not a MEME file"):
-        read_motifs(write("bad.meme", "MOTIF a\nletter-probability matrix: w= 1\nx y z w\n"))
+
+
+HEADER = (
+    "MEME version 4\n\nALPHABET= ACGT\n\nMOTIF x y\nletter-probability matrix: alength= 4 w= 2 nsites= 20 E= 0\n"
+)
+ROWS = "0.25 0.25 0.25 0.25\n0 0 0 1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (HEADER + "nan 1 1 0\n0 0 0 1\n", r"line 7: 'nan 1 1 0' of MOTIF x y is not four probabilities"),
+        (HEADER + "0 0 0 1\n-1 1 1 0\n", r"line 8: '-1 1 1 0' of MOTIF x y is not four probabilities"),
+        (HEADER + "0 0 0 0\n0 0 0 1\n", r"line 7: '0 0 0 0' of MOTIF x y is not four probabilities"),
+        (HEADER + "8 2 10 0\n0 0 0 1\n", r"line 7: '8 2 10 0' of MOTIF x y is not four probabilities"),
+        (HEADER + "inf 0 0 0\n0 0 0 1\n", r"line 7: 'inf 0 0 0' of MOTIF x y is not four probabilities"),
+        (HEADER + "0.5 0.5 0\n0 0 0 1\n", r"line 7: '0.5 0.5 0' of MOTIF x y is not four numbers"),
+        (HEADER + "a b c d\n0 0 0 1\n", r"line 7: 'a b c d' of MOTIF x y is not four numbers"),
+        (HEADER + "0 0 0 1\n", r"line 6: the matrix of MOTIF x y ends early"),
+        (HEADER.replace("w= 2", "w= 0") + ROWS, r"line 6: the matrix of MOTIF x y ends early"),
+        (HEADER + ROWS + "\n" + HEADER + ROWS, r"line 14: MOTIF x y occurs twice"),
+        (HEADER + ROWS + "MOTIF z\n", r"line 9: MOTIF z has no letter-probability matrix"),
+        ("MOTIF z\n" + HEADER + ROWS, r"line 1: MOTIF z has no letter-probability matrix"),
+        (HEADER.replace("ACGT", "ACDEFGHIKLMNPQRSTVWY") + ROWS, r"line 3: the alphabet ACDEF.* is not DNA"),
+        (
+            HEADER.replace("ALPHABET= ACGT", 'ALPHABET "P" PROTEIN-LIKE') + ROWS,
+            r"line 3: the alphabet .* is not DNA",
+        ),
+    ],
+)
+def test_a_MEME_file_of_no_probabilities_or_doubled_motifs_is_refused_with_the_line(
+    write: Write, content: str, problem: str
+) -> None:
+    with pytest.raises(InputError, match=rf"bad\.meme: {problem}.*; "):
+        read_motifs(write("bad.meme", content))
+
+
+@pytest.mark.parametrize(
+    "alphabet", ["ALPHABET= ACGT", 'ALPHABET "DNA" DNA-LIKE', "", "ALPHABET= ACGU", 'ALPHABET "RNA" RNA-LIKE']
+)
+def test_motifs_of_DNA_and_RNA_are_read_with_or_without_a_width(
+    write: Write, alphabet: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    content = (HEADER + ROWS).replace("ALPHABET= ACGT", alphabet)
+    for text in (content, content.replace("w= 2", "") + "\nURL http://x\n"):
+        (motif,) = read_motifs(write("good.meme", text))
+        assert (motif.matrix_id, motif.name) == ("x", "y")
+        np.testing.assert_array_equal(motif.frequencies_AL.T, [[0.25] * 4, [0, 0, 0, 1]])
+    notes = {str(warning.message).rpartition(": ")[2] for warning in recwarn}
+    assert notes == ({"the motifs are of RNA; U is read as T"} if "U" in alphabet or "RNA" in alphabet else set())

@@ -282,7 +282,7 @@ def test_Parquet_tables_are_read_back_with_their_metadata(folder: str) -> None:
     metadata = {"window": {"upstream": 5}, "targets": ["Γ"]}
     storage.write_table(f"{folder}/t.parquet", table, metadata)
     with storage.open_table(f"{folder}/t.parquet", "table") as file:
-        assert storage.read_table_metadata(file) == metadata
+        assert storage.read_table_metadata(file, "t.parquet") == metadata
         assert file.read().to_pydict() == table.to_pydict()
     plain = UPath(f"{folder}/t.parquet").read_bytes()
     assert pq.read_table(pa.BufferReader(plain)).to_pydict() == table.to_pydict()

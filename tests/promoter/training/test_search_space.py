@@ -157,16 +157,35 @@ def test_lists_and_integers_of_a_search_space_keep_their_types() -> None:
         ({"model.dropout": {"low": 0.1}}, "model.dropout: needs choices, or low and high"),
         ({"model.dropout": {"low": 0.1, "hgih": 0.3}}, "model.dropout: hgih is not one of"),
         ({"model.dropout": {"low": 0.5, "high": 0.1}}, "model.dropout: .*low.*high"),
-        ({"training.learning_rate": {"low": "1e-4", "high": 0.1}}, "low '1e-4'.* must be numbers .*1.0e-4"),
+        ({"training.learning_rate": {"low": "1e-4", "high": 0.1}}, "low '1e-4'.* must be finite numbers .*1.0e-4"),
         ({"training.learning_rate": {"low": 0.0, "high": 0.1, "log": True}}, "training.learning_rate: "),
         ({"model.pool_sizes.1": {"choices": [30]}}, "no valid settings.* a window of 100 bases is too short for"),
         ({"model.kernel_sizes.0": {"choices": [4]}}, r"no valid settings.*\[4\] are not odd"),
-        ({"model.dropout": {"choices": ["much"]}}, "no valid settings.*dropout='much'`: must be a number"),
+        ({"model.dropout": {"choices": ["much"]}}, "no valid settings.*should be a valid number"),
         (
             {"model.channels": {"choices": [[1, 1, 1]]}, "model.channels.0": {"choices": [1]}},
             "both model.channels and model.channels.0",
         ),
         ({"model.channels": {"choices": [[1]]}, "model.blocks": {"choices": [1]}}, "both model.blocks and"),
+        ({"model.dropout": {"low": float("nan"), "high": 0.5}}, "model.dropout: low nan.* must be finite numbers"),
+        (
+            {"model.dropout": {"low": 0.1, "high": float("inf")}},
+            "model.dropout: .*high inf .* must be finite numbers",
+        ),
+        ({"training.jitter": {"low": 0, "high": 10**20}}, "training.jitter: .* must be finite numbers"),
+        ({"training.jitter": {"low": 0, "high": 9, "step": 0}}, "training.jitter: step 0 must be above 0"),
+        ({"training.jitter": {"low": 0, "high": 9, "step": None}}, "training.jitter: .*step None must be finite"),
+        (
+            {"training.jitter": {"low": 1, "high": 9, "log": "no"}},
+            "training.jitter: log 'no' must be true or false",
+        ),
+        ({"training.weight_decay": {"choices": [float("nan")]}}, "training.weight_decay: NaN is no choice"),
+        ({"training.batch_size": {"low": 8.0, "high": 64}}, "batch_size: .* should be a valid integer"),
+        ({1: {"choices": [1]}}, "1 is no name of a setting"),
+        ({"model.channels.²": {"choices": [1]}}, "no setting 'model.channels.²'"),
+        ({"model.blocks": {"low": 1, "high": 10**8}}, "model.blocks must be whole numbers from 1 to 100"),
+        ({"model.blocks": {"low": 0, "high": 2}}, "model.blocks must be whole numbers from 1 to 100"),
+        ({"model.blocks": {"choices": ["many"]}}, "model.blocks must be whole numbers from 1 to 100"),
         ({"model.blocks": {"choices": [3, 4]}}, "may be 4, but nothing says what model.channels.3 is"),
     ],
 )
@@ -178,6 +197,8 @@ def test_an_invalid_search_space_is_refused_by_name(space: dict[str, Any], messa
 def test_a_search_space_with_a_range_makes_no_grid() -> None:
     with pytest.raises(InputError, match=r"model\.dropout has a range; a grid wants choices"):
         space_of({"model.dropout": {"low": 0.0, "high": 0.5}}).grid()
+    with pytest.raises(InputError, match=r"training\.batch_size has more than 100,000 values"):
+        space_of({"training.batch_size": {"low": 8, "high": 10**8, "step": 1}}).grid()
 
 
 def test_a_space_without_a_valid_combination_raises_no_valid_settings_error() -> None:
