@@ -144,7 +144,7 @@ def open_table_writer(
     Args:
         path: local or remote; the file appears, complete, only if the block ends without an exception.
         schema: schema of the tables.
-        appear: as for `open_atomic`.
+        appear: stack whose end the file appears at; None, the default, means at the end of the block.
 
     Yields:
         The writer, whose `write_table` takes them.
