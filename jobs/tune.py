@@ -191,10 +191,11 @@ def tune(  # noqa: PLR0915 # its imports count as statements
                 trials=finished, job=job, promoters=promoters, folds=held_out, pretrained=pretrained
             )
             write_results(out_dir, result, given, keep_folds)
+        storage.remove_folder(out_dir / SEARCH_FOLDER)
         if embeddings is None and embedded is not None:
             base = replace(base, embeddings=str(out_dir / "embeddings"))
         train_best(out_dir, base, related)
-        output.finish(without=[SEARCH_FOLDER, FINAL])
+        output.finish(without=[FINAL])
         storage.remove_folder(out_dir / FINAL)
     console.print(f"trials, figures, model and metrics in {out_dir}")
 

@@ -121,9 +121,11 @@ def _list_record(file: UPath) -> dict[str, _Listed]:
 
 
 def _list_manifest(file: UPath) -> dict[str, _Listed]:
-    from promoter.storage.parts import listed_checksums, read_manifest
+    from promoter.storage.parts import RunManifest, listed_checksums, read_manifest
+    from promoter.storage.schema import checked
 
-    checksums = listed_checksums(read_manifest(file))
+    manifest = checked(read_manifest(file), RunManifest, file, _COPY)
+    checksums = listed_checksums(manifest.get("parts"))
     try:
         record = read_record(file.parent / RECORD)
     except InputError:  # named by itself
@@ -161,12 +163,14 @@ def _command(file: UPath, record: Record) -> str:
 
 def _check(file: UPath, listed: _Listed | None) -> bool | str | None:
     """Return True for a file that is intact, None for one without checksum, and what is wrong with another."""
-    if listed is not None:
-        return storage.sha256(file) == listed.sha256 or f"is damaged; {listed.fix}"
     try:
+        if listed is not None:
+            return storage.sha256(file) == listed.sha256 or f"is damaged; {listed.fix}"
         return _is_sealed(file) or None
     except InputError as error:
         return _reason(error, file)
+    except PermissionError as error:
+        return f"may not be read ({error.strerror}); change its permissions"
 
 
 def _is_sealed(file: UPath) -> bool:

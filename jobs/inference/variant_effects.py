@@ -195,8 +195,8 @@ def combine_parts(
     ).schema
     strongest: list[Mapping[Any, Any]] = []
     with storage.Outputs() as outputs:
-        writer = storage.open_table_writer(out_dir / "variants.parquet", schema, outputs.appear)
-        table = outputs.enter_context(writer)
+        parquet = out_dir / "variants.parquet"
+        table = outputs.enter_context(storage.open_table_writer(parquet, schema, outputs))
         text = outputs.open_atomic(out_dir / "variants.tsv.gz")
         # without name and time, equal runs give equal files
         compressed = outputs.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=text, mtime=0))

@@ -44,7 +44,7 @@ def connect() -> Cluster:
         require_address()
         if local:
             require_temporary_folder()
-            require_space(_LEAST_TO_START)
+        require_space(_LEAST_TO_START)
         # the dashboard would take seconds to start; without it one of Ray Train's helpers logs warnings,
         # which only --debug shows
         options: dict[str, Any] = {"include_dashboard": is_debug()} if local else {}
@@ -80,7 +80,7 @@ def require_space(least: int = 1 << 20) -> None:
     Raises:
         StorageError: names the folder.
     """
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    folder = Path(tempfile.gettempdir())
     if storage.full_folders([folder], least):
         fix = storage.fix_of_disk(errno.ENOSPC, "another temporary folder in TMPDIR")
         raise StorageError(f"{folder}: has no space left for the files of Ray; {fix}")

@@ -107,7 +107,6 @@ def write_results(out_dir: UPath, result: SearchResult, given: dict[str, Any], k
     _keep_logs(out_dir, result)
     _show_results(scored, importances, best.config)
     _write_best(out_dir / BEST, best, result, given)
-    storage.remove_folder(storage.resolve(job.folder))
 
 
 def _write_figures(folder: UPath, job: TrialJob, table: pd.DataFrame, importances: pd.DataFrame) -> None:

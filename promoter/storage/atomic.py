@@ -20,9 +20,10 @@ from promoter.storage.disk import INSTEAD, TEMPORARY, OutputFile, disk_errors, k
 from promoter.storage.paths import AnyPath, is_local, make_folder, resolve
 from promoter.storage.remote import wrap_store_errors
 
-_MAX_TAIL = 50  # letters of a name that its temporary one ends with: with these, it is no longer than 255 bytes
+_MAX_TAIL = 200  # bytes of a name that its temporary one ends with: with these, it is no longer than 255
 # names of files that a killed run leaves: outputs that are not complete, and probes of `probe_file`
-PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial\.|\.write-test-[0-9a-f]{32}$")
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial\.")
+PROBE = re.compile(r"\.write-test-[0-9a-f]{32}")
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def atomic_path(path: AnyPath, instead: str = INSTEAD) -> Iterator[Path]:
         return
     with disk_errors(resolved, instead):
         make_folder(resolved.parent)
-    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{resolved.name[-_MAX_TAIL:]}"
+    partial = Path(str(resolved.parent)) / f".{uuid.uuid4().hex}.partial.{partial_tail(resolved.name)}"
     try:
         yield partial
         with disk_errors(resolved, instead):
@@ -107,7 +108,7 @@ class Outputs(ExitStack):
     What a library opens on such a file is entered after it, so that it is closed before.
 
     Attributes:
-        appear: stack whose end the files appear at.
+        appear: stack at whose end the files appear.
     """
 
     def __init__(self) -> None:
@@ -121,6 +122,13 @@ class Outputs(ExitStack):
     def atomic_path(self, path: AnyPath) -> Path:
         """Name a temporary file as the function of this name does."""
         return self.appear.enter_context(atomic_path(path))
+
+
+def partial_tail(name: str) -> str:
+    """Return what follows `PARTIAL` in the name that a file has while it is written."""
+    while len(os.fsencode(name)) > _MAX_TAIL:
+        name = name[1:]
+    return name
 
 
 def remove_folder(folder: AnyPath) -> None:

@@ -99,6 +99,6 @@ def probe_file(folder: AnyPath) -> Iterator[UPath]:
         try:
             yield probe
         finally:
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # a run beside this one may have tidied it up
     finally:
         remove_empty_folders(missing)

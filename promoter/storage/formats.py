@@ -11,12 +11,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from promoter.errors import InputError
-from promoter.storage.atomic import open_atomic
+from promoter.storage.atomic import Outputs, open_atomic
 from promoter.storage.checks import require_file
 from promoter.storage.disk import INSTEAD
 from promoter.storage.parsing import parse_json, parse_yaml, to_yaml
@@ -137,19 +137,19 @@ def write_table(
 
 @contextmanager
 def open_table_writer(
-    path: AnyPath, schema: pa.Schema, appear: ExitStack | None = None
+    path: AnyPath, schema: pa.Schema, outputs: Outputs | None = None
 ) -> Iterator[pq.ParquetWriter]:
     """Open a Parquet file to write tables to, one after another, as `write_table` writes one, for the block.
 
     Args:
         path: local or remote; the file appears, complete, only if the block ends without an exception.
         schema: schema of the tables.
-        appear: stack whose end the file appears at; None, the default, means at the end of the block.
+        outputs: outputs that the file appears together with; None, the default, means at the end of the block.
 
     Yields:
         The writer, whose `write_table` takes them.
     """
-    with open_atomic(path, appear=appear) as file:
+    with open_atomic(path, appear=outputs and outputs.appear) as file:
         with _make_writer(file, schema) as writer:
             yield writer
         _seal_footer(file)

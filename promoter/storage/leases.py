@@ -11,6 +11,7 @@ without exclusive creation need no more. Clocks are not compared:
 
 from __future__ import annotations
 
+import glob
 import os
 import signal
 import socket
@@ -166,13 +167,16 @@ class _Holder:
             InputError: another run holds the output, or looks for others too and is older.
         """
         wait = 0.0
-        for path in self.folder.glob(f"{self.prefix}*.json"):
+        for path in self.folder.glob(f"{glob.escape(self.prefix)}*.json"):
             if path.name == self.path.name:
                 continue
             try:
                 other = read_json_as(path, Lease, "remove it")
-            except (InputError, OSError):  # removed meanwhile, or cut off by a full disk
-                continue
+            except (InputError, OSError) as error:  # removed meanwhile, or cut off by a full disk
+                if not isinstance(error.__cause__, PermissionError):
+                    continue
+                fix = "wait for its end, delete the file if it was killed, or choose another output"
+                raise InputError(f"{path}: is of another user's run, and may not be read", fix=fix) from error
             alive = other.process_is_alive if other.is_local else self._beats_of(other)
             if alive is None:
                 if not self._announced:
@@ -180,7 +184,8 @@ class _Holder:
                     note(f"{self.folder}: waiting for a sign of life of another run ({other}), up to a minute")
                 wait = _LOOK_SECONDS
             elif not alive:
-                path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError, PermissionError):  # another user's does no harm
+                    path.unlink()
             elif other.held or (other.since, other.id) < (self.lease.since, self.lease.id):
                 fix = "wait for its end, or choose another output"
                 raise InputError(f"{self.folder}: another run is writing here ({other})", fix=fix)

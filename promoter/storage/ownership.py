@@ -18,10 +18,12 @@ from typing import Any
 from upath import UPath
 
 from promoter.errors import InputError, listed
-from promoter.storage.atomic import PARTIAL, remove_folder
+from promoter.storage.atomic import remove_folder
 from promoter.storage.checks import require_writable
+from promoter.storage.disk import disk_errors
 from promoter.storage.formats import sha256
 from promoter.storage.leases import hold_lease
+from promoter.storage.leftovers import remove_leftovers
 from promoter.storage.parts import PART_PATTERN
 from promoter.storage.paths import AnyPath, is_local, resolve
 from promoter.storage.records import RECORD, Record, read_record, record_of_file, write_record
@@ -53,10 +55,11 @@ class Run:
         """Return in what this run differs from another of the job: names of settings, paths of inputs."""
         if self.may_differ is None:
             return []
-        known, inputs = earlier.inputs.values(), self.record.inputs
-        different = [path for path, checksum in inputs.items() if checksum and checksum not in known]
-        if not different and all(inputs.values()) and list(inputs.values()) != list(known):
-            different = ["the inputs' number or order"]
+        known, inputs, different = earlier.inputs.values(), self.record.inputs, []
+        if known and all(known):  # else that run was killed before it knew them
+            different = [path for path, checksum in inputs.items() if checksum and checksum not in known]
+            if inputs and not different and all(inputs.values()) and list(inputs.values()) != list(known):
+                different = ["the inputs' number or order"]
         return different + [
             difference
             for name, value in self.record.settings.items()
@@ -96,6 +99,8 @@ class Output:
     def begin(self, inputs: Mapping[str, str] | None = None, *, overwrite: bool = False) -> None:
         """Write the record: from now on the output is this run's, and not finished.
 
+        The files of the run that it replaces are removed, if any run of the job may be replaced.
+
         Args:
             inputs: path of each input -> its SHA-256, where these were not known before; None (default) otherwise.
             overwrite: true to replace the files of a run with other inputs.
@@ -108,6 +113,8 @@ class Output:
             reason = None if self.earlier is None else _why_other(self.earlier, self.run)
             if reason and not overwrite:
                 raise InputError(f"{self.path}: {reason}; {_CHOOSE}")
+        if self.earlier is not None and self.run.may_differ is None:
+            _remove_files(self.path, self.earlier, self.run)
         write_record(self.record_path, self.run.record)
 
     @contextmanager
@@ -196,10 +203,11 @@ def own_folder(out: AnyPath, run: Run, *, overwrite: bool = False) -> Iterator[O
     _earlier(folder, run, overwrite)  # refuses before it waits for a lease
     with hold_lease(folder), _holding(folder):
         earlier = _earlier(folder, run, overwrite)
-        if earlier is None or run.may_differ is None:
+        if earlier is None:
             clear(folder, run)
-        _remove_partials(folder)
+        remove_leftovers(folder)
         yield Output(folder, run, earlier)
+        remove_leftovers(folder)  # of tasks that have outlived a killed driver for a moment
 
 
 @contextmanager
@@ -226,7 +234,7 @@ def own_file(out: AnyPath, run: Run, *, beside: Sequence[str] = (), overwrite: b
         if existing and not overwrite:
             raise InputError(f"{folder / existing[0]}: was not written by {run.record.job}; {_CHOOSE}")
     with hold_lease(folder, path.name):
-        _remove_partials(folder, names)
+        remove_leftovers(folder, names)
         yield OutputFile(path, run, None)
 
 
@@ -337,7 +345,7 @@ def _visible(folder: UPath) -> list[str]:
 
 
 def clear(folder: UPath, run: Run) -> None:
-    """Remove what an earlier run of a job has left, the record first, so that what is left is no run's.
+    """Remove what an earlier run of a job has left, the record last: a kill meanwhile leaves no nameless files.
 
     Args:
         folder: output folder.
@@ -347,16 +355,21 @@ def clear(folder: UPath, run: Run) -> None:
         InputError: what would be removed is an input of this run.
     """
     record = read_record(folder / RECORD)
-    if record is None:
-        return
+    if record is not None:
+        _remove_files(folder, record, run)
+        (folder / RECORD).unlink()
+
+
+def _remove_files(folder: UPath, record: Record, run: Run) -> None:
+    """Remove what a run has left in its folder, but its record."""
     names = _names_of(record, run)
     _require_no_input(folder, names, run)
-    for name in (RECORD, *names):
-        path = folder / name
-        if path.is_dir():
-            remove_folder(path)
-        elif path.exists():
-            path.unlink()
+    for path in (folder / name for name in names):
+        with disk_errors(path):  # another user's
+            if path.is_dir():
+                remove_folder(path)
+            elif path.exists():
+                path.unlink()
 
 
 def _names_of(record: Record, run: Run) -> list[str]:
@@ -376,21 +389,3 @@ def _files(folder: UPath, names: Sequence[str]) -> Iterator[UPath]:
             yield from _files(path, sorted(inner.name for inner in path.iterdir()))
         elif path.is_file() and not name.startswith(".") and not path.match(PART_PATTERN):
             yield path
-
-
-def _remove_partials(folder: UPath, names: Sequence[str] | None = None) -> None:
-    """Remove what killed runs have cut off in a local folder.
-
-    Args:
-        folder: output folder.
-        names: names of the only files whose partial ones are removed; None (default): all in the folder, and in
-            the folders within that are no runs of their own.
-    """
-    if not is_local(folder):
-        return
-    for place, inner, files in os.walk(str(folder)):
-        inner[:] = [name for name in inner if names is None and not (Path(place) / name / RECORD).exists()]
-        for name in files:
-            partial = PARTIAL.match(name)
-            if partial and (names is None or name[partial.end() :] in names):
-                (Path(place) / name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -97,6 +98,20 @@ def test_a_model_folder_that_was_copied_alone_is_checked(
         assert f"{path}: " in printed
         assert "again" in printed.splitlines()[0]
         path.write_bytes(whole)
+
+
+def test_a_file_that_may_not_be_read_is_named_with_the_fix(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> str:  # as for any user but root
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("promoter.storage.sha256", refuse)
+    code, printed, error = outcome(capsys, verify, made / "data")
+    assert (code, error) == (1, "")
+    for name in ("promoters.parquet", "summary.json"):
+        line = f"{made / 'data' / name}: may not be read (Permission denied); change its permissions"
+        assert line in printed.splitlines()
 
 
 def test_a_folder_that_no_job_wrote_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

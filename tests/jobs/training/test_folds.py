@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from support.commands import exit_code, outcome, read_until, start
-from support.processes import kill_driver
+from support.commands import exit_code, outcome
 
 from jobs.predict import predict
 from jobs.ray_runtime.capacity import Cluster
@@ -97,24 +96,6 @@ def test_an_ensemble_other_than_the_calibrated_one_has_no_intervals(folds: Path,
     for flags in (["--model", one], ["--model", str(folds), "--ensemble", one]):
         assert exit_code(predict, *flags, "--data", data, "--out", out) == 0
         assert "expression_high" not in pd.read_parquet(out)
-
-
-@pytest.mark.slow
-def test_killed_folds_resume_and_keep_the_finished_networks(
-    ray_cluster: Cluster, train_flags: list[str], tmp_path: Path
-):
-    whole, killed = ([*flags_of(train_flags), "--folds", "3", "--out", str(tmp_path / one)] for one in "wk")
-    assert exit_code(train, *whole) == 0
-    driver = start("train", killed)
-    read_until(driver, "test r expression")
-    kill_driver(driver)
-    finished = list((tmp_path / "k" / "folds").glob("*/metrics.json"))
-    assert 0 < len(finished) < 3
-    before = {path: path.stat().st_mtime_ns for path in finished}
-    assert exit_code(train, *killed) == 0
-    assert {path: path.stat().st_mtime_ns for path in finished} == before
-    for name in ("predictions.parquet", "metrics.json", "folds.csv"):
-        assert (tmp_path / "k" / name).read_bytes() == (tmp_path / "w" / name).read_bytes()
 
 
 @pytest.fixture(scope="module")

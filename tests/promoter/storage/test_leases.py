@@ -98,6 +98,40 @@ def test_a_live_process_is_not_disturbed_and_a_killed_one_is_taken_over_at_once(
         assert len(names(out)) == 1
 
 
+@pytest.mark.parametrize("name", ["", "p[1]*.parquet"])
+def test_leases_are_found_whatever_the_name_of_the_output(tmp_path: Path, name: str) -> None:
+    out = resolve(tmp_path)
+    with hold_lease(out, name), pytest.raises(InputError, match="another run is writing here"):
+        hold_lease(out, name).__enter__()
+
+
+def test_a_lease_that_may_not_be_read_is_taken_for_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(resolve(tmp_path), elsewhere())
+
+    def refuse(path: object, _: str) -> UPath:  # as for any user but root
+        raise InputError(f"{path}: may not be read") from PermissionError()
+
+    monkeypatch.setattr("promoter.storage.formats.require_file", refuse)
+    with pytest.raises(InputError, match=rf"^{path}: is of another user's run, and may not be read; wait for"):
+        hold_lease(resolve(tmp_path)).__enter__()
+
+
+def test_a_dead_lease_that_may_not_be_removed_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(resolve(tmp_path), replace(Lease.new(), process=2**22 + 1))
+    unlink = type(path).unlink
+
+    def refuse(target: UPath, missing_ok: bool = False) -> None:
+        if target == path:
+            raise PermissionError
+        unlink(target, missing_ok=missing_ok)
+
+    monkeypatch.setattr(type(path), "unlink", refuse)
+    with hold_lease(resolve(tmp_path)):
+        assert path.exists()
+
+
 def test_a_process_id_that_was_given_again_is_another_process(folder: UPath) -> None:
     path = write(folder, replace(Lease.new(), started=1.0, held=True))
     with hold_lease(folder):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,7 +15,9 @@ from typing import Any
 import pytest
 
 from promoter import storage
-from promoter.errors import InputError
+from promoter.errors import InputError, StorageError
+from promoter.storage.atomic import partial_tail
+from promoter.storage.leases import hold_lease
 from promoter.storage.ownership import Output, Run, own_file, own_folder
 from promoter.storage.records import RECORD, Record, read_record
 
@@ -199,6 +203,92 @@ def test_what_a_killed_run_has_cut_off_is_removed(done: Path, is_folder: bool) -
     assert (done / "model" / leftovers[0]).exists() != is_folder
 
 
+def test_what_outlived_a_killed_run_for_a_moment_is_removed_in_the_end(tmp_path: Path) -> None:
+    with own_folder(tmp_path / "run", run()) as output:
+        finish(output)
+        (tmp_path / "run" / "model" / f".{uuid.uuid4().hex}.partial.part-00001.parquet").touch()
+    assert sorted(content(tmp_path / "run")) == [RECORD, "metrics.json", "model/model.yaml"]
+
+
+def test_nothing_of_a_killed_run_is_left_beside_a_file(tmp_path: Path) -> None:
+    names = [f"{'x' * 200}.parquet", "a.config.yaml", ".a.parquet.lease-1.json"]  # the first is cut off
+    left = [f".{uuid.uuid4().hex}.partial.{partial_tail(name)}" for name in names]
+    left.append(f".write-test-{uuid.uuid4().hex}")
+    others = [f".{uuid.uuid4().hex}.partial.b.parquet", f".{uuid.uuid4().hex}.partial..b.parquet.lease-1.json"]
+    for name in [*left, *others]:
+        assert len(name) < 256
+        (tmp_path / name).touch()
+    with hold_lease(storage.resolve(tmp_path)), own_file(tmp_path / "a.parquet", run("predict")):
+        pass  # the probe may be that of a job that writes into this folder
+    assert {name for name in left if (tmp_path / name).exists()} == {left[0], left[-1]}
+    with own_file(tmp_path / names[0], run("predict")):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize("call", ["unlink", "rmtree"])
+@pytest.mark.parametrize("replacing", ["overwritten", "any run"])
+def test_a_run_that_is_killed_while_it_clears_the_folder_can_be_repeated(
+    done: Path, call: str, replacing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = run(epochs=4) if replacing == "overwritten" else replace(run(epochs=4), may_differ=None)
+
+    def write() -> None:
+        with own_folder(done, new, overwrite=replacing == "overwritten") as output:
+            finish(output)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage.resolve(done)) if call == "unlink" else shutil, call, die)
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    write()
+    assert sorted(content(done)) == [RECORD, "metrics.json", "model/model.yaml"]
+
+
+def test_what_another_user_does_not_let_be_removed_is_named_with_the_fix(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:  # as for any user but root
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(
+        StorageError, match=rf"^{done / 'model'}: .* \(Permission denied\); change the permissions"
+    ):
+        own_folder(done, run(epochs=4), overwrite=True).__enter__()
+    assert (done / RECORD).exists()
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_leftover_of_another_user_that_may_not_be_removed_does_no_harm(
+    done: Path, is_folder: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = done / f".{uuid.uuid4().hex}.partial.p.parquet"
+    left.touch()
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == left:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with own_folder(done, run()) if is_folder else own_file(done / "p.parquet", run("predict")):
+        assert left.exists()
+
+
+def test_the_figures_of_a_killed_run_are_known_until_others_take_their_place(tmp_path: Path) -> None:
+    drawing = replace(run("predict"), may_differ=None)  # the names of its files are known when they are written
+    for _ in range(3):
+        with own_folder(tmp_path / "figures", drawing) as output:
+            assert read_record(tmp_path / "figures" / RECORD) == (output.earlier or None)
+            output.begin()
+            storage.write_text(output.path / "a.svg", "x")  # killed here
+
+
 def test_a_file_of_the_same_job_is_replaced_and_anybody_elses_is_not(tmp_path: Path) -> None:
     out = tmp_path / "p.parquet"
     for epochs in (1, 2):
@@ -254,6 +344,18 @@ def test_a_refused_new_run_leaves_nothing_and_a_resumed_one_stays(tmp_path: Path
     with pytest.raises(InputError, match="the file is damaged"):
         refuse(tmp_path / "run")
     assert sorted(content(tmp_path / "run")) == [RECORD, "metrics.json"]
+
+
+@pytest.mark.parametrize("inputs", [{}, {"data": ""}], ids=["none", "unknown"])
+def test_a_run_that_was_killed_before_it_knew_its_inputs_resumes(tmp_path: Path, inputs: dict[str, str]) -> None:
+    late = replace(run(), record=replace(run().record, inputs=inputs))
+    with own_folder(tmp_path / "run", late) as output:
+        output.begin()
+    with own_folder(tmp_path / "run", late) as output:
+        assert output.earlier is not None
+        output.begin({"data": "1"})
+    with own_folder(tmp_path / "run", late) as output, pytest.raises(InputError, match="different: data"):
+        output.begin({"data": "2"})
 
 
 def test_inputs_that_are_known_late_are_compared_late(tmp_path: Path) -> None:
