@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -144,7 +145,8 @@ def test_a_full_disk_leaves_complete_score_files_and_a_rerun_adds_the_rest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert exit_code(ism, *_flags(model, sequences, small_disk)) == 1
-    assert "No space left on device" in capsys.readouterr().err
+    said = r"error: \S*/part-\d+\.parquet: could not be written \(No space left on device\); free some .*\n"
+    assert re.fullmatch(said, capsys.readouterr().err)
     written = _parts(small_disk)
     assert 0 < len(written) < len(undisturbed)
     assert written.items() <= undisturbed.items()
