@@ -43,8 +43,8 @@ class H5Writer(FormatWriter):
             problem = "every window passes a chromosome's end"
             raise InputError(problem, setting="formats", value="h5", fix="choose other formats")
         # h5py ends the process if a write fails
-        output = outputs.open_atomic(source.out_dir / self.files[0], late_errors=True)
-        file = outputs.enter_context(h5py.File(output, "w"))
+        self.output = outputs.open_atomic(source.out_dir / self.files[0], late_errors=True)
+        file = outputs.enter_context(h5py.File(self.output, "w"))
         shape = (len(self.kept), len(BASES), source.length)
         chunk = (min(_CHUNK, len(self.kept)), *shape[1:])
         # gzip, since blosc, which chrombpnet takes, needs a plug-in to be read
@@ -65,6 +65,8 @@ class H5Writer(FormatWriter):
 
     def add(self, batch: Batch) -> None:
         """Write the batch's genes that lie within their chromosomes, turned to the forward strand."""
+        if (error := getattr(self.output, "error", None)) is not None:  # the disk is full: add no more
+            raise error
         keep = self.inside[batch.rows]
         minus_N11 = (self.source.genes["strand"].iloc[batch.rows][keep] == "-").to_numpy()[:, None, None]
         ones_NAL, shap_NAL = (

@@ -29,8 +29,9 @@ class OutputFile(io.FileIO):
 
     Args:
         file: path, or descriptor of an open file.
-        late_errors: whether writing seems to go on after an error, for a library that crashes if a write fails;
-            the caller then looks at `error`. By default the error is raised at once.
+        late_errors: whether writing and reading seem to go on after an error, for a library that crashes if one of
+            them fails; the caller then looks at `error`, and stops soon, since what comes after it is kept in
+            memory. By default the error is raised at once.
 
     Attributes:
         error: first error of a write; None so far.
@@ -40,17 +41,56 @@ class OutputFile(io.FileIO):
         super().__init__(file, "w+")
         self.late_errors = late_errors
         self.error: OSError | None = None
+        self._lost: list[tuple[int, bytes]] = []  # what the disk did not take: position and content, in order
 
     def write(self, data: Any, /) -> int:  # any buffer, for which typing has no name before Python 3.12
-        """Write bytes; return how many were taken."""
-        if self.error is None:
+        """Write all of some bytes; return how many there are."""
+        content, done = memoryview(data).cast("B"), 0
+        while self.error is None and done < len(content):  # a disk that becomes full takes a part
             try:
-                return super().write(data)
+                done += super().write(content[done:])
             except OSError as error:
                 self.error = error
+        if self.error is None:
+            return done
         if not self.late_errors:
             raise self.error
-        return memoryview(data).nbytes
+        position = self.tell()
+        self._lost.append((position, bytes(content[done:])))
+        self.seek(position + len(content) - done)
+        return len(content)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a buffer with what was written, whether the disk took it or not; return the number of bytes."""
+        content, start = memoryview(buffer).cast("B"), self.tell()
+        count = super().readinto(content) or 0
+        if self._lost:
+            available = max(0, min(len(content), self._end() - start))
+            content[count:available] = bytes(max(0, available - count))
+            count = max(count, available)
+            for position, lost in self._lost:
+                first, last = max(position, start), min(position + len(lost), start + count)
+                if first < last:
+                    content[first - start : last - start] = lost[first - position : last - position]
+            self.seek(start + count)
+        return count
+
+    def read(self, size: int | None = -1, /) -> Any:
+        """Read so many bytes as `readinto` does; all by default."""
+        return self.readall() if size is None or size < 0 else io.RawIOBase.read(self, size)
+
+    def readall(self) -> Any:
+        """Read to the end as `readinto` does."""
+        return io.RawIOBase.readall(self)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to a position; the end is that of what was written."""
+        if whence == os.SEEK_END and self._lost:
+            return super().seek(self._end() + offset)
+        return super().seek(offset, whence)
+
+    def _end(self) -> int:
+        return max(os.fstat(self.fileno()).st_size, *(position + len(lost) for position, lost in self._lost))
 
     def truncate(self, size: int | None = None, /) -> int:
         """Cut or extend the file; return its size."""

@@ -77,7 +77,7 @@ class Record:
 
 
 def write_record(path: AnyPath, record: Record) -> None:
-    """Write a record as the job takes it with `--config`."""
+    """Write a record, which the job takes as a file of settings."""
     entries = {"job": record.job, "versions": dict(record.versions), "inputs": dict(record.inputs)}
     if record.outputs is not None:
         entries["outputs"] = dict(record.outputs)

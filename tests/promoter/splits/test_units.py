@@ -269,10 +269,10 @@ def test_a_unit_that_the_library_does_not_have_is_refused_with_those_that_it_has
     ("settings", "message"),
     [
         ({"block_size": 5000}, "`SplitConfig.block_size=5000`: is the number of bases"),
-        ({"block_size": 0, "by": "block"}, "give at least 1"),
+        ({"block_size": 0, "by": "block"}, "must be at least 1"),
         ({"fold": [1, 2]}, "N at least 3"),
         ({"fold": [4, 3]}, "must be two numbers"),
-        ({"fold": [0, 3]}, "must be two numbers"),
+        ({"fold": [0, 3]}, "must be at least 1"),
         ({"fold": [1]}, "must be two numbers"),
         ({"fold": [1, 3], "by": "column"}, "has one test set"),
         ({"fold": [1, 3], "homology": "move"}, "would never test"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -11,14 +12,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.disks import limited
 from support.files import Write
 from upath import UPath
 
 from promoter import storage
 from promoter.errors import InputError, StorageError
+from promoter.storage.disk import OutputFile
 
 STORES = [("s3", "s3fs"), ("gs", "gcsfs")]  # protocol, the optional package that opens it
 
@@ -310,3 +314,25 @@ def test_a_damaged_Parquet_table_is_refused_by_name(tmp_path: Path, damage: str)
     with pytest.raises(InputError, match=f"^{path}: .*write it again") as error:
         read()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 1, 700, 3000])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_full_disk_did_not_take_can_be_read_back(tmp_path: Path, size: int, seed: int) -> None:
+    """A library that crashes if it reads other bytes than it wrote must not notice; io.BytesIO is the oracle."""
+    rng = np.random.default_rng(seed)
+    expected = io.BytesIO()
+    with OutputFile(tmp_path / "f", late_errors=True) as file:
+        for _ in range(200):
+            position, length = (int(number) for number in rng.integers(0, 2000, 2))
+            if rng.random() < 0.5:
+                content = rng.bytes(length)
+                for target in (file, expected):
+                    target.seek(position)
+                    with limited(size):
+                        assert target.write(content) == length
+            else:
+                read = [target.seek(position) == position and target.read(length) for target in (file, expected)]
+                assert read[0] == read[1]
+            assert file.seek(0, os.SEEK_END) == expected.seek(0, os.SEEK_END)
+        assert (file.error is None) == (size == 3000 and expected.tell() <= 3000)
