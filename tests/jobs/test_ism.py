@@ -98,8 +98,8 @@ def test_scores_of_other_settings_or_models_are_never_mixed(
     before = {path: path.stat().st_mtime_ns for path in scored.rglob("*")}
     for model, flags, named in (
         (other, ["--split", "test", "--genes_per_task", "8"], "model"),
-        (run / "model", ["--split", "val", "--genes_per_task", "8"], "genes_sha256"),
-        (run / "model", ["--split", "test", "--genes_per_task", "9"], "genes_per_part"),
+        (run / "model", ["--split", "val", "--genes_per_task", "8"], "split test, not val"),
+        (run / "model", ["--split", "test", "--genes_per_task", "9"], "--genes_per_task 9: the parts of"),
     ):
         assert exit_code(ism, "--model", model, "--data", data, "--out", scored, *flags) == 2
         assert named in capsys.readouterr().err
@@ -112,12 +112,12 @@ def test_unknown_gene_is_refused_by_ism(run: Path, data: Path, tmp_path: Path, c
     assert "nobody" in capsys.readouterr().err
 
 
-def test_scores_without_their_manifest_are_not_added_to(
+def test_scores_that_no_job_recorded_are_not_added_to(
     scored: Path, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     shutil.copytree(scored / "scores", tmp_path / "scores")
     assert exit_code(ism, "--model", run / "model", "--data", data, "--out", tmp_path) == 2
-    assert "without their manifest.json" in capsys.readouterr().err
+    assert "holds scores, which no job recorded" in capsys.readouterr().err
 
 
 def test_genes_per_file_are_chosen_once(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
