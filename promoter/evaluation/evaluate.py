@@ -68,7 +68,7 @@ def read_metrics(path: AnyPath, targets: Sequence[str] = ()) -> Metrics:
         InputError: it is missing or damaged, or of other targets.
     """
     fix = "train again into another folder"
-    require_intact(path, fix)
+    require_intact(storage.require_file(path, "JSON file"), fix)
     metrics = read_json_as(path, Metrics, fix)
     if missing := [name for name in targets if name not in metrics.get("test", {})]:
         raise InputError(f"{storage.resolve(path)}: lacks test.{missing[0]}; {fix}")

@@ -207,13 +207,14 @@ def _correlations(run: UPath, test: TargetMetrics, target: str) -> pd.DataFrame:
     if (run / "baselines.parquet").exists():
         kept = read_predictions(run / "baselines.parquet")
         predictions = read_predictions(run / "predictions.parquet", [target])
-        if not kept[["gene_id", "split"]].equals(predictions[["gene_id", "split"]]):
+        if kept["gene_id"].tolist() != predictions["gene_id"].tolist():
             raise InputError(
-                f"{run / 'baselines.parquet'}: has other genes or sets than predictions.parquet; train again into "
-                "another folder"
+                f"{run / 'baselines.parquet'}: has other genes than predictions.parquet; "
+                "train again into another folder"
             )
         kept = kept.assign(observed=predictions[target].to_numpy())
         kept = kept[kept["split"] == "test"]
+        kept = kept if len(kept) else None
     for name, values in test.get("baselines", {}).items():
         column, low, high = baseline_column(target, name), np.nan, np.nan
         if kept is not None and column in kept and values["pearson"] is not None:

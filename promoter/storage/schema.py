@@ -20,14 +20,13 @@ from typing_extensions import get_type_hints, is_typeddict
 import promoter
 from promoter.errors import InputError, listed
 from promoter.storage.checks import require_file
-from promoter.storage.formats import read_json, read_table_metadata, read_yaml
+from promoter.storage.formats import read_json, read_yaml
 from promoter.storage.paths import AnyPath, resolve
 from promoter.storage.text import open_text
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    import pyarrow.parquet as pq
     from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
 
@@ -76,18 +75,6 @@ def read_json_as(path: AnyPath, kind: type[T], fix: str) -> T:
 def read_yaml_as(path: AnyPath, kind: type[T], fix: str) -> T:
     """Read a YAML file of a known shape; arguments and errors are those of `checked`."""
     return checked(read_yaml(path, fix), kind, resolve(path), fix)
-
-
-def read_metadata_as(file: pq.ParquetFile, kind: type[T], source: object, fix: str) -> T:
-    """Return the metadata that `write_table` was given, of a known shape; errors are those of `checked`.
-
-    Args:
-        file: the open file.
-        kind: type that the metadata must have.
-        source: name of the file, for the message.
-        fix: how to make the file anew, for the message.
-    """
-    return checked(read_table_metadata(file, source, fix), kind, f"{source}: its metadata", fix)
 
 
 def require_format(content: Mapping[str, Any], expected: int, what: str, *, source: object, fix: str) -> None:

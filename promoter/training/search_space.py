@@ -23,6 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from promoter.errors import InputError, NoValidSettingsError
+from promoter.limits import require_limits
 from promoter.models.build import NetworkConfig
 from promoter.storage.schema import checked
 from promoter.training.batches import require_enough_genes, require_orientation
@@ -121,8 +122,19 @@ class SearchSpace:
                 raise InputError(f"search space: {name!r} is no name of a setting, such as training.learning_rate")
             _require_setting(name, self.space, self.model)
             _distribution(name, domain)
+            self._require_limits(name, domain)
         self._require_blocks()
         self.ask(new_study("random", "maximize", seed=0))  # raises if no combination is valid
+
+    def _require_limits(self, name: str, domain: Mapping[str, Any]) -> None:
+        """Refuse a value past the limit of its setting, which would otherwise only never be drawn."""
+        group, field = name.split(".")[:2]
+        owner = type(self.model if group == "model" else self.training).__name__
+        for value in domain.get("choices") or [domain["low"], domain["high"]]:
+            try:
+                require_limits({field: value}, owner)
+            except InputError as error:
+                raise InputError(f"search space: {name}: {error}") from error
 
     def ask(self, study: optuna.Study) -> tuple[optuna.Trial, Settings]:
         """Draw the next combination that is valid.

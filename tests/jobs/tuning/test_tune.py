@@ -215,19 +215,19 @@ def test_a_search_with_other_settings_in_the_same_folder_is_refused(
 def test_trials_that_fail_are_recorded_and_the_search_continues(
     ray_cluster: object, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    width = 2_000_000_000  # 160 GB of weights
+    width = 60_000  # 72 GB of weights between two such layers
     space = (
-        "{training.learning_rate: {choices: [1.0e+30, 3.0e-3]}, "
-        f"model.channels: {{choices: [[4], [{width}]]}}}}"
+        "{training.learning_rate: {choices: [1.0e+6, 3.0e-3]}, "
+        f"model.channels: {{choices: [[4, 4], [{width}, {width}]]}}}}"
     )
-    base = tmp_path / "base.yaml"  # of one block; a flag would take the channels out of the space
-    base.write_text("model: {channels: [4], kernel_sizes: [5], pool_sizes: []}")
+    base = tmp_path / "base.yaml"  # of two blocks; a flag would take the channels out of the space
+    base.write_text("model: {channels: [4, 4], kernel_sizes: [5, 5], pool_sizes: [2]}")
     more = ("--algorithm", "grid", "--metric", "mse", "--config", str(base))
     out = tmp_path / "out"
     assert exit_code(tune, *flags(data, out, Path(space), *more)) == 0
     table = trials_of(out)
     assert table["status"].tolist() == ["finished", "failed", "failed", "failed"]
-    wide = table["model.channels"] == f"[{width}]"
+    wide = table["model.channels"] == f"[{width}, {width}]"
     assert wide.sum() == 2
     assert table.loc[wide, "reason"].str.contains("can't allocate memory").all()
     assert "the loss is not a number in epoch 1" in table.loc[~wide, "reason"].iloc[1]

@@ -161,7 +161,7 @@ def test_lists_and_integers_of_a_search_space_keep_their_types() -> None:
         ({"training.learning_rate": {"low": 0.0, "high": 0.1, "log": True}}, "training.learning_rate: "),
         ({"model.pool_sizes.1": {"choices": [30]}}, "no valid settings.* a window of 100 bases is too short for"),
         ({"model.kernel_sizes.0": {"choices": [4]}}, r"no valid settings.*\[4\] are not odd"),
-        ({"model.dropout": {"choices": ["much"]}}, "no valid settings.*should be a valid number"),
+        ({"model.dropout": {"choices": ["much"]}}, "model.dropout: .*must be a number"),
         (
             {"model.channels": {"choices": [[1, 1, 1]]}, "model.channels.0": {"choices": [1]}},
             "both model.channels and model.channels.0",
@@ -198,7 +198,7 @@ def test_a_search_space_with_a_range_makes_no_grid() -> None:
     with pytest.raises(InputError, match=r"model\.dropout has a range; a grid wants choices"):
         space_of({"model.dropout": {"low": 0.0, "high": 0.5}}).grid()
     with pytest.raises(InputError, match=r"training\.batch_size has more than 100,000 values"):
-        space_of({"training.batch_size": {"low": 8, "high": 10**8, "step": 1}}).grid()
+        space_of({"training.batch_size": {"low": 8, "high": 10**6, "step": 1}}).grid()
 
 
 def test_a_space_without_a_valid_combination_raises_no_valid_settings_error() -> None:
@@ -232,3 +232,24 @@ def test_importance_of_too_few_or_equal_trials_is_not_a_number() -> None:
     equal = importance(space, [{"model.dropout": d / 10} for d in range(5)], [1.0] * 5)
     assert few["importance"].isna().all()
     assert equal["importance"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "message"),
+    [
+        ("training.learning_rate", {"choices": [3e-3, 1e30]}, r"learning_rate=1e\+30`: must be at most 1,000,000"),
+        ("training.epochs", {"low": 0, "high": 3}, r"epochs=0`: must be at least 1"),
+        ("model.channels.0", {"choices": [4, 2_000_000_000]}, r"channels=2000000000`: must be at most 65,536"),
+        (
+            "model.channels",
+            {"choices": [[4, 4, 4], [4, 4, 70_000]]},
+            r"channels=.*70000\]`: must be at most 65,536",
+        ),
+        ("model.dropout", {"low": 0.0, "high": 1.0}, r"dropout=1\.0`: must be below 1"),
+    ],
+)
+def test_a_value_past_the_limit_of_its_setting_is_refused_and_not_left_out(
+    name: str, domain: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=rf"^search space: {name}: `\w+\.{message}"):
+        space_of({name: domain})
