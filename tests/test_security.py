@@ -43,6 +43,8 @@ _UNSAFE_CALLS = {
     "load_all",
     "extractall",
     "unpack_archive",
+    "add_constructor",
+    "add_multi_constructor",
 }
 _SAFE_LOADERS = {"BaseLoader", "SafeLoader", "CSafeLoader"}
 
@@ -50,7 +52,9 @@ _SAFE_LOADERS = {"BaseLoader", "SafeLoader", "CSafeLoader"}
 def findings(source: str) -> Iterator[str]:
     """Name what in a module could run what a file says."""
     tree = ast.parse(source)
-    safe = _safe_loaders(tree)
+    safe_loaders = {
+        node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and _is_safe_loader(node)
+    }
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             module = node.module if isinstance(node, ast.ImportFrom) else None
@@ -74,17 +78,17 @@ def findings(source: str) -> Iterator[str]:
             yield "np.load"
         if (owner, name) == ("yaml", "load"):
             loader = given.get("Loader") or (node.args[1] if len(node.args) > 1 else None)
-            if loader is None or ast.unparse(loader).removeprefix("yaml.") not in safe:
+            own = isinstance(loader, ast.Name) and loader.id in safe_loaders
+            if not own and not (isinstance(loader, ast.Attribute) and loader.attr in _SAFE_LOADERS):
                 yield "yaml.load"
 
 
-def _safe_loaders(tree: ast.Module) -> set[str]:
-    """Return the names of safe loaders of YAML, with the classes that a module derives from these."""
-    safe = set(_SAFE_LOADERS)
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).split(".")[-1] in safe for base in node.bases):
-            safe.add(node.name)
-    return safe
+def _is_safe_loader(of: ast.ClassDef) -> bool:
+    """Tell whether a class adds to a safe loader of PyYAML, and to no other: constructors are added by calls."""
+    of_yaml = [
+        base.attr for base in of.bases if isinstance(base, ast.Attribute) and ast.unparse(base.value) == "yaml"
+    ]
+    return bool(of_yaml) and set(of_yaml) <= _SAFE_LOADERS
 
 
 def _is(node: ast.expr | None, value: bool) -> bool:
@@ -109,6 +113,11 @@ def test_no_code_unpickles_or_evaluates_files(path: Path) -> None:
         "yaml.load(f)",
         "yaml.load(f, Loader=yaml.UnsafeLoader)",
         "yaml.load(f, yaml.Loader)",
+        "class Mine(yaml.Loader): ...\nyaml.load(f, Mine)",
+        "class Mine(yaml.SafeLoader, yaml.Loader): ...\nyaml.load(f, Mine)",
+        "yaml.load(f, Mine)",
+        "yaml.add_constructor(tag, f, Mine)",
+        "Mine.add_constructor(tag, f)",
         "yaml.unsafe_load(f)",
         "pd.read_pickle(f)",
         "eval(text)",
@@ -193,7 +202,7 @@ def test_a_manifest_names_nothing_outside_its_folder(tmp_path: Path, name: objec
     storage.write_json(folder / "manifest.json", {"complete": True, "parts": parts})
     assert len(load_scores(folder).genes) == 1
     storage.write_json(folder / "manifest.json", {"complete": True, "parts": [{"file": name, "genes": 1}]})
-    with pytest.raises(InputError, match="own folder" if isinstance(name, str) else "should be a valid string"):
+    with pytest.raises(InputError, match=r"own folder|parts\.0\.file: 3 should be a valid string"):
         load_scores(folder)
     assert json.loads((folder / "manifest.json").read_text())["complete"]
 
