@@ -70,7 +70,7 @@ def test_flags_leave_the_default_space_though_they_give_default_values(
     assert (code, "finished already" in printed) == (0, True)
     code, _, error = outcome(capsys, tune, *words[:-2])  # dropout is searched again
     assert code == 2
-    assert "different: space, model" in error
+    assert "different: space.model.dropout, model.dropout 0.1, not 0.3" in error
     # what was written takes itself: all its settings are there beside the space, which stays as it is
     code, printed, error = outcome(capsys, tune, "--config", out / "config.yaml")
     assert (code, "finished already" in printed, "given by hand" in printed) == (0, True, False), error
