@@ -36,7 +36,7 @@ def trials_table(trials: Sequence[Trial], larger_is_better: bool, ended: Trial |
         last = trial.last_result or {}
         reason = last.get("reason")
         if trial.status == Trial.ERROR or (trial is ended and not last):
-            reason = reason or _error_of(trial)
+            reason = reason or error_of(trial)
         if reason:
             status = "failed"
         elif trial.status == Trial.TERMINATED or trial is ended:
@@ -70,7 +70,7 @@ def number_of(trial: Trial) -> int:
     return int(str(trial.experiment_tag).split("_", maxsplit=1)[0])
 
 
-def _error_of(trial: Trial) -> str:
+def error_of(trial: Trial) -> str:
     """Return the last line of what a trial's worker raised; at first only this machine has the file."""
     local = Path(trial.error_file) if trial.error_file else None
     text = local.read_text() if local is not None and local.exists() else str(trial.get_error() or "")

@@ -15,7 +15,7 @@ from upath import UPath
 from jobs.cli.console import console
 from jobs.ray_runtime.connect import is_debug
 from jobs.tuning.asha import new_scheduler
-from jobs.tuning.live_table import SearchScreen
+from jobs.tuning.live_table import SearchScreen, error_of
 from jobs.tuning.sampler import KnownTrials, Sampler, TrialSource
 from jobs.tuning.trials import MAX_FAILURES, CrossValidationTrial, TrialJob
 from promoter import storage
@@ -24,6 +24,15 @@ from promoter.training.search_space import SearchSpace
 SEARCH_FOLDER = "search"  # Ray's folder in --out; removed when the search is done
 # a trial in error is one whose process was lost, or could not save: it may succeed now
 _RESUME = ResumeConfig(errored=ResumeConfig.ResumeType.RESUME)  # type: ignore[arg-type] # annotated as text
+
+
+class DiskWatch(ray.tune.Callback):
+    """Ends the search where a trial could not save for a full disk, for which no setting is to blame."""
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Raise the error of the disk, if that is what the trial ended by."""
+        if (error := storage.find_disk_error(RuntimeError(error_of(trial)))) is not None:
+            raise error
 
 
 def run_trials(
@@ -50,6 +59,7 @@ def run_trials(
         seed: random seed of the sampler.
 
     Raises:
+        OSError: a trial could not save for a full or failing disk.
         RuntimeError: Ray Tune ended before the trials did.
     """
     _configure_tune(max_concurrent_trials)
@@ -87,7 +97,7 @@ def run_trials(
             resume_config=_RESUME if resumed else None,
             reuse_actors=True,
             raise_on_failed_trial=False,
-            callbacks=[known, screen],
+            callbacks=[known, screen, DiskWatch()],
             verbose=0,
         )
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 
 from jobs.tuning.sampler import KnownTrials, Sampler, TrialSource
+from jobs.tuning.search import DiskWatch
 from jobs.tuning.trials import CrossValidationTrial
 from promoter.errors import InputError
 from promoter.models.build import NetworkConfig
@@ -174,3 +176,14 @@ def test_trials_that_could_not_be_restored_are_not_begun_anew_without_a_word(tmp
     source = source_of([], tmp_path)
     with pytest.raises(RuntimeError, match="could not restore the trials of the interrupted search; "):
         source.add_configurations([])
+
+
+def test_a_trial_that_a_full_disk_ends_ends_the_search(tmp_path: Path) -> None:
+    def end(text: str) -> None:
+        (tmp_path / "error.txt").write_text(text)
+        trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"))
+        DiskWatch().on_trial_error(1, [trial], trial)
+
+    end("Traceback\nRuntimeError: its worker was lost")
+    with pytest.raises(OSError, match="No space left on device"):
+        end("Traceback\nOSError: [Errno 28] Error writing bytes to file: No space left on device")
