@@ -97,7 +97,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.shared_disk import require_shared
     from jobs.training.job import TrainingJob, network_for, read_training_data, with_pretrained, with_targets
-    from jobs.training.run import PATHS
+    from jobs.training.run import METRICS, PATHS
     from jobs.tuning.results import BEST, FINAL, SearchResult, show_folds, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
     from jobs.tuning.trials import TrialJob
@@ -140,7 +140,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     inputs = {str(locate(data)): promoters.checksum}
     with own_folder("tune", out, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
         out_dir = output.path
-        if output.is_finished(overwrite=overwrite):
+        if output.is_finished(METRICS, overwrite=overwrite):
             storage.remove_folder(out_dir / FINAL)  # a crash at the very end leaves it
             console.print(f"{out_dir}: this search is finished already; nothing to do")
             return

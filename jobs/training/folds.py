@@ -57,7 +57,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
     settings = job.settings | {"out": str(out_dir), "folds": folds, "seeds": seeds}
     inputs = {str(locate(job.data)): job.promoters.checksum}
     with own_folder("train", out_dir, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
-        if output.is_finished(overwrite=overwrite):
+        if output.is_finished(METRICS, overwrite=overwrite):
             console.print(f"{out_dir}: this run is finished already; nothing to do")
             show_metrics(read_metrics(out_dir / METRICS, job.promoters.target_names), job.promoters.noun)
             return

@@ -80,7 +80,7 @@ def train_once(
     settings = job.settings | {"out": str(out_dir)}
     inputs = {str(locate(job.data)): promoters.checksum}
     with own_folder("train", out_dir, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
-        if output.is_finished(overwrite=overwrite):
+        if output.is_finished(METRICS, overwrite=overwrite):
             storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash at the very end leaves it
             if not quiet:
                 console.print(f"{out_dir}: this run is finished already; nothing to do")

@@ -153,15 +153,18 @@ class Output:
         paths = {name: folder / name for name in outputs}
         return [name for name, path in paths.items() if not path.is_file() or sha256(path) != outputs[name]]
 
-    def is_finished(self, *, overwrite: bool) -> bool:
+    def is_finished(self, last: str, *, overwrite: bool) -> bool:
         """Tell whether an earlier start has finished the run, and check its files.
 
         Args:
+            last: name of the last file that the job writes, by which a run of an earlier version is finished.
             overwrite: true to remove a finished run that is damaged, and start anew.
 
         Raises:
             InputError: a file is missing, or not what was written, and `overwrite` is false.
         """
+        if self.earlier is not None and not self.earlier.job:
+            return (self.path / last).exists()
         if not self.finished:
             return False
         if not (damaged := self.damaged()):
@@ -283,10 +286,13 @@ def _earlier(folder: UPath, run: Run, overwrite: bool) -> Record | None:
 
 def _why_other(record: Record, run: Run) -> str | None:
     """Return why an output is not this run's; None if it is."""
-    if not record.job:
-        return "holds a run of an earlier version"
-    if record.job != run.record.job:
+    if record.job not in {"", run.record.job}:
         return f"holds the output of promoter {record.job}"
+    settings = set(run.record.settings)
+    compared = settings - set(run.may_differ or settings)
+    # earlier versions did not say which job: one with the same settings is taken for this
+    if not record.job and not compared <= set(record.settings) <= settings:
+        return "holds a run of an earlier version"
     different = run.differences(record)
     return f"holds another run (different: {', '.join(different)})" if different else None
 

@@ -57,7 +57,7 @@ def test_the_record_lists_every_file_with_its_checksum(done: Path) -> None:
 @pytest.mark.parametrize("changed", [{}, {"workers": 5}])
 def test_the_same_run_may_write_again(done: Path, changed: dict[str, Any]) -> None:
     with own_folder(done, run(**changed)) as output:
-        assert output.is_finished(overwrite=False)
+        assert output.is_finished("metrics.json", overwrite=False)
 
 
 def a_person(folder: Path) -> None:
@@ -88,7 +88,7 @@ def a_killed_run(folder: Path) -> None:
 
 def an_earlier_version(folder: Path) -> None:
     folder.mkdir()
-    (folder / RECORD).write_text("epochs: 3\nprovenance: {versions: {}, inputs: {data: '1'}}\n")
+    (folder / RECORD).write_text("scores: 3\nprovenance: {versions: {}, inputs: {data: '1'}}\n")
 
 
 @pytest.mark.parametrize(
@@ -112,17 +112,29 @@ def test_what_others_have_filled_is_refused_unless_it_is_to_be_overwritten(
         own_folder(folder, run()).__enter__()
     assert content(folder) == before
     with own_folder(folder, run(), overwrite=True) as output:
-        assert not output.is_finished(overwrite=True)
+        assert not output.is_finished("metrics.json", overwrite=True)
         assert set(content(folder)) <= {*before, *lease_names(folder)}
         finish(output)
     kept = {"notes.txt"} & before.keys()
     assert content(folder).keys() == {RECORD, "model/model.yaml", "metrics.json", *kept}
     with own_folder(folder, run()) as output:
-        assert output.is_finished(overwrite=False)
+        assert output.is_finished("metrics.json", overwrite=False)
 
 
 def lease_names(folder: Path) -> set[str]:
     return {path.name for path in folder.glob(".lease-*")}
+
+
+def test_a_run_of_an_earlier_version_is_resumed_by_its_settings(tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text("epochs: 3\nprovenance: {versions: {}, inputs: {data: '1'}}\n")
+    with own_folder(tmp_path, run()) as output:
+        assert not output.is_finished("metrics.json", overwrite=False)
+        (tmp_path / "metrics.json").write_text("{}")
+        assert output.is_finished("metrics.json", overwrite=False)  # a run without checksums ends with this file
+        output.begin()
+    record = read_record(tmp_path / RECORD)
+    assert record is not None
+    assert record.job == "train"
 
 
 def test_overwriting_removes_no_folder_that_no_job_recorded(tmp_path: Path) -> None:
@@ -314,9 +326,9 @@ def test_a_finished_run_that_is_damaged_is_refused_or_made_anew(done: Path) -> N
         own_folder(done, run()) as output,
         pytest.raises(InputError, match=r"holds a finished run that is damaged \(metrics.json\)"),
     ):
-        output.is_finished(overwrite=False)
+        output.is_finished("metrics.json", overwrite=False)
     with own_folder(done, run(), overwrite=True) as output:
-        assert not output.is_finished(overwrite=True)
+        assert not output.is_finished("metrics.json", overwrite=True)
         assert not content(done).keys() - lease_names(done)
 
 
