@@ -209,7 +209,7 @@ class _Holder:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # a full disk or a store that fails: the next beat may succeed
-                if not self.path.exists():
+                if not self.path.exists() or self._another_holds():
                     print(
                         f"error: {self.folder}: another run has taken this output over, as this one had shown no "
                         "sign of life for a minute",
@@ -218,3 +218,13 @@ class _Holder:
                     os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C, so that the job unwinds
                     return
                 self._write()
+
+    def _another_holds(self) -> bool:
+        """Tell whether another run says that it holds the output; it then took this one for dead.
+
+        Its removal of this lease may have come between the look for it and its next beat, which made it anew.
+        """
+        others = [path for path in self.folder.glob(f"{glob.escape(self.prefix)}*.json") if path != self.path]
+        with suppress(InputError):  # removed meanwhile
+            return self.lease.held and any(read_json_as(path, Lease, "remove it").held for path in others)
+        return False

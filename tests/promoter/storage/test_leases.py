@@ -227,15 +227,20 @@ def test_of_many_runs_at_once_one_holds_the_output(folder: UPath) -> None:
     assert not names(folder)
 
 
-def test_a_run_beats_and_ends_when_it_was_taken_over(folder: UPath, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_run_beats_and_ends_when_it_was_taken_over(
+    folder: UPath, removed: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
     def hold() -> None:
         with hold_lease(folder):
             (path,) = folder.glob(".lease-*")
             first = json.loads(path.read_text())["beat"]
             while json.loads(path.read_text())["beat"] == first:
                 time.sleep(0.05)
-            path.unlink()
-            time.sleep(600)
+            write(folder, elsewhere())
+            if removed:  # and perhaps made anew by a beat
+                path.unlink()
+            time.sleep(30)
 
     with pytest.raises(KeyboardInterrupt):
         hold()
