@@ -111,14 +111,20 @@ def test_a_killed_ism_driver_is_resumed_where_it_stopped(
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished parts were written again"
 
 
-def test_two_ism_runs_at_once_share_the_work(
-    score: Callable[[Path], None], undisturbed: dict[str, bytes], model: Path, sequences: Path, tmp_path: Path
+def test_a_second_ism_run_is_refused_while_the_first_goes_on(
+    undisturbed: dict[str, bytes],
+    model: Path,
+    sequences: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    other = start("ism", _flags(model, sequences, tmp_path), ray.get_runtime_context().gcs_address)
-    wait_until(lambda: _has_parts(tmp_path, 1), while_runs=other)
-    score(tmp_path)
-    printed, _ = other.communicate()
-    assert other.returncode == 0, printed
+    flags = _flags(model, sequences, tmp_path)
+    first = start("ism", flags, ray.get_runtime_context().gcs_address)
+    wait_until(lambda: _has_parts(tmp_path, 1), while_runs=first)
+    assert exit_code(ism, *flags) == 2
+    assert "another run is writing here (process " in capsys.readouterr().err
+    printed, _ = first.communicate()
+    assert first.returncode == 0, printed
     assert _parts(tmp_path) == undisturbed
     assert len(load_scores(tmp_path).genes) == GENES
 
