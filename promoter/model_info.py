@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from promoter.errors import InputError
-from promoter.splits.config import SPLITS
+from promoter.splits.config import SPLITS, By
 from promoter.splits.split import assign, places
 from promoter.storage.parsing import parse_yaml
 from promoter.storage.records import require_seal
@@ -37,7 +37,8 @@ class ModelInfo:
         split: `train`, `val`, `test` -> chromosomes, so that the model tells which genes were held out.
         split_of_gene: gene id -> (place, split), for genes that are not in the split of their chromosome; the
             place is what `promoter.splits.split.places` returns, the split None for a gene that was left out.
-        data: `sha256` of the training data.
+        data: `sha256` and number of `genes` of the training data; `split_by`, what the split never divides, and
+            the `block_size` of blocks; `library`, which optional columns a library has.
         training: the training configuration and `best_epoch`.
         versions: software name -> version that trained the model.
     """
@@ -108,6 +109,8 @@ class _Data(TypedDict, total=False):
     sha256: str
     genes: int
     library: list[Literal["split", "group", "weight"]]
+    split_by: By
+    block_size: int
 
 
 class _Training(TypedDict, total=False):

@@ -132,7 +132,7 @@ def build_report(
         "folder": str(run),
         "target": target,
         "model": model_section(run, members, network, info),
-        "metrics": metrics_section(metrics, run, info.targets, target=target, parts=parts),
+        "metrics": metrics_section(metrics, info.targets, target=target, parts=parts),
         "compare": comparison_section(compare, metrics, run, info),
         "predicted": predicted_section(predictions, metrics, target, parts, noun=noun),
         "curves": curves_section(run, members, parts),
