@@ -315,8 +315,8 @@ def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
         return None
     where = storage.resolve(folder)
     storage.require_file(where / "motifs.tsv", "table of motifs")
-    text = ("motif", "consensus?", "sign?", "match?", "match_id?", "match_name?")
-    numbers = ("seqlets?", "mean_contribution?", "contribution?", "p?", "q?")
+    text = ("motif", "resembles?", "consensus?")
+    numbers = ("q?", "seqlets?", "contribution?")
     fix = "give as `motifs` a folder that motifs wrote, or find the motifs again"
     table = _read_csv(where / "motifs.tsv", fix, text=text, numbers=numbers, sep="\t")
     rows = []
@@ -324,9 +324,8 @@ def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
         logo = where / "logos" / f"{row['motif']}.svg"
         inside = str(logo).startswith(f"{where / 'logos'}/") and ".." not in str(row["motif"])
         rows.append({**row, "logo": _image(logo) if inside else None})
-    named = ("consensus", "sign", "match_name", "match", "match_id")
-    numbers = ("seqlets", "mean_contribution", "contribution", "p", "q")
-    columns = [name for name in (*named[:2], *numbers[:3], *named[2:], *numbers[3:]) if name in table]
+    columns = [name for name in ("resembles", "q", "consensus", "seqlets", "contribution") if name in table]
+    numbers = ("q", "seqlets", "contribution")
     return {"rows": rows, "columns": columns, "numbers": numbers, "more": max(len(table) - _MAX_MOTIFS, 0)}
 
 
