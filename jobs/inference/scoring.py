@@ -60,8 +60,8 @@ class ScoredBytes(NamedTuple):
     Attributes:
         stored: bytes in a part, before compression.
         in_memory: bytes in a task while it computes and writes them: of an ensemble mean, squared differences, the
-            scores of a member and a difference, then the columns of the file, whatever the number of members; of
-            one model its scores and the columns.
+            scores of a member, a difference, and the columns of the file, whatever the number of members; of one
+            model its scores, a copy and the columns.
         row_group: number of genes in a row group of the part.
     """
 
@@ -80,7 +80,7 @@ class ScoredBytes(NamedTuple):
             both_strands: whether the strands are averaged; those of the other are in memory too.
         """
         one = 4 * targets * len(BASES) * length
-        stored, copies = (2 * one, 5) if members > 1 else (one, 3)
+        stored, copies = (2 * one, 6) if members > 1 else (one, 3)
         return cls(stored, one * (copies + both_strands), genes_per_row_group(targets, length))
 
     @property
@@ -185,6 +185,7 @@ def score_genes(
             if batch := _joined(list(_scored(score, some, part.gene_ids, failed))):
                 strongest[:] = _largest([*strongest, *strongest_substitutions(batch, _STRONGEST, sds)])
                 yield batch
+                del batch  # before the next one is made
 
     checksums = write_batches(part.path, batches(), part.metadata, part.metadata["dtype"])
     return (strongest if checksums else None), failed, checksums

@@ -33,6 +33,7 @@ def mean_and_sd(members: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray |
             square = np.square(difference, out=difference)
             square *= (count - 1) / count
             squares = square if squares is None else np.add(squares, square, out=squares)
+        del values, difference, square  # before the next one is made
     if mean is None:
         raise ValueError("an ensemble without members")
     if squares is None:

@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -46,7 +45,7 @@ from promoter.storage.paths import AnyPath, resolve
 Dtype = Literal["float32", "float16"]
 _GENE_TYPES = [pa.string(), pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
 _GENES_PER_ROW_GROUP = 16  # a row group is read as a unit: a few genes must not cost reading all of a large part
-_BYTES_PER_ROW_GROUP = 1 << 26  # of scores in float32, so that a reader needs no more memory than this
+_BYTES_PER_ROW_GROUP = 1 << 25  # of scores in float32, so that a reader needs no more memory than this
 _FIX_PART = "run the same ism again: it computes damaged parts anew"
 _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
@@ -120,14 +119,18 @@ def write_batches(
         ValueError: a score is too large for float16, whose largest value is 65,504.
     """
     rest = iter(batches)
-    first = next(rest, None)
-    if first is None:
+    held = list(islice(rest, 1))
+    if not held:
         return None
-    metadata = {"format": FORMAT, "targets": first.targets, "meaning": _MEANING, **metadata}
-    size = genes_per_row_group(len(first.targets), first.scores.shape[-1])
-    tables = map(partial(_to_table, dtype=dtype), chain([first], rest))
-    del first  # which the chain holds until it is written
-    return write_tables(path, tables, metadata, size)
+    metadata = {"format": FORMAT, "targets": held[0].targets, "meaning": _MEANING, **metadata}
+    size = genes_per_row_group(len(held[0].targets), held[0].scores.shape[-1])
+
+    def tables() -> Iterator[pa.Table]:
+        while held:
+            yield _to_table(held.pop(), dtype)
+            held.extend(islice(rest, 1))  # once the one before is in memory no more
+
+    return write_tables(path, tables(), metadata, size)
 
 
 def _to_table(scores: Scores, dtype: Dtype) -> pa.Table:
