@@ -111,6 +111,15 @@ def read_training_data(data: str) -> Promoters:
     return replace(promoters, genes=genes, targets=promoters.targets[~empty])
 
 
+def note_schedule(training: TrainingConfig) -> None:
+    """Say that one_cycle trains all epochs, if early stopping is set, as it is by default."""
+    if training.schedule == "one_cycle" and training.early_stopping is not None:
+        note(
+            f"`TrainingConfig.schedule='one_cycle'`: all {training.epochs:,} epochs are trained, since the rate "
+            f"falls until the last; `TrainingConfig.early_stopping={training.early_stopping}` has no effect"
+        )
+
+
 def require_trainable(job: TrainingJob, held_out: SplitAssignment) -> None:
     """Check that the genes, and the values of each target, are enough to train on; warn of constant targets.
 

@@ -84,8 +84,7 @@ class TrainingState:
 
     def is_finished(self, config: TrainingConfig) -> bool:
         """Tell whether the epochs are used up or early stopping has ended the training."""
-        patience = config.early_stopping
-        stalled = patience is not None and self.epoch - self.best_epoch >= patience
+        stalled = config.patience is not None and self.epoch - self.best_epoch >= config.patience
         return self.epoch >= config.epochs or stalled
 
 
