@@ -67,7 +67,7 @@ def train(
     from jobs.training.run import train_once
     from promoter.splits.units import choose_unit
 
-    promoters = read_training_data(data)
+    promoters = read_training_data(data, training.loss)
     note_schedule(training)
     job = TrainingJob(
         data=data,

@@ -117,7 +117,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from promoter.training.cross_validation import require_scorable
     from promoter.training.search_space import SearchSpace, SpaceValidator
 
-    promoters = read_training_data(data)
+    promoters = read_training_data(data, training.loss)
     network = with_targets(resolve_model(model), promoters.target_names)
     network_for(network, promoters)  # refuses windows that it cannot take; the trials fit their own to them
     split = choose_unit(split, promoters)

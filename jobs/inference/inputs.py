@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from promoter.checkpoint import ModelInfo, SerializedModel, deserialize_ensemble, serialize_models
+from promoter.dataset.log_values import observed_in_log_units
 from promoter.dataset.promoters import Promoters, locate, read_promoters
 from promoter.evaluation.predictions import require_fitting
 from promoter.models.build import Network
@@ -59,6 +60,8 @@ def load_inputs(model: str, ensemble: Sequence[str] | None, data: str) -> Inputs
     models = serialize_models([model, *(ensemble or [])])
     network, info = deserialize_ensemble(models)
     promoters = read_promoters(data)
+    if info.training.get("loss") == "poisson":
+        promoters = observed_in_log_units(promoters)
     require_fitting(promoters, info)
     checksums = {serialized.source: serialized.checksum for serialized in models}
     return Inputs(models, network, info, promoters, {**checksums, str(locate(data)): promoters.checksum})

@@ -69,7 +69,8 @@ PRETRAINED_SPACE: dict[str, dict[str, Any]] = {
 }
 _PER_BLOCK = ("channels", "kernel_sizes", "pool_sizes")
 _FIXED = {"name", "weights", "revision", "adapt"}  # a pretrained network is one of these for the entire search
-_NOT_SEARCHED = {"model.n_targets", "training.seed"}  # the data set the first, the search itself the second
+# set by the data and by the search; the unit of the score follows from the loss
+_NOT_SEARCHED = {"model.n_targets", "training.seed", "training.loss"}
 _MAX_DRAWS = 1000  # invalid combinations in a row before the space counts as holding no valid one
 _MAX_BLOCKS = 100  # pools of 2 alone take 2^99 bases
 _MAX_POINTS = 100_000  # a larger grid could never be tried, and listing it would fill the memory

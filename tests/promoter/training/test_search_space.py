@@ -78,7 +78,8 @@ def test_the_default_space_never_turns_promoters_round_where_the_network_cannot_
 @pytest.mark.parametrize("length", [50, 110, 500, 2000])
 def test_the_default_space_holds_the_design_of_small_genome_yaml(length: int) -> None:
     values: dict[str, dict[str, Any]] = yaml.safe_load(SMALL_GENOME.read_text())
-    best = CNNConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in values["model"].items()})
+    network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["model"].items()}
+    best = CNNConfig(**network)
     recipe = TrainingConfig(**values["training"])
     point: dict[str, Any] = {"model.blocks": 3}
     for name, domain in DEFAULT_SPACE.items():
