@@ -54,6 +54,8 @@ _RESOURCES = frozenset(
     {"out", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "at_once", "max_hours"}
 )
 
+_EARLIER = {"training": {"loss": "mse"}}  # what runs did before there was the setting
+
 
 def own_folder(
     job: str,
@@ -115,4 +117,4 @@ def _new_run(
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     files = [setting.source.removesuffix(": ") for setting in given_settings() if setting.source]
     record = Record(job, settings, inputs, versions)
-    return Run(record, may_differ, OUTPUTS, list(dict.fromkeys(files)))
+    return Run(record, may_differ, OUTPUTS, list(dict.fromkeys(files)), _EARLIER)

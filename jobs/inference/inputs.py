@@ -11,6 +11,7 @@ import numpy as np
 
 from jobs.cli.console import console
 from promoter.checkpoint import ModelInfo, SerializedModel, deserialize_ensemble, serialize_models
+from promoter.dataset.log_values import observed_in_log_units
 from promoter.dataset.promoters import Promoters, locate, read_promoters
 from promoter.errors import doubt, note
 from promoter.evaluation.predictions import require_fitting
@@ -90,6 +91,8 @@ def load_inputs(
     network, info = deserialize_ensemble(models)
     outputs = info.outputs_of(targets)
     promoters = read_promoters(data)
+    if info.training.get("loss") == "poisson":
+        promoters = observed_in_log_units(promoters)
     require_fitting(promoters, info)
     checksums = {serialized.source: serialized.checksum for serialized in models}
     checksums[str(locate(data))] = promoters.checksum

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,14 @@ class Run:
             replaced.
         names: job -> names of the files and folders that it writes into its output folder.
         config_files: files that settings were read from.
+        defaults: group -> settings of it that earlier versions did not record, with what they did.
     """
 
     record: Record
     may_differ: Collection[str] | None
     names: Mapping[str, Sequence[str]]
     config_files: Sequence[AnyPath] = ()
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def differences(self, earlier: Record) -> list[str]:
         """Return in what this run differs from another of the job: names of settings, paths of inputs."""
@@ -60,11 +62,12 @@ class Run:
             different = [path for path, checksum in inputs.items() if checksum and checksum not in known]
             if inputs and not different and all(inputs.values()) and list(inputs.values()) != list(known):
                 different = ["the inputs' number or order"]
+        past = {name: {**values, **(earlier.settings.get(name) or {})} for name, values in self.defaults.items()}
         return different + [
             difference
             for name, value in self.record.settings.items()
             if name not in self.may_differ and (name in earlier.settings or not _is_off(value))
-            for difference in _differences(name, earlier.settings.get(name), value)
+            for difference in _differences(name, past.get(name, earlier.settings.get(name)), value)
         ]
 
 

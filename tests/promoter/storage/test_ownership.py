@@ -54,6 +54,19 @@ def test_the_record_lists_every_file_with_its_checksum(done: Path) -> None:
     assert sorted(path.name for path in done.iterdir()) == [RECORD, "metrics.json", "model"]  # no lease is left
 
 
+def test_a_run_before_a_setting_existed_is_resumed_by_what_it_did_and_by_nothing_else(tmp_path: Path) -> None:
+    def run_with(**training: object) -> Run:
+        return replace(run(training=training), defaults={"training": {"loss": "mse"}})
+
+    with own_folder(tmp_path / "run", run_with(rate=1)) as output:
+        finish(output)
+    with own_folder(tmp_path / "run", run_with(rate=1, loss="mse")) as output:
+        assert output.is_finished("metrics.json", overwrite=False)
+    with pytest.raises(InputError, match=r"training\.loss mse, not poisson"):  # noqa: SIM117 # it is refused on entry
+        with own_folder(tmp_path / "run", run_with(rate=1, loss="poisson")):
+            pass
+
+
 @pytest.mark.parametrize("changed", [{}, {"workers": 5}])
 def test_the_same_run_may_write_again(done: Path, changed: dict[str, Any]) -> None:
     with own_folder(done, run(**changed)) as output:
