@@ -249,7 +249,7 @@ def describe(promoters: Promoters, held_out: SplitAssignment, training: Training
     """Return what `model.yaml` records about a model trained on this data with this split and recipe."""
     scale = standardisation(promoters.targets[_learned(promoters, held_out)])
     window = promoters.metadata.get("window") or {}
-    data = {"sha256": promoters.checksum, "genes": len(promoters)}
+    data: dict[str, Any] = {"sha256": promoters.checksum, "genes": len(promoters), **held_out.made_of}
     if not promoters.located:  # which of these a library has; the report tells
         data["library"] = [name for name in LIBRARY_SCHEMA.names if name in promoters.genes]
     return ModelInfo(

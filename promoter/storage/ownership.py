@@ -66,9 +66,14 @@ class Run:
         return different + [
             difference
             for name, value in self.record.settings.items()
-            if name not in self.may_differ
+            if name not in self.may_differ and (name in earlier.settings or not _is_off(value))
             for difference in _differences(name, past.get(name, earlier.settings.get(name)), value)
         ]
+
+
+def _is_off(value: Any) -> bool:
+    """Tell whether a setting changes nothing, so that a record of a version without it says the same."""
+    return value is None or value is False
 
 
 def _differences(name: str, was: Any, now: Any) -> list[str]:
@@ -292,7 +297,9 @@ def _why_other(record: Record, run: Run) -> str | None:
     if record.job not in {"", run.record.job}:
         return f"holds the output of promoter {record.job}"
     settings = set(run.record.settings)
-    compared = settings - set(run.may_differ or settings)
+    compared = {
+        name for name in settings - set(run.may_differ or settings) if not _is_off(run.record.settings[name])
+    }
     # earlier versions did not say which job: one with the same settings is taken for this
     if not record.job and not compared <= set(record.settings) <= settings:
         return "holds a run of an earlier version"

@@ -126,6 +126,21 @@ def test_the_packed_contributions_are_those_of_the_library(html: str, files: Run
         assert data["upstream"] == LENGTH
 
 
+def test_motifs_show_q_and_a_name_only_where_they_have_one(html: str) -> None:
+    table = html[html.index('<table class="motifs">') :]
+    table = table[: table.index("</table>")]
+    rows = [
+        [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
+        for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    ]
+    assert rows[0] == ["motif", "resembles", "q", "consensus", "seqlets", "contribution", "logo"]
+    assert rows[1][0] == "pattern_0"
+    assert rows[1][1].startswith("MSN2")
+    assert rows[1][2] == "1.0e\N{MINUS SIGN}04"
+    assert rows[2][:3] == ["pattern_1", "", "0.200"]
+    assert "GAL4" not in html
+
+
 def test_motif_hits_lie_on_the_sequence_that_the_genome_has_there(html: str, files: RunFiles) -> None:
     page = Page(html)
     strands = set()
@@ -142,7 +157,7 @@ def test_the_report_says_what_the_run_files_say(html: str, files: RunFiles) -> N
     text = Page(html).text
     for expected in (
         "2,000 bases upstream of the TSS", "whole chromosomes", files.data_sha256, "chr1, chr2",
-        "kmers by distance", "pattern_0", "MA0001", "overlapping", "Which settings mattered", "2 trials finished",
+        "kmers by distance", "pattern_0", "MSN2", "overlapping", "Which settings mattered", "2 trials finished",
         "UCSC genome browser",
     ):  # fmt: skip
         assert expected in text, expected
@@ -265,8 +280,8 @@ def test_an_ensemble_is_reported_as_one(tmp_path: Path) -> None:
     genes = charts["predicted_against_observed"]["data"]["genes"]
     np.testing.assert_allclose(np.subtract(genes["high"], genes["low"]), 2, atol=2e-3)
     assert set(charts["learning_curve_mse"]["data"]["epochs"]["network"]) == {"fold_1_seed_1", "fold_1_seed_2"}
-    # the run keeps no predictions of baselines, so only the network's r has an interval
-    assert [low is None for low in charts["beside_plain_models"]["data"]["models"]["low"]] == [False, True]
+    assert [low is None for low in charts["beside_plain_models"]["data"]["models"]["low"]] == [False, False]
+    assert metrics["test"]["salt"]["verdict"] in page.text
 
 
 def test_genes_of_a_report_are_chosen_from_those_held_out() -> None:
