@@ -82,6 +82,8 @@ def train(
     network, start = resolve_model(model), None
     if init is not None:
         start = read_init(init, allow_seen)
+        if folds == seeds == 1:
+            start = start.member("")
         names = given_names([setting.name for setting in given_settings()], network)
         network = start.network(network, names, promoters)
         note_start(start, promoters)

@@ -16,7 +16,8 @@ from promoter.storage import AnyPath
 from promoter.storage.records import Record
 
 if TYPE_CHECKING:
-    from promoter.storage.ownership import Output, Run
+    from promoter.storage.ownership import Output
+    from promoter.storage.runs import Run
 
 _PACKAGES = ("promoter", "torch", "numpy", "pandas", "ray", "pyarrow", "pyfaidx", "pybedtools")
 _OF_TRAINING = (
@@ -111,7 +112,7 @@ def own_file(
 def _new_run(
     job: str, settings: Mapping[str, Any], inputs: Mapping[str, str], may_differ: Collection[str] | None
 ) -> Run:
-    from promoter.storage.ownership import Run
+    from promoter.storage.runs import Run
 
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}

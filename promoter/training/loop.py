@@ -50,7 +50,7 @@ class TrainingState:
     Attributes:
         epoch: number of finished epochs.
         history: one record per epoch: `epoch`, `learning_rate`, `train_mse`, `val_mse` and `val_pearson` (means
-            over targets, in the targets' units, whatever the loss and the weights; r of targets with at least
+            over targets, in their units, whatever the loss and the weights; r of targets with at least
             `metrics.MIN_GENES_FOR_R` validation genes, NaN if there is none), `val_loss` (the mean over targets of
             the loss on the scale of training, weighted as the validation genes are, which chooses the best epoch;
             for the squared error the standardised MSE),

@@ -18,8 +18,9 @@ from promoter import storage
 from promoter.errors import InputError, StorageError
 from promoter.storage.atomic import partial_tail
 from promoter.storage.leases import hold_lease
-from promoter.storage.ownership import Output, Run, own_file, own_folder
+from promoter.storage.ownership import Output, own_file, own_folder
 from promoter.storage.records import RECORD, Record, read_record
+from promoter.storage.runs import Run
 
 NAMES = {"train": ("model", "metrics.json"), "ism": ("scores", "manifest.json"), "predict": ()}
 
