@@ -44,6 +44,8 @@ class ModelInfo:
             the `block_size` of blocks; `library`, which optional columns a library has.
         training: the training configuration and `best_epoch`.
         versions: software name -> version that trained the model.
+        init: the model whose weights the training started from: `model` (its path), `sha256`, `targets` (those
+            whose outputs were taken over), `held_out_genes_it_learned_from` (by set); empty for new weights.
     """
 
     targets: list[str]
@@ -55,6 +57,7 @@ class ModelInfo:
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split_of_chrom(self) -> dict[str, str]:
@@ -150,6 +153,13 @@ class _Training(TypedDict, total=False):
     seed: int
 
 
+class _Init(TypedDict):
+    model: str
+    sha256: str
+    targets: list[str]
+    held_out_genes_it_learned_from: dict[str, int]
+
+
 class Description(TypedDict):
     """The entries of `model.yaml`; what earlier versions did not write may be missing."""
 
@@ -164,6 +174,7 @@ class Description(TypedDict):
     data: NotRequired[_Data]
     training: NotRequired[_Training]
     versions: NotRequired[dict[str, str]]
+    init: NotRequired[_Init]
 
 
 def read_description(content: bytes, genes: bytes, source: str) -> tuple[Description, ModelInfo]:
@@ -191,6 +202,8 @@ def describe_info(info: ModelInfo) -> dict[str, Any]:
     """Return the entries of `model.yaml` that a description of a model makes."""
     entries = to_plain(asdict(replace(info, split_of_gene={})))
     del entries["split_of_gene"]
+    if not info.init:
+        del entries["init"]
     return entries
 
 

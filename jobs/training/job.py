@@ -15,10 +15,11 @@ from jobs.cli.console import console, plural, with_flags
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
+from jobs.training.warm_start import InitModel
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
 from promoter.dataset.log_values import counts_in_log_units
-from promoter.dataset.promoters import LIBRARY_SCHEMA, Promoters, read_promoters
+from promoter.dataset.promoters import LIBRARY_SCHEMA, Promoters, locate, read_promoters
 from promoter.errors import InputError, listed, note
 from promoter.models.config import CNNConfig, NetworkConfig
 from promoter.models.weights import SerializedTrunk, fetch_trunk
@@ -51,6 +52,7 @@ class TrainingJob:
         promoters: the data set in `data`.
         model: the network, with as many outputs as the data has targets.
         pretrained: weights that a pretrained network starts from; None: not loaded yet, or no such network.
+        init: earlier models that the training starts from; None for new weights.
     """
 
     data: str
@@ -65,13 +67,22 @@ class TrainingJob:
     min_workers: int | None = None
     embeddings: str | None = None
     pretrained: Pretrained | None = None
+    init: InitModel | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
-        left_out = {"promoters", "pretrained"} | ({"embeddings"} if self.embeddings is None else set())
+        left_out = {"promoters", "pretrained", "init"} | ({"embeddings"} if self.embeddings is None else set())
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
+        if self.init is not None:
+            settings |= {"init": self.init.path, "allow_seen": self.init.allow_seen}
         return resolved(settings | {"split": self.split.settings()})
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Path of each input -> its SHA-256."""
+        models = self.init.inputs if self.init is not None else {}
+        return {str(locate(self.data)): self.promoters.checksum} | models
 
     def scaling_config(self, cluster: Cluster) -> ScalingConfig:
         """Return what `scaling_config` makes of the workers on this cluster."""

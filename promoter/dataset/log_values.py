@@ -75,7 +75,9 @@ def _doubt_logarithms(promoters: Promoters, source: str) -> None:
     names = [
         name
         for name, values in zip(promoters.target_names, promoters.targets.T, strict=True)
-        if values[~np.isnan(values)].max(initial=0) < _MAX_LOG and (values[~np.isnan(values)] % 1).any()
+        if (known := values[~np.isnan(values)]).size
+        and (known % 1).any()
+        and (known.max() < _MAX_LOG or known.mean() < 1)
     ]
     if names:
         doubt(

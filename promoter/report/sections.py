@@ -72,6 +72,7 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
     )
     parameters = sum(weights.numel() for weights in network.parameters())
     genes, noun = info.data.get("genes"), model_noun(info)
+    seen = info.init.get("held_out_genes_it_learned_from", {})
     facts = {
         "Networks": f"{len(members)}, an ensemble" if len(members) > 1 else "1",
         "Parameters": f"{parameters:,}" + " each" * (len(members) > 1),
@@ -83,6 +84,8 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
         f"{noun.capitalize()}s": f"{genes:,}" if genes else None,
         "Columns of the table": "; ".join(_LIBRARY_COLUMNS[name] for name in info.data.get("library", [])),
         "Split": _split_words(config.get("split") or {}, info),
+        "Started from": info.init.get("model"),
+        "Held out here, learned from there": ", ".join(f"{n:,} {name}" for name, n in seen.items() if n),
     }
     if len(members) == 1:
         if noun == "gene":
