@@ -63,12 +63,14 @@ class TrainingJob:
     cpus_per_worker: int | None
     min_workers: int | None = None
     embeddings: str | None = None
+    learning_curve: list[int] | None = None
     pretrained: Pretrained | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
-        left_out = {"promoters", "pretrained"} | ({"embeddings"} if self.embeddings is None else set())
+        optional = {name for name in ("embeddings", "learning_curve") if getattr(self, name) is None}
+        left_out = {"promoters", "pretrained"} | optional  # which earlier versions did not write
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
         return resolved(settings | {"split": self.split.settings()})
 
