@@ -232,7 +232,7 @@ def r_by_training_size(curve: pd.DataFrame, noun: str = "gene") -> Chart:
     """
     models = list(curve["model"].unique())
     colours = alt.Scale(domain=models, range=[SPLIT_COLOURS["test"], *[AXIS_COLOUR] * (len(models) - 1)])
-    colour = alt.Color("model:N", scale=colours, legend=alt.Legend(orient="top", title=None))
+    colour = alt.Color("model:N", scale=colours, legend=alt.Legend(orient="top", title=None, symbolOpacity=1))
     sizes = sorted(curve["sequences"].unique().tolist())
     x = alt.X(
         "sequences:Q",
