@@ -53,7 +53,7 @@ def motifs(
 
     import pandas as pd
 
-    from promoter.ism.store import find_manifest
+    from promoter.ism.scores_format import find_manifest
     from promoter.motifs.discovery import discover_motifs, place_on_genome, read_contributions, write_h5
     from promoter.motifs.known import MAX_Q, as_meme, jaspar_motifs, match_motifs, read_motifs
     from promoter.plots import motif_logo

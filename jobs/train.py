@@ -71,12 +71,13 @@ def train(
         _require_curve(learning_curve, folds, seeds)
 
     from jobs.training.folds import train_folds
-    from jobs.training.job import TrainingJob, network_for, read_training_data
+    from jobs.training.job import TrainingJob, network_for, note_schedule, read_training_data
     from jobs.training.learning_curve import train_curve
     from jobs.training.run import train_once
     from promoter.splits.units import choose_unit
 
-    promoters = read_training_data(data)
+    promoters = read_training_data(data, training.loss)
+    note_schedule(training)
     job = TrainingJob(
         data=data,
         promoters=promoters,

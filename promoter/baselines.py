@@ -5,6 +5,9 @@ units of the split (chromosomes, say) in turn. Targets that are observed in the 
 together, on these genes; each other pattern of missing values costs as much again. To add one, write a function of
 `BaselineInputs` and a line in `BASELINES`; tables and reports then show it. A baseline that is linear in features
 of the sequence is kept with the model, for other data, if its features are in `FEATURES` too.
+
+A network that crops its windows has less to overfit than a baseline of the complete window. So the baselines are
+fitted twice: on the window, and on the bases that the network sees, as `kmers_last_500`.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +38,8 @@ from promoter.storage.parsing import parse_json
 K = 6  # bases of a k-mer: 2,080 canonical ones, about as many as a small genome has genes
 _FOLDS = 3
 _GENES_PER_COUNT = 500  # bounds the memory of counting
+# what GC content, CpG and the share of N vary by; not their spread in the data, so that a rare N has little weight
+COMPOSITION_UNITS = (0.05, 0.3, 0.05)
 _FORMAT = "1"  # of the file of coefficients
 
 
@@ -143,6 +149,7 @@ def fit_baselines(
     *,
     embedded: np.ndarray | None = None,
     weights: np.ndarray | None = None,
+    crop: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Fit every baseline in `BASELINES` on the training genes, and predict all genes.
 
@@ -156,12 +163,14 @@ def fit_baselines(
         embedded: embeddings by a pretrained network: float32, shape (genes, strands, dim), of which the first
             strand is used; None (default) leaves out the baseline `embeddings`.
         weights: weights of the genes' squared errors, shape (genes,); None (default) weighs all alike.
+        crop: number of bases that the network sees, counted from the end of the window; None (default): all.
 
     Returns:
-        Name -> predictions: float32, shape (genes, targets), in the order of `BASELINES`. A baseline that does not
-        apply to these data is left out; a target without a value in any training gene is NaN.
+        Name -> predictions: float32, shape (genes, targets), in the order of `BASELINES`; then, if `crop` is less
+        than the window, those fitted on these bases alone, as `NAME_last_CROP`. A baseline that does not apply to
+        these data is left out; a target without a value in any training gene is NaN.
     """
-    return fit_coefficients(tokens, targets, units, in_training, embedded=embedded, weights=weights)[0]
+    return fit_coefficients(tokens, targets, units, in_training, embedded=embedded, weights=weights, crop=crop)[0]
 
 
 def fit_coefficients(
@@ -172,6 +181,7 @@ def fit_coefficients(
     *,
     embedded: np.ndarray | None = None,
     weights: np.ndarray | None = None,
+    crop: int | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Fit as `fit_baselines` does, and return what applies the baselines to other sequences.
 
@@ -192,14 +202,31 @@ def fit_coefficients(
         observed = targets[fitted][:, columns].astype(np.float64)
         of_fitted = None if weights is None else weights[fitted] / weights[fitted].mean(dtype=np.float64)
         inputs = BaselineInputs(tokens, fitted, observed, _fold_of_gene(units[fitted]), embedded, of_fitted)
-        for name, fit in BASELINES.items():
-            if (result := fit(inputs)) is not None:
+        for name, view in _names(tokens.shape[1], crop):
+            fit = BASELINES[_parse(name)[0]]
+            if (result := fit(replace(inputs, tokens=tokens[:, view]))) is not None:
                 unknown = np.full((len(tokens), targets.shape[1]), np.nan, np.float32)
                 predicted.setdefault(name, unknown)[:, columns] = result.predicted
             if result is not None and result.coefficients is not None:
                 unknown = np.full((len(result.coefficients), targets.shape[1]), np.nan)
                 coefficients.setdefault(name, unknown)[:, columns] = result.coefficients
     return predicted, coefficients
+
+
+def _names(length: int, crop: int | None) -> Iterator[tuple[str, slice]]:
+    """Yield the name of each baseline, and which bases of the window it is fitted on."""
+    for name in BASELINES:
+        yield name, slice(None)
+    if crop is not None and crop < length:
+        for name in BASELINES:
+            if name not in UNCORRELATED and name in FEATURES:
+                yield f"{name}_last_{crop}", slice(length - crop, None)
+
+
+def _parse(name: str) -> tuple[str, int | None]:
+    """Return the name in `BASELINES`, and the number of last bases that it is fitted on; None: on all."""
+    match = re.fullmatch(r"(.+)_last_(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, None)
 
 
 def apply_baselines(coefficients: Mapping[str, np.ndarray], tokens: np.ndarray) -> dict[str, np.ndarray]:
@@ -217,12 +244,14 @@ def apply_baselines(coefficients: Mapping[str, np.ndarray], tokens: np.ndarray) 
     """
     predicted = {}
     for name, of_name in coefficients.items():
-        if name not in FEATURES:
+        kind, last = _parse(name)
+        if kind not in FEATURES:
             raise InputError(f"there is no baseline {name}; train again, or use the version of promoter that did")
+        seen = tokens if last is None else tokens[:, max(tokens.shape[1] - last, 0) :]
         predicted[name] = np.empty((len(tokens), of_name.shape[1]), np.float32)
         for first in range(0, len(tokens), _GENES_PER_COUNT):
             rows = slice(first, first + _GENES_PER_COUNT)
-            features = FEATURES[name](tokens[rows])
+            features = FEATURES[kind](seen[rows])
             if features.shape[1] != len(of_name) - 1:
                 raise InputError(
                     f"{name} has {features.shape[1]} features, and {len(of_name) - 1} coefficients; train again"
@@ -290,7 +319,14 @@ def load_baselines(folder: AnyPath, checksum: str, length: int) -> dict[str, np.
         raise InputError(f"{path}: holds baselines of another model; copy the whole model directory again")
     if metadata.get("length") != str(length):
         return {}
-    return {name: coefficients[name] for name in sorted(coefficients, key=[*BASELINES, *coefficients].index)}
+    return {name: coefficients[name] for name in sorted(coefficients, key=_order)}
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    """Return what sorts names as `fit_baselines` does: those of the window, then those of fewer bases."""
+    kind, last = _parse(name)
+    known = list(BASELINES)
+    return last or 0, known.index(kind) if kind in known else len(known), name
 
 
 def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
@@ -311,12 +347,14 @@ def fit_mean(inputs: BaselineInputs) -> FittedBaseline:
 
 
 def fit_composition(inputs: BaselineInputs) -> FittedBaseline:
-    """Predict by least squares on GC content, CpG observed over expected, and the share of N."""
-    features = composition(inputs.tokens)
-    x = np.concatenate([np.ones((len(features), 1)), features], axis=1)
-    root = 1.0 if inputs.weights is None else np.sqrt(inputs.weights)[:, None]
-    coefficients = np.linalg.lstsq(x[inputs.in_training] * root, inputs.targets * root, rcond=None)[0]
-    return FittedBaseline(x @ coefficients, coefficients)
+    """Predict by ridge regression on GC content, CpG observed over expected, and the share of N.
+
+    Without a penalty, a share of N that hardly varies among the training genes has a coefficient of any size, and
+    a gene with many N a prediction far from all others.
+    """
+    fitted = _fit_ridge(composition(inputs.tokens) / COMPOSITION_UNITS, inputs)
+    assert fitted.coefficients is not None  # noqa: S101 # for the type checker: a ridge has them
+    return fitted._replace(coefficients=fitted.coefficients / np.array([1, *COMPOSITION_UNITS])[:, None])
 
 
 def fit_kmers(inputs: BaselineInputs) -> FittedBaseline:
@@ -353,6 +391,9 @@ BASELINES: dict[str, Callable[[BaselineInputs], FittedBaseline | None]] = {
     "kmers_by_distance": fit_kmers_by_distance,
     "embeddings": fit_embeddings,
 }
+
+
+UNCORRELATED = ("mean",)  # of a constant there is no r; pooled over folds it would be that of the folds' means
 
 
 def no_features(tokens: np.ndarray) -> np.ndarray:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from promoter.bootstrap import EACH, SHARED, Draws, Samples, draw, interval, moments
+
 Index: TypeAlias = np.ndarray | slice
 METRICS = ("mse", "pearson", "spearman")
 MIN_GENES_FOR_R = 10  # of fewer, r is nearly free: two have r = ±1, and of five unrelated ones a tenth exceed 0.8
-OF_NO_GENES = {"n": 0} | {key: None for name in METRICS for key in (name, f"{name}_ci95")}
-_RESAMPLES_PER_BATCH = 100
-_COUNTS_PER_BATCH = 1 << 21  # bounds memory: 16 MB of float64
-_COUNTS_KEPT = 1 << 28  # bytes: 1,000 resamples of 268,000 genes
+MIN_GROUPS = 10  # of fewer, the samples are too alike: percentile intervals of five groups hold 80%, not 95%
+EXTREME = 0.05  # share of the genes, those farthest from the median, that `pearson_without_extremes` leaves out
+_SPREAD = ("sd", "sd_predicted", "pearson_without_extremes")
+_OF_NO_GENES = {"n": 0, "groups": 0} | {key: None for name in METRICS for key in (name, f"{name}_ci95")}
+OF_NO_GENES = _OF_NO_GENES | dict.fromkeys(_SPREAD)
+_COMPARED = ("pearson", "spearman")
+_VALUES_PER_BATCH = 1 << 23  # moments held at a time: 64 MB of float64
 
 
 def observed_groups(targets: np.ndarray) -> Iterator[tuple[Index, Index]]:
@@ -108,90 +112,176 @@ def evaluate_predictions(
     resamples: int = 1000,
     *,
     weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    baselines: Mapping[str, np.ndarray] | None = None,
+    compared: Sequence[str] = ("val", "test"),
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Summarise a table of predictions by split and target.
+    """Summarise a table of predictions by split and target, and compare them with baselines on the same genes.
 
     Args:
         predictions: table with the columns `split`, and per target `TARGET` and `TARGET_predicted`.
         target_names: names of the targets.
         seed: random seed of the bootstrap (default 0).
-        resamples: number of bootstrap samples of the genes (default 1,000).
+        resamples: number of bootstrap samples (default 1,000).
         weights: weights of the rows, shape (rows,); None (the default): there are none.
+        groups: group of each row, shape (rows,), which the bootstrap draws whole: homologs, say; None (the
+            default): each row is a group.
+        baselines: name -> predictions of a baseline: shape (rows, targets); None (default) compares with none.
+        compared: splits in which to compare with the baselines (default `val` and `test`).
 
     Returns:
-        split -> target -> `n`, and each of `mse`, `pearson`, `spearman` with its 95% percentile bootstrap
-        interval under `METRIC_ci95`; None if undefined, and no correlation of fewer than `MIN_GENES_FOR_R` genes.
-        Genes without an observed value are left out. With weights also the same under `weighted`, of the genes
-        that weigh more than 0; the interval is of genes drawn with their weights.
+        split -> target -> `n`; `groups`, how many these are of; each of `mse`, `pearson`, `spearman` with its 95%
+        percentile bootstrap interval under `METRIC_ci95`; `sd` and `sd_predicted`, the standard deviations of
+        observed and predicted values; `pearson_without_extremes`, r without the 5% of the genes whose observed
+        values lie farthest from their median. None if undefined: there is no correlation of fewer than
+        `MIN_GENES_FOR_R` genes, and no interval of fewer than `MIN_GROUPS` groups. Genes without an observed value
+        are left out.
+
+        With baselines also `baselines`: name -> `mse`, `pearson`, `spearman` and `pearson_without_extremes` of the
+        baseline, and `pearson_difference` and `spearman_difference` (of the predictions, minus of the baseline)
+        with their paired intervals.
+
+        With weights also `weighted`: `n`, `groups` and the three metrics, of the genes that weigh more than 0; the
+        interval is of genes drawn with their weights.
     """
+    names, others = list(target_names), dict(baselines or {})
     result: dict[str, dict[str, dict[str, Any]]] = {}
-    for split in predictions["split"].dropna().unique():
-        indices = np.flatnonzero(predictions["split"] == split)
-        rows = predictions.iloc[indices]
-        result[str(split)] = {}
-        for name in target_names:
-            known = np.isfinite(rows[name].to_numpy())
-            observed, predicted = (rows.loc[known, [column]].to_numpy() for column in (name, f"{name}_predicted"))
-            result[str(split)][name] = summary = _with_intervals(
-                observed, predicted, None, seed=seed, resamples=resamples
+    for split in map(str, predictions["split"].dropna().unique()):
+        rows = np.flatnonzero(predictions["split"] == split)
+        observed = _columns(predictions, rows, names)
+        predicted = [_columns(predictions, rows, [f"{name}_predicted" for name in names])]
+        predicted += [values[rows] for values in others.values() if split in compared]
+        of_group = None if groups is None else groups[rows]
+        drawn = {"seed": seed, "resamples": resamples}
+        summaries = _summarise(observed, predicted, None, groups=of_group, **drawn)
+        result[split] = dict(zip(names, (summary for summary, _ in summaries), strict=True))
+        if others and split in compared:
+            for name, (_, comparisons) in zip(names, summaries, strict=True):
+                result[split][name]["baselines"] = dict(zip(others, comparisons, strict=True))
+        if weights is not None:
+            weighs = weights[rows] > 0  # a gene of weight 0 is as good as none
+            of_group = None if of_group is None else of_group[weighs]
+            weighted = _summarise(
+                observed[weighs], [predicted[0][weighs]], weights[rows][weighs], groups=of_group, **drawn
             )
-            if weights is not None:
-                w = _float64(weights[indices][known])
-                weighted = observed[w > 0], predicted[w > 0], w[w > 0]
-                summary["weighted"] = _with_intervals(*weighted, seed=seed, resamples=resamples)
+            for name, (summary, _) in zip(names, weighted, strict=True):
+                result[split][name]["weighted"] = {key: summary[key] for key in _OF_NO_GENES}
     return result
 
 
-def compare_predictions(
-    predictions: pd.DataFrame,
-    others: Mapping[str, np.ndarray],
-    target_names: Sequence[str],
+def _columns(table: pd.DataFrame, rows: np.ndarray, names: list[str]) -> np.ndarray:
+    return np.stack([table[name].to_numpy(np.float64)[rows] for name in names], axis=1)
+
+
+def _summarise(
+    observed_NT: np.ndarray,
+    predicted: Sequence[np.ndarray],
+    weights: np.ndarray | None,
     *,
-    splits: Sequence[str] = ("val", "test"),
-    seed: int = 0,
-) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """Compare predictions with those of other models on the same genes.
+    groups: np.ndarray | None,
+    seed: int,
+    resamples: int,
+) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Return of each target the summary of the first prediction, and its comparison with each other one."""
+    n, targets = observed_NT.shape
+    samples = Samples(groups, n, seed=seed, samples=resamples)
+    weights_N = np.ones(n) if weights is None else _float64(weights)
+    width = SHARED + EACH * len(predicted)
+    height = max(1, _VALUES_PER_BATCH // max(n * width, 1))
+    result = []
+    for first in range(0, targets, height):
+        batch = range(first, min(first + height, targets))
+        moments_NTK = np.zeros((n, len(batch), width))
+        shifts_TP = np.zeros((len(batch), len(predicted)))
+        points = []
+        for index, target in enumerate(batch):
+            known = np.isfinite(observed_NT[:, target])
+            y_N, w_N = observed_NT[known, target], weights_N[known]
+            others_NP = np.stack([_float64(values[known, target]) for values in predicted], axis=1)
+            point = _Point(y_N, others_NP, None if weights is None else w_N)
+            point.groups = len(np.unique(samples.group_N[known]))
+            points.append(point)
+            if point.n:
+                moments_NTK[known, index] = moments(y_N, [*others_NP.T], [point.ranks, *point.ranks_NP.T], w_N)
+                shifts_TP[index] = np.average(y_N[:, None] - others_NP, axis=0, weights=w_N)
+        draws = draw(samples, moments_NTK, shifts_TP)
+        bounds = Draws(*map(interval, draws))
+        differences = {
+            name: interval(values[..., :1] - values[..., 1:])
+            for name, values in draws._asdict().items()
+            if name in _COMPARED
+        }
+        result += [
+            (point.summary(bounds, index), point.comparisons(bounds, differences, index))
+            for index, point in enumerate(points)
+        ]
+    return result
+
+
+class _Point:
+    """The metrics of one target, without intervals.
 
     Args:
-        predictions: table with the columns `split`, and per target `TARGET` and `TARGET_predicted`.
-        others: name -> predictions of another model: shape (genes, targets), in the order of the table.
-        target_names: names of the targets.
-        splits: splits to compare on (default `val` and `test`).
-        seed: random seed of the bootstrap (default 0).
-
-    Returns:
-        split -> target -> name -> `mse` and `pearson` of the other model, `pearson_difference` (r of the
-        predictions minus r of the other model), and its paired interval `pearson_difference_ci95`; None if
-        undefined, and no correlation of fewer than `MIN_GENES_FOR_R` genes.
+        y_N: observed values.
+        others_NP: predictions, the network's first.
+        weights: weights of the genes; None weighs all alike.
     """
-    result: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
-    for split in splits:
-        rows = (predictions["split"] == split).to_numpy()
-        result[split] = {}
-        for index, target in enumerate(target_names):
-            observed = predictions[target].to_numpy()[rows]
-            known = np.isfinite(observed)
-            observed, ours = observed[known], predictions[f"{target}_predicted"].to_numpy()[rows][known]
-            theirs = {name: values[rows, index][known] for name, values in others.items()}
-            result[split][target] = {
-                name: _compared(observed, ours, values, seed) for name, values in theirs.items()
-            }
-    return result
 
+    def __init__(self, y_N: np.ndarray, others_NP: np.ndarray, weights: np.ndarray | None) -> None:
+        self.n, self.groups = len(y_N), 0
+        y_NP = np.broadcast_to(y_N[:, None], others_NP.shape)
+        undefined = np.full(others_NP.shape[1], np.nan)
+        self.values = dict.fromkeys((*METRICS, "pearson_without_extremes"), undefined)
+        self.sd = self.sd_predicted = None
+        if not self.n:
+            return
+        self.values["mse"] = _mean((y_NP - others_NP) ** 2, weights)
+        self.sd, self.sd_predicted = float(y_N.std()), float(others_NP[:, 0].std())
+        self.ranks = _ranks(y_N[:, None], weights)[:, 0]
+        self.ranks_NP = _ranks(others_NP, weights)
+        if self.n < MIN_GENES_FOR_R:
+            return
+        self.values["pearson"] = _pearson(y_NP, others_NP, weights)
+        ranks_NP = np.broadcast_to(self.ranks[:, None], others_NP.shape)
+        self.values["spearman"] = _pearson(ranks_NP, self.ranks_NP, weights)
+        distance = np.abs(y_N - np.median(y_N))
+        inner = np.argsort(distance, kind="stable")[: self.n - int(EXTREME * self.n)]
+        if len(inner) >= MIN_GENES_FOR_R:
+            of_inner = None if weights is None else weights[inner]
+            self.values["pearson_without_extremes"] = _pearson(y_NP[inner], others_NP[inner], of_inner)
 
-def _compared(observed: np.ndarray, ours: np.ndarray, theirs: np.ndarray, seed: int) -> dict[str, Any]:
-    compared: dict[str, Any] = dict.fromkeys(("mse", "pearson", "pearson_difference", "pearson_difference_ci95"))
-    if not len(observed):
-        return compared
-    compared["mse"] = _or_none(mse(observed[:, None], theirs[:, None])[0])
-    if len(observed) < MIN_GENES_FOR_R:
-        return compared
-    difference, interval = pearson_difference(observed, ours, theirs, seed=seed)
-    return compared | {
-        "pearson": _or_none(pearson(observed[:, None], theirs[:, None])[0]),
-        "pearson_difference": _or_none(difference),
-        "pearson_difference_ci95": list(interval) if np.isfinite(difference) else None,
-    }
+    def summary(self, bounds: Draws, index: int) -> dict[str, Any]:
+        """Return what is known of the network; `bounds` are the intervals of each target and prediction."""
+        if not self.n:
+            return dict(OF_NO_GENES)
+        summary: dict[str, Any] = {"n": self.n, "groups": self.groups}
+        for name in METRICS:
+            summary[name] = _or_none(self.values[name][0])
+            summary[f"{name}_ci95"] = self._interval(getattr(bounds, name)[:, index, 0], summary[name])
+        summary |= {"sd": self.sd, "sd_predicted": self.sd_predicted}
+        return summary | {"pearson_without_extremes": _or_none(self.values["pearson_without_extremes"][0])}
+
+    def comparisons(
+        self, bounds: Draws, differences: Mapping[str, np.ndarray], index: int
+    ) -> list[dict[str, Any]]:
+        """Return what is known of each other prediction; `differences` are intervals of the first minus these."""
+        result = []
+        for other in range(1, len(self.values["mse"])):
+            compared: dict[str, Any] = {"mse": _or_none(self.values["mse"][other])}
+            for name in _COMPARED:
+                value = self.values[name]
+                compared[name] = _or_none(value[other])
+                compared[f"{name}_ci95"] = self._interval(getattr(bounds, name)[:, index, other], compared[name])
+                compared[f"{name}_difference"] = difference = _or_none(value[0] - value[other])
+                of_difference = differences[name][:, index, other - 1]
+                compared[f"{name}_difference_ci95"] = self._interval(of_difference, difference)
+            compared["pearson_without_extremes"] = _or_none(self.values["pearson_without_extremes"][other])
+            result.append(compared)
+        return result
+
+    def _interval(self, bounds: np.ndarray, value: float | None) -> list[float] | None:
+        enough = self.groups >= MIN_GROUPS and bool(np.isfinite(bounds).all())
+        return bounds.tolist() if enough and value is not None else None
 
 
 def _or_none(value: float) -> float | None:
@@ -199,7 +289,13 @@ def _or_none(value: float) -> float | None:
 
 
 def pearson_difference(
-    observed: np.ndarray, first: np.ndarray, second: np.ndarray, *, seed: int = 0, resamples: int = 1000
+    observed: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    groups: np.ndarray | None = None,
 ) -> tuple[float, tuple[float, float]]:
     """Compute the first prediction's r minus the second's, with a paired 95% bootstrap interval.
 
@@ -210,107 +306,21 @@ def pearson_difference(
         first: predictions of a model, same shape.
         second: predictions of the model to compare with, same shape.
         seed: random seed of the bootstrap (default 0).
-        resamples: number of bootstrap samples of the genes (default 1,000).
+        resamples: number of bootstrap samples (default 1,000).
+        groups: group of each gene, which the bootstrap draws whole, same shape; None (the default): each gene is a
+            group.
 
     Returns:
-        The difference, and the bounds of its percentile interval; NaN if an r is undefined.
+        The difference, and the bounds of its percentile interval; NaN if undefined, as in `evaluate_predictions`.
     """
-    known = np.isfinite(observed)
-    y, a, b = (_float64(values[known]) for values in (observed, first, second))
-    difference = float(pearson(y[:, None], a[:, None])[0] - pearson(y[:, None], b[:, None])[0])
-    if not np.isfinite(difference):
-        return difference, (float("nan"), float("nan"))
-    means = _resampled_means(_moments([(y, a), (y, b)]), None, seed, resamples)
-    draws = _correlation(means[:, :5]) - _correlation(means[:, 5:])
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    return difference, (float(low), float(high))
-
-
-def _with_intervals(
-    observed: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None, *, seed: int, resamples: int
-) -> dict[str, Any]:
-    if (n := len(observed)) == 0:
-        return dict(OF_NO_GENES)
-    intervals = _bootstrap(observed, predicted, weights, seed=seed, resamples=resamples)
-    summary: dict[str, Any] = {"n": n}
-    for name, metric in (("mse", mse), ("pearson", pearson), ("spearman", spearman)):
-        enough = name == "mse" or n >= MIN_GENES_FOR_R
-        summary[name] = value = _or_none(metric(observed, predicted, weights)[0]) if enough else None
-        summary[f"{name}_ci95"] = None if value is None else intervals[name].tolist()
-    return summary
-
-
-def _bootstrap(
-    observed: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None, *, seed: int, resamples: int
-) -> dict[str, np.ndarray]:
-    """Compute 95% percentile intervals of the three metrics.
-
-    A resample is a multinomial count for each gene, so that all metrics of all resamples are one matrix product of
-    counts and moments. Ranks are those of the full sample.
-    """
-    ranks = _ranks(observed, weights)[:, 0], _ranks(predicted, weights)[:, 0]
-    x, y = observed[:, 0], predicted[:, 0]
-    off = _float64(y - x)[:, None] ** 2
-    m = _resampled_means(np.hstack([off, _moments([(x, y), ranks])]), weights, seed, resamples)
-    draws = {"mse": m[:, 0], "pearson": _correlation(m[:, 1:6]), "spearman": _correlation(m[:, 6:11])}
-    # a resample of few genes may be constant, and then has no correlation
-    return {
-        name: np.nanquantile(draw, [0.025, 0.975]) if np.isfinite(draw).any() else np.full(2, np.nan)
-        for name, draw in draws.items()
-    }
-
-
-def _moments(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Compute the moments a, b, a², b², ab of each gene for each pair, shape (genes, 5 * pairs)."""
-    columns = []
-    for first, second in pairs:
-        a, b = _float64(first) - np.mean(first), _float64(second) - np.mean(second)
-        columns += [a, b, a * a, b * b, a * b]
-    return np.stack(columns, axis=1)
-
-
-def _resampled_means(values: np.ndarray, weights: np.ndarray | None, seed: int, resamples: int) -> np.ndarray:
-    """Compute the means of the columns over genes drawn with replacement: (resamples, columns)."""
-    n = len(values)
-    means = []
-    for drawn in _resamples(n, seed, resamples):
-        counts = drawn.astype(np.float64)
-        if weights is None:
-            means.append(counts @ values / n)
-        else:
-            counts *= weights
-            means.append(counts @ values / counts.sum(axis=1, keepdims=True))
-    return np.concatenate(means)
-
-
-def _resamples(n: int, seed: int, resamples: int) -> Iterable[np.ndarray]:
-    """Draw how often each gene is in each resample: uint8, shape (resamples, n), in batches."""
-    if n * resamples <= _COUNTS_KEPT:
-        return _kept_resamples(n, seed, resamples)
-    return _draw_resamples(n, seed, resamples)
-
-
-@functools.lru_cache(maxsize=1)  # all metrics and models of a set of genes are compared on the same resamples
-def _kept_resamples(n: int, seed: int, resamples: int) -> list[np.ndarray]:
-    return list(_draw_resamples(n, seed, resamples))
-
-
-def _draw_resamples(n: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    size = max(1, min(_RESAMPLES_PER_BATCH, _COUNTS_PER_BATCH // n))
-    for done in range(0, resamples, size):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(size, resamples - done))
-        yield counts.astype(np.uint8)  # a count above 255, whose mean is 1, does not occur
-
-
-def _correlation(m: np.ndarray) -> np.ndarray:
-    """Compute r from the means of (a, b, a², b², ab), each of shape (resamples,)."""
-    a, b, aa, bb, ab = m.T
-    variance_a, variance_b = aa - a * a, bb - b * b
-    # in a constant resample, rounding leaves some 1e-16 of the mean square
-    varies = (variance_a > 1e-12 * aa) & (variance_b > 1e-12 * bb)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(varies, (ab - a * b) / np.sqrt(variance_a * variance_b), np.nan)
+    columns = [values[:, None] for values in (observed, first, second)]
+    of_group = None if groups is None else groups
+    ((_, (compared,)),) = _summarise(
+        _float64(columns[0]), columns[1:], None, groups=of_group, seed=seed, resamples=resamples
+    )
+    difference, bounds = compared["pearson_difference"], compared["pearson_difference_ci95"]
+    low, high = bounds or (np.nan, np.nan)
+    return np.nan if difference is None else difference, (low, high)
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

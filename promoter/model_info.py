@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import io
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -10,8 +13,8 @@ import pandas as pd
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from promoter.errors import InputError
-from promoter.splits.config import SPLITS
+from promoter.errors import InputError, listed
+from promoter.splits.config import SPLITS, By
 from promoter.splits.split import assign, places
 from promoter.storage.parsing import parse_yaml
 from promoter.storage.records import require_seal
@@ -37,7 +40,8 @@ class ModelInfo:
         split: `train`, `val`, `test` -> chromosomes, so that the model tells which genes were held out.
         split_of_gene: gene id -> (place, split), for genes that are not in the split of their chromosome; the
             place is what `promoter.splits.split.places` returns, the split None for a gene that was left out.
-        data: `sha256` of the training data.
+        data: `sha256` and number of `genes` of the training data; `split_by`, what the split never divides, and
+            the `block_size` of blocks; `library`, which optional columns a library has.
         training: the training configuration and `best_epoch`.
         versions: software name -> version that trained the model.
     """
@@ -61,6 +65,35 @@ class ModelInfo:
     def located(self) -> bool:
         """Tell whether the model was trained on windows of a genome, and not on a library of sequences."""
         return self.window.get("upstream") is not None
+
+    @property
+    def target_sds(self) -> list[float] | None:
+        """Standard deviation of each target over the training set; None where it is not known of each."""
+        sds = self.standardisation.get("sd", [])
+        known = len(sds) == len(self.targets) and all(math.isfinite(sd) and sd > 0 for sd in sds)
+        return list(sds) if known else None
+
+    def outputs_of(self, targets: Sequence[str] | None) -> list[int] | None:
+        """Return the numbers of the outputs of some targets, in the model's order; None for all of them.
+
+        Args:
+            targets: names of targets in any order; None for all.
+
+        Raises:
+            InputError: a name is not of the model, or comes twice.
+        """
+        if targets is None:
+            return None
+        if unknown := [name for name in targets if name not in self.targets]:
+            near = difflib.get_close_matches(unknown[0], self.targets, n=3, cutoff=0.5)
+            fix = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {listed(self.targets)}"
+            raise InputError("is no target of the model", setting="targets", value=unknown[0], fix=fix)
+        if twice := [name for index, name in enumerate(targets) if name in targets[:index]]:
+            raise InputError("comes twice", setting="targets", value=twice[0], fix="name each target once")
+        if not targets:
+            raise InputError("names no target", setting="targets", value=[], fix="leave it out for all")
+        outputs = [index for index, name in enumerate(self.targets) if name in targets]
+        return None if len(outputs) == len(self.targets) else outputs
 
     def get_split(self, genes: pd.DataFrame) -> pd.Series:
         """Look up the split that each gene was in when the model was trained; None for a gene in no split.
@@ -108,6 +141,8 @@ class _Data(TypedDict, total=False):
     sha256: str
     genes: int
     library: list[Literal["split", "group", "weight"]]
+    split_by: By
+    block_size: int
 
 
 class _Training(TypedDict, total=False):

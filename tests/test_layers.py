@@ -19,6 +19,7 @@ LAYERS = [
     ["splits"],
     ["models"],
     ["model"],
+    ["bootstrap"],
     ["metrics"],
     ["training"],
     ["model_info"],

@@ -30,6 +30,7 @@ from promoter.splits import homology
 from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.config import MIN_FOLDS, SplitConfig
 from promoter.splits.folds import remarks_on_folds
+from promoter.splits.units import find_units, resampling_groups
 from promoter.training.batches import require_orientation, weights_of
 
 _FOLDS = "folds"
@@ -82,7 +83,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
         trainings = _trainings(job, splits, seeds)
         console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
         train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
-        _publish(job, out_dir, folds, seeds)
+        _publish(job, out_dir, folds, seeds, groups=_groups(job, assigned, related))
         output.finish()
     console.print(f"networks in {out_dir / _FOLDS}, their predictions and metrics in {out_dir}")
 
@@ -189,10 +190,18 @@ def train_all(
         raise errors[0]
 
 
-def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
-    """Put together what the networks predict."""
+def _groups(job: TrainingJob, assigned: list[SplitAssignment], related: pd.DataFrame) -> np.ndarray:
+    """Return the group of each gene that a bootstrap draws whole; over several folds all genes are test genes."""
+    if len(assigned) == 1:
+        return assigned[0].group
+    units = find_units(job.promoters, job.split, lambda: related)
+    return resampling_groups(units, lambda: related, ["test"] * len(job.promoters))
+
+
+def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int, *, groups: np.ndarray) -> None:
+    """Put together what the networks predict; `groups` are those of the genes in the data set's order."""
     targets = job.promoters.target_names
-    parts, leaks, rows, models = [], [], [], []
+    parts, leaks, scores, models = [], [], [], []
     for fold in range(1, folds + 1):
         folders = [out_dir / _FOLDS / fold_name(fold, seed, seeds) for seed in range(seeds)]
         models.append([serialize_model(folder / "model").checksum for folder in folders])
@@ -200,8 +209,8 @@ def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
         leaks.append(homology.read_leaks(folders[0] / "leakage.csv"))
         for seed, folder in enumerate(folders, start=1):
             for target, values in read_metrics(folder / METRICS, targets)["test"].items():
-                scores = {name: values[name] for name in ("n", "mse", "pearson", "spearman")}
-                rows.append({"fold": fold, "seed": seed, "target": target} | scores)
+                of_target = {name: values[name] for name in ("n", "mse", "pearson", "spearman")}
+                scores.append({"fold": fold, "seed": seed, "target": target} | of_target)
     order = {gene: row for row, gene in enumerate(job.promoters.genes["gene_id"])}
     table = pd.concat(parts, ignore_index=True)
     table = table.sort_values("gene_id", key=lambda ids: ids.map(order)).reset_index(drop=True)
@@ -212,11 +221,20 @@ def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int) -> None:
     leaking = homology.leaking_genes(relevant, table["gene_id"])
     write_calibration(out_dir / _FOLDS, calibrate(table, targets, models))
     table = add_intervals(table, targets, folds)
-    weights = weights_of(job.promoters.weights, table["gene_id"].map(order).to_numpy())
-    metrics = evaluate(table, targets, leaking=leaking, baselines=others, weights=weights, seed=job.training.seed)
+    rows = table["gene_id"].map(order).to_numpy()
+    metrics = evaluate(
+        table,
+        targets,
+        leaking=leaking,
+        baselines=others,
+        weights=weights_of(job.promoters.weights, rows),
+        groups=groups[rows],
+        noun=job.promoters.noun,
+        seed=job.training.seed,
+    )
     for target in targets:
         metrics["test"][target]["interval_coverage"] = coverage(table[table["split"] == "test"], target)
-    storage.write_text(out_dir / "folds.csv", pd.DataFrame(rows).to_csv(index=False))
+    storage.write_text(out_dir / "folds.csv", pd.DataFrame(scores).to_csv(index=False))
     storage.write_text(out_dir / "leakage.csv", leaked.to_csv(index=False))
     write_predictions(out_dir / "predictions.parquet", table)
     storage.write_json(out_dir / METRICS, metrics)

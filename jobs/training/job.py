@@ -17,6 +17,7 @@ from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
+from promoter.dataset.log_values import counts_in_log_units
 from promoter.dataset.promoters import LIBRARY_SCHEMA, Promoters, read_promoters
 from promoter.errors import InputError, listed, note
 from promoter.models.config import CNNConfig, NetworkConfig
@@ -85,11 +86,16 @@ class TrainingJob:
         )
 
 
-def read_training_data(data: str) -> Promoters:
+def read_training_data(data: str, loss: str = "mse") -> Promoters:
     """Read a data set that has targets; genes without a value of any are left out, and counted in a note.
 
+    Args:
+        data: folder of the data set.
+        loss: name of the loss; the targets are in the unit in which a network with it predicts.
+
     Raises:
-        InputError: it is missing or damaged, holds sequences alone, or an infinite value.
+        InputError: it is missing or damaged, holds sequences alone, an infinite value, or values that are not for
+            the loss.
     """
     promoters = read_promoters(data)
     if not promoters.target_names:
@@ -106,11 +112,20 @@ def read_training_data(data: str) -> Promoters:
     empty = np.isnan(promoters.targets).all(axis=1)
     if empty.all():
         raise InputError(f"{data}: no gene has a value of any target; prepare it again from a table with values")
-    if not empty.any():
-        return promoters
-    note(f"{data}: {plural(int(empty.sum()), 'gene')} without a value of any target left out")
-    genes = promoters.genes[~empty].reset_index(drop=True)
-    return replace(promoters, genes=genes, targets=promoters.targets[~empty])
+    if empty.any():
+        note(f"{data}: {plural(int(empty.sum()), 'gene')} without a value of any target left out")
+        genes = promoters.genes[~empty].reset_index(drop=True)
+        promoters = replace(promoters, genes=genes, targets=promoters.targets[~empty])
+    return counts_in_log_units(promoters, data) if loss == "poisson" else promoters
+
+
+def note_schedule(training: TrainingConfig) -> None:
+    """Say that one_cycle trains all epochs, if early stopping is set, as it is by default."""
+    if training.schedule == "one_cycle" and training.early_stopping is not None:
+        note(
+            f"`TrainingConfig.schedule='one_cycle'`: all {training.epochs:,} epochs are trained, since the rate "
+            f"falls until the last; `TrainingConfig.early_stopping={training.early_stopping}` has no effect"
+        )
 
 
 def require_trainable(job: TrainingJob, held_out: SplitAssignment) -> None:
@@ -225,7 +240,7 @@ def describe(promoters: Promoters, held_out: SplitAssignment, training: Training
     """Return what `model.yaml` records about a model trained on this data with this split and recipe."""
     scale = standardisation(promoters.targets[_learned(promoters, held_out)])
     window = promoters.metadata.get("window") or {}
-    data = {"sha256": promoters.checksum, "genes": len(promoters)}
+    data: dict[str, Any] = {"sha256": promoters.checksum, "genes": len(promoters), **held_out.made_of}
     if not promoters.located:  # which of these a library has; the report tells
         data["library"] = [name for name in LIBRARY_SCHEMA.names if name in promoters.genes]
     return ModelInfo(

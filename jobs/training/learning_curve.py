@@ -39,6 +39,7 @@ def train_curve(job: TrainingJob, out_dir: UPath, *, overwrite: bool = False) ->
     """
     related = homology.find_related_promoters(job.promoters)
     parts = _parts(job, related)
+    groups = assign_splits(job.promoters, job.split, related).group
 
     def train_parts(whole: TrainingJob) -> None:
         cluster = connect()
@@ -48,7 +49,7 @@ def train_curve(job: TrainingJob, out_dir: UPath, *, overwrite: bool = False) ->
         train_all(pretrained, out_dir / _FOLDER, related, max_concurrent)
         folders = [*(out_dir / _FOLDER / name for name in parts), out_dir]
         targets = job.promoters.target_names
-        curve = learning_curve([_point(folder) for folder in folders], targets, job.training.seed)
+        curve = learning_curve([_point(folder) for folder in folders], targets, job.training.seed, groups=groups)
         storage.write_text(out_dir / CURVE, curve.to_csv(index=False))
 
     train_once(job, out_dir, related=related, before_end=train_parts, overwrite=overwrite)
@@ -93,11 +94,14 @@ def _show(curve: pd.DataFrame, noun: str) -> None:
     for target in targets:
         for sequences, rows in curve[curve["target"] == target].groupby("sequences"):
             of_model = rows.set_index("model")
-            cells = [
-                format_interval(*of_model.loc[name, ["pearson", "pearson_low", "pearson_high"]]) for name in models
-            ]
+            cells = [_cell(of_model.loc[name]) for name in models]
             shown.add_row(target, f"{sequences:,}", *cells)
     console.print(f"\nr on the same {curve['n'].max():,} test {noun}s by the number of training {noun}s")
     console.print(shown)
     for target in targets:
         console.print(describe_gain(curve, target, noun))
+
+
+def _cell(values: pd.Series) -> str:
+    r, interval = values["pearson"], [values["pearson_low"], values["pearson_high"]]
+    return format_interval(None if pd.isna(r) else r, None if pd.isna(interval).any() else interval)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -38,9 +39,16 @@ def _show_judged(of_target: dict[str, Any], rows: str) -> None:
             console.print(f"{target} of {rows} by their weights: {shown}")
     compared = _table_of_baselines(of_target)
     if compared.row_count:
-        console.print(f"\nbaselines on the same {rows}, and by how much the network's r exceeds theirs")
+        console.print(f"\nbaselines on the same {rows}, and by how much the network's r and rho exceed theirs")
         console.print(compared)
     for target, values in list(of_target.items())[:TARGETS_SHOWN]:
+        if verdict := values.get("verdict"):
+            console.print(f"{target}: {verdict}")
+        if values.get("sd") is not None and values.get("sd_predicted") is not None:
+            spread = (format_number(values[name]) for name in ("sd_predicted", "sd"))
+            console.print(
+                "{}: standard deviation of predictions {}, of observed values {}".format(target, *spread)
+            )
         if clean := values.get("without_homologs"):
             shown = _interval_of(clean, "pearson")
             console.print(
@@ -65,13 +73,13 @@ def metrics_table(metrics: dict[str, Any], noun: str = "gene") -> Table:
 
 
 def _table_of_baselines(of_target: dict[str, Any]) -> Table:
-    numbers = ("mse", "pearson", "difference")
+    numbers = ("mse", "pearson", "spearman", "r difference", "rho difference")
     table = new_table("target", "model", *numbers, right=numbers, collapse_padding=True)
     for target, values in list(of_target.items())[:TARGETS_SHOWN]:
         for name, other in values.get("baselines", {}).items():
-            cells = (format_number(other["mse"]), format_number(other["pearson"]))
-            difference = _interval_of(other, "pearson_difference", "+")
-            table.add_row(target, name.replace("_", " "), *cells, difference)
+            cells = [format_number(other.get(metric)) for metric in METRICS]
+            cells += [_interval_of(other, f"{metric}_difference", "+") for metric in ("pearson", "spearman")]
+            table.add_row(target, name.replace("_", " "), *cells)
     return table
 
 
@@ -80,11 +88,13 @@ def format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def format_interval(value: float, low: float, high: float, sign: str = "") -> str:
-    """Return a metric with its interval as the tables show it; a dash for NaN."""
-    return f"{value:{sign}.3f} [{low:{sign}.2f}, {high:{sign}.2f}]" if value == value else "–"  # noqa: PLR0124 # NaN
+def format_interval(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
+    """Return a metric with its interval, if it has one, as tables show it; a dash for one that is undefined."""
+    if value is None:
+        return "–"
+    shown = "" if interval is None else f" [{interval[0]:{sign}.2f}, {interval[1]:{sign}.2f}]"
+    return f"{value:{sign}.3f}{shown}"
 
 
 def _interval_of(values: dict[str, Any], name: str, sign: str = "") -> str:
-    value, interval = values[name], values[f"{name}_ci95"]
-    return "–" if value is None or interval is None else format_interval(value, interval[0], interval[1], sign)
+    return format_interval(values.get(name), values.get(f"{name}_ci95"), sign)

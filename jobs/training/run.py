@@ -273,6 +273,7 @@ def _publish(
             held_out.split == "train",
             embedded=job.pretrained and job.pretrained.embedded,
             weights=promoters.weights,
+            crop=tokens.shape[1] - job.model.outside(tokens.shape[1]),
         )
         checksum = serialize_model(out_dir / "model").checksum
         save_baselines(out_dir / "model", coefficients, checksum, tokens.shape[1])
@@ -283,6 +284,8 @@ def _publish(
         leaking=held_out.leaking,
         baselines=baselines,
         weights=promoters.weights,
+        groups=held_out.group,
+        noun=promoters.noun,
         seed=job.training.seed,
     )
     storage.write_json(out_dir / METRICS, metrics)

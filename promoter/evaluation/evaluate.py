@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NotRequired, TypeAlias
 
 import numpy as np
 import pandas as pd
 from typing_extensions import TypedDict
 
 from promoter import storage
-from promoter.baselines import apply_baselines, load_baselines
+from promoter.baselines import UNCORRELATED, apply_baselines, load_baselines
 from promoter.checkpoint import ModelInfo, SerializedModel
 from promoter.dataset.promoters import Promoters, near_tss
 from promoter.errors import InputError, doubt, listed, note
-from promoter.metrics import OF_NO_GENES, compare_predictions, evaluate_predictions
+from promoter.evaluation.verdict import verdict
+from promoter.metrics import OF_NO_GENES, evaluate_predictions
+from promoter.splits.config import SplitConfig
+from promoter.splits.units import find_groups
 from promoter.storage import AnyPath
 from promoter.storage.records import require_intact
 from promoter.storage.schema import read_json_as
@@ -25,9 +28,10 @@ HELD_OUT = ("val", "test", NEW)  # the sets that no network was fitted to
 
 
 class Summary(TypedDict):
-    """Metrics of one target, and their 95% intervals; None where undefined or of too few genes."""
+    """Metrics of one target, and their 95% intervals; None where undefined or of too few genes or groups."""
 
     n: int
+    groups: NotRequired[int]
     mse: float | None
     mse_ci95: Interval | None
     pearson: float | None
@@ -41,13 +45,23 @@ class Comparison(TypedDict):
 
     mse: float | None
     pearson: float | None
+    pearson_ci95: NotRequired[Interval | None]
     pearson_difference: float | None
     pearson_difference_ci95: Interval | None
+    spearman: NotRequired[float | None]
+    spearman_ci95: NotRequired[Interval | None]
+    spearman_difference: NotRequired[float | None]
+    spearman_difference_ci95: NotRequired[Interval | None]
+    pearson_without_extremes: NotRequired[float | None]
 
 
 class TargetMetrics(Summary, total=False):
-    """The metrics of one target in one set, as `evaluate` returns them."""
+    """The metrics of one target in one set, as `evaluate` returns them; earlier versions wrote fewer."""
 
+    sd: float | None
+    sd_predicted: float | None
+    pearson_without_extremes: float | None
+    verdict: str
     weighted: Summary
     without_homologs: Summary
     baselines: dict[str, Comparison]
@@ -82,6 +96,8 @@ def evaluate(
     leaking: np.ndarray | None = None,
     baselines: Mapping[str, np.ndarray] | None = None,
     weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    noun: str = "gene",
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Compute the metrics of a model's predictions by split and target.
@@ -93,29 +109,35 @@ def evaluate(
             that is not known.
         baselines: name -> predictions of a baseline: shape (genes, targets); None (default) compares with none.
         weights: weights of the genes, shape (genes,); None (default): there are none.
+        groups: group of each gene, which the bootstrap draws whole, as
+            `promoter.splits.units.resampling_groups` returns them; None (default): each gene is a group.
+        noun: what a row is called in the verdict (default "gene").
         seed: random seed of the bootstrap (default 0).
 
     Returns:
-        The metrics, as `promoter.metrics.evaluate_predictions` returns them. For `HELD_OUT` also
-        `baselines`, as `promoter.metrics.compare_predictions` returns them, and `without_homologs` if genes leak
+        The metrics, as `promoter.metrics.evaluate_predictions` returns them, with baselines for `HELD_OUT`; a
+        constant baseline has no correlation. For `HELD_OUT` also `verdict`, and `without_homologs` if genes leak
         that have a value of the target.
     """
-    metrics = evaluate_predictions(predictions, targets, seed, weights=weights)
+    metrics = evaluate_predictions(
+        predictions, targets, seed, weights=weights, groups=groups, baselines=baselines, compared=HELD_OUT
+    )
     held_out = [name for name in HELD_OUT if name in metrics]
+    for split in held_out:
+        for of_target in metrics[split].values():
+            for name in UNCORRELATED:  # pooled over folds, a mean differs by fold
+                if of_name := of_target.get("baselines", {}).get(name):
+                    of_name.update({key: None for key in of_name if key != "mse"})
+            of_target["verdict"] = verdict(of_target, noun)
     if leaking is not None and leaking.any():
-        of_clean_genes = None if weights is None else weights[~leaking]
-        clean = evaluate_predictions(predictions[~leaking], targets, seed, weights=of_clean_genes)
+        of_clean = [None if values is None else values[~leaking] for values in (weights, groups)]
+        clean = evaluate_predictions(predictions[~leaking], targets, seed, weights=of_clean[0], groups=of_clean[1])
         for split in held_out:
             for target in targets:
                 known = (predictions["split"] == split) & predictions[target].notna()
                 if (leaking & known.to_numpy()).any():
-                    of_clean = clean.get(split, {}).get(target)
-                    metrics[split][target]["without_homologs"] = of_clean or dict(OF_NO_GENES)
-    if baselines:
-        compared = compare_predictions(predictions, baselines, targets, splits=held_out, seed=seed)
-        for split in held_out:
-            for target in targets:
-                metrics[split][target]["baselines"] = compared[split][target]
+                    without = clean.get(split, {}).get(target)
+                    metrics[split][target]["without_homologs"] = without or dict(OF_NO_GENES)
     return metrics
 
 
@@ -191,6 +213,9 @@ def evaluate_data(
         for rows that were in none.
     """
     table = predictions.assign(split=predictions["split"].fillna(NEW))
+    unit = SplitConfig(
+        by=info.data.get("split_by"), block_size=info.data.get("block_size", SplitConfig.block_size)
+    )
     columns = [info.targets.index(target) for target in targets]
     if any(of_name.shape[1] != len(info.targets) for of_name in baselines.values()):
         raise InputError("the model's baselines are of other targets; copy the whole model directory again")
@@ -200,5 +225,7 @@ def evaluate_data(
         list(targets),
         baselines=apply_baselines(coefficients, near_tss(promoters).tokens),
         weights=promoters.weights,
+        groups=find_groups(promoters, unit, table["split"]),
+        noun=promoters.noun,
         seed=int(info.training.get("seed", 0)),  # of the metrics after training
     )

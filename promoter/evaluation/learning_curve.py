@@ -24,7 +24,11 @@ _NUMBERS = (
 
 
 def learning_curve(
-    points: Sequence[tuple[int, pd.DataFrame]], targets: Sequence[str], seed: int = 0
+    points: Sequence[tuple[int, pd.DataFrame]],
+    targets: Sequence[str],
+    seed: int = 0,
+    *,
+    groups: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Evaluate networks that were trained on more and more sequences, and baselines fitted on the same.
 
@@ -34,6 +38,7 @@ def learning_curve(
             where there are baselines; all have the same rows and the same test set.
         targets: names of the targets.
         seed: random seed of the bootstrap (default 0).
+        groups: group of each row, which the bootstrap draws whole, as for `evaluate_predictions`.
 
     Returns:
         One row per training, target and model: `sequences`, `target`, `model` (`network`, or a baseline's name),
@@ -44,18 +49,21 @@ def learning_curve(
     rows: list[dict[str, Any]] = []
     before: dict[tuple[str, str], np.ndarray] = {}
     for sequences, table in points:
-        network, baselines = separate_baselines(table[table["split"] == "test"], targets)
+        test = (table["split"] == "test").to_numpy()
+        network, baselines = separate_baselines(table[test], targets)
+        drawn = None if groups is None else groups[test]
         predicted = {NETWORK: network[[f"{target}_predicted" for target in targets]].to_numpy(), **baselines}
         for model, values in predicted.items():
             columns = [f"{target}_predicted" for target in targets]
             of_model = network.assign(**dict(zip(columns, values.T, strict=True)))
-            metrics = evaluate_predictions(of_model, targets, seed)["test"]
+            metrics = evaluate_predictions(of_model, targets, seed, groups=drawn)["test"]
             for target, column in zip(targets, columns, strict=True):
                 found = metrics[target]
                 now, earlier = of_model[column].to_numpy(), before.get((model, target))
                 gain, bounds = np.nan, (np.nan, np.nan)
                 if earlier is not None and found["pearson"] is not None:
-                    gain, bounds = pearson_difference(of_model[target].to_numpy(), now, earlier, seed=seed)
+                    observed = of_model[target].to_numpy()
+                    gain, bounds = pearson_difference(observed, now, earlier, seed=seed, groups=drawn)
                 before[model, target] = now
                 row = {"sequences": sequences, "target": target, "model": model, "n": found["n"]}
                 for metric in METRICS:
@@ -80,7 +88,7 @@ def describe_gain(curve: pd.DataFrame, target: str, noun: str = "gene") -> str:
     of_network = curve[(curve["target"] == target) & (curve["model"] == NETWORK)]
     last, before = of_network.iloc[-1], of_network.iloc[-2]
     step = f"from {before['sequences']:,.0f} to {last['sequences']:,.0f} training {noun}s"
-    if not np.isfinite(last["gain"]):
+    if not np.isfinite(last["gain_low"]):
         return f"{target}: r is undefined, or of too few test {noun}s to compare"
     interval = f"{last['gain']:+.3f} [{last['gain_low']:+.2f}, {last['gain_high']:+.2f}]"
     if last["gain_low"] > 0:

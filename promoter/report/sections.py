@@ -21,10 +21,8 @@ import promoter
 from promoter import storage
 from promoter.checkpoint import DESCRIPTION, ModelInfo, SerializedModel, deserialize_model
 from promoter.dataset.gene_names import gene_labels
-from promoter.errors import InputError, listed
+from promoter.errors import listed
 from promoter.evaluation.evaluate import Metrics, TargetMetrics, read_metrics
-from promoter.evaluation.predictions import baseline_column, read_predictions
-from promoter.metrics import evaluate_predictions
 from promoter.report import charts
 from promoter.splits.config import SPLITS
 from promoter.splits.homology import read_leaks
@@ -158,7 +156,7 @@ def _split_words(split: _SplitSettings, info: ModelInfo) -> str | None:
 
 
 def metrics_section(
-    metrics: Metrics | None, run: UPath, targets: list[str], *, target: str, parts: PageParts
+    metrics: Metrics | None, targets: list[str], *, target: str, parts: PageParts
 ) -> dict[str, Any] | None:
     """Return the metrics of the network and the baselines by split and target."""
     if metrics is None:
@@ -178,7 +176,7 @@ def metrics_section(
         for model, values in test[name].get("baselines", {}).items()
     ]
     if baselines:
-        parts.charts["beside_plain_models"] = charts.beside_baselines(_correlations(run, test[target], target))
+        parts.charts["beside_plain_models"] = charts.beside_baselines(_correlations(test[target]))
     else:
         parts.left_out.append("Baselines beside the network: train with `baselines=True`")
     clean = [
@@ -191,6 +189,7 @@ def metrics_section(
     return {
         "rows": rows,
         "weighted": any("weighted" in row for row in rows),
+        "verdicts": [{"target": name, **test[name]} for name in targets[:_MAX_TARGETS] if "verdict" in test[name]],
         "baselines": [{**row, "model": row["model"].replace("_", " ")} for row in baselines],
         "best_baseline": max(of_target, key=lambda row: row["pearson"], default=None),
         "clean": clean,
@@ -199,28 +198,13 @@ def metrics_section(
     }
 
 
-def _correlations(run: UPath, test: TargetMetrics, target: str) -> pd.DataFrame:
-    """Return r of the network and of each baseline, with intervals if the predictions are kept."""
-    low, high = test.get("pearson_ci95") or (np.nan, np.nan)
-    rows = [{"model": "network", "pearson": test["pearson"], "low": low, "high": high}]
-    kept = None
-    if (run / "baselines.parquet").exists():
-        kept = read_predictions(run / "baselines.parquet")
-        predictions = read_predictions(run / "predictions.parquet", [target])
-        if kept["gene_id"].tolist() != predictions["gene_id"].tolist():
-            raise InputError(
-                f"{run / 'baselines.parquet'}: has other genes than predictions.parquet; "
-                "train again into another folder"
-            )
-        kept = kept.assign(observed=predictions[target].to_numpy())
-        kept = kept[kept["split"] == "test"]
-        kept = kept if len(kept) else None
-    for name, values in test.get("baselines", {}).items():
-        column, low, high = baseline_column(target, name), np.nan, np.nan
-        if kept is not None and column in kept and values["pearson"] is not None:
-            table = kept[["split"]].assign(y=kept["observed"], y_predicted=kept[column])
-            low, high = evaluate_predictions(table, ["y"])["test"]["y"]["pearson_ci95"] or (np.nan, np.nan)
-        if values["pearson"] is not None:  # undefined for a constant
+def _correlations(test: TargetMetrics) -> pd.DataFrame:
+    """Return r of the network and of each baseline, with intervals; earlier versions wrote none of baselines."""
+    models = {"network": test, **test.get("baselines", {})}
+    rows = []
+    for name, values in models.items():
+        if values["pearson"] is not None or name == "network":  # undefined for a constant
+            low, high = values.get("pearson_ci95") or (np.nan, np.nan)
             rows.append({"model": name.replace("_", " "), "pearson": values["pearson"], "low": low, "high": high})
     return pd.DataFrame(rows)
 

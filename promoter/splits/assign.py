@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from promoter.errors import InputError, counted, listed
 from promoter.splits import homology
 from promoter.splits.config import SPLITS, SplitConfig
 from promoter.splits.split import places, split_by_chromosome, split_by_group
-from promoter.splits.units import NOUNS, Units, choose_unit, find_units, near_border
+from promoter.splits.units import NOUNS, Units, choose_unit, find_units, near_border, resampling_groups
 
 OFF = 1 / 3  # of what was asked: a share that is off by so much is announced
 Related = Callable[[], pd.DataFrame]
@@ -34,6 +35,8 @@ class SplitAssignment:
             lists them.
         leaking: bool, shape (genes,): whether a gene is held out and shares sequence with a training gene.
         remarks: messages for the user.
+        group: group of each gene that a bootstrap draws whole, from `promoter.splits.units.resampling_groups`.
+        made_of: what `model.yaml` records of the unit: `split_by`, and of blocks `block_size`.
     """
 
     split: np.ndarray
@@ -43,6 +46,8 @@ class SplitAssignment:
     leaks: pd.DataFrame = field(default_factory=pd.DataFrame)
     leaking: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     remarks: list[str] = field(default_factory=list)
+    group: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    made_of: dict[str, Any] = field(default_factory=dict)
 
     def rows(self, name: str) -> np.ndarray:
         """Return the row numbers of a split's genes."""
@@ -88,7 +93,9 @@ def assign_splits(
     complete = apply_homology_policy(inside, pairs, config.homology)
     _require_sets(complete, inside, config, promoters.noun)
     final = complete if config.max_train is None else draw_training(complete, units, config, promoters.noun)
+    made_of = {"split_by": config.by} | ({"block_size": config.block_size} if config.by == "block" else {})
     described = describe_split(promoters, units, assigned, final)
+    described = replace(described, group=resampling_groups(units, pairs, final), made_of=made_of)
     ids = promoters.genes["gene_id"]
     leaks = homology.find_leaks(pairs(), ids, pd.Series(final))
     leaking = homology.leaking_genes(leaks, ids)

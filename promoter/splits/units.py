@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError, note
@@ -21,6 +23,7 @@ NOUNS: dict[str, str] = {
     "group": "group",
 }
 
+_DEPENDENT = 0.5  # share of a window in an overlap from which two genes are resampled together
 _COLUMNS = {"column": "split", "group": "group"}
 _WHY = {
     "column": "the table has a column split",
@@ -142,6 +145,42 @@ def find_units(promoters: Promoters, config: SplitConfig, related: Callable[[], 
             of_gene[alone] = len(names) + np.arange(len(alone))
         return Units(by, of_gene, noun)
     return Units(by, homology.homology_groups(related(), len(genes)) if by == "family" else everyone, noun)
+
+
+def resampling_groups(units: Units, pairs: Callable[[], pd.DataFrame], split: ArrayLike) -> np.ndarray:
+    """Group genes that are not independent of one another, for the bootstrap to draw whole.
+
+    Args:
+        units: what the split never divides. Families, given groups and blocks are the groups, as are the genes of
+            a random split. A genome has too few chromosomes: there the groups are homologs in the same set, and
+            genes whose windows share at least half of their bases.
+        pairs: function that returns the pairs of related genes, called only for chromosomes.
+        split: set of each gene; genes of different sets are in different groups.
+
+    Returns:
+        The group of each gene: int, shape (genes,).
+    """
+    if units.by != "chromosome":
+        return units.of_gene
+    related, sets = pairs(), pd.factorize(np.asarray(split, dtype=object))[0]
+    same = sets[related["i"]] == sets[related["j"]]
+    close = (related["kind"] != "overlapping") | (related["fraction"] >= _DEPENDENT)
+    return homology.homology_groups(related[same & close], len(sets))
+
+
+def find_groups(promoters: Promoters, config: SplitConfig, split: ArrayLike) -> np.ndarray:
+    """Return the resampling groups of any data set, by the unit of the split that a model was trained with.
+
+    Args:
+        promoters: the data set.
+        config: unit of the split; by families if the data lacks what it is made of.
+        split: set of each gene, as for `resampling_groups`.
+    """
+    needed = {"chromosome": "chrom", "block": "chrom", "group": "group"}.get(config.by or "chromosome")
+    if needed and not (needed in promoters.genes and promoters.genes[needed].notna().any()):
+        config = replace(config, by="family")
+    pairs = functools.cache(lambda: homology.find_related_promoters(promoters))
+    return resampling_groups(find_units(promoters, config, pairs), pairs, split)
 
 
 def near_border(promoters: Promoters, held_out: np.ndarray, block_size: int) -> np.ndarray:

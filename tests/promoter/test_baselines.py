@@ -14,6 +14,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from promoter.baselines import (
     BASELINES,
+    COMPOSITION_UNITS,
     BaselineInputs,
     FittedBaseline,
     apply_baselines,
@@ -76,6 +77,38 @@ def test_kmers_of_both_strands_count_the_same() -> None:
     np.testing.assert_array_equal(kmer_counts(tokens), kmer_counts(np.asarray(reverse_complement(tokens))))
 
 
+def test_a_share_of_n_that_hardly_varies_in_training_moves_no_prediction_far_away() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 4, (400, 500)).astype(np.uint8)
+    targets = rng.normal(4, 1, (400, 1)).astype(np.float32)
+    tokens[:5, 0] = 4  # one base in 500, in genes that happen to be low
+    targets[:5] -= 2
+    tokens[399, :400] = 4  # held out, and nearly all N
+    in_training = np.arange(400) < 300
+    x, y = composition(tokens), targets[:, 0]
+    assert LinearRegression().fit(x[in_training], y[in_training]).predict(x[399:])[0] < -100
+    found = fit_baselines(tokens, targets, np.arange(400) % 8, in_training)["composition"]
+    assert abs(found[399, 0] - 4) < 6
+    assert np.abs(found[:399] - 4).max() < 2
+
+
+def test_a_crop_adds_the_baselines_of_the_bases_that_the_network_sees() -> None:
+    tokens, targets = measured(150, 0)
+    in_training, units = np.arange(150) < 120, np.arange(150) // 10
+    window = fit_baselines(tokens, targets, units, in_training)
+    seen = fit_baselines(tokens[:, -40:], targets, units, in_training)
+    found, coefficients = fit_coefficients(tokens, targets, units, in_training, crop=40)
+    cropped = ["composition_last_40", "kmers_last_40", "kmers_by_distance_last_40"]
+    assert list(found) == [*window, *cropped]  # a mean is the same
+    for name, values in found.items():
+        expected = seen[name.removesuffix("_last_40")] if name in cropped else window[name]
+        np.testing.assert_array_equal(values, expected)
+    for name, values in apply_baselines(coefficients, tokens).items():
+        np.testing.assert_allclose(values, found[name], atol=1e-4)
+    for crop in (None, 60, 100):  # all of the window
+        assert list(fit_baselines(tokens, targets, units, in_training, crop=crop)) == list(window)
+
+
 def test_composition_of_known_sequences_is_as_counted_by_hand() -> None:
     found = composition(encode(["CGCGCGCG", "GGGGCCCC", "AATTNNNN", "NNNNNNNN"]))
     np.testing.assert_allclose(found[0], [1, 4 / (4 * 4 / 8), 0])
@@ -98,8 +131,6 @@ def test_targets_of_held_out_genes_change_no_baseline() -> None:
         assert values.shape == (90, 2)
         np.testing.assert_array_equal(values, second[name])
     np.testing.assert_allclose(first["mean"], np.tile(targets[learned].mean(axis=0), (90, 1)), rtol=1e-5)
-    line = LinearRegression().fit(composition(tokens)[learned], targets[learned])
-    np.testing.assert_allclose(first["composition"], line.predict(composition(tokens)), atol=1e-4)
 
 
 def test_ridge_takes_a_lone_training_chromosome_and_a_short_window() -> None:
@@ -194,6 +225,20 @@ def test_each_target_is_fitted_as_if_its_observed_genes_were_all_there_are() -> 
         assert np.isfinite([values[:, columns] for values in found.values()]).all()  # of genes without a value too
 
 
+def is_a_ridge(
+    predicted: np.ndarray, x: np.ndarray, y: np.ndarray, known: np.ndarray, weights: np.ndarray | None = None
+) -> bool:
+    """Tell whether predictions are those of scikit-learn with one of the penalties that are tried."""
+    w = np.ones(len(x)) if weights is None else weights
+    mean = np.average(x[known], axis=0, weights=w[known])
+    unit = (w[known, None] * np.square(x[known] - mean)).sum() / x.shape[1]
+    fits = [
+        Ridge(alpha=unit * 10**exponent).fit(x[known], y[known], sample_weight=w[known]).predict(x)
+        for exponent in np.arange(-2.5, 2, 0.5)
+    ]
+    return min(np.abs(values - predicted).max() for values in fits) < 1e-3
+
+
 def test_a_ridge_of_observed_genes_is_scikit_learns() -> None:
     rng = np.random.default_rng(1)
     tokens = rng.integers(0, 4, (120, 40)).astype(np.uint8)
@@ -201,20 +246,12 @@ def test_a_ridge_of_observed_genes_is_scikit_learns() -> None:
     targets[rng.permutation(100)[:40], 1] = np.nan
     in_training = np.arange(120) < 100
     found = fit_baselines(tokens, targets, np.zeros(120, int), in_training)
+    scaled, counts = composition(tokens) / COMPOSITION_UNITS, np.log1p(kmer_counts(tokens)).astype(float)
     for index in range(2):
         known = in_training & ~np.isnan(targets[:, index])
         assert found["mean"][0, index] == pytest.approx(targets[known, index].mean(), abs=1e-6)
-        x = composition(tokens)
-        line = LinearRegression().fit(x[known], targets[known, index]).predict(x)
-        np.testing.assert_allclose(found["composition"][:, index], line, atol=1e-4)
-        counts = np.log1p(kmer_counts(tokens))
-        unit = np.square(counts[known] - counts[known].mean(axis=0)).sum() / counts.shape[1]
-        fits = [
-            Ridge(alpha=unit * 10**exponent).fit(counts[known], targets[known, index]).predict(counts)
-            for exponent in np.arange(-2.5, 2, 0.5)
-        ]
-        errors = [np.abs(values - found["kmers"][:, index]).max() for values in fits]
-        assert min(errors) < 1e-3  # of one of the penalties that are tried
+        for name, x in (("composition", scaled), ("kmers", counts)):
+            assert is_a_ridge(found[name][:, index], x, targets[:, index], known)
 
 
 def test_targets_observed_in_the_same_genes_are_fitted_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,19 +300,11 @@ def test_weighted_baselines_are_scikit_learns() -> None:
     found = fit_baselines(tokens, targets, np.zeros(150, int), in_training, weights=weights)
     y, w = targets[in_training, 0], weights[in_training]
     assert found["mean"][0, 0] == pytest.approx(np.average(y, weights=w), rel=1e-5)
-    x = composition(tokens)
-    line = LinearRegression().fit(x[in_training], y, sample_weight=w).predict(x)
-    np.testing.assert_allclose(found["composition"][:, 0], line, atol=1e-4)
-    counts = np.log1p(kmer_counts(tokens)).astype(float)
-    scaled = w / w[w > 0].mean()
-    mean = np.average(counts[in_training], axis=0, weights=w)
-    unit = (scaled[:, None] * np.square(counts[in_training] - mean)).sum() / counts.shape[1]
-    fits = [
-        Ridge(alpha=unit * 10**exponent).fit(counts[in_training], y, sample_weight=scaled).predict(counts)
-        for exponent in np.arange(-2.5, 2, 0.5)
-    ]
-    errors = [np.abs(values - found["kmers"][:, 0]).max() for values in fits]
-    assert min(errors) < 1e-3  # of one of the penalties that are tried
+    features = {"composition": composition(tokens) / COMPOSITION_UNITS, "kmers": np.log1p(kmer_counts(tokens))}
+    for name, x in features.items():
+        assert is_a_ridge(
+            found[name][:, 0], x.astype(float), targets[:, 0], in_training, weights / w[w > 0].mean()
+        )
 
 
 def test_the_unit_of_weights_and_equal_weights_change_no_baseline() -> None:

@@ -86,17 +86,12 @@ def _curves_section(folder: Path) -> object:
     return curves_section(UPath(folder / "run"), _built(folder / "run")[0], PageParts())
 
 
-def _metrics_alone(folder: Path) -> object:
-    (folder / "run" / "baselines.parquet").unlink(missing_ok=True)  # intervals of theirs take long
-    return _metrics_section(folder)
-
-
 def _metrics_section(folder: Path) -> object:
     run = UPath(folder / "run")
     metrics = read_metrics(run / "metrics.json", [TARGET])
     info = _built(folder / "run")[2]
     return (
-        metrics_section(metrics, run, [TARGET], target=TARGET, parts=PageParts()),
+        metrics_section(metrics, [TARGET], target=TARGET, parts=PageParts()),
         comparison_section(folder / "run", metrics, run, info),
     )
 
@@ -116,7 +111,7 @@ Read = Callable[[Path], object]
 DOCUMENTS: dict[str, Read] = {
     "run/model/model.yaml": _read_model,
     "run/config.yaml": _model_section,
-    "run/metrics.json": _metrics_alone,
+    "run/metrics.json": _metrics_section,
     "run/intervals.json": _read_calibration,
     "ism/manifest.json": _read_scores,
 }
@@ -136,7 +131,9 @@ PARQUET: dict[str, Read] = {
     "run/predictions.parquet": lambda folder: read_predictions(
         folder / "run" / "predictions.parquet", [TARGET, f"{TARGET}_predicted"]
     ),
-    "run/baselines.parquet": _metrics_section,
+    "run/baselines.parquet": lambda folder: read_predictions(
+        folder / "run" / "baselines.parquet", [f"{TARGET}_predicted_by_mean"]
+    ),
 }
 READERS = DOCUMENTS | TABLES | PARQUET
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from promoter import metrics
+from promoter import bootstrap, metrics
 
 
 def table(observed: list | np.ndarray, predicted: list | np.ndarray, split: str = "test") -> pd.DataFrame:
     return pd.DataFrame({"split": split, "y": observed, "y_predicted": predicted})
+
+
+def comparison(frame: pd.DataFrame, others: dict[str, np.ndarray], split: str = "test", **options: Any) -> dict:
+    """Return target -> baseline -> its metrics and differences."""
+    found = metrics.evaluate_predictions(frame, ["y"], baselines=others, **options)[split]
+    return {target: values["baselines"] for target, values in found.items()}
 
 
 def summary(
@@ -100,13 +107,13 @@ def test_resamples_without_variance_are_left_out_of_the_interval() -> None:
     assert (r_low, r_high) == pytest.approx((1, 1))
 
 
-@given(hnp.arrays(np.float32, (2, 4), elements=st.floats(-10, 10, width=16)))
+@given(hnp.arrays(np.float32, (2, 10), elements=st.floats(-10, 10, width=16)))
 @settings(max_examples=40)
 def test_intervals_of_few_genes_stay_within_what_the_metric_can_be(pair: np.ndarray) -> None:
     found = summary(*pair, resamples=100)
     assert found["mse_ci95"][0] >= 0
     for name in ("pearson", "spearman"):
-        if found[name] is not None:
+        if found[f"{name}_ci95"] is not None:
             assert -1 - 1e-6 <= found[f"{name}_ci95"][0] <= found[f"{name}_ci95"][1] <= 1 + 1e-6
 
 
@@ -120,7 +127,7 @@ def test_equal_seeds_give_equal_bootstrap_intervals_and_others_do_not() -> None:
     ("observed", "expected"),
     [
         ([np.nan, np.nan, np.nan], {"n": 0, "mse": None, "mse_ci95": None, "pearson": None}),
-        ([np.nan, 2.0, np.nan], {"n": 1, "mse": 4.0, "mse_ci95": [4.0, 4.0], "pearson": None, "spearman": None}),
+        ([np.nan, 2.0, np.nan], {"n": 1, "mse": 4.0, "mse_ci95": None, "pearson": None, "spearman": None}),
         ([np.inf, 2.0, 6.0], {"n": 2, "mse": 2.5, "pearson": None, "spearman": None}),
     ],
 )
@@ -159,9 +166,10 @@ def test_paired_difference_is_that_of_resampling_genes_by_hand() -> None:
     assert [low, high] == pytest.approx(by_hand, abs=0.01)  # both are drawn
     missing = observed.copy()
     missing[:50] = np.nan
-    assert metrics.pearson_difference(missing, first, second) == metrics.pearson_difference(
-        observed[50:], first[50:], second[50:]
-    )
+    found = metrics.pearson_difference(missing, first, second, resamples=4000)
+    alone = metrics.pearson_difference(observed[50:], first[50:], second[50:], resamples=4000)
+    assert found[0] == pytest.approx(alone[0], abs=1e-12)
+    assert found[1] == pytest.approx(alone[1], abs=0.01)
     assert np.isnan(metrics.pearson_difference(observed, first, np.ones(200))[0])
 
 
@@ -184,17 +192,23 @@ def test_other_models_are_compared_on_the_same_genes_of_each_split() -> None:
     y[:7] = np.nan
     frame = pd.DataFrame({"split": rng.choice(["train", "val", "test"], n), "y": y, "y_predicted": ours})
     constant = np.ones((n, 1), np.float32)
-    found = metrics.compare_predictions(frame, {"ridge": theirs[:, None], "mean": constant}, ["y"])
-    assert found.keys() == {"val", "test"}
-    for split, of_target in found.items():
+    others = {"ridge": theirs[:, None], "mean": constant}
+    assert "baselines" not in metrics.evaluate_predictions(frame, ["y"], baselines=others)["train"]["y"]
+    for split in ("val", "test"):
         rows = (frame["split"] == split).to_numpy() & np.isfinite(y)
-        ridge, mean = of_target["y"]["ridge"], of_target["y"]["mean"]
+        ridge, mean = (comparison(frame, others, split)["y"][name] for name in ("ridge", "mean"))
         assert ridge["pearson"] == pytest.approx(stats.pearsonr(y[rows], theirs[rows])[0], abs=1e-6)
         assert ridge["mse"] == pytest.approx(np.mean((y[rows] - theirs[rows]) ** 2), rel=1e-6)
         difference = np.corrcoef(y[rows], ours[rows])[0, 1] - np.corrcoef(y[rows], theirs[rows])[0, 1]
         assert ridge["pearson_difference"] == pytest.approx(difference, abs=1e-6)
-        low, high = ridge["pearson_difference_ci95"]
-        assert low < difference < high
+        ranks = [stats.rankdata(values[rows]) for values in (y, ours, theirs)]
+        difference = np.corrcoef(ranks[0], ranks[1])[0, 1] - np.corrcoef(ranks[0], ranks[2])[0, 1]
+        assert ridge["spearman_difference"] == pytest.approx(difference, abs=1e-6)
+        for name in ("pearson", "spearman"):
+            low, high = ridge[f"{name}_difference_ci95"]
+            assert low < ridge[f"{name}_difference"] < high
+            alone = summary(y[rows], theirs[rows])
+            assert ridge[f"{name}_ci95"] == pytest.approx(alone[f"{name}_ci95"], abs=0.05)
         assert mean["mse"] == pytest.approx(np.mean((y[rows] - 1) ** 2), rel=1e-6)
         assert (mean["pearson"], mean["pearson_difference"], mean["pearson_difference_ci95"]) == (None, None, None)
 
@@ -241,19 +255,26 @@ def test_summaries_and_comparisons_count_the_observed_genes_of_each_target() -> 
         "B_predicted": predicted[:, 1],
     }
     both = pd.DataFrame({"split": "test"} | columns)
-    found = metrics.evaluate_predictions(both, ["A", "B"])["test"]
-    compared = metrics.compare_predictions(both, {"other": other}, ["A", "B"], splits=["test"])["test"]
+    found = metrics.evaluate_predictions(both, ["A", "B"], baselines={"other": other})["test"]
     for index, name in enumerate("AB"):
         known = both[name].notna().to_numpy()
         x, y = observed[known, index], predicted[known, index]
-        assert found[name] == metrics.evaluate_predictions(table(x, y), ["y"])["test"]["y"]
-        assert found[name]["n"] == known.sum() == (n, n // 2)[index]
+        alone = metrics.evaluate_predictions(table(x, y), ["y"], baselines={"other": other[known][:, [index]]})
+        assert found[name]["n"] == found[name]["groups"] == known.sum() == (n, n // 2)[index]
         assert found[name]["pearson"] == pytest.approx(stats.pearsonr(x, y)[0])
         assert found[name]["spearman"] == pytest.approx(stats.spearmanr(x, y)[0])
-        difference, interval = metrics.pearson_difference(x, y, other[known, index])
-        assert compared[name]["other"]["pearson_difference"] == difference
-        assert compared[name]["other"]["pearson_difference_ci95"] == list(interval)
-        assert compared[name]["other"]["mse"] == pytest.approx(np.mean((x - other[known, index]) ** 2))
+        for key, value in alone["test"]["y"].items():
+            if key.endswith("_ci95"):  # the number of genes with a value differs by sample, and so do the draws
+                assert found[name][key] == pytest.approx(value, abs=0.06)
+            elif key != "baselines":
+                assert found[name][key] == pytest.approx(value, abs=1e-12)
+        compared = found[name]["baselines"]["other"]
+        difference, interval = metrics.pearson_difference(
+            both[name].to_numpy(), predicted[:, index], other[:, index]
+        )
+        assert compared["pearson_difference"] == pytest.approx(difference, abs=1e-12)
+        assert compared["pearson_difference_ci95"] == pytest.approx(interval, abs=1e-12)
+        assert compared["mse"] == pytest.approx(np.mean((x - other[known, index]) ** 2))
 
 
 def test_a_target_missing_in_a_split_is_counted_as_of_no_genes() -> None:
@@ -262,10 +283,9 @@ def test_a_target_missing_in_a_split_is_counted_as_of_no_genes() -> None:
     )
     found = metrics.evaluate_predictions(rows, ["y"])
     assert (found["val"]["y"]["n"], found["test"]["y"]) == (20, metrics.OF_NO_GENES)
-    compared = metrics.compare_predictions(rows, {"mean": np.zeros((40, 1))}, ["y"])
-    assert set(compared["test"]["y"]["mean"].values()) == {None}
-    json.dumps(found, allow_nan=False)
-    json.dumps(compared, allow_nan=False)
+    compared = comparison(rows, {"mean": np.zeros((40, 1))})
+    assert set(compared["y"]["mean"].values()) == {None}
+    json.dumps([found, compared], allow_nan=False)
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 10])
@@ -274,7 +294,7 @@ def test_there_is_no_correlation_of_fewer_than_ten_genes(n: int) -> None:
     frame = table(*rng.normal(size=(2, n)))
     found = metrics.evaluate_predictions(frame, ["y"], resamples=50, weights=np.ones(n))["test"]["y"]
     other = {"other": rng.normal(size=(n, 1))}
-    compared = metrics.compare_predictions(frame, other, ["y"], splits=["test"])["test"]["y"]["other"]
+    compared = comparison(frame, other)["y"]["other"]
     correlations = [
         *(
             one[name + end]
@@ -282,10 +302,10 @@ def test_there_is_no_correlation_of_fewer_than_ten_genes(n: int) -> None:
             for name in ("pearson", "spearman")
             for end in ("", "_ci95")
         ),
-        *(compared[name] for name in ("pearson", "pearson_difference", "pearson_difference_ci95")),
+        *(value for name, value in compared.items() if name not in ("mse", "pearson_without_extremes")),
     ]
-    assert [value is None for value in correlations] == [n < 10] * 11
-    assert None not in (found["mse"], found["mse_ci95"], found["weighted"]["mse_ci95"], compared["mse"])
+    assert [value is None for value in correlations] == [n < 10] * 16
+    assert None not in (found["mse"], found["weighted"]["mse"], compared["mse"])
 
 
 def test_genes_of_weight_0_do_not_make_up_ten() -> None:
@@ -296,7 +316,8 @@ def test_genes_of_weight_0_do_not_make_up_ten() -> None:
     assert found["pearson"] is not None
     assert found["weighted"]["pearson"] is None
     nothing = metrics.evaluate_predictions(table(x, y), ["y"], weights=np.zeros(15))["test"]["y"]["weighted"]
-    assert nothing == metrics.OF_NO_GENES
+    assert nothing.items() <= metrics.OF_NO_GENES.items()
+    assert nothing["n"] == 0
 
 
 @given(
@@ -351,10 +372,89 @@ def test_weighted_summaries_stand_beside_the_unweighted_and_their_intervals_are_
     assert unit["weighted"]["spearman_ci95"] == pytest.approx(again["weighted"]["spearman_ci95"])
 
 
-def test_resamples_that_are_not_kept_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_that_are_not_kept_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 300))
     kept = summary(x, y)
-    monkeypatch.setattr(metrics, "_COUNTS_KEPT", 0)
-    monkeypatch.setattr(metrics, "_COUNTS_PER_BATCH", 3000)  # ten resamples at a time
+    monkeypatch.setattr(bootstrap, "_COUNTS_KEPT", 0)
+    monkeypatch.setattr(bootstrap, "_DRAWS_PER_BATCH", 3000)  # ten samples at a time
     for name, value in summary(x, y).items():
         assert value == pytest.approx(kept[name], rel=1e-12)
+
+
+def test_targets_in_batches_have_the_metrics_that_they_have_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        rng.normal(size=(50, 8)), columns=pd.Index([f"{t}{e}" for t in "abcd" for e in ("", "_predicted")])
+    )
+    frame["split"] = "test"
+    frame.loc[:20, "c"] = np.nan
+    options = {"baselines": {"other": rng.normal(size=(50, 4))}, "weights": rng.random(50)}
+    together = metrics.evaluate_predictions(frame, list("abcd"), **options)
+    monkeypatch.setattr(metrics, "_VALUES_PER_BATCH", 1)
+    assert flat(metrics.evaluate_predictions(frame, list("abcd"), **options)) == pytest.approx(
+        flat(together), nan_ok=True
+    )
+
+
+def flat(values: Any, path: str = "") -> dict[str, float]:
+    """Return each number of nested metrics by its path; an undefined one is NaN."""
+    if isinstance(values, dict | list):
+        pairs = values.items() if isinstance(values, dict) else enumerate(values)
+        return {key: number for name, inner in pairs for key, number in flat(inner, f"{path}/{name}").items()}
+    return {path: np.nan if values is None else values}
+
+
+def test_intervals_are_of_whole_groups_drawn_with_replacement() -> None:
+    rng = np.random.default_rng(5)
+    size, members = 40, 6
+    groups = np.repeat(np.arange(size), members)
+    x = np.repeat(rng.normal(size=size), members) + 0.1 * rng.normal(size=size * members)  # all of a group alike
+    y = x + np.repeat(rng.normal(size=size), members)
+    order = rng.permutation(len(x))  # members need not be neighbours
+    names = np.array([f"g{group}" for group in groups])[order]
+    found = metrics.evaluate_predictions(table(x[order], y[order]), ["y"], resamples=4000, groups=names)["test"][
+        "y"
+    ]
+    assert (found["n"], found["groups"]) == (240, 40)
+
+    def resampled() -> np.ndarray:
+        drawn = rng.integers(0, size, size)
+        return (drawn[:, None] * members + np.arange(members)).ravel()
+
+    rows = [resampled() for _ in range(4000)]
+    for name, statistic in (
+        ("mse", lambda rows: np.mean((x[rows] - y[rows]) ** 2)),
+        ("pearson", lambda rows: np.corrcoef(x[rows], y[rows])[0, 1]),
+    ):
+        low, high = found[f"{name}_ci95"]
+        by_hand = np.quantile([statistic(of_sample) for of_sample in rows], [0.025, 0.975])
+        assert [low, high] == pytest.approx(by_hand, abs=0.08 * (high - low))  # Monte Carlo, as above
+    low, high = found["pearson_ci95"]
+    alone = summary(x, y)["pearson_ci95"]
+    assert high - low > 1.8 * (alone[1] - alone[0])  # sqrt(6) if the members of a group were equal
+
+
+@pytest.mark.parametrize("size", [1, 9, 10])
+def test_there_is_no_interval_of_fewer_than_ten_groups(size: int) -> None:
+    rng = np.random.default_rng(0)
+    frame, groups = table(*rng.normal(size=(2, 60))), np.arange(60) % size
+    found = metrics.evaluate_predictions(frame, ["y"], groups=groups, weights=np.ones(60))["test"]["y"]
+    other = comparison(frame, {"other": rng.normal(size=(60, 1))}, groups=groups)["y"]["other"]
+    for values in (found, found["weighted"], other):
+        assert [values[key] is None for key in values if key.endswith("_ci95")] == [size < 10] * (
+            3 if "n" in values else 4
+        )
+        assert None not in [values[key] for key in ("mse", "pearson", "spearman")]
+
+
+def test_spread_and_r_without_extremes_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=200)
+    x[:10] += 40  # one motif that a few genes have
+    y, z = 0.1 * rng.normal(size=(2, 200))
+    y[:10] += 3
+    found = metrics.evaluate_predictions(table(x, y), ["y"], baselines={"z": z[:, None]})["test"]["y"]
+    assert found["pearson"] > 0.9
+    assert found["pearson_without_extremes"] == pytest.approx(np.corrcoef(x[10:], y[10:])[0, 1])
+    assert found["baselines"]["z"]["pearson_without_extremes"] == pytest.approx(np.corrcoef(x[10:], z[10:])[0, 1])
+    assert (found["sd"], found["sd_predicted"]) == pytest.approx((x.std(), y.std()))

@@ -32,7 +32,7 @@ def data(n: int = 120, names: tuple[str, ...] = ("A", "B"), seed: int = 0, **met
     sequences = ["".join(rng.choice(list("ACGT"), LENGTH)) for _ in range(n)]
     genes = pd.DataFrame(
         {"gene_id": [f"g{i}" for i in range(n)], "chrom": [f"c{i % 5}" for i in range(n)], "sequence": sequences}
-    )
+    ).assign(strand="+", start=np.arange(n) * 1000, end=np.arange(n) * 1000 + LENGTH)
     gc = np.array([sequence.count("G") + sequence.count("C") for sequence in sequences])
     targets = (gc[:, None] + rng.normal(0, 3, (n, len(names)))).astype(np.float32)
     return Promoters(genes, targets, list(names), {"window": None, **metadata})

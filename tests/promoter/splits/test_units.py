@@ -20,6 +20,7 @@ from promoter.sequence import decode
 from promoter.splits.assign import assign_splits
 from promoter.splits.config import SplitConfig
 from promoter.splits.folds import remarks_on_folds, search_folds
+from promoter.splits.units import find_groups
 
 LENGTH = 120
 UNITS = ("chromosome", "family", "block", "group", "random")
@@ -323,3 +324,50 @@ def test_ungrouped_sequences_are_groups_of_their_own_and_that_is_said() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assign_splits(library(60, group=[f"g{i}" for i in range(60)]), SplitConfig(by="group"))
+
+
+def related_genome() -> Promoters:
+    """Six chromosomes; of 60 genes 0 and 1 are copies, 10 and 11 share most of a window, 20 and 21 a fifth."""
+    promoters = genome([10] * 6, apart=5000)
+    genes = promoters.genes.copy()
+    genes["tss"] = genes["start"] = np.tile(np.arange(10) * 5000, 6) + LENGTH
+    for gene, shared in ((10, 0.8), (20, 0.2)):
+        genes.loc[gene + 1, ["start", "tss"]] = genes["start"][gene] + LENGTH - int(shared * LENGTH)
+    genes["strand"], genes["end"] = "+", genes["start"] + LENGTH
+    genes.loc[1, "sequence"] = genes["sequence"][0]
+    return replace(promoters, genes=genes)
+
+
+def together(groups: np.ndarray) -> set[tuple[int, ...]]:
+    """The groups of more than one gene."""
+    members = pd.Series(np.arange(len(groups))).groupby(groups).agg(tuple)
+    return {rows for rows in members if len(rows) > 1}
+
+
+def test_a_split_by_chromosome_resamples_homologs_and_windows_that_overlap_by_half_in_the_same_set() -> None:
+    promoters = related_genome()
+    config = SplitConfig(by="chromosome", val=["chr4"], test=["chr5"])
+    assert together(assign_splits(promoters, config).group) == {(0, 1), (10, 11)}
+    genes = promoters.genes.copy()
+    genes.loc[1, ["chrom", "start", "end", "tss"]] = ["chr5", 900_000, 900_000 + LENGTH, 900_000 + LENGTH]
+    parted = replace(promoters, genes=genes)
+    assert together(assign_splits(parted, config).group) == {(10, 11)}  # 0 trains, 1 tests
+    everyone = ["test"] * 60
+    assert together(find_groups(parted, config, everyone)) == {(0, 1), (10, 11)}
+
+
+@pytest.mark.parametrize("by", ["block", "family", "group", "random"])
+def test_other_splits_resample_what_they_do_not_divide(by: Any) -> None:
+    promoters = with_groups(related_genome(), [f"x{i // 3}" for i in range(60)])
+    blocks: dict[str, Any] = {"block_size": 12_000} if by == "block" else {}
+    split = assign_splits(promoters, SplitConfig(by=by, **blocks))
+    np.testing.assert_array_equal(split.group, split.unit)
+    sizes = {"block": 60, "family": 3, "group": 60, "random": 0}
+    assert sum(map(len, together(split.group))) >= sizes[by]
+
+
+def test_data_without_the_unit_of_the_model_is_resampled_by_families() -> None:
+    promoters = library(30)
+    promoters.genes.loc[7, "sequence"] = promoters.genes["sequence"][3]
+    for by in ("chromosome", "block", "group", "family", "column"):
+        assert together(find_groups(promoters, SplitConfig(by=by), ["new"] * 30)) == {(3, 7)}
