@@ -74,7 +74,8 @@ def learning_curve(
 
 def read_curve(path: AnyPath) -> pd.DataFrame:
     """Read a table that `learning_curve` made; InputError if it is missing or damaged."""
-    return read_csv(path, "train again into another folder", text=("target", "model"), numbers=_NUMBERS)
+    table = read_csv(path, "train again into another folder", text=("target", "model"), numbers=_NUMBERS)
+    return table.astype({"sequences": int, "n": int})
 
 
 def describe_gain(curve: pd.DataFrame, target: str, noun: str = "gene") -> str:

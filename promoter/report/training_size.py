@@ -29,7 +29,7 @@ def training_size_section(run: UPath, target: str, parts: PageParts, *, noun: st
     known = of_target.groupby("model", sort=False)["pearson"].any()  # that of a constant is undefined
     models = [str(model) for model in known.index[known]]
     rows = [
-        {"sequences": int(size), "of_model": rows.set_index("model").loc[models].to_dict("records")}
+        {"sequences": size, "of_model": rows.set_index("model").loc[models].to_dict("records")}
         for size, rows in of_target.groupby("sequences")
     ]
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,12 +33,13 @@ def test_a_learning_curve_is_of_nested_parts_of_the_training_set_and_one_test_se
     trained = [set(table.index[table["split"] == "train"]) for table in tables]
     assert [len(genes) for genes in trained] == [20, 60, 102]
     assert trained[0] < trained[1] < trained[2]
-    curve = pd.read_csv(out / "learning_curve.csv").set_index(["sequences", "model"])
+    rows: list[dict[Any, Any]] = pd.read_csv(out / "learning_curve.csv").to_dict("records")
+    r_of_network = {row["sequences"]: row["pearson"] for row in rows if row["model"] == "network"}
     for folder, table, genes in zip(folders, tables, trained, strict=True):
         assert table.index[table["split"] == "test"].equals(tables[2].index[tables[2]["split"] == "test"])
         test = table[table["split"] == "test"]
         r = stats.pearsonr(test["expression"].astype(float), test["expression_predicted"].astype(float))[0]
-        assert curve.loc[(len(genes), "network"), "pearson"] == pytest.approx(r, abs=1e-6)
+        assert r_of_network[len(genes)] == pytest.approx(r, abs=1e-6)
         info = load_info(folder / "model")
         kept = info.get_split(table.reset_index())
         assert set(table.index[(kept == "train").to_numpy()]) == genes

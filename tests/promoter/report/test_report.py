@@ -159,6 +159,7 @@ def test_a_learning_curve_is_a_figure_a_table_and_a_sentence(files: RunFiles, ht
     finally:
         path.unlink()
     assert "from 100 to 1,000 training genes: it had not levelled off" in page.text
+    assert " 1,000 " in page.text[page.text.index("Pearson r with 95% intervals") :]
     data = next(
         json.loads(text)
         for attributes, text in page.scripts
