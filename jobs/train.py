@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from jobs.cli.model_flags import Model, ModelFlags, resolve_model
 from jobs.cli.run import given_settings, run
 from jobs.ray_runtime.capacity import require_resources
@@ -19,6 +21,7 @@ def train(
     training: TrainingConfig = TrainingConfig(),
     folds: int = 1,
     seeds: int = 1,
+    learning_curve: list[int] | None = None,
     baselines: bool = True,
     embeddings: str | None = None,
     init: str | None = None,
@@ -47,6 +50,9 @@ def train(
             written to folds/, an ensemble.
         seeds: number of networks per fold, or for the one split, that differ in their random seed: their mean is
             evaluated, and their spread tells how sure it is.
+        learning_curve: numbers of training genes or sequences, ascending, such as 100,300,1000: a network more is
+            trained on a part of the training set of each size, and r by size is written to learning_curve.csv; it
+            tells how many are worth measuring.
         baselines: compare the network with baselines on the same genes.
         embeddings: folder that keeps the embeddings of --model.adapt head for several runs; by default
             embeddings/ in the output folder.
@@ -70,9 +76,12 @@ def train(
         raise InputError("--allow_seen true: there is no --init whose genes it is about; leave it out")
     if min_workers is not None and not 1 <= min_workers <= workers:
         raise InputError(f"--min_workers {min_workers}: must be from 1 to --workers {workers}")
+    if learning_curve is not None:
+        _require_curve(learning_curve, folds, seeds)
 
     from jobs.training.folds import train_folds
     from jobs.training.job import TrainingJob, network_for, note_schedule, read_training_data
+    from jobs.training.learning_curve import train_curve
     from jobs.training.run import train_once
     from jobs.training.warm_start import given_names, note_start, read_init
     from promoter.splits.units import choose_unit
@@ -100,12 +109,26 @@ def train(
         min_workers=min_workers,
         embeddings=embeddings,
         init=start,
+        learning_curve=learning_curve,
     )
     out_dir = storage.require_writable(out)
-    if folds == 1 and seeds == 1:
+    if learning_curve is not None:
+        train_curve(job, out_dir, overwrite=overwrite)
+    elif folds == 1 and seeds == 1:
         train_once(job, out_dir, overwrite=overwrite)
     else:
         train_folds(job, out_dir, folds=folds, seeds=seeds, overwrite=overwrite)
+
+
+def _require_curve(sizes: list[int], folds: int, seeds: int) -> None:
+    """Refuse sizes that do not ascend, and what has no single test set."""
+    if folds > 1 or seeds > 1:
+        raise InputError(
+            "--learning_curve with --folds or --seeds: its networks share one test set and one seed; leave one out"
+        )
+    if not sizes or any(second <= first for first, second in pairwise(sizes)):
+        given = ",".join(map(str, sizes))
+        raise InputError(f"--learning_curve {given}: must be ascending numbers, such as 100,300,1000")
 
 
 if __name__ == "__main__":

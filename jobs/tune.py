@@ -89,10 +89,10 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             f"--workers {workers}: a trial is one process, and a search scales by trials; use --at_once for more "
             "trials at the same time, and promoter train --config best.yaml --workers for the final network"
         )
-    if split.fold is not None or split.homology == "move":
+    if split.fold is not None or split.max_train is not None or split.homology == "move":
         raise InputError(
-            "--split.fold and --split.homology move: a search has folds of its own; give these to promoter train, "
-            "with the best.yaml of the search"
+            "--split.fold, --split.max_train and --split.homology move: a search has folds of its own; give these "
+            "to promoter train, with the best.yaml of the search"
         )
 
     from jobs.ray_runtime.connect import connect

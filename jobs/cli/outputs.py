@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("promoter", "torch", "numpy", "pandas", "ray", "pyarrow", "pyfaidx", "pybedtools")
 _OF_TRAINING = (
-    *("model", "folds", "embeddings", "checkpoints"),  # the last one is Ray's, while it trains
-    *("history.csv", "leakage.csv", "folds.csv", "predictions.parquet", "baselines.parquet", "metrics.json"),
+    *("model", "folds", "learning_curve", "embeddings", "checkpoints"),  # the last one is Ray's, while it trains
+    *(
+        "history.csv",
+        "leakage.csv",
+        "folds.csv",
+        "learning_curve.csv",
+        "predictions.parquet",
+        "baselines.parquet",
+        "metrics.json",
+    ),
 )
 # job -> files and folders in its output folder, beside config.yaml; other outputs are files that the user names
 OUTPUTS: Mapping[str, tuple[str, ...]] = {

@@ -85,7 +85,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
             show_split(job, assigned[0])
         trainings = _trainings(job, splits, seeds)
         console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
-        _train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
+        train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
         _publish(job, out_dir, folds, seeds, groups=_groups(job, assigned, related))
         output.finish()
     console.print(f"networks in {out_dir / _FOLDS}, their predictions and metrics in {out_dir}")
@@ -142,10 +142,17 @@ def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
     return [replace(job.split, fold=[fold, folds]) for fold in range(1, folds + 1)]
 
 
-def _train_all(
+def train_all(
     trainings: dict[str, TrainingJob], folder: UPath, related: pd.DataFrame, max_concurrent: int
 ) -> None:
-    """Run all trainings, each in a folder of its name, and raise the first error."""
+    """Run all trainings, each in a folder of its name, and raise the first error.
+
+    Args:
+        trainings: name -> training.
+        folder: folder for a folder of each name.
+        related: pairs of related genes, as for `train_once`.
+        max_concurrent: number of trainings at the same time.
+    """
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in trainings:
         waiting.put(name)

@@ -66,13 +66,15 @@ class TrainingJob:
     cpus_per_worker: int | None
     min_workers: int | None = None
     embeddings: str | None = None
+    learning_curve: list[int] | None = None
     pretrained: Pretrained | None = None
     init: InitModel | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
-        left_out = {"promoters", "pretrained", "init"} | ({"embeddings"} if self.embeddings is None else set())
+        optional = {name for name in ("embeddings", "learning_curve") if getattr(self, name) is None}
+        left_out = {"promoters", "pretrained", "init"} | optional  # which earlier versions did not write
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
         if self.init is not None:
             settings |= {"init": self.init.path, "allow_seen": self.init.allow_seen}

@@ -56,6 +56,7 @@ def train_once(
     *,
     related: pd.DataFrame | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    before_end: Callable[[TrainingJob], None] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train a network, or resume an interrupted run; do nothing if it is finished.
@@ -67,6 +68,8 @@ def train_once(
             `promoter.splits.homology.find_related_promoters`; None: they are computed here.
         on_epoch: function called with each epoch's record, in which case nothing is printed; None: a line is
             printed for each epoch.
+        before_end: function called with the job once its results are written, and before they are recorded as
+            finished; None (default): there is nothing more to do.
         overwrite: true to take over a folder that another run has filled.
 
     Raises:
@@ -101,6 +104,8 @@ def train_once(
         on_epoch = on_epoch or EpochLogger(job.training.epochs)
         finished = _run_workers(out_dir, job, info=info, held_out=held_out, scaling=scaling, on_epoch=on_epoch)
         state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
+        if before_end is not None:
+            before_end(job)
         output.finish(without=[_RAY_FOLDER])
         storage.remove_folder(out_dir / _RAY_FOLDER)
     if not quiet:

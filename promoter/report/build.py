@@ -42,6 +42,7 @@ from promoter.report.sections import (
     predicted_section,
     search_section,
 )
+from promoter.report.training_size import training_size_section
 from promoter.storage import AnyPath
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -139,6 +140,7 @@ def build_report(
         "compare": comparison_section(compare, metrics, run, info),
         "predicted": predicted_section(predictions, metrics, target, parts, noun=noun),
         "curves": curves_section(run, members, parts),
+        "sizes": training_size_section(run, target, parts, noun=noun),
         "leaks": leakage_section(run, parts),
         "motifs": motifs_section(motifs, parts),
         "search": search_section(search, parts),

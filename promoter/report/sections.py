@@ -36,7 +36,7 @@ _LIBRARY_COLUMNS = {
     "group": "group (sequences that are never parted)",
     "weight": "weight (multiplies a sequence's loss)",
 }
-_FIX_FILE = "run the job that wrote it again, or copy it again"
+FIX_FILE = "run the job that wrote it again, or copy it again"
 _MAX_IMAGE_BYTES = 400_000  # size of a motif's or a search's figure; the page stays small enough to send
 
 
@@ -302,7 +302,7 @@ def leakage_section(run: UPath, parts: PageParts) -> dict[str, Any] | None:
     if not path.exists():
         parts.left_out.append("Leakage: train with this version, which writes leakage.csv")
         return None
-    require_intact(path, _FIX_FILE)
+    require_intact(path, FIX_FILE)
     leaks = read_leaks(path)
     counts = []
     for (split, other), rows in leaks.groupby(["split", "other_split"], sort=True):
@@ -371,11 +371,11 @@ def _image(path: UPath) -> str | None:
     """Return an SVG file as a data address; an image runs no script that the file may contain."""
     if not path.exists() or path.stat().st_size > _MAX_IMAGE_BYTES:
         return None
-    require_intact(path, _FIX_FILE)
+    require_intact(path, FIX_FILE)
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _read_csv(path: UPath, fix: str, **columns: Any) -> pd.DataFrame:
     """Read a table as `read_csv` does, and check it against the run's record."""
-    require_intact(path, _FIX_FILE)
+    require_intact(path, FIX_FILE)
     return read_csv(path, fix, **columns)
