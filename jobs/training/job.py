@@ -72,6 +72,11 @@ class TrainingJob:
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
         return resolved(settings | {"split": self.split.settings()})
 
+    @property
+    def crop(self) -> int:
+        """Number of bases at the end of the windows that the network sees."""
+        return self.promoters.length - self.model.outside(self.promoters.length)
+
     def scaling_config(self, cluster: Cluster) -> ScalingConfig:
         """Return what `scaling_config` makes of the workers on this cluster."""
         return scaling_config(

@@ -34,7 +34,7 @@ from promoter.evaluation.evaluate import evaluate, read_metrics
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
 from promoter.models.build import Learner, build_learner, network_with_trunk
 from promoter.models.weights import SerializedTrunk
-from promoter.splits.assign import SplitAssignment, assign_splits
+from promoter.splits.assign import Related, SplitAssignment, assign_splits
 from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
 from promoter.training.allocator import KEEP_FREED_MEMORY
 from promoter.training.batches import require_orientation
@@ -52,7 +52,7 @@ def train_once(
     job: TrainingJob,
     out_dir: UPath,
     *,
-    related: pd.DataFrame | None = None,
+    related: Related | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -61,8 +61,8 @@ def train_once(
     Args:
         job: settings and data of the training.
         out_dir: folder for model/, history.csv, predictions.parquet, leakage.csv, metrics.json and config.yaml.
-        related: pairs of genes with homologous promoters, as returned by
-            `promoter.splits.homology.find_related_promoters`; None: they are computed here.
+        related: function that finds homologous promoters, as `promoter.splits.assign.find_once` returns it; None
+            (default): one made here.
         on_epoch: function called with each epoch's record, in which case nothing is printed; None: a line is
             printed for each epoch.
         overwrite: true to take over a folder that another run has filled.
@@ -74,7 +74,7 @@ def train_once(
     quiet = on_epoch is not None
     promoters = job.promoters
     require_orientation(job.model, job.training, promoters.length)  # fails here, not on a worker
-    held_out = assign_splits(promoters, job.split, related)
+    held_out = assign_splits(promoters, job.split, related, job.crop)
     require_trainable(job, held_out)
     info = describe(promoters, held_out, job.training)
     settings = job.settings | {"out": str(out_dir)}
