@@ -93,7 +93,9 @@ def predict(
         write_predictions(path, table)
         console.print(summarise(table, info.targets, promoters.noun))
         if targets:
-            metrics = evaluate_data(table, promoters, info, targets=targets, baselines=baselines)
+            metrics = evaluate_data(
+                table, promoters, info, targets=targets, baselines=baselines, crop=inputs.bases_seen
+            )
             storage.write_json(metrics_path, metrics)
             show_metrics(metrics, promoters.noun)
             if "train" in metrics:

@@ -111,7 +111,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from jobs.tuning.trials import TrialJob
     from promoter.dataset.promoters import locate
     from promoter.splits.folds import search_folds
-    from promoter.splits.homology import find_related_promoters
+    from promoter.splits.homology import find_once
     from promoter.splits.units import choose_unit
     from promoter.training.batches import Examples, doubt_constant_targets, require_values, weights_of
     from promoter.training.cross_validation import require_scorable
@@ -121,7 +121,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     network = with_targets(resolve_model(model), promoters.target_names)
     network_for(network, promoters)  # refuses windows that it cannot take; the trials fit their own to them
     split = choose_unit(split, promoters)
-    related = find_related_promoters(promoters)
+    related = find_once(promoters)
     held_out = search_folds(promoters, split, folds, related)
     searched = held_out.searched
     splits = [fold.split[searched] for fold in held_out.folds]

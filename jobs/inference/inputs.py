@@ -47,6 +47,11 @@ class Inputs:
         return self._wanted(self.info.targets)
 
     @property
+    def bases_seen(self) -> int:
+        """Number of bases at the end of the windows that the network sees."""
+        return self.promoters.length - self.network.config.outside(self.promoters.length)
+
+    @property
     def target_sds(self) -> list[float] | None:
         """Standard deviation of each wanted target over the training set; None where it is not known."""
         sds = self.info.target_sds

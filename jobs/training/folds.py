@@ -29,6 +29,7 @@ from promoter.splits import homology
 from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.config import MIN_FOLDS, SplitConfig
 from promoter.splits.folds import remarks_on_folds
+from promoter.splits.homology import Related, find_once
 from promoter.splits.units import find_units, resampling_groups
 from promoter.training.batches import require_orientation, weights_of
 
@@ -63,10 +64,10 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
             show_metrics(read_metrics(out_dir / METRICS, job.promoters.target_names), job.promoters.noun)
             return
         require_orientation(job.model, job.training, job.promoters.length)
-        related = homology.find_related_promoters(job.promoters)
+        related = find_once(job.promoters)
         assigned = []
         for fold, split in enumerate(splits, start=1):
-            assigned.append(assign_splits(job.promoters, split, related))
+            assigned.append(assign_splits(job.promoters, split, related, job.crop))
             try:
                 require_trainable(job, assigned[-1])
                 for init in {id(init_of[name]): init_of[name] for name in names[fold - 1]}.values():
@@ -142,15 +143,13 @@ def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
     return [replace(job.split, fold=[fold, folds]) for fold in range(1, folds + 1)]
 
 
-def train_all(
-    trainings: dict[str, TrainingJob], folder: UPath, related: pd.DataFrame, max_concurrent: int
-) -> None:
+def train_all(trainings: dict[str, TrainingJob], folder: UPath, related: Related, max_concurrent: int) -> None:
     """Run all trainings, each in a folder of its name, and raise the first error.
 
     Args:
         trainings: name -> training.
         folder: folder for a folder of each name.
-        related: pairs of related genes, as for `train_once`.
+        related: function that finds the related genes, as for `train_once`.
         max_concurrent: number of trainings at the same time.
     """
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -193,12 +192,12 @@ def train_all(
         raise errors[0]
 
 
-def _groups(job: TrainingJob, assigned: list[SplitAssignment], related: pd.DataFrame) -> np.ndarray:
+def _groups(job: TrainingJob, assigned: list[SplitAssignment], related: Related) -> np.ndarray:
     """Return the group of each gene that a bootstrap draws whole; over several folds all genes are test genes."""
     if len(assigned) == 1:
         return assigned[0].group
-    units = find_units(job.promoters, job.split, lambda: related)
-    return resampling_groups(units, lambda: related, ["test"] * len(job.promoters))
+    units = find_units(job.promoters, job.split, lambda: related(None))
+    return resampling_groups(units, lambda: related(job.crop), ["test"] * len(job.promoters))
 
 
 def _publish(job: TrainingJob, out_dir: UPath, folds: int, seeds: int, *, groups: np.ndarray) -> None:

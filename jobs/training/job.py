@@ -86,6 +86,11 @@ class TrainingJob:
         models = self.init.inputs if self.init is not None else {}
         return {str(locate(self.data)): self.promoters.checksum} | models
 
+    @property
+    def crop(self) -> int:
+        """Number of bases at the end of the windows that the network sees."""
+        return self.promoters.length - self.model.outside(self.promoters.length)
+
     def scaling_config(self, cluster: Cluster) -> ScalingConfig:
         """Return what `scaling_config` makes of the workers on this cluster."""
         return scaling_config(

@@ -18,8 +18,8 @@ from promoter import storage
 from promoter.errors import InputError
 from promoter.evaluation.learning_curve import CURVE, describe_gain, learning_curve, read_curve
 from promoter.evaluation.predictions import read_predictions
-from promoter.splits import homology
 from promoter.splits.assign import assign_splits
+from promoter.splits.homology import Related, find_once
 
 _FOLDER = "learning_curve"
 
@@ -37,9 +37,9 @@ def train_curve(job: TrainingJob, out_dir: UPath, *, overwrite: bool = False) ->
     Raises:
         InputError: sizes that do not ascend, that the training set does not have, or that are too few to train on.
     """
-    related = homology.find_related_promoters(job.promoters)
+    related = find_once(job.promoters)
     parts = _parts(job, related)
-    groups = assign_splits(job.promoters, job.split, related).group
+    groups = assign_splits(job.promoters, job.split, related, job.crop).group
 
     def train_parts(whole: TrainingJob) -> None:
         cluster = connect()
@@ -56,14 +56,14 @@ def train_curve(job: TrainingJob, out_dir: UPath, *, overwrite: bool = False) ->
     _show(read_curve(out_dir / CURVE), job.promoters.noun)
 
 
-def _parts(job: TrainingJob, related: pd.DataFrame) -> dict[str, TrainingJob]:
+def _parts(job: TrainingJob, related: Related) -> dict[str, TrainingJob]:
     """Return the training of each size, by the name of its folder."""
     parts: dict[str, TrainingJob] = {}
     number = 0
     for size in job.learning_curve or ():
         part = replace(job, split=replace(job.split, max_train=size), learning_curve=None)
         try:
-            assigned = assign_splits(job.promoters, part.split, related)
+            assigned = assign_splits(job.promoters, part.split, related, job.crop)
             require_trainable(part, assigned)
         except InputError as error:
             raise InputError(f"--learning_curve {size}: {error}") from error

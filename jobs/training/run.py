@@ -35,6 +35,7 @@ from promoter.evaluation.predictions import baselines_table, predictions_table, 
 from promoter.models.build import Learner, build_learner, network_with_trunk
 from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits
+from promoter.splits.homology import Related
 from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
 from promoter.training.allocator import KEEP_FREED_MEMORY
 from promoter.training.batches import require_orientation
@@ -54,7 +55,7 @@ def train_once(
     job: TrainingJob,
     out_dir: UPath,
     *,
-    related: pd.DataFrame | None = None,
+    related: Related | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     before_end: Callable[[TrainingJob], None] | None = None,
     overwrite: bool = False,
@@ -64,8 +65,8 @@ def train_once(
     Args:
         job: settings and data of the training.
         out_dir: folder for model/, history.csv, predictions.parquet, leakage.csv, metrics.json and config.yaml.
-        related: pairs of genes with homologous promoters, as returned by
-            `promoter.splits.homology.find_related_promoters`; None: they are computed here.
+        related: function that finds homologous promoters, as `promoter.splits.homology.find_once` returns it; None
+            (default): one made here.
         on_epoch: function called with each epoch's record, in which case nothing is printed; None: a line is
             printed for each epoch.
         before_end: function called with the job once its results are written, and before they are recorded as
@@ -79,7 +80,7 @@ def train_once(
     quiet = on_epoch is not None
     promoters = job.promoters
     require_orientation(job.model, job.training, promoters.length)  # fails here, not on a worker
-    held_out = assign_splits(promoters, job.split, related)
+    held_out = assign_splits(promoters, job.split, related, job.crop)
     require_trainable(job, held_out)
     info = describe(promoters, held_out, job.training)
     if job.init is not None:

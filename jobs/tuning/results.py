@@ -26,6 +26,7 @@ from promoter.dataset.promoters import Promoters
 from promoter.models.build import network_with_trunk
 from promoter.splits.config import SplitConfig
 from promoter.splits.folds import SearchFolds, remarks_on_folds
+from promoter.splits.homology import Related
 from promoter.storage.records import PROVENANCE
 from promoter.storage.schema import read_yaml_as
 from promoter.training.config import TrainingConfig
@@ -173,13 +174,13 @@ def _write_best(path: UPath, best: Trial, result: SearchResult, given: dict[str,
     )
 
 
-def train_best(out_dir: UPath, base: TrainingJob, related: pd.DataFrame) -> None:
+def train_best(out_dir: UPath, base: TrainingJob, related: Related) -> None:
     """Train the best configuration as `jobs.train --config best.yaml` does, and look at the test set once.
 
     Args:
         out_dir: output folder of the command, with best.yaml; an earlier run may have ended after the search.
         base: data and settings of the training that best.yaml does not hold.
-        related: pairs of related genes, as `promoter.splits.homology.find_related_promoters` returns them.
+        related: function that finds the related genes, as `promoter.splits.homology.find_once` returns it.
     """
     best = read_yaml_as(out_dir / BEST, _Best, "delete it and run the same command again")
     console.print("training the best configuration; then the test genes are looked at, once")

@@ -197,6 +197,7 @@ def evaluate_data(
     *,
     targets: Sequence[str],
     baselines: Mapping[str, np.ndarray],
+    crop: int | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Compute the metrics of a model on any data set, beside baselines.
 
@@ -207,6 +208,7 @@ def evaluate_data(
         info: description of the model or ensemble.
         targets: targets to evaluate, as `measured_targets` returns them.
         baselines: name -> coefficients, as `kept_baselines` returns them.
+        crop: number of bases at the end of the windows that the model sees; None (default): all.
 
     Returns:
         The metrics as `evaluate` returns them, by the split that each row was in when the model was trained; `NEW`
@@ -225,7 +227,7 @@ def evaluate_data(
         list(targets),
         baselines=apply_baselines(coefficients, near_tss(promoters).tokens),
         weights=promoters.weights,
-        groups=find_groups(promoters, unit, table["split"]),
+        groups=find_groups(promoters, unit, table["split"], crop),
         noun=promoters.noun,
         seed=int(info.training.get("seed", 0)),  # of the metrics after training
     )

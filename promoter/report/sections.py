@@ -25,7 +25,7 @@ from promoter.errors import listed
 from promoter.evaluation.evaluate import Metrics, TargetMetrics, read_metrics
 from promoter.report import charts
 from promoter.splits.config import SPLITS
-from promoter.splits.homology import read_leaks
+from promoter.splits.homology import read_leaks, related
 from promoter.storage import AnyPath
 from promoter.storage.records import read_record, require_intact
 from promoter.storage.schema import read_csv, read_yaml_as
@@ -304,8 +304,10 @@ def leakage_section(run: UPath, parts: PageParts) -> dict[str, Any] | None:
         return None
     require_intact(path, FIX_FILE)
     leaks = read_leaks(path)
+    if "identity" not in leaks:  # a run of an earlier version
+        leaks["identity"] = np.nan
     counts = []
-    for (split, other), rows in leaks.groupby(["split", "other_split"], sort=True):
+    for (split, other), rows in leaks[related(leaks)].groupby(["split", "other_split"], sort=True):
         genes = rows["gene_id"].nunique()
         counts.append({"split": split, "other": other, "genes": genes, "pairs": len(rows)})
     return {"counts": counts, "rows": leaks.head(_MAX_LEAKS).to_dict("records"), "pairs": len(leaks)}

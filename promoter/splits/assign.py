@@ -18,7 +18,6 @@ from promoter.splits.split import places, split_by_chromosome, split_by_group
 from promoter.splits.units import NOUNS, Units, choose_unit, find_units, near_border, resampling_groups
 
 OFF = 1 / 3  # of what was asked: a share that is off by so much is announced
-Related = Callable[[], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class SplitAssignment:
 
 
 def assign_splits(
-    promoters: Promoters, config: SplitConfig, related: pd.DataFrame | None = None
+    promoters: Promoters, config: SplitConfig, related: homology.Related | None = None, crop: int | None = None
 ) -> SplitAssignment:
     """Split the genes of a data set, and find homologs that cross the split.
 
@@ -65,15 +64,19 @@ def assign_splits(
     Args:
         promoters: the data set.
         config: the genes to hold out, and what to do about their homologs.
-        related: pairs of related genes, as returned by `promoter.splits.homology.find_related_promoters`; None
-            (default) computes them.
+        related: function that finds the related genes, as `promoter.splits.homology.find_once` returns it; None
+            (default): one made here.
+        crop: number of bases at the end of the windows that the network sees: homologs are looked for in these;
+            None (default): in all. Homology groups as units are of the complete windows all the same, so that
+            networks with different crops have one split.
 
     Raises:
         InputError: the data set has too few units, or not what they are made of; or a split is left without genes.
     """
     config = choose_unit(config, promoters)
-    pairs = find_once(promoters, related)
-    units = find_units(promoters, config, pairs)
+    related = related or homology.find_once(promoters)
+    pairs = functools.partial(related, crop)
+    units = find_units(promoters, config, functools.partial(related, None))
     if config.fold is not None:
         fold, folds = config.fold
         fold_of_gene = units.deal(folds, config.seed)
@@ -156,11 +159,6 @@ def draw_training(split: np.ndarray, units: Units, config: SplitConfig, noun: st
     split = split.copy()
     split[train[np.isin(unit, order[kept:])]] = None
     return split
-
-
-def find_once(promoters: Promoters, related: pd.DataFrame | None) -> Related:
-    """Return a function that finds the related genes, at its first call, where they are not given."""
-    return functools.cache(lambda: homology.find_related_promoters(promoters) if related is None else related)
 
 
 def _by_column(promoters: Promoters, units: Units, config: SplitConfig) -> tuple[np.ndarray, list[str]]:
@@ -292,7 +290,7 @@ def _remarks_on_shares(final: np.ndarray, asked: Sequence[str], config: SplitCon
     return remarks
 
 
-def apply_homology_policy(split: np.ndarray, related: Related, policy: str) -> np.ndarray:
+def apply_homology_policy(split: np.ndarray, related: Callable[[], pd.DataFrame], policy: str) -> np.ndarray:
     """Change a split so that no related genes are in different sets.
 
     Args:
@@ -313,6 +311,7 @@ def apply_homology_policy(split: np.ndarray, related: Related, policy: str) -> n
         divided = pd.Series(split).groupby(group).transform("nunique") > 1
         split[divided.to_numpy() & ~pd.isna(split)] = "train"
         return split
+    pairs = pairs[homology.related(pairs)]
     first, second = pairs["i"].to_numpy(), pairs["j"].to_numpy()
     rank = np.array([-1 if name is None else SPLITS.index(name) for name in split])
     split[first[rank[first] < rank[second]]] = None

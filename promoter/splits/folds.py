@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from promoter.dataset.promoters import Promoters
 from promoter.splits.assign import (
@@ -15,10 +15,10 @@ from promoter.splits.assign import (
     apply_homology_policy,
     assign_splits,
     describe_split,
-    find_once,
     without_borders,
 )
 from promoter.splits.config import SplitConfig
+from promoter.splits.homology import Related, find_once
 from promoter.splits.units import NOUNS, choose_unit, find_units
 
 _MAX_FOLDS = 3  # where the number of folds is not given
@@ -46,7 +46,7 @@ class SearchFolds:
 
 
 def search_folds(
-    promoters: Promoters, config: SplitConfig, folds: int | None, related: pd.DataFrame | None = None
+    promoters: Promoters, config: SplitConfig, folds: int | None, related: Related | None = None
 ) -> SearchFolds:
     """Hold out the test genes, and deal out the units of the others to the folds of a search.
 
@@ -55,14 +55,16 @@ def search_folds(
         config: the test genes and, for one fold, the validation genes.
         folds: number of folds; 1: one split, as training without folds has it; None: 3, or as many as there are
             units.
-        related: pairs of related genes, as for `assign_splits`.
+        related: function that finds the related genes, as for `assign_splits`; those of the complete windows are
+            taken, as the crop is not known before the search.
 
     Raises:
         InputError: as for `assign_splits`, or there are fewer units than folds.
     """
     config = choose_unit(config, promoters)
-    pairs = find_once(promoters, related)
-    final = assign_splits(promoters, config, pairs())
+    related = related or find_once(promoters)
+    pairs = functools.partial(related, None)
+    final = assign_splits(promoters, config, related)
     if folds == 1:
         return SearchFolds(final, [final], str(config.by))
     units = find_units(promoters, config, pairs)

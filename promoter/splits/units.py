@@ -168,19 +168,23 @@ def resampling_groups(units: Units, pairs: Callable[[], pd.DataFrame], split: Ar
     return homology.homology_groups(related[same & close], len(sets))
 
 
-def find_groups(promoters: Promoters, config: SplitConfig, split: ArrayLike) -> np.ndarray:
+def find_groups(
+    promoters: Promoters, config: SplitConfig, split: ArrayLike, crop: int | None = None
+) -> np.ndarray:
     """Return the resampling groups of any data set, by the unit of the split that a model was trained with.
 
     Args:
         promoters: the data set.
         config: unit of the split; by families if the data lacks what it is made of.
         split: set of each gene, as for `resampling_groups`.
+        crop: number of bases at the end of the windows that the model sees; None (default): all.
     """
     needed = {"chromosome": "chrom", "block": "chrom", "group": "group"}.get(config.by or "chromosome")
     if needed and not (needed in promoters.genes and promoters.genes[needed].notna().any()):
         config = replace(config, by="family")
-    pairs = functools.cache(lambda: homology.find_related_promoters(promoters))
-    return resampling_groups(find_units(promoters, config, pairs), pairs, split)
+    find = homology.find_once(promoters)
+    units = find_units(promoters, config, functools.partial(find, None))
+    return resampling_groups(units, functools.partial(find, crop), split)
 
 
 def near_border(promoters: Promoters, held_out: np.ndarray, block_size: int) -> np.ndarray:
