@@ -50,7 +50,7 @@ def export(
 
     from promoter.export.modisco import modisco_command
     from promoter.export.scores import export_scores
-    from promoter.ism.store import find_manifest
+    from promoter.ism.scores_format import find_manifest
 
     manifest = find_manifest(folder)
     named = [*([manifest] if manifest else []), *([storage.require_file(genome, "genome")] if genome else [])]

@@ -28,7 +28,9 @@ def ism(  # noqa: PLR0915 # its imports count as statements
     out: str,
     genes: list[str] | None = None,
     split: Literal["train", "val", "test"] | None = None,
+    targets: list[str] | None = None,
     ensemble: list[str] | None = None,
+    both_strands: bool = False,
     dtype: Literal["float32", "float16"] = "float32",
     positions: list[int] | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -49,8 +51,12 @@ def ism(  # noqa: PLR0915 # its imports count as statements
         out: folder to write scores/part-*.parquet, manifest.json and config.yaml to.
         genes: ids or names of the genes or sequences to score; by default all.
         split: score only genes that were in this split when the model was trained.
+        targets: names of the model's targets to score, '--targets A,B', which are stored in the model's order; by
+            default all.
         ensemble: more model directories; scores are then the means over all models, with their standard
             deviation.
+        both_strands: score the mean of the predictions of the window and of the reverse complement of what the
+            network sees of it, for networks trained on reverse complements; false by default: the window alone.
         dtype: number type of the stored scores; float16 halves the files and is off by at most 0.05% of each
             score.
         positions: first and last of the bases to change, relative to the TSS, the last not included: '--positions
@@ -62,7 +68,7 @@ def ism(  # noqa: PLR0915 # its imports count as statements
         max_hours: refuse to begin work that is expected to take longer than this many hours, by the measured time
             of a forward pass; networks that are scored faster than by forward passes are not measured.
         genes_per_task: number of genes in each task and output file; by default as many as take about four
-            seconds.
+            seconds and 256 MB. The memory of a task does not grow with it, but with targets and positions.
         workers: number of tasks that run at a time; by default as many as the cluster has room for.
         cpus_per_worker: number of CPUs reserved for each task.
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
@@ -73,29 +79,35 @@ def ism(  # noqa: PLR0915 # its imports count as statements
     limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
 
     from jobs.inference.estimate import announce_time
-    from jobs.inference.inputs import load_inputs
-    from jobs.inference.scoring import choose_size, score_arguments, score_genes, show_strongest
+    from jobs.inference.inputs import announce_strands, load_inputs
+    from jobs.inference.scoring import ScoredBytes, choose_size, score_arguments, score_genes, show_strongest
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
     from jobs.ray_runtime.shared_disk import require_shared
     from promoter.dataset.promoters import region_of_positions, select, window_of_region
     from promoter.storage.parts import PartFiles, earlier_run
 
-    inputs = load_inputs(model, ensemble, data)
+    inputs = load_inputs(model, ensemble, data, targets)
+    announce_strands(inputs.models, both_strands)
     promoters = inputs.promoters
     rows = select(promoters, genes, inputs.info.get_split(promoters.genes), split)
     region = None if positions is None else region_of_positions(promoters, positions)
     window = window_of_region(promoters, region)
     identity = {
         "format": _FORMAT,
-        **inputs.identity(rows, precision),
+        **inputs.identity(rows, precision, both_strands=both_strands),
         "models": [serialized.checksum for serialized in inputs.models],
         "genes": len(rows),
         "length": promoters.length,
         "dtype": dtype,
         "positions": positions,
     }
-    metadata = {name: identity[name] for name in ("model", "data", "dtype", "positions", "precision")}
+    names = ("model", "data", "dtype", "positions", "precision", "both_strands")
+    metadata = {"targets": inputs.targets, **{name: identity[name] for name in names}}
+    first, last = region or (0, promoters.length)
+    scored = ScoredBytes.of(
+        len(inputs.targets), last - first, members=len(inputs.models), both_strands=both_strands
+    )
 
     @functools.cache  # which remembers what parts were checked
     def cut(out_dir: UPath, size: int) -> PartFiles:
@@ -122,11 +134,11 @@ def ism(  # noqa: PLR0915 # its imports count as statements
         require_shared(out_dir)
         in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit, so before anything is written
         size = earlier["genes_per_part"] if earlier else genes_per_task
-        size = size or choose_size(inputs, len(rows), limits, cluster)
+        size = size or choose_size(inputs, len(rows), scored, limits, cluster, both_strands=both_strands)
         if inputs.network.config.incremental is None:
-            parts, (first, last) = cut(out_dir, size), region or (0, promoters.length)
+            parts = cut(out_dir, size)
             passes_per_gene = 3 * (last - first) + 1  # each mutant, and the gene as it is
-            passes = parts.count_rows(parts.missing()) * passes_per_gene
+            passes = parts.count_rows(parts.missing()) * passes_per_gene * inputs.strands_read(both_strands)
             announce_time(
                 passes, "mutants", inputs, precision=precision, limits=limits, cluster=cluster, max_hours=max_hours
             )
@@ -137,13 +149,16 @@ def ism(  # noqa: PLR0915 # its imports count as statements
             parts,
             parts.missing(),
             score_genes,
-            lambda index: score_arguments(inputs, rows[index * size : (index + 1) * size], region),
+            lambda index: score_arguments(
+                inputs, rows[index * size : (index + 1) * size], region, both_strands=both_strands
+            ),
             shared=inputs.models,
             limits=limits,
             in_flight=in_flight,
             name="ism",
             verb="scored",
             noun=promoters.noun,
+            oom_fix="lower --workers, raise --cpus_per_worker, or score fewer --targets or --positions",
         )
         parts.write_manifest(complete=True)
         output.finish()
@@ -152,6 +167,8 @@ def ism(  # noqa: PLR0915 # its imports count as statements
             -window["upstream"] if window else (region or (0,))[0],
             noun=promoters.noun,
             partly=len(strongest) < len(parts.gene_ids),
+            in_sds=inputs.target_sds is not None,
+            targets=len(inputs.targets),
         )
         console.print(f"scores of {plural(len(rows), promoters.noun)} in {out_dir / _FOLDER}")
 

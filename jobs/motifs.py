@@ -53,9 +53,9 @@ def motifs(
 
     import pandas as pd
 
-    from promoter.ism.store import find_manifest
+    from promoter.ism.scores_format import find_manifest
     from promoter.motifs.discovery import discover_motifs, place_on_genome, read_contributions, write_h5
-    from promoter.motifs.known import as_meme, jaspar_motifs, match_motifs, read_motifs
+    from promoter.motifs.known import MAX_Q, as_meme, jaspar_motifs, match_motifs, read_motifs
     from promoter.plots import motif_logo
 
     database = read_motifs(motifs) if motifs else jaspar_motifs(taxon)
@@ -80,9 +80,15 @@ def motifs(
         storage.write_text(out_dir / "instances.bed", instances.to_csv(sep="\t", header=False, index=False))
         storage.write_text(out_dir / "motifs.tsv", table.to_csv(sep="\t", index=False))
         output.finish()
+        if discovery.uninformative:
+            console.print(f"{plural(discovery.uninformative, 'pattern')} without an informative position left out")
         _show(table, contributions, out_dir)
-        if motifs is None and taxon != "none" and not table.empty:
-            console.print(f"resembles: motifs of {taxon} in JASPAR 2026; --taxon and --motifs name others")
+        if database and not table.empty:
+            source = motifs or f"{taxon} in JASPAR 2026; --taxon and --motifs choose others"
+            console.print(f"resembles: motifs of {source}")
+            console.print(
+                f"named where q, corrected for all of these, is at most {MAX_Q}; motifs.tsv has each best match"
+            )
 
 
 def _show(table: pd.DataFrame, contributions: Contributions, out_dir: UPath) -> None:
@@ -93,14 +99,12 @@ def _show(table: pd.DataFrame, contributions: Contributions, out_dir: UPath) -> 
             f"promoter ism. Empty tables in {out_dir}"
         )
         return
-    columns = ("motif", "IUPAC", "seqlets", "contribution", "resembles", "q")
+    columns = ("motif", "resembles", "q", "IUPAC", "seqlets", "contribution")
     shown = new_table(*columns, right={"seqlets", "contribution", "q"})
     for row in table.to_dict("records"):
-        resembles = f"{row['match_name']} ({row['match_id']})" if row["match_id"] else ""
-        q = "" if math.isnan(row["q"]) else f"{row['q']:.1g}"
-        shown.add_row(
-            row["motif"], row["iupac"], f"{row['seqlets']:,}", f"{row['contribution']:+.3f}", resembles, q
-        )
+        q = "" if math.isnan(row["q"]) else f"{row['q']:.2g}"
+        numbers = f"{row['seqlets']:,}", f"{row['contribution']:+.3f}"
+        shown.add_row(row["motif"], row["resembles"], q, row["iupac"], *numbers)
     console.print(shown)
     target = contributions.target
     console.print(f"{len(table):,} motifs in the contributions to {target} of {rows}, in {out_dir}")

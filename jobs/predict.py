@@ -19,6 +19,7 @@ def predict(
     data: str,
     out: str,
     ensemble: list[str] | None = None,
+    both_strands: bool = False,
     workers: int | None = None,
     cpus_per_worker: int = 1,
     gpus_per_worker: float = 0,
@@ -36,6 +37,8 @@ def predict(
         out: Parquet file to write, one row per gene, in the order of the data.
         ensemble: more model directories; predictions are then the means over all models, with their standard
             deviation.
+        both_strands: average the predictions of the window and of the reverse complement of what the network sees
+            of it, for networks trained on reverse complements; false by default: the window alone.
         workers: number of tasks that run at a time; by default as many as the cluster has room for.
         cpus_per_worker: number of CPUs reserved for each task.
         gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
@@ -52,7 +55,7 @@ def predict(
     import numpy as np
     import ray
 
-    from jobs.inference.inputs import load_inputs
+    from jobs.inference.inputs import announce_strands, load_inputs
     from jobs.inference.predicting import interval_half_width, predict_genes, summarise
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.fan_out import fan_out, progress
@@ -61,6 +64,7 @@ def predict(
     from promoter.evaluation.predictions import predictions_table, write_predictions
 
     inputs = load_inputs(model, ensemble, data)
+    announce_strands(inputs.models, both_strands)
     promoters, info = inputs.promoters, inputs.info
     owned = own_file("predict", path, settings, inputs.checksums, beside=[_METRICS], overwrite=overwrite)
     with owned as output:
@@ -73,12 +77,14 @@ def predict(
         batches = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
         with progress("predict", len(promoters), f"{promoters.noun}s") as advance:
             for rows, result in fan_out(
-                lambda rows, _: task.remote(promoters.tokens[rows], *models), batches, limits.in_flight(cluster)
+                lambda rows, _: task.remote(promoters.tokens[rows], both_strands, *models),
+                batches,
+                limits.in_flight(cluster),
             ):
                 predicted[:, rows] = result
                 advance(result.shape[1])
         spread = predicted.std(axis=0, ddof=1) if len(models) > 1 else None
-        half_width = interval_half_width(model, inputs, predicted)
+        half_width = interval_half_width(model, inputs, predicted, both_strands=both_strands)
         table = predictions_table(promoters, info, predicted.mean(axis=0), spread=spread, half_width=half_width)
         output.begin()
         metrics_path = path.with_suffix(_METRICS)

@@ -35,7 +35,7 @@ def report(
         scores: folder that promoter ism wrote with this model; genes or sequences are then drawn base by base.
         genes: ids or names of genes or sequences to draw, beside those that are chosen.
         show: number of test genes or sequences to show for each of: highest, lowest and worst prediction.
-        target: name of the target to show; by default the first.
+        target: name of the target whose figures and scores to show; by default the first that has scores.
         motifs: folder that promoter motifs wrote.
         search: folder that promoter tune wrote.
         compare: folder of another run, such as one with --split.random, whose metrics are shown beside.
@@ -52,7 +52,7 @@ def report(
         raise InputError(f"--out {out}: is a folder; name a file in it, such as {page_file / 'report.html'}")
 
     from promoter.checkpoint import serialize_models
-    from promoter.ism.store import find_manifest
+    from promoter.ism.scores_format import find_manifest
     from promoter.report.build import build_report
 
     inputs = {network.source: network.checksum for network in serialize_models([model])}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from jobs.cli.model_flags import Model, ModelFlags, resolve_model
-from jobs.cli.run import run
+from jobs.cli.run import given_settings, run
 from jobs.ray_runtime.capacity import require_resources
 from promoter import storage
 from promoter.errors import InputError
@@ -19,8 +21,11 @@ def train(
     training: TrainingConfig = TrainingConfig(),
     folds: int = 1,
     seeds: int = 1,
+    learning_curve: list[int] | None = None,
     baselines: bool = True,
     embeddings: str | None = None,
+    init: str | None = None,
+    allow_seen: bool = False,
     workers: int = 1,
     gpus_per_worker: float | None = None,
     cpus_per_worker: int | None = None,
@@ -45,9 +50,17 @@ def train(
             written to folds/, an ensemble.
         seeds: number of networks per fold, or for the one split, that differ in their random seed: their mean is
             evaluated, and their spread tells how sure it is.
+        learning_curve: numbers of training genes or sequences, ascending, such as 100,300,1000: a network more is
+            trained on a part of the training set of each size, and r by size is written to learning_curve.csv; it
+            tells how many are worth measuring.
         baselines: compare the network with baselines on the same genes.
         embeddings: folder that keeps the embeddings of --model.adapt head for several runs; by default
             embeddings/ in the output folder.
+        init: model to start from instead of new weights: a model directory, or for the same --folds and --seeds
+            the folder of a run with these. The network is that of the model; outputs of targets that it does not
+            have are new.
+        allow_seen: train although the model of --init has learned from genes that are held out here; their metrics
+            are then no test. For a model of another genome, whose chromosomes have the same names.
         workers: number of processes that share each batch by DDP.
         gpus_per_worker: number of GPUs for each worker; by default 1 where the cluster has GPUs, else 0.
         cpus_per_worker: number of CPUs for each worker; by default an equal share of a machine without GPUs, else
@@ -59,20 +72,35 @@ def train(
             that is damaged starts anew.
     """
     require_resources(workers, cpus_per_worker, gpus_per_worker)
+    if allow_seen and init is None:
+        raise InputError("--allow_seen true: there is no --init whose genes it is about; leave it out")
     if min_workers is not None and not 1 <= min_workers <= workers:
         raise InputError(f"--min_workers {min_workers}: must be from 1 to --workers {workers}")
+    if learning_curve is not None:
+        _require_curve(learning_curve, folds, seeds)
 
     from jobs.training.folds import train_folds
-    from jobs.training.job import TrainingJob, network_for, read_training_data
+    from jobs.training.job import TrainingJob, network_for, note_schedule, read_training_data
+    from jobs.training.learning_curve import train_curve
     from jobs.training.run import train_once
+    from jobs.training.warm_start import given_names, note_start, read_init
     from promoter.splits.units import choose_unit
 
-    promoters = read_training_data(data)
+    promoters = read_training_data(data, training.loss)
+    note_schedule(training)
+    network, start = resolve_model(model), None
+    if init is not None:
+        start = read_init(init, allow_seen)
+        if folds == seeds == 1:
+            start = start.member("")
+        names = given_names([setting.name for setting in given_settings()], network)
+        network = start.network(network, names, promoters)
+        note_start(start, promoters)
     job = TrainingJob(
         data=data,
         promoters=promoters,
         split=choose_unit(split, promoters),
-        model=network_for(resolve_model(model), promoters),
+        model=network_for(network, promoters),
         training=training,
         workers=workers,
         baselines=baselines,
@@ -80,12 +108,27 @@ def train(
         cpus_per_worker=cpus_per_worker,
         min_workers=min_workers,
         embeddings=embeddings,
+        init=start,
+        learning_curve=learning_curve,
     )
     out_dir = storage.require_writable(out)
-    if folds == 1 and seeds == 1:
+    if learning_curve is not None:
+        train_curve(job, out_dir, overwrite=overwrite)
+    elif folds == 1 and seeds == 1:
         train_once(job, out_dir, overwrite=overwrite)
     else:
         train_folds(job, out_dir, folds=folds, seeds=seeds, overwrite=overwrite)
+
+
+def _require_curve(sizes: list[int], folds: int, seeds: int) -> None:
+    """Refuse sizes that do not ascend, and what has no single test set."""
+    if folds > 1 or seeds > 1:
+        raise InputError(
+            "--learning_curve with --folds or --seeds: its networks share one test set and one seed; leave one out"
+        )
+    if not sizes or any(second <= first for first, second in pairwise(sizes)):
+        given = ",".join(map(str, sizes))
+        raise InputError(f"--learning_curve {given}: must be ascending numbers, such as 100,300,1000")
 
 
 if __name__ == "__main__":

@@ -57,16 +57,17 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         folds: number of folds: each configuration is trained once for each, and validated on its genes; 1:
             validated on the validation set of --split; by default 3, or as many as there are chromosomes, say.
         space: YAML file, or YAML text, with the settings to try: '{training.learning_rate: {low: 1.0e-4, high:
-            1.0e-2, log: true}, model.kernel_sizes.0: {choices: [7, 15]}}'; by default learning rate, filters,
-            widths, pools, blocks, crop, dropout, weight decay, batch size and jitter. A setting that has a flag of
-            its own here is not searched.
+            1.0e-2, log: true}, model.kernel_sizes.0: {choices: [7, 15]}}'; by default learning rate and its
+            schedule, epochs, filters, widths, pools, blocks, crop, bins, both strands, dropout, weight decay,
+            batch size, jitter and reverse complements. A setting that has a flag of its own here is not searched.
         split: genes held out for the test, which the search does not look at, and those that the final network
             chooses its epoch by; the folds hold out what --split.by names.
         model: settings of the network that are not searched; one given here leaves the default space.
         training: settings of the recipe that are not searched; one given here leaves the default space.
         metric: score of a configuration, a mean over folds and targets.
         algorithm: tpe learns from the trials so far; random does not; grid tries every combination.
-        asha: stop trials early that do worse than two thirds of the others at the same epoch.
+        asha: stop trials early that do worse than two thirds of the others at the same epoch; under one_cycle, of
+            those with as many epochs, once the rate has fallen.
         seeds: networks per configuration and fold.
         keep_folds: keep the best configuration's networks of all folds, for --ensemble, in folds/.
         embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by
@@ -88,15 +89,22 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             f"--workers {workers}: a trial is one process, and a search scales by trials; use --at_once for more "
             "trials at the same time, and promoter train --config best.yaml --workers for the final network"
         )
-    if split.fold is not None or split.homology == "move":
+    if split.fold is not None or split.max_train is not None or split.homology == "move":
         raise InputError(
-            "--split.fold and --split.homology move: a search has folds of its own; give these to promoter train, "
-            "with the best.yaml of the search"
+            "--split.fold, --split.max_train and --split.homology move: a search has folds of its own; give these "
+            "to promoter train, with the best.yaml of the search"
         )
 
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.shared_disk import require_shared
-    from jobs.training.job import TrainingJob, network_for, read_training_data, with_pretrained, with_targets
+    from jobs.training.job import (
+        TrainingJob,
+        network_for,
+        note_schedule,
+        read_training_data,
+        with_pretrained,
+        with_targets,
+    )
     from jobs.training.run import METRICS, PATHS
     from jobs.tuning.results import BEST, FINAL, SearchResult, show_folds, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
@@ -109,7 +117,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from promoter.training.cross_validation import require_scorable
     from promoter.training.search_space import SearchSpace, SpaceValidator
 
-    promoters = read_training_data(data)
+    promoters = read_training_data(data, training.loss)
     network = with_targets(resolve_model(model), promoters.target_names)
     network_for(network, promoters)  # refuses windows that it cannot take; the trials fit their own to them
     split = choose_unit(split, promoters)
@@ -129,6 +137,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     require_scorable(targets, splits, metric, promoters.target_names)
     doubt_constant_targets(targets, promoters.target_names)
     domains = _domains(space, network, training)
+    if "training.schedule" not in domains:
+        note_schedule(training)
     settings |= resolved({"model": network, "space": domains, "split": split.settings(), "folds": len(splits)})
     if embeddings is None:
         del settings["embeddings"]

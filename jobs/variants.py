@@ -14,8 +14,6 @@ from promoter import storage
 
 _FORMAT = 1
 _PATHS = ("variants", "model", "data", "genome", "chrom_names", "ensemble")  # settings that name inputs
-_GENES_PER_PART = 128  # seconds of work on a CPU; never chosen by the cluster, so that any can go on
-_LONG = 1 << 14  # bases of a window that only pretrained networks read: a gene is work enough for a part
 
 
 def variants(
@@ -25,6 +23,7 @@ def variants(
     out: str,
     genome: str | None = None,
     genes: list[str] | None = None,
+    targets: list[str] | None = None,
     chrom_names: str | None = None,
     ensemble: list[str] | None = None,
     both_strands: bool = False,
@@ -48,11 +47,14 @@ def variants(
         out: folder to write variants.parquet, variants.tsv.gz, skipped.tsv and summary.json to.
         genome: FASTA that promoter prepare was given; a VCF needs it, a library of sequences has none.
         genes: ids or names of the genes or sequences to look at; by default all.
+        targets: names of the model's targets to predict, '--targets A,B', which come in the model's order; by
+            default all.
         chrom_names: table of the names that chromosomes have in other files: two columns, UCSC's chromAlias.txt or
             NCBI's assembly report; by default names match that differ in spelling only (chr1 and 1, II and 2).
         ensemble: more model directories; predictions are then the means over all models, with the standard
             deviation of the difference.
-        both_strands: average the predictions of the window and of its reverse complement.
+        both_strands: average the predictions of the window and of the reverse complement of what the network sees
+            of it, for networks trained on reverse complements; false by default: the window alone.
         precision: number type of a pretrained network's forward passes: fp32, or bf16, which is faster on GPUs
             and whose rounding can hide small effects.
         max_hours: refuse to begin work that is expected to take longer than this many hours, by the measured time
@@ -68,15 +70,15 @@ def variants(
 
     from jobs.inference import variant_effects
     from jobs.inference.estimate import announce_time
-    from jobs.inference.inputs import load_inputs
+    from jobs.inference.inputs import announce_strands, load_inputs
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
     from jobs.ray_runtime.shared_disk import require_shared
     from promoter.dataset.promoters import select
     from promoter.storage.parts import earlier_run
 
-    inputs = load_inputs(model, ensemble, data)
-    promoters, targets = inputs.promoters, inputs.info.targets
+    inputs = load_inputs(model, ensemble, data, targets)
+    promoters = inputs.promoters
     sources = variant_effects.require_sources(
         variants, genome=genome, chrom_names=chrom_names, located=promoters.located
     )
@@ -84,18 +86,20 @@ def variants(
     files = {name: storage.sha256(path) for name, path in sources.items()}
     identity = {
         "format": _FORMAT,
-        **inputs.identity(rows, precision),
+        **inputs.identity(rows, precision, both_strands=both_strands),
         **files,
         "both_strands": both_strands,
-        "genes_per_part": _GENES_PER_PART if promoters.length <= _LONG else 1,
     }
     checksums = inputs.checksums | {str(path): files[name] for name, path in sources.items()}
     owned = own_folder("variants", out, settings, checksums, paths=_PATHS, overwrite=overwrite)
     with owned as output:
         out_dir = output.path
         earlier = earlier_run(out_dir, identity)
+        size = earlier["genes_per_part"] if earlier else variant_effects.choose_genes_per_part(inputs)
+        identity["genes_per_part"] = size
         in_flight = None
         with output.nothing_if_refused(), kept_notes() as notes:
+            announce_strands(inputs.models, both_strands)
             source = variant_effects.AlleleSource(promoters, genome, chrom_names)
             in_windows = source.read(sources["variants"], rows, out_dir / "skipped.tsv")
             alleles, parts = variant_effects.cut_alleles(in_windows, inputs, identity, out_dir)
@@ -114,7 +118,7 @@ def variants(
                         alleles[index]["gene"].nunique() for index in missing
                     )
                     announce_time(
-                        sequences * (1 + both_strands),
+                        sequences * inputs.strands_read(both_strands),
                         "windows",
                         inputs,
                         precision=precision,
@@ -130,7 +134,7 @@ def variants(
                 missing,
                 variant_effects.predict_effects,
                 lambda index: variant_effects.effect_arguments(
-                    alleles[index], source.group(alleles[index]), promoters, both_strands=both_strands
+                    alleles[index], source.group(alleles[index]), inputs, both_strands=both_strands
                 ),
                 shared=inputs.models,
                 limits=limits,
@@ -139,6 +143,7 @@ def variants(
                 verb="predicted",
                 noun=promoters.noun,
                 unit="effects",
+                oom_fix="lower --workers, raise --cpus_per_worker, or predict fewer --targets",
             )
         strongest = variant_effects.combine_parts(
             inputs, out_dir, files=parts.paths(), in_windows=in_windows, windows=source.windows
@@ -146,7 +151,7 @@ def variants(
         storage.write_json(out_dir / "summary.json", {**in_windows.counts, "notes": [str(one) for one in notes]})
         parts.write_manifest(complete=True)
         output.finish()
-        variant_effects.show_effects(in_windows.counts, strongest, targets, located=promoters.located)
+        variant_effects.show_effects(in_windows.counts, strongest, inputs)
         console.print(f"{len(in_windows.alleles):,} effects in {out_dir / 'variants.parquet'}")
 
 

@@ -51,6 +51,7 @@ _WAITING = Limit(0, 1_000_000, "give at most the number of epochs")
 _EPOCHS = Limit(1, 1_000_000, "each is a row of history.csv, and a million end in no lifetime")
 _WIDTH = Limit(1, 65_536, "the weights of two such layers would take 17 GB")
 _TASKS = Limit(1, 10_000, "Ray is tested with 10,000 tasks at a time")
+_TRAINING_SET = Limit(10, 1_000_000_000, "no library has more sequences")
 _NETWORKS = Limit(1, 1_000, "each is a training of its own")
 
 LIMITS: Mapping[str, Limit] = {
@@ -70,6 +71,7 @@ LIMITS: Mapping[str, Limit] = {
     "SplitConfig.block_size": Limit(1, 10_000_000_000, "no chromosome is longer"),
     "SplitConfig.fold": Limit(1, _NETWORKS.high, _NETWORKS.reason),
     "SplitConfig.seed": _SEED,
+    "SplitConfig.max_train": _TRAINING_SET,
     # networks
     "CNNConfig.channels": _WIDTH,
     "CNNConfig.kernel_sizes": Limit(1, 10_001, "a filter that wide learns windows by heart"),
@@ -100,6 +102,7 @@ LIMITS: Mapping[str, Limit] = {
     # jobs
     "epochs": _EPOCHS,
     "seed": _SEED,
+    "learning_curve": _TRAINING_SET,
     "folds": _NETWORKS,
     "seeds": _NETWORKS,
     "trials": Limit(1, 100_000, "each is a training of its own"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import io
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -10,7 +13,7 @@ import pandas as pd
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from promoter.errors import InputError
+from promoter.errors import InputError, listed
 from promoter.splits.config import SPLITS, By
 from promoter.splits.split import assign, places
 from promoter.storage.parsing import parse_yaml
@@ -41,6 +44,8 @@ class ModelInfo:
             the `block_size` of blocks; `library`, which optional columns a library has.
         training: the training configuration and `best_epoch`.
         versions: software name -> version that trained the model.
+        init: the model whose weights the training started from: `model` (its path), `sha256`, `targets` (those
+            whose outputs were taken over), `held_out_genes_it_learned_from` (by set); empty for new weights.
     """
 
     targets: list[str]
@@ -52,6 +57,7 @@ class ModelInfo:
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split_of_chrom(self) -> dict[str, str]:
@@ -62,6 +68,35 @@ class ModelInfo:
     def located(self) -> bool:
         """Tell whether the model was trained on windows of a genome, and not on a library of sequences."""
         return self.window.get("upstream") is not None
+
+    @property
+    def target_sds(self) -> list[float] | None:
+        """Standard deviation of each target over the training set; None where it is not known of each."""
+        sds = self.standardisation.get("sd", [])
+        known = len(sds) == len(self.targets) and all(math.isfinite(sd) and sd > 0 for sd in sds)
+        return list(sds) if known else None
+
+    def outputs_of(self, targets: Sequence[str] | None) -> list[int] | None:
+        """Return the numbers of the outputs of some targets, in the model's order; None for all of them.
+
+        Args:
+            targets: names of targets in any order; None for all.
+
+        Raises:
+            InputError: a name is not of the model, or comes twice.
+        """
+        if targets is None:
+            return None
+        if unknown := [name for name in targets if name not in self.targets]:
+            near = difflib.get_close_matches(unknown[0], self.targets, n=3, cutoff=0.5)
+            fix = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {listed(self.targets)}"
+            raise InputError("is no target of the model", setting="targets", value=unknown[0], fix=fix)
+        if twice := [name for index, name in enumerate(targets) if name in targets[:index]]:
+            raise InputError("comes twice", setting="targets", value=twice[0], fix="name each target once")
+        if not targets:
+            raise InputError("names no target", setting="targets", value=[], fix="leave it out for all")
+        outputs = [index for index, name in enumerate(self.targets) if name in targets]
+        return None if len(outputs) == len(self.targets) else outputs
 
     def get_split(self, genes: pd.DataFrame) -> pd.Series:
         """Look up the split that each gene was in when the model was trained; None for a gene in no split.
@@ -118,6 +153,13 @@ class _Training(TypedDict, total=False):
     seed: int
 
 
+class _Init(TypedDict):
+    model: str
+    sha256: str
+    targets: list[str]
+    held_out_genes_it_learned_from: dict[str, int]
+
+
 class Description(TypedDict):
     """The entries of `model.yaml`; what earlier versions did not write may be missing."""
 
@@ -132,6 +174,7 @@ class Description(TypedDict):
     data: NotRequired[_Data]
     training: NotRequired[_Training]
     versions: NotRequired[dict[str, str]]
+    init: NotRequired[_Init]
 
 
 def read_description(content: bytes, genes: bytes, source: str) -> tuple[Description, ModelInfo]:
@@ -159,6 +202,8 @@ def describe_info(info: ModelInfo) -> dict[str, Any]:
     """Return the entries of `model.yaml` that a description of a model makes."""
     entries = to_plain(asdict(replace(info, split_of_gene={})))
     del entries["split_of_gene"]
+    if not info.init:
+        del entries["init"]
     return entries
 
 

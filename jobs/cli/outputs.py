@@ -16,12 +16,21 @@ from promoter.storage import AnyPath
 from promoter.storage.records import Record
 
 if TYPE_CHECKING:
-    from promoter.storage.ownership import Output, Run
+    from promoter.storage.ownership import Output
+    from promoter.storage.runs import Run
 
 _PACKAGES = ("promoter", "torch", "numpy", "pandas", "ray", "pyarrow", "pyfaidx", "pybedtools")
 _OF_TRAINING = (
-    *("model", "folds", "embeddings", "checkpoints"),  # the last one is Ray's, while it trains
-    *("history.csv", "leakage.csv", "folds.csv", "predictions.parquet", "baselines.parquet", "metrics.json"),
+    *("model", "folds", "learning_curve", "embeddings", "checkpoints"),  # the last one is Ray's, while it trains
+    *(
+        "history.csv",
+        "leakage.csv",
+        "folds.csv",
+        "learning_curve.csv",
+        "predictions.parquet",
+        "baselines.parquet",
+        "metrics.json",
+    ),
 )
 # job -> files and folders in its output folder, beside config.yaml; other outputs are files that the user names
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
@@ -53,6 +62,8 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 _RESOURCES = frozenset(
     {"out", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "at_once", "max_hours"}
 )
+
+_EARLIER = {"training": {"loss": "mse"}}  # what runs did before there was the setting
 
 
 def own_folder(
@@ -109,10 +120,10 @@ def own_file(
 def _new_run(
     job: str, settings: Mapping[str, Any], inputs: Mapping[str, str], may_differ: Collection[str] | None
 ) -> Run:
-    from promoter.storage.ownership import Run
+    from promoter.storage.runs import Run
 
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     files = [setting.source.removesuffix(": ") for setting in given_settings() if setting.source]
     record = Record(job, settings, inputs, versions)
-    return Run(record, may_differ, OUTPUTS, list(dict.fromkeys(files)))
+    return Run(record, may_differ, OUTPUTS, list(dict.fromkeys(files)), _EARLIER)

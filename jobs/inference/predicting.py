@@ -7,7 +7,7 @@ import pandas as pd
 import ray
 from rich.table import Table
 
-from jobs.cli.console import new_table
+from jobs.cli.console import console, new_table
 from jobs.inference.inputs import Inputs
 from jobs.ray_runtime.model_cache import loaded_model
 from promoter.checkpoint import SerializedModel
@@ -33,16 +33,27 @@ def summarise(table: pd.DataFrame, targets: list[str], noun: str) -> Table:
     return summary
 
 
-def interval_half_width(model: str, inputs: Inputs, predicted: np.ndarray) -> np.ndarray | None:
-    """Return half-widths of 95% intervals where the models are an ensemble whose run has learned them."""
+def interval_half_width(
+    model: str, inputs: Inputs, predicted: np.ndarray, *, both_strands: bool
+) -> np.ndarray | None:
+    """Return half-widths of 95% intervals where the models are an ensemble whose run has learned them.
+
+    Args:
+        model: folder of the run.
+        inputs: models and data.
+        predicted: predictions of each model, (models, genes, targets).
+        both_strands: whether these are means over the strands, which the intervals were not learned from.
+    """
     calibration = read_calibration(model)
     checksums = [serialized.checksum for serialized in inputs.models]
     if calibration is None or not calibration.matches(checksums):
         return None
+    if inputs.strands_read(both_strands) > 1:
+        console.print("the 95% intervals were learned from predictions of one strand", style="dim")
     return calibration.half_width(predicted, checksums, inputs.info.targets)
 
 
 @ray.remote
-def predict_genes(tokens: np.ndarray, *models: SerializedModel) -> np.ndarray:
+def predict_genes(tokens: np.ndarray, both_strands: bool, *models: SerializedModel) -> np.ndarray:
     """Predict a batch of genes in a worker process: (models, genes, targets)."""
-    return np.stack([predict(loaded_model(model), tokens) for model in models])
+    return np.stack([predict(loaded_model(model), tokens, both_strands=both_strands) for model in models])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,32 +16,82 @@ from jobs.ray_runtime.part_files import Computed, PartTask
 from promoter.checkpoint import SerializedModel
 from promoter.dataset.promoters import crop_windows
 from promoter.ism import Scores, saturation_mutagenesis
+from promoter.ism.ensemble import mean_and_sd
 from promoter.ism.operations import operations
-from promoter.ism.store import GENE_COLUMNS, concatenate, write_part
+from promoter.ism.store import GENE_COLUMNS, concatenate, genes_per_row_group, write_batches
 from promoter.ism.top_effects import Substitution, strongest_substitutions
+from promoter.sequence import BASES
 from promoter.training import predict
 
 _SECONDS_PER_TASK = 4  # long beside what starting a task costs, short beside what losing one does
 # Operations a second that a CPU and a GPU are taken to reach, only to choose the size of tasks
 _RATE_CPU, _RATE_GPU = 5e10, 5e12
 _MAX_GENES_PER_TASK = 512
+_BYTES_PER_TASK = (
+    1 << 28
+)  # of scores in memory, beside the 0.5 GB of a worker with PyTorch; more if a gene has more
+_BYTES_PER_FILE = 1 << 28  # before compression: what a lost task or a damaged file costs
 _TASKS_PER_SLOT = 4  # at least, where there are enough genes, so that all workers end at about the same time
+SDS_UNKNOWN = "; the model does not tell the SDs of its targets, which are taken to be equal"
 _STRONGEST = 5  # changes printed at the end
 _MODEL_ERRORS = (ArithmeticError, LookupError, RuntimeError, ValueError)  # what a model may raise at some sequence
 
 
-def choose_size(inputs: Inputs, genes: int, limits: TaskLimits, cluster: Cluster) -> int:
-    """Return how many genes make a task of some seconds, and no fewer tasks than keep all workers busy."""
+def choose_size(
+    inputs: Inputs, genes: int, scored: ScoredBytes, limits: TaskLimits, cluster: Cluster, *, both_strands: bool
+) -> int:
+    """Return how many genes make a task of some seconds, a file of some size, and work for all workers.
+
+    The memory of a task does not follow from it: see `ScoredBytes`.
+    """
     cnn = inputs.network.config.incremental
     if cnn is None:
         return 1  # minutes or hours each
     rate = _RATE_GPU if limits.gpus else _RATE_CPU * max(1, limits.cpus)
-    by_time = _SECONDS_PER_TASK * rate / (len(inputs.models) * operations(cnn, inputs.promoters.length) + 1)
+    passes = len(inputs.models) * inputs.strands_read(both_strands)
+    by_time = _SECONDS_PER_TASK * rate / (passes * operations(cnn, inputs.promoters.length) + 1)
     by_slots = genes / (_TASKS_PER_SLOT * limits.max_concurrent_tasks(cluster))
-    return max(1, min(int(by_time), int(by_slots), _MAX_GENES_PER_TASK))
+    return max(1, min(int(by_time), int(by_slots), _BYTES_PER_FILE // scored.stored, _MAX_GENES_PER_TASK))
 
 
-def show_strongest(parts: list[list[Substitution] | None], first: int, *, noun: str, partly: bool) -> None:
+class ScoredBytes(NamedTuple):
+    """How much memory the scores of a gene take.
+
+    Attributes:
+        stored: bytes in a part, before compression.
+        in_memory: bytes in a task while it computes and writes them: of an ensemble mean, squared differences, the
+            scores of a member, a difference, and the columns of the file, whatever the number of members; of one
+            model its scores, a copy and the columns.
+        row_group: number of genes in a row group of the part.
+    """
+
+    stored: int
+    in_memory: int
+    row_group: int
+
+    @classmethod
+    def of(cls, targets: int, length: int, *, members: int, both_strands: bool = False) -> ScoredBytes:
+        """Count the bytes of a gene.
+
+        Args:
+            targets: number of targets that are scored.
+            length: number of bases that are scored.
+            members: number of models in the ensemble.
+            both_strands: whether the strands are averaged; those of the other are in memory too.
+        """
+        one = 4 * targets * len(BASES) * length
+        stored, copies = (2 * one, 6) if members > 1 else (one, 3)
+        return cls(stored, one * (copies + both_strands), genes_per_row_group(targets, length))
+
+    @property
+    def genes_at_a_time(self) -> int:
+        """Number of genes that a task scores before it writes them: whole row groups within its memory."""
+        return max(1, _BYTES_PER_TASK // self.in_memory // self.row_group) * self.row_group
+
+
+def show_strongest(
+    parts: list[list[Substitution] | None], first: int, *, noun: str, partly: bool, in_sds: bool, targets: int
+) -> None:
     """Print the strongest changes of the parts; None for one that another run has written.
 
     Args:
@@ -48,31 +99,48 @@ def show_strongest(parts: list[list[Substitution] | None], first: int, *, noun: 
         first: position of the first base scored: relative to the TSS, or 0-based where there is none.
         noun: what the rows of the data are: gene, or sequence where there is no TSS.
         partly: whether parts were there before, so that these changes are not of all rows.
+        in_sds: whether the standard deviations of the targets are known, in which effects are compared.
+        targets: number of targets.
     """
     substitutions = [substitution for part in parts for substitution in part or []]
     if not substitutions:
         return
-    strongest = sorted(substitutions, key=lambda substitution: -abs(substitution.effect))[:_STRONGEST]
+    strongest = _largest(substitutions)
     located = noun == "gene"
     position = "to TSS" if located else "position"
-    columns = (noun, position, "change", "effect", "target")
-    table = new_table(*columns, right={position, "effect"}, collapse_padding=True)
+    columns = (noun, position, "change", "effect", *(["in SDs"] if in_sds else []), "target")
+    table = new_table(*columns, right={position, "effect", "in SDs"}, collapse_padding=True)
     for change in strongest:
         offset = f"{first + change.offset:{'+' if located else ''},}"
         bases = f"{change.reference}>{change.alternative}"
-        table.add_row(change.gene, offset, bases, f"{change.effect:+.3g}", change.target)
+        deviations = [f"{change.in_sds:+.2f}"] if in_sds else []
+        table.add_row(change.gene, offset, bases, f"{change.effect:+.3g}", *deviations, change.target)
     counted = "" if located else "; positions from 0"
     of_these = f" of the {noun}s scored now" if partly else ""
-    console.print(f"strongest changes{of_these}, one a {noun}{counted}", style="dim")
+    compared = "" if in_sds or targets == 1 else SDS_UNKNOWN
+    console.print(f"strongest changes{of_these}, one a {noun}{counted}{compared}", style="dim")
     console.print(table)
 
 
-def score_arguments(inputs: Inputs, rows: np.ndarray, region: tuple[int, int] | None) -> dict[str, Any]:
-    """Return what the task of a part takes, by name: its genes, their tokens, the targets and the region."""
+def _largest(substitutions: list[Substitution]) -> list[Substitution]:
+    return sorted(substitutions, key=lambda substitution: -abs(substitution.in_sds))[:_STRONGEST]
+
+
+def score_arguments(
+    inputs: Inputs, rows: np.ndarray, region: tuple[int, int] | None, *, both_strands: bool
+) -> dict[str, Any]:
+    """Return what the task of a part takes, by name: its genes and their tokens, targets, region and strands."""
     genes = inputs.promoters.genes[GENE_COLUMNS].iloc[rows].reset_index(drop=True)
     genes = crop_windows(genes, *region) if region else genes
-    tokens, targets = inputs.promoters.tokens[rows], inputs.info.targets
-    return {"genes": genes, "tokens": tokens, "targets": targets, "region": region}
+    return {
+        "genes": genes,
+        "tokens": inputs.promoters.tokens[rows],
+        "targets": inputs.targets,
+        "outputs": inputs.outputs,
+        "sds": inputs.target_sds,
+        "region": region,
+        "both_strands": both_strands,
+    }
 
 
 def score_genes(
@@ -81,43 +149,81 @@ def score_genes(
     genes: pd.DataFrame,
     tokens: np.ndarray,
     targets: list[str],
+    outputs: list[int] | None,
+    sds: list[float] | None,
     region: tuple[int, int] | None,
+    both_strands: bool,
 ) -> Computed:
-    """Score a batch of genes in a worker process and write its part; the value is the strongest changes."""
+    """Score a batch of genes in a worker process and write its part; the value is the strongest changes.
+
+    Some genes are scored and written at a time, by `ScoredBytes`; after memory has run out, one is scored at a
+    time, and a row group of them written.
+    """
     networks = [loaded_model(model) for model in models]
     precision = part.metadata["precision"] or "fp32"
+    start, end = region or (0, tokens.shape[1])
+    scored = ScoredBytes.of(len(targets), end - start, members=len(models), both_strands=both_strands)
+    at_a_time = scored.genes_at_a_time if part.batch_size is None else 1
+    failed: dict[str, str] = {}
+    strongest: list[Substitution] = []
 
     def score(rows: slice) -> Scores:
-        predictions = np.stack([predict(network, tokens[rows]) for network in networks])
-        options = {"batch_size": part.batch_size, "positions": region, "precision": precision}
-        scores = np.stack([saturation_mutagenesis(network, tokens[rows], **options) for network in networks])
-        return _summarise(genes.iloc[rows], targets, predictions, scores)
+        predictions = np.stack([predict(network, tokens[rows], both_strands=both_strands) for network in networks])
+        options = {"batch_size": part.batch_size, "precision": precision, "both_strands": both_strands}
+        of_members = (
+            saturation_mutagenesis(network, tokens[rows], positions=region, targets=outputs, **options)
+            for network in networks
+        )
+        of_targets = predictions if outputs is None else predictions[..., outputs]
+        return _summarise(genes.iloc[rows], targets, of_targets, mean_and_sd(of_members))
 
-    failed = {}
-    try:
-        batches = [score(slice(None))]
-    except _MODEL_ERRORS:  # find out by which genes, and score the others
-        batches = []
-        for row, gene in enumerate(part.gene_ids):
-            try:
-                batches.append(score(slice(row, row + 1)))
-            except _MODEL_ERRORS as error:
-                failed[gene] = one_line(error)
-    if not batches:
-        return None, failed, None
-    scores = concatenate(batches)
-    checksums = write_part(part.path, scores, part.metadata, part.metadata["dtype"])
-    return strongest_substitutions(scores, _STRONGEST), failed, checksums
+    def batches() -> Iterator[Scores]:
+        size = max(at_a_time, scored.row_group)
+        for first in range(0, len(genes), size):
+            last = min(first + size, len(genes))
+            some = [slice(row, min(row + at_a_time, last)) for row in range(first, last, at_a_time)]
+            if batch := _joined(list(_scored(score, some, part.gene_ids, failed))):
+                strongest[:] = _largest([*strongest, *strongest_substitutions(batch, _STRONGEST, sds)])
+                yield batch
+                del batch  # before the next one is made
+
+    checksums = write_batches(part.path, batches(), part.metadata, part.metadata["dtype"])
+    return (strongest if checksums else None), failed, checksums
 
 
-def _summarise(genes: pd.DataFrame, targets: list[str], predictions: np.ndarray, scores: np.ndarray) -> Scores:
+def _scored(
+    score: Callable[[slice], Scores], batches: Sequence[slice], gene_ids: list[str], failed: dict[str, str]
+) -> Iterator[Scores]:
+    """Score batches of genes; where the model fails, find out by which genes, note why, and score the others."""
+    for rows in batches:
+        try:
+            yield score(rows)
+        except _MODEL_ERRORS as error:
+            if rows.stop - rows.start == 1:
+                failed[gene_ids[rows.start]] = one_line(error)
+                continue
+            alone = [slice(row, row + 1) for row in range(rows.start, rows.stop)]
+            yield from _scored(score, alone, gene_ids, failed)
+
+
+def _joined(batches: list[Scores]) -> Scores | None:
+    return concatenate(batches) if len(batches) > 1 else next(iter(batches), None)
+
+
+def _summarise(
+    genes: pd.DataFrame,
+    targets: list[str],
+    predictions: np.ndarray,
+    mean_and_sd: tuple[np.ndarray, np.ndarray | None],
+) -> Scores:
     """Return the scores of the model, or the mean and standard deviation over several.
 
-    Predictions have the shape (models, genes, targets), scores (models, genes, targets, 4, length).
+    Predictions have the shape (models, genes, targets), mean and SD of the scores (genes, targets, 4, length).
     """
+    scores, scores_sd = mean_and_sd
     if not (np.isfinite(predictions).all() and np.isfinite(scores).all()):
         raise FloatingPointError("the model's output is not a finite number")
-    if len(predictions) == 1:
-        return Scores(genes, targets, predictions[0], scores[0])
-    spread = [values.std(axis=0, ddof=1) for values in (predictions, scores)]
-    return Scores(genes, targets, predictions.mean(axis=0), scores.mean(axis=0), *spread)
+    if scores_sd is None:
+        return Scores(genes, targets, predictions[0], scores)
+    spread = predictions.std(axis=0, ddof=1)
+    return Scores(genes, targets, predictions.mean(axis=0), scores, spread, scores_sd)

@@ -19,6 +19,7 @@ from upath import UPath
 
 from jobs.cli.console import console
 from jobs.inference.inputs import Inputs
+from jobs.inference.scoring import SDS_UNKNOWN
 from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.part_files import Computed, PartTask
 from promoter import storage
@@ -47,7 +48,11 @@ from promoter.variants.windows import (
     tss_windows,
 )
 
+_GENES_PER_PART = 128  # seconds of work on a CPU; never chosen by the cluster, so that any can go on
+_VALUES_PER_GENE = 32  # targets times models with which that many fit; of more, parts have fewer genes
+_LONG = 1 << 14  # bases of a window that only pretrained networks read: a gene is work enough for a part
 _STRONGEST = 5  # effects printed at the end
+_MAX_TARGETS_SHOWN = 8  # columns that a terminal has room for; of more targets the one moved most is shown
 
 
 def require_sources(
@@ -119,6 +124,14 @@ def _table_of_skipped(
         yield lambda variant, alt, reason: table.writerow([*variant[:3], alt, reasons[reason]])
 
 
+def choose_genes_per_part(inputs: Inputs) -> int:
+    """Return how many genes have their alleles in a part: of many targets and models fewer, for their memory."""
+    if inputs.promoters.length > _LONG:
+        return 1
+    values = len(inputs.targets) * len(inputs.models)
+    return max(1, min(_GENES_PER_PART, _GENES_PER_PART * _VALUES_PER_GENE // values))
+
+
 def cut_alleles(
     in_windows: WindowVariants, inputs: Inputs, identity: Mapping[str, Any], out_dir: UPath
 ) -> tuple[list[pd.DataFrame], PartFiles]:
@@ -129,22 +142,23 @@ def cut_alleles(
         alleles = [group for _, group in in_windows.alleles.groupby(part)]
     gene_ids = [inputs.promoters.genes["gene_id"].iloc[group["gene"]].tolist() for group in alleles]
     names = ("format", "model", "data", "genome", "both_strands", "precision")
-    shared = {**{name: identity[name] for name in names if name in identity}, "targets": inputs.info.targets}
+    shared = {**{name: identity[name] for name in names if name in identity}, "targets": inputs.targets}
     checksums = [hashlib.sha256(group.to_csv(index=False).encode()).hexdigest() for group in alleles]
     metadata = [{**shared, "alleles": checksum} for checksum in checksums]
     return alleles, PartFiles(out_dir, "parts", gene_ids, metadata, identity)
 
 
 def effect_arguments(
-    part: pd.DataFrame, gene_variants: list[GeneVariants], promoters: Promoters, *, both_strands: bool
+    part: pd.DataFrame, gene_variants: list[GeneVariants], inputs: Inputs, *, both_strands: bool
 ) -> dict[str, Any]:
-    """Return what the task of a part takes, by name: its genes, its alleles, these rebuilt, and the strands."""
+    """Return what the task of a part takes, by name: genes, alleles, these rebuilt, outputs, and strands."""
     rows = part["gene"].unique()
     numbers = {row: number for number, row in enumerate(rows)}
     return {
-        "genes": promoters.genes[["gene_id", "gene_name", "chrom"]].iloc[rows],
+        "genes": inputs.promoters.genes[["gene_id", "gene_name", "chrom"]].iloc[rows],
         "alleles": part.assign(gene=part["gene"].map(numbers)),
         "gene_variants": gene_variants,
+        "outputs": inputs.outputs,
         "both_strands": both_strands,
     }
 
@@ -155,6 +169,7 @@ def predict_effects(
     genes: pd.DataFrame,
     alleles: pd.DataFrame,
     gene_variants: list[GeneVariants],
+    outputs: list[int] | None,
     both_strands: bool,
 ) -> Computed:
     """Predict the alleles of some genes in a worker process and write their part."""
@@ -162,6 +177,7 @@ def predict_effects(
         predict_alleles(
             loaded_model(model),
             gene_variants,
+            targets=outputs,
             both_strands=both_strands,
             batch_size=part.batch_size,
             precision=part.metadata["precision"] or "fp32",
@@ -187,7 +203,7 @@ def combine_parts(
     inputs: Inputs, out_dir: UPath, *, files: list[UPath], in_windows: WindowVariants, windows: list[TssWindow]
 ) -> list[Mapping[Any, Any]]:
     """Put the parts together, one at a time, and return the strongest effects."""
-    targets = inputs.info.targets
+    targets, sds = inputs.targets, inputs.target_sds or 1
     none = np.zeros((len(inputs.models), 0, len(targets)), np.float32)
     columns = {"targets": targets, "reference": none, "difference": none, "windows": windows}
     schema = effects_to_table(
@@ -210,16 +226,16 @@ def combine_parts(
             table.write_table(rows)
             frame = rows.to_pandas()
             frame.to_csv(lines, sep="\t", header=False, index=False, float_format="%.7g", lineterminator="\n")
-            effect = frame[[f"{target}_difference" for target in targets]].abs().max(axis=1)
+            # targets are compared in standard deviations, since their units differ
+            effect = (frame[[f"{target}_difference" for target in targets]].abs() / sds).max(axis=1)
             candidates = frame.assign(_effect=effect).nlargest(_STRONGEST, "_effect").to_dict("records")
             strongest = heapq.nlargest(_STRONGEST, [*strongest, *candidates], key=lambda row: row["_effect"])
     return strongest
 
 
-def show_effects(
-    counts: dict[str, int], strongest: list[Mapping[Any, Any]], targets: list[str], *, located: bool
-) -> None:
-    """Print how many variants and alleles there were, and the strongest effects."""
+def show_effects(counts: dict[str, int], strongest: list[Mapping[Any, Any]], inputs: Inputs) -> None:
+    """Print how many variants and alleles there were, and the strongest effects, in standard deviations."""
+    located, targets = inputs.promoters.located, inputs.targets
     table = Table("", "", show_header=False, box=None)
     labels = {
         "variants": "variants read",
@@ -239,9 +255,18 @@ def show_effects(
     console.print(table)
     if not strongest:
         return
-    best = Table("strongest", *(("gene", "to TSS") if located else ("sequence",)), *targets, box=None)
+    many = len(targets) > _MAX_TARGETS_SHOWN
+    values = ("effect", "in SDs", "target") if many else targets
+    best = Table("strongest", *(("gene", "to TSS") if located else ("sequence",)), *values, box=None)
+    if inputs.target_sds is None and len(targets) > 1:
+        console.print(f"strongest effects{SDS_UNKNOWN}", style="dim")
+    sds = dict(zip(targets, inputs.target_sds or [1.0] * len(targets), strict=True))
     for row in strongest:
-        effects = [f"{row[f'{target}_difference']:+.3g}" for target in targets]
+        differences = {target: row[f"{target}_difference"] for target in targets}
+        effects = [f"{value:+.3g}" for value in differences.values()]
+        if many:
+            target = max(targets, key=lambda name: abs(differences[name]) / sds[name])
+            effects = [f"{differences[target]:+.3g}", f"{differences[target] / sds[target]:+.2f}", target]
         distance = [f"{row['tss_distance']:+}"] if located else []
         best.add_row(_change(row), gene_label(row["gene_id"], row["gene_name"]), *distance, *effects)
     console.print(best)

@@ -54,6 +54,7 @@ def compute_parts(
     verb: str,
     noun: str = "gene",
     unit: str | None = None,
+    oom_fix: str = "lower --workers or raise --cpus_per_worker",
 ) -> list[Any]:
     """Compute and write parts, then check that all parts are there.
 
@@ -73,6 +74,7 @@ def compute_parts(
         verb: past participle for messages, such as `scored`.
         noun: what the data's rows are called in messages (default gene).
         unit: plural noun for the rows of a part (default: that of `noun`).
+        oom_fix: what to change where tasks run out of memory, for the message.
 
     Returns:
         The value of each part that was computed, in the order of parts.
@@ -96,7 +98,7 @@ def compute_parts(
     def give_up(index: int, error: RayError) -> Computed:
         reason = f"its task was lost time and again, {type(error).__name__}"
         if isinstance(error, OutOfMemoryError):
-            reason += "; lower --workers or raise --cpus_per_worker"
+            reason += f"; {oom_fix}"
         return None, dict.fromkeys(parts.gene_ids[index], reason), None
 
     results: dict[int, Computed] = {}

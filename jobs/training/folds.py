@@ -21,7 +21,6 @@ from jobs.training.resources import trainings_that_fit
 from jobs.training.run import METRICS, PATHS, train_once
 from promoter import storage
 from promoter.checkpoint import serialize_model
-from promoter.dataset.promoters import locate
 from promoter.errors import InputError
 from promoter.evaluation.evaluate import evaluate, read_metrics
 from promoter.evaluation.intervals import add_intervals, calibrate, coverage, write_calibration
@@ -56,8 +55,9 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
     """
     splits = _splits(job, folds)
     settings = job.settings | {"out": str(out_dir), "folds": folds, "seeds": seeds}
-    inputs = {str(locate(job.data)): job.promoters.checksum}
-    with own_folder("train", out_dir, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
+    names = [[fold_name(fold, seed, seeds) for seed in range(seeds)] for fold in range(1, len(splits) + 1)]
+    init_of = {name: job.init and job.init.member(name) for of_fold in names for name in of_fold}
+    with own_folder("train", out_dir, settings, job.inputs, paths=PATHS, overwrite=overwrite) as output:
         if output.is_finished(METRICS, overwrite=overwrite):
             console.print(f"{out_dir}: this run is finished already; nothing to do")
             show_metrics(read_metrics(out_dir / METRICS, job.promoters.target_names), job.promoters.noun)
@@ -69,6 +69,9 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
             assigned.append(assign_splits(job.promoters, split, related, job.crop))
             try:
                 require_trainable(job, assigned[-1])
+                for init in {id(init_of[name]): init_of[name] for name in names[fold - 1]}.values():
+                    if init is not None:
+                        init.require_unseen(job.promoters, assigned[-1])
             except InputError as error:
                 raise InputError(f"fold {fold}: {error}" if folds > 1 else str(error)) from error
         cluster = connect()
@@ -82,7 +85,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
             show_split(job, assigned[0])
         trainings = _trainings(job, splits, seeds)
         console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
-        _train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
+        train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
         _publish(job, out_dir, folds, seeds, groups=_groups(job, assigned, related))
         output.finish()
     console.print(f"networks in {out_dir / _FOLDS}, their predictions and metrics in {out_dir}")
@@ -96,9 +99,9 @@ def _trainings(job: TrainingJob, splits: list[SplitConfig], seeds: int) -> dict[
             training = replace(job.training, seed=job.training.seed + seed)
             # the baselines of a fold are the same for all seeds
             baselines = job.baselines and seed == 0
-            trainings[fold_name(fold, seed, seeds)] = replace(
-                job, split=split, training=training, baselines=baselines
-            )
+            name = fold_name(fold, seed, seeds)
+            init = job.init and job.init.member(name)
+            trainings[name] = replace(job, split=split, training=training, baselines=baselines, init=init)
     return trainings
 
 
@@ -139,8 +142,15 @@ def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
     return [replace(job.split, fold=[fold, folds]) for fold in range(1, folds + 1)]
 
 
-def _train_all(trainings: dict[str, TrainingJob], folder: UPath, related: Related, max_concurrent: int) -> None:
-    """Run all trainings, each in a folder of its name, and raise the first error."""
+def train_all(trainings: dict[str, TrainingJob], folder: UPath, related: Related, max_concurrent: int) -> None:
+    """Run all trainings, each in a folder of its name, and raise the first error.
+
+    Args:
+        trainings: name -> training.
+        folder: folder for a folder of each name.
+        related: function that finds the related genes, as for `train_once`.
+        max_concurrent: number of trainings at the same time.
+    """
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in trainings:
         waiting.put(name)

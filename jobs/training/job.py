@@ -15,9 +15,11 @@ from jobs.cli.console import console, plural, with_flags
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
+from jobs.training.warm_start import InitModel
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
-from promoter.dataset.promoters import LIBRARY_SCHEMA, Promoters, read_promoters
+from promoter.dataset.log_values import counts_in_log_units
+from promoter.dataset.promoters import LIBRARY_SCHEMA, Promoters, locate, read_promoters
 from promoter.errors import InputError, listed, note
 from promoter.models.config import CNNConfig, NetworkConfig
 from promoter.models.weights import SerializedTrunk, fetch_trunk
@@ -50,6 +52,7 @@ class TrainingJob:
         promoters: the data set in `data`.
         model: the network, with as many outputs as the data has targets.
         pretrained: weights that a pretrained network starts from; None: not loaded yet, or no such network.
+        init: earlier models that the training starts from; None for new weights.
     """
 
     data: str
@@ -63,19 +66,30 @@ class TrainingJob:
     cpus_per_worker: int | None
     min_workers: int | None = None
     embeddings: str | None = None
+    learning_curve: list[int] | None = None
     pretrained: Pretrained | None = None
+    init: InitModel | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
-        left_out = {"promoters", "pretrained"} | ({"embeddings"} if self.embeddings is None else set())
+        optional = {name for name in ("embeddings", "learning_curve") if getattr(self, name) is None}
+        left_out = {"promoters", "pretrained", "init"} | optional  # which earlier versions did not write
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
+        if self.init is not None:
+            settings |= {"init": self.init.path, "allow_seen": self.init.allow_seen}
         return resolved(settings | {"split": self.split.settings()})
 
     @property
     def crop(self) -> int:
         """Number of bases at the end of the windows that the network sees."""
         return self.promoters.length - self.model.outside(self.promoters.length)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Path of each input -> its SHA-256."""
+        models = self.init.inputs if self.init is not None else {}
+        return {str(locate(self.data)): self.promoters.checksum} | models
 
     def scaling_config(self, cluster: Cluster) -> ScalingConfig:
         """Return what `scaling_config` makes of the workers on this cluster."""
@@ -88,11 +102,16 @@ class TrainingJob:
         )
 
 
-def read_training_data(data: str) -> Promoters:
+def read_training_data(data: str, loss: str = "mse") -> Promoters:
     """Read a data set that has targets; genes without a value of any are left out, and counted in a note.
 
+    Args:
+        data: folder of the data set.
+        loss: name of the loss; the targets are in the unit in which a network with it predicts.
+
     Raises:
-        InputError: it is missing or damaged, holds sequences alone, or an infinite value.
+        InputError: it is missing or damaged, holds sequences alone, an infinite value, or values that are not for
+            the loss.
     """
     promoters = read_promoters(data)
     if not promoters.target_names:
@@ -109,11 +128,20 @@ def read_training_data(data: str) -> Promoters:
     empty = np.isnan(promoters.targets).all(axis=1)
     if empty.all():
         raise InputError(f"{data}: no gene has a value of any target; prepare it again from a table with values")
-    if not empty.any():
-        return promoters
-    note(f"{data}: {plural(int(empty.sum()), 'gene')} without a value of any target left out")
-    genes = promoters.genes[~empty].reset_index(drop=True)
-    return replace(promoters, genes=genes, targets=promoters.targets[~empty])
+    if empty.any():
+        note(f"{data}: {plural(int(empty.sum()), 'gene')} without a value of any target left out")
+        genes = promoters.genes[~empty].reset_index(drop=True)
+        promoters = replace(promoters, genes=genes, targets=promoters.targets[~empty])
+    return counts_in_log_units(promoters, data) if loss == "poisson" else promoters
+
+
+def note_schedule(training: TrainingConfig) -> None:
+    """Say that one_cycle trains all epochs, if early stopping is set, as it is by default."""
+    if training.schedule == "one_cycle" and training.early_stopping is not None:
+        note(
+            f"`TrainingConfig.schedule='one_cycle'`: all {training.epochs:,} epochs are trained, since the rate "
+            f"falls until the last; `TrainingConfig.early_stopping={training.early_stopping}` has no effect"
+        )
 
 
 def require_trainable(job: TrainingJob, held_out: SplitAssignment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +12,7 @@ from promoter.evaluation.evaluate import NEW
 from promoter.metrics import METRICS
 from promoter.splits.config import SPLITS
 
-_TARGETS_SHOWN = 8
+TARGETS_SHOWN = 8
 _JUDGED = ("test", NEW)  # the splits that a model is judged by
 
 
@@ -26,13 +27,13 @@ def show_metrics(metrics: dict[str, Any], noun: str = "gene") -> None:
     for split in _JUDGED:
         if split in metrics:
             _show_judged(metrics[split], f"{split} {noun}s")
-    more = max(len(of_split) for of_split in metrics.values()) - _TARGETS_SHOWN
+    more = max(len(of_split) for of_split in metrics.values()) - TARGETS_SHOWN
     if more > 0:
         console.print(f"and {more} more targets in metrics.json")
 
 
 def _show_judged(of_target: dict[str, Any], rows: str) -> None:
-    for target, values in list(of_target.items())[:_TARGETS_SHOWN]:
+    for target, values in list(of_target.items())[:TARGETS_SHOWN]:
         if weighted := values.get("weighted"):
             shown = ", ".join(f"{name} {_interval_of(weighted, name)}" for name in METRICS)
             console.print(f"{target} of {rows} by their weights: {shown}")
@@ -40,7 +41,7 @@ def _show_judged(of_target: dict[str, Any], rows: str) -> None:
     if compared.row_count:
         console.print(f"\nbaselines on the same {rows}, and by how much the network's r and rho exceed theirs")
         console.print(compared)
-    for target, values in list(of_target.items())[:_TARGETS_SHOWN]:
+    for target, values in list(of_target.items())[:TARGETS_SHOWN]:
         if verdict := values.get("verdict"):
             console.print(f"{target}: {verdict}")
         if values.get("sd") is not None and values.get("sd_predicted") is not None:
@@ -65,7 +66,7 @@ def metrics_table(metrics: dict[str, Any], noun: str = "gene") -> Table:
     table = new_table("split", "target", rows, *METRICS, right={rows, *METRICS}, collapse_padding=True)
     for split in (name for name in (*SPLITS, NEW) if name in metrics):
         shown: dict[str, Any] = metrics[split]
-        for target, values in list(shown.items())[:_TARGETS_SHOWN]:
+        for target, values in list(shown.items())[:TARGETS_SHOWN]:
             cells = [_interval_of(values, name) for name in METRICS]
             table.add_row(split, target, f"{values['n']:,}", *cells)
     return table
@@ -74,7 +75,7 @@ def metrics_table(metrics: dict[str, Any], noun: str = "gene") -> Table:
 def _table_of_baselines(of_target: dict[str, Any]) -> Table:
     numbers = ("mse", "pearson", "spearman", "r difference", "rho difference")
     table = new_table("target", "model", *numbers, right=numbers, collapse_padding=True)
-    for target, values in list(of_target.items())[:_TARGETS_SHOWN]:
+    for target, values in list(of_target.items())[:TARGETS_SHOWN]:
         for name, other in values.get("baselines", {}).items():
             cells = [format_number(other.get(metric)) for metric in METRICS]
             cells += [_interval_of(other, f"{metric}_difference", "+") for metric in ("pearson", "spearman")]
@@ -87,9 +88,13 @@ def format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _interval_of(values: dict[str, Any], name: str, sign: str = "") -> str:
-    value, interval = values.get(name), values.get(f"{name}_ci95")
+def format_interval(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
+    """Return a metric with its interval, if it has one, as tables show it; a dash for one that is undefined."""
     if value is None:
         return "–"
     shown = "" if interval is None else f" [{interval[0]:{sign}.2f}, {interval[1]:{sign}.2f}]"
     return f"{value:{sign}.3f}{shown}"
+
+
+def _interval_of(values: dict[str, Any], name: str, sign: str = "") -> str:
+    return format_interval(values.get(name), values.get(f"{name}_ci95"), sign)

@@ -28,7 +28,7 @@ from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
 from promoter.baselines import fit_coefficients, save_baselines
 from promoter.checkpoint import ModelInfo, serialize_model
-from promoter.dataset.promoters import locate, near_tss
+from promoter.dataset.promoters import near_tss
 from promoter.errors import TrainingDivergedError
 from promoter.evaluation.evaluate import evaluate, read_metrics
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
@@ -38,13 +38,15 @@ from promoter.splits.assign import Related, SplitAssignment, assign_splits
 from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
 from promoter.training.allocator import KEEP_FREED_MEMORY
 from promoter.training.batches import require_orientation
+from promoter.training.losses import LOSSES
+from promoter.training.warm_start import start_from
 
 _RAY_FOLDER = "checkpoints"  # Ray's folder in --out; removed when the model is written
 _STATE = "state.pt"
 _PREDICTIONS = "predictions.npy"
 METRICS = "metrics.json"
 RESULTS = ("history.csv", "leakage.csv", "predictions.parquet", "baselines.parquet", METRICS)  # beside model/
-PATHS = ("data", "embeddings")  # settings that do not change what comes out
+PATHS = ("data", "embeddings", "init")  # settings that do not change what comes out
 _MAX_FAILURES = 3  # worker deaths before the run gives up
 
 
@@ -54,6 +56,7 @@ def train_once(
     *,
     related: Related | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    before_end: Callable[[TrainingJob], None] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train a network, or resume an interrupted run; do nothing if it is finished.
@@ -65,6 +68,8 @@ def train_once(
             (default): one made here.
         on_epoch: function called with each epoch's record, in which case nothing is printed; None: a line is
             printed for each epoch.
+        before_end: function called with the job once its results are written, and before they are recorded as
+            finished; None (default): there is nothing more to do.
         overwrite: true to take over a folder that another run has filled.
 
     Raises:
@@ -77,9 +82,12 @@ def train_once(
     held_out = assign_splits(promoters, job.split, related, job.crop)
     require_trainable(job, held_out)
     info = describe(promoters, held_out, job.training)
+    if job.init is not None:
+        if not quiet:
+            job.init.require_unseen(promoters, held_out)
+        info = replace(job.init.extend(info, promoters), init=job.init.describe(promoters, held_out))
     settings = job.settings | {"out": str(out_dir)}
-    inputs = {str(locate(job.data)): promoters.checksum}
-    with own_folder("train", out_dir, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
+    with own_folder("train", out_dir, settings, job.inputs, paths=PATHS, overwrite=overwrite) as output:
         if output.is_finished(METRICS, overwrite=overwrite):
             storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash at the very end leaves it
             if not quiet:
@@ -96,6 +104,8 @@ def train_once(
         on_epoch = on_epoch or EpochLogger(job.training.epochs)
         finished = _run_workers(out_dir, job, info=info, held_out=held_out, scaling=scaling, on_epoch=on_epoch)
         state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
+        if before_end is not None:
+            before_end(job)
         output.finish(without=[_RAY_FOLDER])
         storage.remove_folder(out_dir / _RAY_FOLDER)
     if not quiet:
@@ -127,6 +137,7 @@ def _run_workers(
         "model": job.model,
         "training": job.training,
         "max_workers": job.workers,
+        "start": job.init and ray.put(job.init.warm_start(job.promoters)),
     }
 
     filesystem, folder = storage.arrow_filesystem(out_dir)
@@ -215,6 +226,8 @@ def _train_on_worker(job: dict[str, Any]) -> None:
     restored = None if saved is None else TrainingState.from_bytes(saved)
     if restored is not None:
         ray.train.report({"restored": restored.epoch})
+    elif job["start"]:
+        start_from(model, ray.get(job["start"]), examples["train"], LOSSES[training.loss]())
     try:
         state = fit(
             model,

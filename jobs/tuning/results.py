@@ -115,8 +115,9 @@ def _write_figures(folder: UPath, job: TrialJob, table: pd.DataFrame, importance
     label += ", validation"
     is_log = {name: bool(domain.get("log")) for name, domain in job.space.space.items() if "low" in domain}
     plots.write_figure(folder, "search_progress", plots.search_progress(table, label, job.larger_is_better))
-    settings = importances["setting"].tolist()
-    plots.write_figure(folder, "score_by_setting", plots.score_by_setting(table, settings, is_log, label))
+    settings = [name for name in importances["setting"] if name in table]  # of these, what a trial has drawn
+    if settings:
+        plots.write_figure(folder, "score_by_setting", plots.score_by_setting(table, settings, is_log, label))
 
 
 def _write_folds(folder: UPath, best: Trial, result: SearchResult) -> None:
@@ -158,13 +159,15 @@ def _write_best(path: UPath, best: Trial, result: SearchResult, given: dict[str,
     """Write the configuration as `jobs.train --config` takes it: on the split that it has without a search."""
     settings = result.job.space.settings(best.config)
     last: dict[str, Any] = best.last_result
+    # a shorter cycle would be another recipe, so one_cycle keeps its epochs
+    epochs = settings.training.epochs if settings.training.schedule == "one_cycle" else int(last["epoch"])
     storage.write_yaml(
         path,
         {
             "data": given["data"],
             "split": given["split"],
             "model": resolved(asdict(settings.model)),
-            "training": resolved(asdict(replace(settings.training, epochs=int(last["epoch"])))),
+            "training": resolved(asdict(replace(settings.training, epochs=epochs))),
             **{name: given[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
             PROVENANCE: {"trial": number_of(best), "metric": result.job.metric, "score": last["score"]},
         },

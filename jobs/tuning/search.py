@@ -14,7 +14,7 @@ from upath import UPath
 
 from jobs.cli.console import console
 from jobs.ray_runtime.connect import is_debug
-from jobs.tuning.asha import new_scheduler
+from jobs.tuning.asha import ScheduleAwareASHA
 from jobs.tuning.live_table import SearchScreen, error_of
 from jobs.tuning.sampler import KnownTrials, Sampler, TrialSource
 from jobs.tuning.trials import MAX_FAILURES, CrossValidationTrial, TrialJob
@@ -93,7 +93,7 @@ def run_trials(
             metric="score",
             mode="max" if job.larger_is_better else "min",
             search_alg=source,
-            scheduler=new_scheduler(_max_epochs(job.space)) if asha else None,
+            scheduler=ScheduleAwareASHA(job.space, _max_epochs(job.space)) if asha else None,
             resume_config=_RESUME if resumed else None,
             reuse_actors=True,
             raise_on_failed_trial=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ def score_substitutions(
     *,
     batch_size: int | None = None,
     positions: tuple[int, int] | None = None,
+    targets: Sequence[int] | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Tensor:
     """Score every single-base substitution.
@@ -34,7 +36,7 @@ def score_substitutions(
     batch_size = batch_size or mutants_per_batch(tokens_NL.shape[1], tokens_NL.device)
     autocast = torch.autocast(tokens_NL.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
     with evaluating(model), autocast:
-        return torch.stack([_score_one(model, one_L, batch_size, region) for one_L in tokens_NL])
+        return torch.stack([_score_one(model, one_L, batch_size, region, targets=targets) for one_L in tokens_NL])
 
 
 def mutants_per_batch(length: int, device: torch.device) -> int:
@@ -42,12 +44,20 @@ def mutants_per_batch(length: int, device: torch.device) -> int:
     return max(1, _BASES_PER_BATCH.get(device.type, 1 << 15) // length)
 
 
-def _score_one(model: nn.Module, reference_L: Tensor, batch_size: int, region: tuple[int, int]) -> Tensor:
+def _score_one(
+    model: nn.Module,
+    reference_L: Tensor,
+    batch_size: int,
+    region: tuple[int, int],
+    *,
+    targets: Sequence[int] | None,
+) -> Tensor:
     """Score one sequence -> (targets, 4, region)."""
     start, end = region
     parameter = next(model.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
-    reference_T = _outputs(model, reference_L[None], dtype)[0]
+    chosen = slice(None) if targets is None else list(targets)
+    reference_T = _outputs(model, reference_L[None], dtype)[0, chosen]
     bases, positions = torch.nonzero(
         reference_L[None, start:end] != torch.arange(len(BASES), device=reference_L.device)[:, None], as_tuple=True
     )
@@ -55,7 +65,7 @@ def _score_one(model: nn.Module, reference_L: Tensor, batch_size: int, region: t
     for base_B, position_B in zip(bases.split(batch_size), positions.split(batch_size), strict=True):
         mutants_BL = reference_L.repeat(len(base_B), 1)
         mutants_BL[torch.arange(len(base_B)), start + position_B] = base_B.to(mutants_BL.dtype)
-        scores[:, base_B, position_B] = (_outputs(model, mutants_BL, dtype) - reference_T).T.float()
+        scores[:, base_B, position_B] = (_outputs(model, mutants_BL, dtype)[:, chosen] - reference_T).T.float()
     return scores
 
 

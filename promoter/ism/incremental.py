@@ -40,9 +40,8 @@ passes its own ReLU and maximum.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Never, NoReturn
 
 import torch
@@ -150,6 +149,7 @@ def score_substitutions(
     *,
     batch_size: int | None = None,
     positions: tuple[int, int] | None = None,
+    targets: Sequence[int] | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Tensor:
     """Score every single-base substitution.
@@ -159,6 +159,7 @@ def score_substitutions(
         tokens_NL: uint8, shape (N, length).
         batch_size: number of mutants at a time; by default as many as suit the device.
         positions: (start, end) of the bases to change, 0-based, half-open; None, the default, for all.
+        targets: numbers of the outputs to score; None, the default, for all.
         precision: precision of the matrix products: fp32 (the default), or bf16, off by some 1e-2 of the largest
             |score|.
 
@@ -176,23 +177,22 @@ def score_substitutions(
     outside = model.config.outside(tokens_NL.shape[1])
     if outside:  # nothing there changes anything
         seen = (max(start - outside, 0), max(end - outside, 0))
-        scores_NTAL = score_substitutions(
-            model, tokens_NL[:, outside:], batch_size=batch_size, positions=seen, precision=precision
-        )
+        options = {"batch_size": batch_size, "positions": seen, "targets": targets, "precision": precision}
+        scores_NTAL = score_substitutions(model, tokens_NL[:, outside:], **options)
         return F.pad(scores_NTAL, (end - start - scores_NTAL.shape[-1], 0))
     layers = _fold(model, torch.bfloat16 if precision == "bf16" else torch.float32)
     strands = [tokens_NL, reverse_complement(tokens_NL)] if model.config.both_strands else [tokens_NL]
     references = [_forward(layers, strand_NL) for strand_NL in strands]
-    head = copy.deepcopy(model.head).double().eval()
+    head = model.copy_head(targets).double().eval()
     weights_LG = _bin_weights(references[0][-1], model.config.bins)
     mean_NCG = _mean_of_strands([_bin_means(reference[-1], weights_LG) for reference in references])
     reference_NT = head(mean_NCG.flatten(1))
-    n, length = tokens_NL.shape
+    (n, length), outputs = tokens_NL.shape, reference_NT.shape[1]
     period = math.prod(layer.pool for layer in layers)
-    scores_NLAT = torch.zeros(n, length, len(BASES), reference_NT.shape[1], device=tokens_NL.device)
+    scores_NLAT = torch.zeros(n, length, len(BASES), outputs, device=tokens_NL.device)
     old_NL = torch.full_like(tokens_NL, N_TOKEN + 1)  # the base to be changed; no base where none is
     old_NL[:, start:end] = tokens_NL[:, start:end].clamp(max=N_TOKEN)
-    most = batch_size // len(BASES) if batch_size else _sites_per_batch(layers, tokens_NL.device)
+    most = batch_size // len(BASES) if batch_size else _sites_per_batch(layers, outputs, tokens_NL.device)
     at_a_time = max(1, most // n)  # steps
     for residue in range(min(period, length)):
         bases_NS = old_NL[:, residue::period]
@@ -386,9 +386,9 @@ def _margins(layers: list[_Layer]) -> list[int]:
     return margins
 
 
-def _sites_per_batch(layers: list[_Layer], device: torch.device) -> int:
+def _sites_per_batch(layers: list[_Layer], outputs: int, device: torch.device) -> int:
     """Return how many sites, with the mutants of each, keep the widest intermediate within bounds."""
-    widest, length = 1, 1
+    widest, length = 2 * outputs, 1  # the head's are float64
     for layer in layers:
         length += layer.kernel - 1
         cells = (length + layer.pool - 2) // layer.pool + 1  # that a region of this length touches at most

@@ -14,12 +14,14 @@ from promoter.ism import forward_passes, incremental, self_check, via_tangermeme
 from promoter.models.cnn import PromoterCNN
 from promoter.models.precision import full_float32
 from promoter.models.pretrained import PretrainedModel
-from promoter.sequence import encode
+from promoter.models.strands import bases_outside, other_strand, reads_both_strands
+from promoter.sequence import BASES, encode
 
 _log = logging.getLogger(__name__)
 # Sequences are scored a few at a time, so that memory does not grow with their number: a CPU's cache holds
 # the layers of few, a GPU wants many.
 _BASES_AT_A_TIME = {"cpu": 1 << 11, "cuda": 1 << 18}
+_BYTES_AT_A_TIME = 1 << 28  # of their scores, which a CPU keeps beside those of the sequences before
 _MUTANTS_AFTER_OOM = 4096  # assumed size of a batch that did not fit into memory, where none was given
 
 
@@ -28,9 +30,11 @@ def saturation_mutagenesis(
     tokens: np.ndarray | Tensor | Sequence[str],
     *,
     positions: tuple[int, int] | None = None,
+    targets: Sequence[int] | None = None,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
+    both_strands: bool = False,
 ) -> np.ndarray:
     """Score every single-base substitution of every sequence.
 
@@ -45,19 +49,26 @@ def saturation_mutagenesis(
             `device`, run in evaluation mode and left in the mode it had.
         tokens: uint8, shape (N, length), or strings of one length.
         positions: (start, end) of the bases to change, 0-based, half-open; all by default.
+        targets: numbers of the model's outputs to score, from 0, in the order of the result; all by default. A
+            `PromoterCNN` computes no others.
         device: the device to compute on; by default that of the model's parameters.
         batch_size: number of mutants computed together; by default chosen by model, length, device and its free
             memory.
         precision: fp32 (the default) is exact to 1e-5 of a sequence's largest |score|. bf16 computes the matrix
             products of a `PromoterCNN` with an error of some 1e-2 of it, and a pretrained network in mixed
             precision with an error of 1e-2 of a prediction. Any other model is computed as it is.
+        both_strands: True scores the mean of the predictions of a sequence and of the reverse complement of what
+            the model sees of it, each strand by the same method; False is the default. A network that reads both
+            strands itself is scored once.
 
     Returns:
         float32, shape (N, targets, 4, end - start): f(sequence with base at position) - f(sequence), bases in
         the order ACGT. 0 at the reference base; where the reference is N, all four bases are scored.
 
     Raises:
-        ValueError: tokens of another shape, sequences of several lengths, or positions outside them.
+        ValueError: tokens of another shape, sequences of several lengths, positions outside them, no target, or
+            one twice.
+        IndexError: the model has no output of a number in `targets`.
         InputError: sequences shorter than a `PromoterCNN` needs.
     """
     tokens_NL = _as_tokens(tokens)
@@ -68,18 +79,51 @@ def saturation_mutagenesis(
         raise ValueError(f"no sequence given: tokens has shape {tokens_NL.shape}")
     if positions is not None and not 0 <= positions[0] < positions[1] <= length:
         raise ValueError(f"positions {positions} must be (start, end) with 0 <= start < end <= {length}")
+    if targets is not None and (not len(targets) or len(set(targets)) < len(targets) or min(targets) < 0):
+        raise ValueError(f"targets {list(targets)} must be numbers of outputs, from 0, each once")
     model.to(device)
-    at_a_time: int | None = max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length)
+    options = {"device": device, "targets": targets, "precision": precision}
     with full_float32():
-        method, score = _choose_method(model, length, device=device, positions=positions, precision=precision)
-        _log.info("saturation mutagenesis: %s", method)
-        if method == "through tangermeme":
-            at_a_time = None  # its fast path is prepared anew in each call, and only where the call is long enough
+        scores_NTAL = _score(model, tokens_NL, batch_size, positions=positions, **options)
+        start, end = positions or (0, length)
+        seen = max(start, bases_outside(model, length))  # what the model does not see changes nothing
+        if not both_strands or reads_both_strands(model) or seen >= end:
+            return scores_NTAL
+        other_NL = other_strand(model, tokens_NL)
+        other_NTAL = _score(model, other_NL, batch_size, positions=(length - end, length - seen), **options)
+        scores_NTAL[..., seen - start :] += other_NTAL[..., ::-1, ::-1]
+        scores_NTAL /= 2
+        return scores_NTAL
 
-        def score_tokens(some_NL: np.ndarray, size: int | None) -> np.ndarray:
-            return score(torch.tensor(some_NL, device=device), size).cpu().numpy()
 
-        return _within_memory(score_tokens, tokens_NL, at_a_time, batch_size)
+def _score(
+    model: nn.Module,
+    tokens_NL: np.ndarray,
+    batch_size: int | None,
+    *,
+    device: torch.device,
+    positions: tuple[int, int] | None,
+    targets: Sequence[int] | None,
+    precision: Literal["fp32", "bf16"],
+) -> np.ndarray:
+    """Score one strand by the method that suits the model, as many sequences at a time as memory holds."""
+    length = tokens_NL.shape[1]
+    at_a_time: int | None = max(1, _BASES_AT_A_TIME.get(device.type, 1 << 13) // length)
+    method, score = _choose_method(
+        model, length, device=device, positions=positions, targets=targets, precision=precision
+    )
+    _log.info("saturation mutagenesis: %s", method)
+    if method == "through tangermeme":
+        at_a_time = None  # its fast path is prepared anew in each call, and only where the call is long enough
+    elif isinstance(model, PromoterCNN | PretrainedModel):
+        start, end = positions or (0, length)
+        outputs = model.config.n_targets if targets is None else len(targets)
+        at_a_time = max(1, min(at_a_time, _BYTES_AT_A_TIME // (4 * outputs * len(BASES) * (end - start))))
+
+    def score_tokens(some_NL: np.ndarray, size: int | None) -> np.ndarray:
+        return score(torch.tensor(some_NL, device=device), size).cpu().numpy()
+
+    return _within_memory(score_tokens, tokens_NL, at_a_time, batch_size)
 
 
 def _choose_method(
@@ -88,22 +132,23 @@ def _choose_method(
     *,
     device: torch.device,
     positions: tuple[int, int] | None,
+    targets: Sequence[int] | None,
     precision: Literal["fp32", "bf16"],
 ) -> tuple[str, Callable[[Tensor, int | None], Tensor]]:
     """Return the name of the fastest exact method for a model, and a function of tokens and batch size."""
     # the class decides, since any module may be given: a subclass of PromoterCNN may compute anything
     if type(model) is PromoterCNN and self_check.engine_matches(model, length, device):
         return "incremental", lambda x_NL, size: incremental.score_substitutions(
-            model, x_NL, batch_size=size, positions=positions, precision=precision
+            model, x_NL, batch_size=size, positions=positions, targets=targets, precision=precision
         )
     if type(model) is PromoterCNN or isinstance(model, PretrainedModel):
         # in bf16 a CNN's forward pass rounds the prediction itself, by more than many a base changes it
         rounding = "fp32" if type(model) is PromoterCNN else precision
         return "whole passes", lambda x_NL, size: forward_passes.score_substitutions(
-            model, x_NL, batch_size=size, positions=positions, precision=rounding
+            model, x_NL, batch_size=size, positions=positions, targets=targets, precision=rounding
         )
     return "through tangermeme", lambda x_NL, size: via_tangermeme.score_substitutions(
-        model, x_NL, size, positions
+        model, x_NL, size, positions=positions, targets=targets
     )
 
 
@@ -117,11 +162,12 @@ def _within_memory(
 
     All sequences are scored together where `at_a_time` is None; then only the batches get smaller.
     """
-    parts: list[np.ndarray] = []
+    scores: np.ndarray | None = None
     start = 0
     while start < len(tokens_NL):
+        rows = slice(start, start + (at_a_time or len(tokens_NL)))
         try:
-            parts.append(score(tokens_NL[start : start + (at_a_time or len(tokens_NL))], batch_size))
+            some = score(tokens_NL[rows], batch_size)
         except torch.cuda.OutOfMemoryError:  # memory of a CPU is not refused: the system kills
             if at_a_time is not None and at_a_time > 1:
                 at_a_time //= 2
@@ -132,8 +178,12 @@ def _within_memory(
             torch.cuda.empty_cache()
             _log.warning("out of memory: %s sequences at a time, batch size %s", at_a_time or "all", batch_size)
             continue
-        start += at_a_time or len(tokens_NL)
-    return np.concatenate(parts)
+        if scores is None:
+            scores = np.empty((len(tokens_NL), *some.shape[1:]), some.dtype)
+        scores[rows] = some  # a list of them, put together at the end, would need the memory twice
+        start = rows.stop
+    assert scores is not None  # noqa: S101 # for the type checker: there is a sequence
+    return scores
 
 
 def _as_tokens(tokens: np.ndarray | Tensor | Sequence[str]) -> np.ndarray:

@@ -20,7 +20,7 @@ from promoter.sequence import BASES
 from promoter.storage import parts as part_files
 from promoter.storage.formats import Checksums, read_table_metadata
 from promoter.storage.parts import MANIFEST, PART_PATTERN, PartEntry, listed_checksums
-from promoter.storage.paths import AnyPath
+from promoter.storage.paths import AnyPath, resolve
 from promoter.storage.schema import (
     ColumnKind,
     checked,
@@ -48,6 +48,8 @@ class Manifest(TypedDict, total=False):
     window: Window | None
     positions: tuple[int, int] | None
     models: list[str] | None
+    targets: list[str] | None  # null, and missing in earlier versions: all of the model
+    both_strands: bool | None  # likewise: no
 
 
 class _PartMetadata(TypedDict):
@@ -57,6 +59,16 @@ class _PartMetadata(TypedDict):
 def read_manifest(path: AnyPath) -> Manifest:
     """Read the manifest of a run; InputError if it is damaged."""
     return checked(part_files.read_manifest(path), Manifest, path, MAKE_AGAIN)
+
+
+def find_manifest(folder: AnyPath) -> UPath | None:
+    """Return the path of a run's manifest, None if there is none.
+
+    Args:
+        folder: the folder that ism wrote, or the `scores` folder in it.
+    """
+    resolved = resolve(folder)
+    return next((place / MANIFEST for place in (resolved, resolved.parent) if (place / MANIFEST).exists()), None)
 
 
 def read_part_metadata(file: pq.ParquetFile, path: UPath) -> tuple[dict[str, Any], list[str]]:

@@ -13,9 +13,10 @@ standard deviations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -37,13 +38,14 @@ from promoter.ism.scores_format import (
     require_values,
 )
 from promoter.sequence import BASES
-from promoter.storage.formats import Checksums, open_table, open_whole_table, write_table
-from promoter.storage.parts import MANIFEST, with_gene_names
+from promoter.storage.formats import Checksums, open_table, open_whole_table, write_tables
+from promoter.storage.parts import with_gene_names
 from promoter.storage.paths import AnyPath, resolve
 
 Dtype = Literal["float32", "float16"]
 _GENE_TYPES = [pa.string(), pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
 _GENES_PER_ROW_GROUP = 16  # a row group is read as a unit: a few genes must not cost reading all of a large part
+_BYTES_PER_ROW_GROUP = 1 << 25  # of scores in float32, so that a reader needs no more memory than this
 _FIX_PART = "run the same ism again: it computes damaged parts anew"
 _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
@@ -85,22 +87,30 @@ def concatenate(batches: Sequence[Scores]) -> Scores:
     return Scores(genes, batches[0].targets, predictions, scores, joined("predictions_sd"), joined("scores_sd"))
 
 
-def find_manifest(folder: AnyPath) -> UPath | None:
-    """Return the path of a run's manifest, None if there is none.
-
-    Args:
-        folder: the folder that ism wrote, or the `scores` folder in it.
-    """
-    resolved = resolve(folder)
-    return next((place / MANIFEST for place in (resolved, resolved.parent) if (place / MANIFEST).exists()), None)
+def genes_per_row_group(targets: int, length: int) -> int:
+    """Return how many genes make a row group, given targets and scored bases: 16, or fewer where they are many."""
+    return max(1, min(_GENES_PER_ROW_GROUP, _BYTES_PER_ROW_GROUP // (4 * targets * len(BASES) * length)))
 
 
 def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: Dtype = "float32") -> Checksums:
     """Write one part, atomically; return its checksums.
 
+    Arguments and errors are those of `write_batches`, but for the scores, which are those of all genes.
+    """
+    checksums = write_batches(path, [scores], metadata, dtype)
+    assert checksums is not None  # noqa: S101 # there is a batch
+    return checksums
+
+
+def write_batches(
+    path: AnyPath, batches: Iterable[Scores], metadata: dict[str, Any], dtype: Dtype = "float32"
+) -> Checksums | None:
+    """Write one part, some genes at a time, atomically; return its checksums, None if there is no batch.
+
     Args:
         path: path of the part, from `part_path`.
-        scores: scores of the part's genes.
+        batches: scores of the part's genes, which are not kept in memory; all but the last should be of a multiple
+            of `genes_per_row_group`.
         metadata: plain values to store in the part, among them the checksums of model and data.
         dtype: type of the stored scores, float32 by default. float16 keeps 11 bits: each score is off by at most
             0.05% or 3e-8, whichever is more.
@@ -108,6 +118,22 @@ def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: D
     Raises:
         ValueError: a score is too large for float16, whose largest value is 65,504.
     """
+    rest = iter(batches)
+    held = list(islice(rest, 1))
+    if not held:
+        return None
+    metadata = {"format": FORMAT, "targets": held[0].targets, "meaning": _MEANING, **metadata}
+    size = genes_per_row_group(len(held[0].targets), held[0].scores.shape[-1])
+
+    def tables() -> Iterator[pa.Table]:
+        while held:
+            yield _to_table(held.pop(), dtype)
+            held.extend(islice(rest, 1))  # once the one before is in memory no more
+
+    return write_tables(path, tables(), metadata, size)
+
+
+def _to_table(scores: Scores, dtype: Dtype) -> pa.Table:
     genes = with_names(scores.genes)
     arrays = [pa.array(genes[name], type=kind) for name, kind in zip(GENE_COLUMNS, _GENE_TYPES, strict=True)]
     names = list(GENE_COLUMNS)
@@ -121,9 +147,7 @@ def write_part(path: AnyPath, scores: Scores, metadata: dict[str, Any], dtype: D
             arrays.append(pa.array(predictions[:, index], type=pa.float32()))
             arrays.append(_as_lists(values[:, index], dtype))
             names += [f"{target}_prediction{suffix}", f"{target}_scores{suffix}"]
-    table = pa.table(arrays, names=names)
-    metadata = {"format": FORMAT, "targets": scores.targets, "meaning": _MEANING, **metadata}
-    return write_table(path, table, metadata, row_group_size=_GENES_PER_ROW_GROUP)
+    return pa.table(arrays, names=names)
 
 
 def _as_lists(values_NAL: np.ndarray, dtype: Dtype) -> pa.Array:
@@ -134,13 +158,16 @@ def _as_lists(values_NAL: np.ndarray, dtype: Dtype) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), values_NAL.shape[1] * values_NAL.shape[2])
 
 
-def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
+def load_scores(
+    folder: AnyPath, genes: Sequence[str] | None = None, targets: Sequence[str] | None = None
+) -> Scores:
     """Load ISM scores into memory.
 
     Args:
         folder: folder that ism wrote, or the `scores` folder in it; local or remote.
         genes: gene ids to read, in this order; only the row groups that hold them are read. None, the default,
             means all, in file order.
+        targets: names of the targets to read, as for `iterate_scores`; None, the default, means all.
 
     Raises:
         InputError: the folder holds no parts, or parts of several runs; no part holds one of the genes; or all
@@ -148,19 +175,21 @@ def load_scores(folder: AnyPath, genes: Sequence[str] | None = None) -> Scores:
     """
     scores_dir = _scores_folder(folder)
 
-    def read(file: pq.ParquetFile, _: list[str]) -> Iterator[pa.Table]:
+    def read(file: pq.ParquetFile, stored: list[str]) -> Iterator[pa.Table]:
+        columns = _columns(file, targets or stored)
         if genes is None:
-            yield file.read()
+            yield file.read(columns=columns)
         else:
-            yield _select_rows(file.read_row_groups(_groups_with(file, genes)), genes)
+            yield _select_rows(file.read_row_groups(_groups_with(file, genes), columns=columns), genes)
 
-    tables = list(_read_parts(scores_dir, read, every=genes is None, whole=genes is None))
+    whole = genes is None and targets is None
+    tables = list(_read_parts(scores_dir, read, every=genes is None, whole=whole))
     table = _concatenate(scores_dir, tables)
     if genes is not None:
         row_by_gene = {gene: row for row, gene in enumerate(table["gene_id"].to_pylist())}
         require_genes(scores_dir, genes, row_by_gene)
         table = table.take([row_by_gene[gene] for gene in genes])
-    return _from_table(table, tables[0][1])
+    return _from_table(table, list(targets or tables[0][1]))
 
 
 @dataclass(frozen=True)
@@ -174,6 +203,7 @@ class Contents:
         downstream: number of bases of each sequence from the TSS on; None if the folder does not say.
         first: position of the first scored base in its sequence, 0-based, where there are no coordinates: 0 unless
             `positions` were scored.
+        both_strands: whether the scores are means over both strands.
     """
 
     genes: pd.DataFrame
@@ -181,6 +211,7 @@ class Contents:
     length: int
     downstream: int | None
     first: int = 0
+    both_strands: bool = False
 
     @property
     def located(self) -> bool:
@@ -215,11 +246,12 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
         genes = ids_of(genes, table)
         require_genes(scores_dir, genes, set(table["gene_id"]))
         table = table[table["gene_id"].isin(genes)].reset_index(drop=True)
-    manifest = manifest_of(scores_dir)
-    window, positions = (manifest.get("window"), manifest.get("positions")) if manifest else (None, None)
+    manifest = manifest_of(scores_dir) or {}
+    window, positions = manifest.get("window"), manifest.get("positions")
     first = positions[0] if positions and not window else 0
     downstream = window["downstream"] if window else None
-    return Contents(table, tables[0][1], widths[0] // len(BASES), downstream, first)
+    length, both_strands = widths[0] // len(BASES), bool(manifest.get("both_strands"))
+    return Contents(table, tables[0][1], length, downstream, first, both_strands)
 
 
 def iterate_scores(
@@ -240,11 +272,9 @@ def iterate_scores(
         InputError: the folder holds no parts, or parts of several runs; or all genes are wanted while the run is
             not finished.
     """
-    kinds = ("prediction", "scores", "prediction_sd", "scores_sd")
 
     def read(file: pq.ParquetFile, stored: list[str]) -> Iterator[pa.Table]:
-        wanted = GENE_COLUMNS + [f"{target}_{kind}" for target in targets or stored for kind in kinds]
-        columns = _present(file, wanted)
+        columns = _columns(file, targets or stored)
         for group in range(file.num_row_groups) if genes is None else _groups_with(file, genes):
             table = file.read_row_group(group, columns=columns)
             yield table if genes is None else _select_rows(table, genes)
@@ -316,6 +346,11 @@ def _concatenate(scores_dir: UPath, tables: Sequence[tuple[pa.Table, list[str]]]
     except pa.ArrowInvalid as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{scores_dir}: its parts differ in their columns ({reason}); {MAKE_AGAIN}") from error
+
+
+def _columns(file: pq.ParquetFile, targets: Sequence[str]) -> list[str]:
+    kinds = ("prediction", "scores", "prediction_sd", "scores_sd")
+    return _present(file, GENE_COLUMNS + [f"{target}_{kind}" for target in targets for kind in kinds])
 
 
 def _present(file: pq.ParquetFile, columns: Sequence[str]) -> list[str]:

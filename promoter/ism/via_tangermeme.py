@@ -8,6 +8,7 @@ agrees with whole forward passes; else it runs these.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,12 @@ from promoter.sequence import one_hot
 
 
 def score_substitutions(
-    model: nn.Module, tokens_NL: Tensor, batch_size: int | None = None, positions: tuple[int, int] | None = None
+    model: nn.Module,
+    tokens_NL: Tensor,
+    batch_size: int | None = None,
+    *,
+    positions: tuple[int, int] | None = None,
+    targets: Sequence[int] | None = None,
 ) -> Tensor:
     """Score every single-base substitution.
 
@@ -48,5 +54,6 @@ def score_substitutions(
         )
     if not isinstance(mutants, Tensor) or not isinstance(reference, Tensor):
         raise ValueError("the model returns several tensors; wrap it so that it returns one, (batch, targets)")
-    scores_NALT = mutants.reshape(n, 4, end - start, -1) - reference.reshape(n, 1, 1, -1)
+    chosen = slice(None) if targets is None else list(targets)
+    scores_NALT = (mutants.reshape(n, 4, end - start, -1) - reference.reshape(n, 1, 1, -1))[..., chosen]
     return scores_NALT.permute(0, 3, 1, 2).float().contiguous()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import zip_longest
@@ -84,6 +85,15 @@ class PromoterCNN(TrainableNetwork):
         last = self.head[-1]
         assert isinstance(last, nn.Linear)  # noqa: S101 # for the type checker: it is built so above
         return last
+
+    def copy_head(self, targets: Sequence[int] | None) -> nn.Sequential:
+        """Return a copy of the head with the outputs of these numbers alone; None: with all."""
+        head = copy.deepcopy(self.head)
+        if targets is not None:
+            last = head[-1]
+            assert isinstance(last, nn.Linear)  # noqa: S101 # likewise
+            last.weight, last.bias = (nn.Parameter(part[list(targets)]) for part in (last.weight, last.bias))
+        return head
 
     def describe(self) -> dict[str, Any]:
         """Return the architecture's entry in `model.yaml`."""

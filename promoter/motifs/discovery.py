@@ -31,7 +31,8 @@ _PAD = 2 * _FLANK  # modisco takes no seqlet nearer an end, where the TSS is and
 _MIN_SEQLETS = 50  # of one sign, to be clustered; modisco's 100 is for genomes of tens of thousands of genes
 _MIN_SEQLETS_OF_MOTIF = 20  # modisco's default
 _LEIDEN_RUNS = 10  # of which the best is kept; modisco's 50 take most of the time, on a laptop minutes
-_EDGE = 0.3  # of the largest |contribution|: the motif ends where less is left, as in modisco's report
+_MIN_BITS = 0.25  # of a position, weighted by its contribution: flanks of less are trimmed, gaps may have less
+_MIN_WIDTH = 6  # bases; Tomtom aligns shorter motifs with anything
 _GROUPS = ("pos_patterns", "neg_patterns")
 INSTANCE_COLUMNS = ["motif", "gene_id", "offset", "width", "orientation", "contribution"]
 
@@ -100,14 +101,17 @@ class Discovery:
         instances: a row per seqlet: `motif`, `gene_id`, `offset` of its first base (5'→3' along the gene),
             `width`, `orientation` relative to the gene, `contribution`: sum of the actual contributions of its
             bases, target units.
-        patterns: modisco's own objects: patterns that raise the prediction, and patterns that lower it.
+        patterns: modisco's own objects: patterns that raise the prediction, and patterns that lower it; untrimmed,
+            with those that are no motif.
         length: length of the sequences in bases.
+        uninformative: number of patterns that are left out, since no position of them tells more than chance.
     """
 
     motifs: list[FoundMotif]
     instances: pd.DataFrame
     patterns: tuple[list[Any], list[Any]] = field(repr=False)
     length: int
+    uninformative: int = 0
 
     def to_table(self) -> pd.DataFrame:
         """Return a row per motif: names, consensus, IUPAC codes, sign, seqlets and contribution."""
@@ -199,11 +203,17 @@ def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed:
     for seqlet in _all_seqlets([*patterns[0], *patterns[1]]):
         seqlet.example_idx = int(order[seqlet.example_idx])
         seqlet.start, seqlet.end = seqlet.start - _PAD, seqlet.end - _PAD
-    motifs, rows = [], []
+    motifs, rows, uninformative = [], [], 0
+    background_A = contributions.one_hot_NAL.mean(axis=(0, 2))
     for group, of_sign in zip(_GROUPS, patterns, strict=True):
         for number, pattern in enumerate(of_sign):
             name = f"pattern_{len(motifs)}"
-            first, last = _core(pattern.contrib_scores)
+            bits_L = information(_as_frequencies(pattern.sequence.T), background_A, len(pattern.seqlets))
+            core = trim(bits_L, np.abs(pattern.contrib_scores).sum(axis=1))
+            if core is None:
+                uninformative += 1
+                continue
+            first, last = core
             contribution = float(pattern.contrib_scores[first:last].sum())
             motifs.append(
                 FoundMotif(
@@ -217,7 +227,9 @@ def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed:
                 )
             )
             rows += _instances(name, pattern, first=first, last=last, contributions=contributions)
-    return Discovery(motifs, pd.DataFrame(rows, columns=pd.Index(INSTANCE_COLUMNS)), patterns, length)
+    return Discovery(
+        motifs, pd.DataFrame(rows, columns=pd.Index(INSTANCE_COLUMNS)), patterns, length, uninformative
+    )
 
 
 def place_on_genome(instances: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
@@ -290,11 +302,48 @@ def _all_seqlets(patterns: list[Any]) -> list[Any]:
     return list({id(seqlet): seqlet for seqlet in seqlets}.values())
 
 
-def _core(contributions_LA: np.ndarray) -> tuple[int, int]:
-    """Return start and end of the positions that make a pattern's motif, without its weak edges."""
-    strength_L = np.abs(contributions_LA).sum(axis=1)
-    inside = np.flatnonzero(strength_L >= _EDGE * strength_L.max())
-    return int(inside[0]), int(inside[-1]) + 1
+def information(frequencies_AL: np.ndarray, background_A: np.ndarray, sites: int) -> np.ndarray:
+    """Compute how much each position of a motif tells about the base there.
+
+    Args:
+        frequencies_AL: frequencies of the bases, (4, width), columns sum to 1.
+        background_A: shares of the bases in all sequences, (4,); need not sum to 1, where N makes up the rest.
+        sites: number of sites that the frequencies are of.
+
+    Returns:
+        Relative entropy in bits, (width,), less what so few sites have by chance (Schneider et al. 1986); 0 where
+        that is more.
+    """
+    expected_A1 = (background_A / background_A.sum())[:, None]
+    some = frequencies_AL > 0  # then it occurs in the sequences, too
+    ratio_AL = np.divide(frequencies_AL, expected_A1, out=np.ones_like(frequencies_AL), where=some)
+    chance = (len(BASES) - 1) / (2 * np.log(2) * sites)
+    return np.maximum((frequencies_AL * np.log2(ratio_AL)).sum(axis=0) - chance, 0)
+
+
+def trim(bits_L: np.ndarray, strength_L: np.ndarray) -> tuple[int, int] | None:
+    """Return start and end of a motif's informative positions; None if there are none.
+
+    A position's information is weighted by its contribution, relative to the largest: in sequences that are alike
+    as a family is, all positions are conserved, and few matter to the model. The motif is the interval whose
+    positions exceed `_MIN_BITS` by most in sum, so that it spans a gap between two halves that outweigh it, and no
+    stray position of the flanks. It is widened to `_MIN_WIDTH` where it is shorter.
+
+    Args:
+        bits_L: information of each position in bits, as `information` returns it.
+        strength_L: |contribution| of each position, in any unit.
+    """
+    weighted_L = bits_L * strength_L / max(strength_L.max(), 1e-30)
+    before_L = np.concatenate([[0.0], np.cumsum(weighted_L - _MIN_BITS)])
+    lowest_L = np.minimum.accumulate(before_L)
+    end = int((before_L - lowest_L).argmax())
+    if end == 0:
+        return None
+    start = int(before_L[:end].argmin())
+    width = max(end - start, min(_MIN_WIDTH, len(bits_L)))
+    starts = range(max(end - width, 0), min(start, len(bits_L) - width) + 1)
+    best = max(starts, key=lambda at: weighted_L[at : at + width].sum())
+    return best, best + width
 
 
 def _instances(

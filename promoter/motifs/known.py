@@ -22,6 +22,7 @@ from promoter.storage import AnyPath
 TAXA = ("vertebrates", "plants", "insects", "nematodes", "fungi", "urochordates", "all", "none")
 _RELEASE = "JASPAR2026"
 _ROUNDED = 0.05  # by how much probabilities may miss 1; of two digits each, four miss it by 0.02 at most
+MAX_Q = 0.05  # of a match that names a motif; the best of hundreds of known motifs resembles any motif somewhat
 _MIN_TARGETS = 50  # with fewer, Tomtom's chance scores depend on which targets there are; MEME's warns too
 
 
@@ -149,21 +150,22 @@ def match_motifs(motifs: Mapping[str, np.ndarray], known: list[KnownMotif]) -> p
         known: known motifs to compare with.
 
     Returns:
-        A row per motif, in the order of `motifs`: `match_id`, `match_name`, `p`, `q` (Benjamini-Hochberg over the
-        known motifs); empty strings and NaN where there are none to compare with.
+        A row per motif, in the order of `motifs`: `resembles`, the name of the best match if its q is at most
+        `MAX_Q`, else an empty string; `q` of the best match (Benjamini-Hochberg over the known motifs), its `p`,
+        `match_id` and `match_name`; empty strings and NaN where there are none to compare with.
     """
-    columns = pd.Index(["match_id", "match_name", "p", "q"])
+    columns = pd.Index(["resembles", "q", "p", "match_id", "match_name"])
     if not motifs or not known:
-        return pd.DataFrame(
-            [("", "", np.nan, np.nan)] * len(motifs), index=pd.Index(list(motifs)), columns=columns
-        )
+        rows = [("", np.nan, np.nan, "", "")] * len(motifs)
+        return pd.DataFrame(rows, index=pd.Index(list(motifs)), columns=columns)
     p_QT = tomtom_p(list(motifs.values()), [motif.frequencies_AL for motif in known])
     q_QT = np.apply_along_axis(false_discovery_control, 1, p_QT)
     best = p_QT.argmin(axis=1)
-    rows = [
-        (known[column].matrix_id, known[column].name, float(p_QT[row, column]), float(q_QT[row, column]))
-        for row, column in enumerate(best)
-    ]
+    rows = []
+    for row, column in enumerate(best):
+        match, q = known[column], float(q_QT[row, column])
+        resembles = match.name if q <= MAX_Q else ""
+        rows.append((resembles, q, float(p_QT[row, column]), match.matrix_id, match.name))
     return pd.DataFrame(rows, index=pd.Index(list(motifs)), columns=columns)
 
 

@@ -29,7 +29,7 @@ from promoter.labels import shown
 from promoter.palette import BASE_COLOURS, UNKNOWN_BASE_COLOUR
 from promoter.report import charts
 from promoter.report.browser_links import require_assembly
-from promoter.report.genes import choose, read_hits, view_genes
+from promoter.report.genes import choose, first_scored, read_hits, view_genes
 from promoter.report.sections import (
     PageParts,
     comparison_section,
@@ -42,6 +42,7 @@ from promoter.report.sections import (
     predicted_section,
     search_section,
 )
+from promoter.report.training_size import training_size_section
 from promoter.storage import AnyPath
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -85,7 +86,8 @@ def build_report(
         scores: folder that ism wrote with this model; None (default) leaves out the section on genes.
         genes: ids of genes to draw in addition to the chosen ones.
         show: number of genes to choose of each kind: highest, lowest and worst predicted (default 3).
-        target: name of the target to draw figures of (default: the first); the tables of metrics show all targets.
+        target: name of the target to draw figures of (default: the first that has scores); the tables of metrics
+            show the first 50 targets.
         motifs: folder that motifs wrote; None (default) leaves out the section.
         search: folder that tune wrote; None (default) means the run's own folder, if it is a search.
         compare: folder of another run to compare metrics with; None (default) leaves out the section.
@@ -106,7 +108,7 @@ def build_report(
     if target is not None and target not in info.targets:
         fix = f"there are {', '.join(info.targets)}"
         raise InputError("is not of the model", setting="target", value=target, fix=fix)
-    target = target or info.targets[0]
+    target = target or first_scored(info.targets, scores)
     where = storage.resolve(model)
     run = where.parent if (where / DESCRIPTION).exists() else where
     if search is None and (run / "trials.csv").exists():
@@ -131,11 +133,14 @@ def build_report(
         "run": run.name,
         "folder": str(run),
         "target": target,
+        "other_targets": len(info.targets) - 1,
+        "both_strands": chosen.contents.both_strands if chosen else False,
         "model": model_section(run, members, network, info),
         "metrics": metrics_section(metrics, info.targets, target=target, parts=parts),
         "compare": comparison_section(compare, metrics, run, info),
         "predicted": predicted_section(predictions, metrics, target, parts, noun=noun),
         "curves": curves_section(run, members, parts),
+        "sizes": training_size_section(run, target, parts, noun=noun),
         "leaks": leakage_section(run, parts),
         "motifs": motifs_section(motifs, parts),
         "search": search_section(search, parts),

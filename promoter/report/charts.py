@@ -225,6 +225,33 @@ def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -
     )
 
 
+def r_by_training_size(curve: pd.DataFrame, noun: str = "gene") -> Chart:
+    """Draw Pearson's r by the number of training sequences, with 95% intervals as bands.
+
+    The table has columns `sequences`, `model` (`network`, and a baseline), `pearson`, `low`, `high`.
+    """
+    models = list(curve["model"].unique())
+    colours = alt.Scale(domain=models, range=[SPLIT_COLOURS["test"], *[AXIS_COLOUR] * (len(models) - 1)])
+    colour = alt.Color("model:N", scale=colours, legend=alt.Legend(orient="top", title=None, symbolOpacity=1))
+    sizes = sorted(curve["sequences"].unique().tolist())
+    x = alt.X(
+        "sequences:Q",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(values=sizes, format=",", grid=False),
+        title=f"training {noun}s",
+    )
+    tips = [alt.Tooltip("model:N"), alt.Tooltip("sequences:Q", format=",")]
+    tips += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("pearson", "low", "high")]
+    base = _chart("curve")
+    bands = base.mark_area(opacity=0.18).encode(
+        x, alt.Y("low:Q", title="Pearson r", scale=alt.Scale(zero=False)), alt.Y2("high:Q"), colour
+    )
+    points = alt.OverlayMarkDef(size=50, filled=True)
+    lines = base.mark_line(point=points, strokeWidth=2).encode(x, alt.Y("pearson:Q"), colour, tooltip=tips)
+    text = f"Pearson r of the test {noun}s by the number of training {noun}s."
+    return _finished(bands + lines, {"curve": curve}, 260, text)
+
+
 def packed(chart: Chart) -> dict[str, Any]:
     """Return a chart for the page: `spec`, as wide as its container; `data`, by column; `renderer`."""
     columns = {name: _plain(table).to_dict("list") for name, table in chart.data.items()}

@@ -18,8 +18,8 @@ from promoter.checkpoint import SerializedModel
 from promoter.dataset.gene_names import bed_names, gene_label, ids_of
 from promoter.errors import InputError
 from promoter.ism import Scores, actual_contributions, load_scores
-from promoter.ism.scores_format import read_manifest
-from promoter.ism.store import Contents, find_manifest, load_contents, require_genes
+from promoter.ism.scores_format import find_manifest, read_manifest
+from promoter.ism.store import Contents, load_contents, require_genes
 from promoter.labels import bed_field
 from promoter.report.browser_links import browser_links
 from promoter.sequence import BASES, encode
@@ -53,6 +53,18 @@ class GeneView:
 
     page: dict[str, Any]
     draw: Callable[[], Figure]
+
+
+def first_scored(targets: Sequence[str], scores: AnyPath | None) -> str:
+    """Return the first target that a folder of scores has by its manifest; the first of all where it has none.
+
+    Args:
+        targets: names of the model's targets.
+        scores: folder that ism wrote; None for none.
+    """
+    manifest = None if scores is None else find_manifest(scores)
+    stored = read_manifest(manifest).get("targets") if manifest else None
+    return next((name for name in targets if name in (stored or targets)), targets[0])
 
 
 def choose(
@@ -90,7 +102,7 @@ def view_genes(chosen: ChosenGenes, hits: pd.DataFrame, assembly: str | None) ->
     """
     if not chosen.reasons:
         return []
-    scores = load_scores(chosen.folder, list(chosen.reasons))
+    scores = load_scores(chosen.folder, list(chosen.reasons), [chosen.target])
     return [_view(chosen, scores, row, hits=hits, assembly=assembly) for row in range(len(scores.genes))]
 
 

@@ -36,7 +36,7 @@ _LIBRARY_COLUMNS = {
     "group": "group (sequences that are never parted)",
     "weight": "weight (multiplies a sequence's loss)",
 }
-_FIX_FILE = "run the job that wrote it again, or copy it again"
+FIX_FILE = "run the job that wrote it again, or copy it again"
 _MAX_IMAGE_BYTES = 400_000  # size of a motif's or a search's figure; the page stays small enough to send
 
 
@@ -72,6 +72,7 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
     )
     parameters = sum(weights.numel() for weights in network.parameters())
     genes, noun = info.data.get("genes"), model_noun(info)
+    seen = info.init.get("held_out_genes_it_learned_from", {})
     facts = {
         "Networks": f"{len(members)}, an ensemble" if len(members) > 1 else "1",
         "Parameters": f"{parameters:,}" + " each" * (len(members) > 1),
@@ -83,6 +84,8 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
         f"{noun.capitalize()}s": f"{genes:,}" if genes else None,
         "Columns of the table": "; ".join(_LIBRARY_COLUMNS[name] for name in info.data.get("library", [])),
         "Split": _split_words(config.get("split") or {}, info),
+        "Started from": info.init.get("model"),
+        "Held out here, learned from there": ", ".join(f"{n:,} {name}" for name, n in seen.items() if n),
     }
     if len(members) == 1:
         if noun == "gene":
@@ -299,7 +302,7 @@ def leakage_section(run: UPath, parts: PageParts) -> dict[str, Any] | None:
     if not path.exists():
         parts.left_out.append("Leakage: train with this version, which writes leakage.csv")
         return None
-    require_intact(path, _FIX_FILE)
+    require_intact(path, FIX_FILE)
     leaks = read_leaks(path)
     if "identity" not in leaks:  # a run of an earlier version
         leaks["identity"] = np.nan
@@ -317,8 +320,8 @@ def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
         return None
     where = storage.resolve(folder)
     storage.require_file(where / "motifs.tsv", "table of motifs")
-    text = ("motif", "consensus?", "sign?", "match?", "match_id?", "match_name?")
-    numbers = ("seqlets?", "mean_contribution?", "contribution?", "p?", "q?")
+    text = ("motif", "resembles?", "consensus?")
+    numbers = ("q?", "seqlets?", "contribution?")
     fix = "give as `motifs` a folder that motifs wrote, or find the motifs again"
     table = _read_csv(where / "motifs.tsv", fix, text=text, numbers=numbers, sep="\t")
     rows = []
@@ -326,9 +329,8 @@ def motifs_section(folder: AnyPath | None, parts: PageParts) -> dict[str, Any] |
         logo = where / "logos" / f"{row['motif']}.svg"
         inside = str(logo).startswith(f"{where / 'logos'}/") and ".." not in str(row["motif"])
         rows.append({**row, "logo": _image(logo) if inside else None})
-    named = ("consensus", "sign", "match_name", "match", "match_id")
-    numbers = ("seqlets", "mean_contribution", "contribution", "p", "q")
-    columns = [name for name in (*named[:2], *numbers[:3], *named[2:], *numbers[3:]) if name in table]
+    columns = [name for name in ("resembles", "q", "consensus", "seqlets", "contribution") if name in table]
+    numbers = ("q", "seqlets", "contribution")
     return {"rows": rows, "columns": columns, "numbers": numbers, "more": max(len(table) - _MAX_MOTIFS, 0)}
 
 
@@ -371,11 +373,11 @@ def _image(path: UPath) -> str | None:
     """Return an SVG file as a data address; an image runs no script that the file may contain."""
     if not path.exists() or path.stat().st_size > _MAX_IMAGE_BYTES:
         return None
-    require_intact(path, _FIX_FILE)
+    require_intact(path, FIX_FILE)
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _read_csv(path: UPath, fix: str, **columns: Any) -> pd.DataFrame:
     """Read a table as `read_csv` does, and check it against the run's record."""
-    require_intact(path, _FIX_FILE)
+    require_intact(path, FIX_FILE)
     return read_csv(path, fix, **columns)

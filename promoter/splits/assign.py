@@ -93,8 +93,9 @@ def assign_splits(
     else:
         assigned, asked = split_by_group(units.of_gene, config, noun=units.noun), ["val", "test"]
     inside = without_borders(promoters, assigned, config)
-    final = apply_homology_policy(inside, pairs, config.homology)
-    _require_sets(final, inside, config, promoters.noun)
+    complete = apply_homology_policy(inside, pairs, config.homology)
+    _require_sets(complete, inside, config, promoters.noun)
+    final = complete if config.max_train is None else draw_training(complete, units, config, promoters.noun)
     made_of = {"split_by": config.by} | ({"block_size": config.block_size} if config.by == "block" else {})
     described = describe_split(promoters, units, assigned, final)
     described = replace(described, group=resampling_groups(units, pairs, final), made_of=made_of)
@@ -104,9 +105,14 @@ def assign_splits(
     drawn = config.by == "column" and asked
     remarks = [
         *([f"val is drawn from the column's train, by whole {units.noun}s"] if drawn else []),
-        *_remarks(promoters, config, assigned, inside=inside, final=final),
-        *_remarks_on_shares(final, asked, config, promoters.noun),
+        *_remarks(promoters, config, assigned, inside=inside, final=complete),
+        *_remarks_on_shares(complete, asked, config, promoters.noun),
     ]
+    if config.max_train is not None:
+        trained, all_ = (int((split == "train").sum()) for split in (final, complete))
+        remarks.append(
+            f"`SplitConfig.max_train={config.max_train}`: {trained:,} of {all_:,} training {promoters.noun}s"
+        )
     if leaking.any():
         of_split = {name: final == name for name in ("val", "test")}
         counts = [f"{(leaking & rows).sum():,} of {rows.sum():,} {name}" for name, rows in of_split.items()]
@@ -115,6 +121,44 @@ def assign_splits(
             "training set (leakage.csv)"
         )
     return replace(described, leaks=leaks, leaking=leaking, remarks=remarks)
+
+
+def draw_training(split: np.ndarray, units: Units, config: SplitConfig, noun: str = "gene") -> np.ndarray:
+    """Leave out training genes until about `max_train` are left, as if fewer had been measured.
+
+    Units are shuffled by the seed, and the first ones are kept, so a smaller training set is part of a larger one.
+    A unit is a gene, or a group or family: a library of as many fewer groups has them complete. Then the number
+    kept is the closest that complete ones allow.
+
+    Args:
+        split: split of each gene, None for a gene left out: object, shape (genes,).
+        units: units that the split never divides.
+        config: `max_train`, which is given, `by` and the seed.
+        noun: what a row is called in messages (default "gene").
+
+    Returns:
+        The split, None for the training genes left out.
+
+    Raises:
+        InputError: the training set has no more genes than that.
+    """
+    train = np.flatnonzero(split == "train")
+    maximum = config.max_train or len(train)
+    if maximum >= len(train):
+        raise InputError(
+            f"the training set has {counted(len(train), noun)}",
+            setting="SplitConfig.max_train",
+            value=maximum,
+            fix="give fewer, or leave it out",
+        )
+    alike = units.by in {"group", "family"}
+    unit = np.unique(units.of_gene[train], return_inverse=True)[1] if alike else np.arange(len(train))
+    sizes = np.bincount(unit)
+    order = np.random.default_rng(config.seed).permutation(len(sizes))
+    kept = int(np.abs(np.cumsum(sizes[order]) - maximum).argmin()) + 1
+    split = split.copy()
+    split[train[np.isin(unit, order[kept:])]] = None
+    return split
 
 
 def find_once(promoters: Promoters) -> Related:

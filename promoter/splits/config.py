@@ -37,6 +37,8 @@ class SplitConfig:
         seed: random seed for drawing held-out genes, but for chromosomes, which need none (default 0).
         fold: two numbers I,N: test on the I-th of N equal folds, and validate on the next; by default the
             fractions hold.
+        max_train: maximum number of training genes, drawn at random, whole groups or families where by is one of
+            these; a smaller draw is part of a larger one. By default all.
     """
 
     val: list[str] | None = None
@@ -49,6 +51,7 @@ class SplitConfig:
     random: bool = False
     seed: int = 0
     fold: list[int] | None = None
+    max_train: int | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError for impossible numbers, and for settings that exclude each other."""
@@ -116,6 +119,7 @@ class SplitConfig:
         settings = asdict(self)
         if self.by != "block":
             del settings["block_size"]
-        if self.fold is None:
-            del settings["fold"]
+        for name in ("fold", "max_train"):
+            if settings[name] is None:
+                del settings[name]
         return settings

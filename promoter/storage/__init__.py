@@ -27,6 +27,7 @@ from promoter.storage.formats import (
     sha256,
     write_json,
     write_table,
+    write_tables,
     write_text,
     write_yaml,
 )

@@ -119,19 +119,35 @@ def write_table(
 ) -> Checksums:
     """Write `table` as zstd Parquet with checksums of its pages and footer, atomically; return those of the file.
 
+    Arguments are those of `write_tables`, but for the one table.
+    """
+    return write_tables(path, iter([table]), metadata, row_group_size)
+
+
+def write_tables(
+    path: AnyPath,
+    tables: Iterator[pa.Table],
+    metadata: Mapping[str, Any] | None = None,
+    row_group_size: int | None = None,
+) -> Checksums:
+    """Write tables of one schema to a file as `write_table` does, one after another, so that one is in memory.
+
     Args:
         path: local or remote.
-        table: table to write.
+        tables: the tables, at least one.
         metadata: plain values, stored as JSON under the key `promoter` of the schema's metadata, instead of the
-            table's own; None, the default, leaves the table's.
+            tables' own; None, the default, leaves that of the first.
         row_group_size: number of rows in a row group, the unit that a reader can take alone; None, the default,
-            means pyarrow's default, about a million.
+            means pyarrow's default, about a million. Each table begins a row group.
     """
-    if metadata is not None:
-        table = table.replace_schema_metadata({"promoter": json.dumps(metadata)})
+    table: pa.Table | None = next(tables)
+    schema = table.schema if metadata is None else table.schema.with_metadata({"promoter": json.dumps(metadata)})
     with open_atomic(path) as file:
-        with _make_writer(file, table.schema) as writer:
-            writer.write_table(table, row_group_size)
+        with _make_writer(file, schema) as writer:
+            while table is not None:
+                writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size)
+                table = None  # before the next one is made
+                table = next(tables, None)
         return _seal_footer(file)
 
 

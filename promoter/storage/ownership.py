@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from upath import UPath
 
@@ -27,54 +26,12 @@ from promoter.storage.leftovers import remove_leftovers
 from promoter.storage.parts import PART_PATTERN
 from promoter.storage.paths import AnyPath, is_local, resolve
 from promoter.storage.records import RECORD, Record, read_record, record_of_file, write_record
+from promoter.storage.runs import Run, is_off
 
 _CHOOSE = "choose another output, or `overwrite=True`"
 _MAX_LEVELS = 3  # folders above an output in which a job's record is looked for
 _held: set[str] = set()  # outputs of this process, in whose folders its inner runs may write
 _lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Run:
-    """What identifies a run.
-
-    Attributes:
-        record: job, settings, inputs and versions; a checksum that is not known yet is empty.
-        may_differ: settings that may be others when the run is resumed; None: all, as any run of the job may be
-            replaced.
-        names: job -> names of the files and folders that it writes into its output folder.
-        config_files: files that settings were read from.
-    """
-
-    record: Record
-    may_differ: Collection[str] | None
-    names: Mapping[str, Sequence[str]]
-    config_files: Sequence[AnyPath] = ()
-
-    def differences(self, earlier: Record) -> list[str]:
-        """Return in what this run differs from another of the job: names of settings, paths of inputs."""
-        if self.may_differ is None:
-            return []
-        known, inputs, different = earlier.inputs.values(), self.record.inputs, []
-        if known and all(known):  # else that run was killed before it knew them
-            different = [path for path, checksum in inputs.items() if checksum and checksum not in known]
-            if inputs and not different and all(inputs.values()) and list(inputs.values()) != list(known):
-                different = ["the inputs' number or order"]
-        return different + [
-            difference
-            for name, value in self.record.settings.items()
-            if name not in self.may_differ
-            for difference in _differences(name, earlier.settings.get(name), value)
-        ]
-
-
-def _differences(name: str, was: Any, now: Any) -> list[str]:
-    """Return in which values two settings of a name differ; of a group of settings, each that differs."""
-    if was == now:
-        return []
-    if isinstance(was, dict) and isinstance(now, dict):
-        return [words for key in now for words in _differences(f"{name}.{key}", was.get(key), now[key])] or [name]
-    return [name if isinstance(was, list | dict) or isinstance(now, list | dict) else f"{name} {was}, not {now}"]
 
 
 @dataclass
@@ -289,7 +246,9 @@ def _why_other(record: Record, run: Run) -> str | None:
     if record.job not in {"", run.record.job}:
         return f"holds the output of promoter {record.job}"
     settings = set(run.record.settings)
-    compared = settings - set(run.may_differ or settings)
+    compared = {
+        name for name in settings - set(run.may_differ or settings) if not is_off(run.record.settings[name])
+    }
     # earlier versions did not say which job: one with the same settings is taken for this
     if not record.job and not compared <= set(record.settings) <= settings:
         return "holds a run of an earlier version"

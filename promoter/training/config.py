@@ -20,11 +20,15 @@ class TrainingConfig:
         weight_decay: L2 penalty of Adam.
         schedule: plateau (the default) lowers the learning rate when the validation loss stops falling; one_cycle
             raises it over the first 30% of all steps and lowers it to almost 0 over the rest, whatever the
-            validation loss does.
+            validation loss does, and trains all epochs.
+        loss: mse (the default), the squared error of standardised targets; poisson, the Poisson deviance of
+            counts, TPM and other values of at least 0 that are not logarithms: the network predicts
+            ln(1 + expected value), and predictions, scores, metrics and baselines are in this unit.
         lr_patience: number of epochs without a lower validation loss before plateau lowers the learning rate.
         lr_factor: factor by which plateau multiplies the learning rate, between 0 and 1.
         early_stopping: number of epochs without a lower validation loss before training ends; null never stops
-            early.
+            early. Under the schedule one_cycle it has no effect: the network is at its best where the learning
+            rate has fallen, which is at the end.
         gradient_clip: maximum norm of the gradient; a larger gradient is scaled down to it.
         reverse_complement: probability that a promoter is shown reverse-complemented, 0 to 1.
         jitter: maximum shift of a promoter in bases, in either direction; 0 (the default) shifts nothing.
@@ -41,6 +45,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     schedule: Literal["plateau", "one_cycle"] = "plateau"
+    loss: Literal["mse", "poisson"] = "mse"
     lr_patience: int = 5
     lr_factor: float = 0.5
     early_stopping: int | None = 20
@@ -56,8 +61,15 @@ class TrainingConfig:
         require_limits(vars(self), "TrainingConfig")
         if self.schedule not in ("plateau", "one_cycle"):
             self._refuse("schedule", "must be plateau or one_cycle")
+        if self.loss not in ("mse", "poisson"):
+            self._refuse("loss", "must be mse or poisson")
         if self.precision not in ("fp32", "bf16"):
             self._refuse("precision", "must be fp32 or bf16")
+
+    @property
+    def patience(self) -> int | None:
+        """Number of epochs without a lower validation loss that ends the training; None where all are trained."""
+        return None if self.schedule == "one_cycle" else self.early_stopping
 
     def _refuse(self, name: str, problem: str) -> NoReturn:
         raise InputError(problem, setting=f"TrainingConfig.{name}", value=getattr(self, name))

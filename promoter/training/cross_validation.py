@@ -17,7 +17,7 @@ from promoter.models.weights import SerializedTrunk
 from promoter.training.batches import Examples
 from promoter.training.config import TrainingConfig
 from promoter.training.loop import TrainingState, restore_best_weights, train_epochs
-from promoter.training.losses import SQUARED_ERROR, Loss
+from promoter.training.losses import LOSSES, Loss
 
 Metric = Literal["pearson", "mse"]
 
@@ -67,7 +67,7 @@ class CrossValidation:
         saved: bytes that `to_bytes` returned, to resume; None (the default) starts anew.
         trunk: weights of a pretrained network; None (the default) for a CNN, or for a head that is trained on
             embeddings.
-        loss: what is minimised (default: the squared error of standardised targets).
+        loss: what is minimised; None (the default) is the one that `training` names.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class CrossValidation:
         device: str | torch.device = "cpu",
         saved: bytes | None = None,
         trunk: SerializedTrunk | None = None,
-        loss: Loss = SQUARED_ERROR,
+        loss: Loss | None = None,
     ) -> None:
         self.folds, self.seeds, self.metric = len(splits), seeds, metric
-        self.training, self.loss = training, loss
+        self.training, self.loss = training, loss or LOSSES[training.loss]()
         members = [(fold, seed) for fold in range(self.folds) for seed in range(seeds)]
         states = (
             torch.load(io.BytesIO(saved), weights_only=True, map_location="cpu") if saved else [{}] * len(members)
@@ -101,7 +101,9 @@ class CrossValidation:
             train, val = (examples.rows(splits[fold] == name) for name in ("train", "val"))
             self.networks.append(network)
             self._train.append(train)
-            self._steps.append(train_epochs(network, train, val, config, device=device, state=state, loss=loss))
+            self._steps.append(
+                train_epochs(network, train, val, config, device=device, state=state, loss=self.loss)
+            )
 
     @property
     def epoch(self) -> int:

@@ -15,6 +15,7 @@ from promoter import metrics
 from promoter.models.cnn import evaluating
 from promoter.models.precision import full_float32
 from promoter.models.pretrained import genes_per_pass
+from promoter.models.strands import other_strand, reads_both_strands
 from promoter.sequence import one_hot
 from promoter.training.batches import Examples
 from promoter.training.distributed import DistributedContext
@@ -39,6 +40,7 @@ def predict(
     device: str | torch.device | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     distributed: bool = False,
+    both_strands: bool = False,
 ) -> np.ndarray:
     """Predict every sequence, in order.
 
@@ -49,6 +51,8 @@ def predict(
         precision: fp32 (the default), or bf16 for mixed precision.
         distributed: True shares the work among the processes of `torch.distributed`, all of which must call this
             and get the complete result; False (the default) computes all of it in this process.
+        both_strands: True averages with the predictions of the reverse complements of what the model sees; False
+            is the default. A network that reads both strands itself is run once.
 
     Returns:
         float32, shape (N, targets), in the model's units.
@@ -59,7 +63,13 @@ def predict(
     device = torch.device(device or next(model.parameters()).device)
     with full_float32():
         context = DistributedContext() if distributed else None
-        return _predict(model, tokens, device=device, precision=precision, context=context)
+        strands = [tokens]
+        if both_strands and not reads_both_strands(model):
+            strands.append(other_strand(model, tokens))
+        of_strands = [
+            _predict(model, strand, device=device, precision=precision, context=context) for strand in strands
+        ]
+        return of_strands[0] if len(of_strands) == 1 else np.stack(of_strands).mean(axis=0)
 
 
 def evaluate(

@@ -38,7 +38,7 @@ from promoter.training.batches import (
 from promoter.training.config import TrainingConfig
 from promoter.training.distributed import DistributedContext
 from promoter.training.inference import as_model_input, autocast, evaluate_on
-from promoter.training.losses import SQUARED_ERROR, Loss, SquaredError
+from promoter.training.losses import LOSSES, SQUARED_ERROR, Loss, SquaredError
 
 _GENES_FOR_STATISTICS = 512  # enough that their sampling error does not show in a validation loss
 
@@ -50,7 +50,7 @@ class TrainingState:
     Attributes:
         epoch: number of finished epochs.
         history: one record per epoch: `epoch`, `learning_rate`, `train_mse`, `val_mse` and `val_pearson` (means
-            over targets, original units, whatever the loss and the weights; r of targets with at least
+            over targets, in their units, whatever the loss and the weights; r of targets with at least
             `metrics.MIN_GENES_FOR_R` validation genes, NaN if there is none), `val_loss` (the mean over targets of
             the loss on the scale of training, weighted as the validation genes are, which chooses the best epoch;
             for the squared error the standardised MSE),
@@ -84,8 +84,7 @@ class TrainingState:
 
     def is_finished(self, config: TrainingConfig) -> bool:
         """Tell whether the epochs are used up or early stopping has ended the training."""
-        patience = config.early_stopping
-        stalled = patience is not None and self.epoch - self.best_epoch >= patience
+        stalled = config.patience is not None and self.epoch - self.best_epoch >= config.patience
         return self.epoch >= config.epochs or stalled
 
 
@@ -99,7 +98,7 @@ def fit(
     state: TrainingState | None = None,
     on_epoch: Callable[[TrainingState], None] | None = None,
     max_workers: int | None = None,
-    loss: Loss = SQUARED_ERROR,
+    loss: Loss | None = None,
 ) -> TrainingState:
     """Train `model` and leave in it the best epoch's weights, returning original units.
 
@@ -124,7 +123,7 @@ def fit(
         max_workers: maximum number of processes, for a training whose number of processes changes from one
             resumption to the next: batches are cut for so many, and so stay the same. None (the default) takes the
             present number.
-        loss: what is minimised (default: the squared error of standardised targets).
+        loss: what is minimised; None (the default) is the one that `config` names.
 
     Returns:
         The final state.
@@ -134,6 +133,7 @@ def fit(
         TrainingDivergedError: the loss became NaN or infinite.
     """
     config, state = config or TrainingConfig(), state or TrainingState()
+    loss = loss or LOSSES[config.loss]()
     for _ in train_epochs(
         model, train, val, config, device=device, state=state, max_workers=max_workers, loss=loss
     ):
@@ -148,9 +148,8 @@ def restore_best_weights(model: Learner, state: TrainingState, train: Examples, 
     state.model = copy.deepcopy(state.model)  # until here these were the model's own tensors
     _load_trainable(model, state.best_model)
     model.end_adapting()
-    if loss.standardises_targets:
-        scale = loss.scale(train.for_training().targets)
-        model.rescale_output(scale.mean.tolist(), scale.sd.tolist())
+    scale = loss.scale(train.for_training().targets)
+    model.rescale_output(scale.mean.tolist(), scale.sd.tolist())
 
 
 def train_epochs(

@@ -132,7 +132,7 @@ class Loss(ABC):
 class SquaredError(Loss):
     """Squared error of standardised targets."""
 
-    name = "squared_error"
+    name = "mse"
 
     def elementwise(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
         """Return the squared error of each gene and target."""
@@ -149,7 +149,33 @@ class SquaredError(Loss):
         return metrics.mse(observed, predicted, weights) / scale.sd**2
 
 
-SQUARED_ERROR = SquaredError()  # the published recipe's, and the default of `fit`
+SQUARED_ERROR = SquaredError()  # the published recipe's
+
+
+class Poisson(Loss):
+    """Poisson deviance: the network learns the expected value of counts, TPM and the like.
+
+    Targets and output are in units of ln(1 + value), and the deviance is that of 1 + value from the exponential of
+    the output. So the network predicts ln(1 + expected value), whatever the distribution: the estimate is
+    consistent if the mean is right (Gourieroux, Monfort and Trognon 1984, doi:10.2307/1913472), and a value of 0
+    needs no other rule. Predictions, scores, metrics and baselines share the unit, that of `transform='log1p'`.
+    Compared with the likelihood of the counts themselves, expected values well below 1 weigh less.
+
+    The values are divided by their mean, so that each target weighs alike, gradient clipping does not depend on
+    the unit, and an untrained network starts from the mean.
+    """
+
+    name = "poisson"
+
+    def elementwise(self, output_BT: Tensor, target_BT: Tensor) -> Tensor:
+        """Return the deviance of each gene and target."""
+        value_BT = target_BT.exp()
+        return 2 * (value_BT * (target_BT - output_BT - 1) + output_BT.exp())
+
+    def scale(self, targets: np.ndarray) -> TargetScale:
+        """Return the logarithm of the mean of 1 + value, and an SD of 1; arguments as for `Loss.scale`."""
+        mean = np.nanmean(np.exp(targets.astype(np.float64)), axis=0)
+        return TargetScale(np.log(mean), np.ones(targets.shape[1]))
 
 
 def standardisation(targets: np.ndarray) -> TargetScale:

@@ -9,7 +9,9 @@ A space maps the name of a setting, `model.FIELD` or `training.FIELD`, to its do
 
 The lists of the network are searched as complete lists, or block by block as `model.channels.0`,
 `model.channels.1` and so on; `model.blocks` is then the number of blocks, and the settings of blocks beyond it
-are not drawn. Combinations that make no network, or none for the window, are drawn again, never tried.
+are not drawn. `training.reverse_complement` is drawn only for networks that can learn from it; it is 0 for those
+that read both strands themselves or have several bins. Combinations that make no network, or none for the window,
+are drawn again, never tried.
 """
 
 from __future__ import annotations
@@ -19,26 +21,31 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from promoter.errors import InputError, NoValidSettingsError
 from promoter.limits import require_limits
 from promoter.models.build import NetworkConfig
+from promoter.models.config import CNNConfig
 from promoter.storage.schema import checked
 from promoter.training.batches import require_enough_genes, require_orientation
 from promoter.training.config import TrainingConfig
+from promoter.training.domains import all_values, distribution, hashable, original_value, suggest
 from promoter.training.study import new_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 Space = Mapping[str, Mapping[str, Any]]
 BLOCKS = "model.blocks"
+REVERSE_COMPLEMENT = "training.reverse_complement"
 DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "training.learning_rate": {"low": 3e-4, "high": 1e-2, "log": True},
     "training.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
     "training.batch_size": {"choices": [32, 64, 128]},
+    "training.epochs": {"choices": [15, 30, 100]},
+    "training.schedule": {"choices": ["plateau", "one_cycle"]},
     "training.jitter": {"choices": [0, 5, 10, 20, 40]},
+    REVERSE_COMPLEMENT: {"choices": [0.0, 0.5]},
     BLOCKS: {"choices": [2, 3]},
     "model.channels.0": {"choices": [32, 64, 128, 256]},
     "model.channels.1": {"choices": [32, 64, 128]},
@@ -50,6 +57,8 @@ DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "model.pool_sizes.1": {"choices": [2, 4]},
     "model.dropout": {"low": 0.0, "high": 0.5},
     "model.crop": {"choices": [None, 250, 500, 1000]},
+    "model.bins": {"choices": [1, 5, 10]},
+    "model.both_strands": {"choices": [False, True]},
 }
 PRETRAINED_SPACE: dict[str, dict[str, Any]] = {
     "training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
@@ -60,9 +69,9 @@ PRETRAINED_SPACE: dict[str, dict[str, Any]] = {
 }
 _PER_BLOCK = ("channels", "kernel_sizes", "pool_sizes")
 _FIXED = {"name", "weights", "revision", "adapt"}  # a pretrained network is one of these for the entire search
-_NOT_SEARCHED = {"model.n_targets", "training.seed"}  # the data set the first, the search itself the second
+# set by the data and by the search; the unit of the score follows from the loss
+_NOT_SEARCHED = {"model.n_targets", "training.seed", "training.loss"}
 _MAX_DRAWS = 1000  # invalid combinations in a row before the space counts as holding no valid one
-_MAX_NUMBER = 2**53  # beyond which not every whole number is one for optuna
 _MAX_BLOCKS = 100  # pools of 2 alone take 2^99 bases
 _MAX_POINTS = 100_000  # a larger grid could never be tried, and listing it would fill the memory
 
@@ -121,7 +130,7 @@ class SearchSpace:
             if not isinstance(name, str):
                 raise InputError(f"search space: {name!r} is no name of a setting, such as training.learning_rate")
             _require_setting(name, self.space, self.model)
-            _distribution(name, domain)
+            distribution(name, domain)
             self._require_limits(name, domain)
         self._require_blocks()
         self.ask(new_study("random", "maximize", seed=0))  # raises if no combination is valid
@@ -159,7 +168,7 @@ class SearchSpace:
         drawn: dict[str, Any] = {}
         for name in self._order():
             if self._applies(name, drawn):
-                drawn[name] = _value(self.space[name], _suggest(trial, name, self.space[name]))
+                drawn[name] = original_value(self.space[name], suggest(trial, name, self.space[name]))
         return {name: drawn[name] for name in self.space if name in drawn}
 
     def past_trial(
@@ -174,8 +183,8 @@ class SearchSpace:
         """
         return optuna.create_trial(
             state=state,
-            params={name: _hashable(value) for name, value in drawn.items()},
-            distributions={name: _distribution(name, self.space[name]) for name in drawn},
+            params={name: hashable(value) for name, value in drawn.items()},
+            distributions={name: distribution(name, self.space[name]) for name in drawn},
             value=scores[max(scores)] if state == TrialState.COMPLETE else None,
             intermediate_values=dict(scores),
         )
@@ -194,6 +203,8 @@ class SearchSpace:
                 per_block.setdefault(field, {})[int(index[0])] = value
             elif name != BLOCKS:
                 groups[group][field] = tuple(value) if isinstance(value, list) else value
+        if REVERSE_COMPLEMENT in self.space and REVERSE_COMPLEMENT not in drawn:
+            groups["training"]["reverse_complement"] = 0.0
         blocks = drawn.get(BLOCKS, self.model.n_blocks)
         for field in _PER_BLOCK if self.model.n_blocks else ():
             length = blocks - (field == "pool_sizes")
@@ -236,16 +247,22 @@ class SearchSpace:
             yield settings
             return
         name, rest = names[0], names[1:]
-        values = _values(self.space[name]) if self._applies(name, chosen) else []
+        values = all_values(self.space[name]) if self._applies(name, chosen) else []
         for point in [chosen | {name: value} for value in values] or [chosen]:
             yield from self._combinations(rest, point)
 
     def _order(self) -> list[str]:
-        """Return the settings; the number of blocks comes first, since others depend on it."""
-        return sorted(self.space, key=lambda name: name != BLOCKS)
+        """Return the settings; the number of blocks comes first, since others depend on it.
+
+        Reverse complements come last, since they depend on others.
+        """
+        return sorted(self.space, key=lambda name: (name != BLOCKS, name == REVERSE_COMPLEMENT))
 
     def _applies(self, name: str, drawn: Mapping[str, Any]) -> bool:
-        """Tell whether the network has the block that the setting belongs to."""
+        """Tell whether the network has the block that the setting belongs to, or can learn from augmentation."""
+        if name == REVERSE_COMPLEMENT and isinstance(self.model, CNNConfig):
+            bins = drawn.get("model.bins", self.model.bins)
+            return bins == 1 and not drawn.get("model.both_strands", self.model.both_strands)
         _, field, *index = name.split(".")
         blocks = drawn.get(BLOCKS, self.model.n_blocks)
         return not index or int(index[0]) < blocks - (field == "pool_sizes")
@@ -328,73 +345,3 @@ def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:
             f"search space: there is no setting {name!r}; there are {BLOCKS}, {', '.join(sorted(allowed))}, and "
             "model.channels.0 and the like"
         )
-
-
-def _distribution(name: str, domain: Mapping[str, Any]) -> BaseDistribution:
-    """Build optuna's distribution of a domain, or raise InputError if the domain is invalid."""
-    if not isinstance(domain, Mapping):
-        raise InputError(f"search space: {name} {domain}: must be {{choices: […]}} or {{low: …, high: …}}")
-    unknown = sorted(set(domain) - {"choices", "low", "high", "log", "step"})
-    if unknown:
-        raise InputError(f"search space: {name}: {unknown[0]} is not one of choices, low, high, log, step")
-    if "choices" in domain:
-        choices = domain["choices"]
-        if set(domain) != {"choices"} or not isinstance(choices, (list, tuple)) or not choices:
-            raise InputError(f"search space: {name}: choices must be a list that is not empty, and stand alone")
-        if any(isinstance(choice, Mapping) for choice in choices):
-            raise InputError(f"search space: {name}: choices must be single values or lists")
-        if any(choice != choice for choice in choices):  # noqa: PLR0124 # NaN alone differs from itself
-            raise InputError(f"search space: {name}: NaN is no choice")
-        return CategoricalDistribution([_hashable(choice) for choice in choices])
-    if not {"low", "high"} <= set(domain):
-        raise InputError(f"search space: {name}: needs choices, or low and high")
-    low, high, log = domain["low"], domain["high"], bool(domain.get("log", False))
-    step: Any = domain.get("step")
-    if not isinstance(domain.get("log", False), bool):
-        raise InputError(f"search space: {name}: log {domain['log']!r} must be true or false")
-    numbers = (low, high, step) if "step" in domain else (low, high)
-    if any(type(value) not in {int, float} or not abs(value) < _MAX_NUMBER for value in numbers):
-        raise InputError(
-            f"search space: {name}: low {low!r}, high {high!r} and step {step!r} must be finite numbers "
-            "(YAML wants 1.0e-4, not 1e-4)"
-        )
-    if "step" in domain and not step > 0:
-        raise InputError(f"search space: {name}: step {step} must be above 0")
-    integer = all(isinstance(value, int) for value in numbers)
-    try:
-        if integer:
-            return IntDistribution(low, high, log=log, step=step or 1)
-        return FloatDistribution(low, high, log=log, step=step)
-    except ValueError as error:
-        raise InputError(f"search space: {name}: {error}") from error
-
-
-def _suggest(trial: optuna.Trial, name: str, domain: Mapping[str, Any]) -> Any:
-    match _distribution(name, domain):
-        case CategoricalDistribution(choices=choices):
-            return trial.suggest_categorical(name, choices)
-        case IntDistribution(low=low, high=high, log=log, step=step):
-            return trial.suggest_int(name, low, high, log=log, step=step)
-        case FloatDistribution(low=low, high=high, log=log, step=step):
-            return trial.suggest_float(name, low, high, log=log, step=step)
-
-
-def _values(domain: Mapping[str, Any]) -> list[Any]:
-    """Return all values of a domain with choices, or with steps, which are 1 where it names none."""
-    if "choices" in domain:
-        return list(domain["choices"])
-    low, high, step = domain["low"], domain["high"], domain.get("step", 1)
-    return [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
-
-
-def _hashable(choice: Any) -> Any:
-    """Return a list as text, since optuna's choices must be single values."""
-    return repr(list(choice)) if isinstance(choice, (list, tuple)) else choice
-
-
-def _value(domain: Mapping[str, Any], suggested: Any) -> Any:
-    """Undo `_hashable`."""
-    for choice in domain.get("choices", ()):
-        if _hashable(choice) == suggested:
-            return list(choice) if isinstance(choice, (list, tuple)) else choice
-    return suggested

@@ -14,7 +14,7 @@ from promoter.ism import saturation_mutagenesis
 from promoter.ism.operations import operations
 from promoter.models.build import Network, NetworkConfig
 from promoter.models.cnn import CNNConfig
-from promoter.sequence import BASES, reverse_complement
+from promoter.sequence import BASES
 from promoter.training import predict
 from promoter.variants.windows import (
     GeneVariants,
@@ -34,6 +34,7 @@ def predict_alleles(
     model: Network,
     genes: Sequence[GeneVariants],
     *,
+    targets: Sequence[int] | None = None,
     both_strands: bool = False,
     batch_size: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -46,7 +47,9 @@ def predict_alleles(
     Args:
         model: network, on the device to compute on.
         genes: variants of each gene.
-        both_strands: if true, average with the prediction from the reverse complement; false by default.
+        targets: numbers of the model's outputs to predict, in the order of the result; None (default) for all.
+        both_strands: if true, average with the prediction from the reverse complement of what the model sees;
+            false by default.
         batch_size: mutants that saturation mutagenesis computes together; chosen automatically by default.
         precision: number format of forward passes: fp32 (default), or bf16, whose rounding, 1e-2 of a prediction,
             can hide small effects.
@@ -70,8 +73,9 @@ def predict_alleles(
                 rebuilt_rows.append((allele, number))
             allele += 1
     references = np.stack([gene.tokens for gene in genes])
-    strands = [False, True] if both_strands else [False]
-    predicted = _predict_windows(model, references, rebuilt, strands=strands, precision=precision)
+    predicted = _predict_windows(model, references, rebuilt, both_strands=both_strands, precision=precision)
+    if targets is not None:
+        predicted = predicted[:, list(targets)]
     reference = predicted[np.repeat(np.arange(len(genes)), [len(gene.variants) for gene in genes])]
     difference = np.empty_like(reference)
     if rebuilt_rows:
@@ -81,7 +85,14 @@ def predict_alleles(
         window = genes[number].window
         offsets = [offset_in_window(variant, window) for _, variant in snvs]
         low, high = min(offsets), max(offsets) + 1
-        scores = _ism_scores(model, references[number], (low, high), strands=strands, batch_size=batch_size)
+        scores = saturation_mutagenesis(
+            model,
+            references[[number]],
+            positions=(low, high),
+            targets=targets,
+            batch_size=batch_size,
+            both_strands=both_strands,
+        )[0]
         for (row, variant), offset in zip(snvs, offsets, strict=True):
             difference[row] = scores[:, _base_on_gene(variant, window), offset - low]
     return reference, difference
@@ -143,10 +154,10 @@ def _predict_windows(
     references: np.ndarray,
     rebuilt: Sequence[tuple[GeneVariants, TrimmedVariant]],
     *,
-    strands: Sequence[bool],
+    both_strands: bool,
     precision: Literal["fp32", "bf16"],
 ) -> np.ndarray:
-    """Predict the unchanged windows, then the rebuilt: (windows, targets), the mean over the strands."""
+    """Predict the unchanged windows, then the rebuilt: (windows, targets)."""
     # full batches of predictions at a time, so that results do not depend on how the windows are divided
     at_a_time = max(_BATCH, _MAX_BASES // references.shape[1] // _BATCH * _BATCH)
     predictions = []
@@ -160,8 +171,7 @@ def _predict_windows(
         windows = np.concatenate(
             [references[start : start + at_a_time], *([np.stack(changed)] if changed else [])]
         )
-        of_strands = [predict(model, _on_strand(windows, reverse), precision=precision) for reverse in strands]
-        predictions.append(np.stack(of_strands).mean(axis=0))
+        predictions.append(predict(model, windows, precision=precision, both_strands=both_strands))
     return np.concatenate(predictions)
 
 
@@ -185,28 +195,6 @@ def _forward_operations(config: CNNConfig, length: int) -> float:
         if block < len(config.pool_sizes):
             cells /= config.pool_sizes[block]
     return total * (2 if config.both_strands else 1)
-
-
-def _ism_scores(
-    model: Network,
-    tokens: np.ndarray,
-    positions: tuple[int, int],
-    *,
-    strands: Sequence[bool],
-    batch_size: int | None,
-) -> np.ndarray:
-    """Score the positions `[start, end)` of one window: (targets, 4, positions), the mean over the strands."""
-    of_strands = []
-    for reverse in strands:
-        low, high = (len(tokens) - positions[1], len(tokens) - positions[0]) if reverse else positions
-        batch = _on_strand(tokens[None], reverse)
-        scores = saturation_mutagenesis(model, batch, batch_size=batch_size, positions=(low, high))[0]
-        of_strands.append(scores[:, ::-1, ::-1] if reverse else scores)
-    return np.stack(of_strands).mean(axis=0)
-
-
-def _on_strand(tokens: np.ndarray, reverse: bool) -> np.ndarray:
-    return np.ascontiguousarray(reverse_complement(tokens)) if reverse else tokens
 
 
 def _base_on_gene(variant: TrimmedVariant, window: TssWindow) -> int:

@@ -141,7 +141,7 @@ def test_counts_and_tables_of_variants_agree(done: Path):
 def test_rerun_of_variants_computes_only_what_is_missing(
     flags: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("jobs.variants._GENES_PER_PART", 20)
+    monkeypatch.setattr("jobs.inference.variant_effects._GENES_PER_PART", 20)
     variants(**flags, out=str(tmp_path))
     whole = (tmp_path / "variants.parquet").read_bytes()
     parts = sorted((tmp_path / "parts").iterdir())

@@ -146,8 +146,11 @@ def _write_scores(
     }
     storage.write_json(folder / "ism" / "manifest.json", manifest)
     motifs = pd.DataFrame(
-        [("pattern_0", MOTIF, "+", n, 4.0, "MA0001", f"MSN2 {EVIL}", 1e-6, 1e-4)],
-        columns=["motif", "consensus", "sign", "seqlets", "mean_contribution", "match", "match_name", "p", "q"],
+        [
+            ("pattern_0", MOTIF, n, 4.0, f"MSN2 {EVIL}", 1e-4, "MSN2"),
+            ("pattern_1", "ACGTAC", 20, -1.0, "", 0.2, "GAL4"),
+        ],
+        columns=["motif", "consensus", "seqlets", "contribution", "resembles", "q", "match_name"],
     )
     storage.write_text(folder / "motifs" / "motifs.tsv", motifs.to_csv(sep="\t", index=False))
     storage.write_text(folder / "motifs" / "instances.bed", "".join(lines))

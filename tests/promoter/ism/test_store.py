@@ -18,7 +18,8 @@ from upath import UPath
 from promoter.dataset.promoters import crop_windows, read_promoters, write_promoters
 from promoter.errors import InputError
 from promoter.ism import Scores, iterate_scores, load_scores
-from promoter.ism.store import GENE_COLUMNS, concatenate, find_manifest, load_contents, write_part
+from promoter.ism.scores_format import find_manifest
+from promoter.ism.store import GENE_COLUMNS, concatenate, load_contents, write_part
 from promoter.sequence import decode
 from promoter.storage.formats import Checksums
 from promoter.storage.parts import PartFiles, check_part, part_path

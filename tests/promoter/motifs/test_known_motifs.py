@@ -26,6 +26,24 @@ def test_motifs_are_named_on_either_strand() -> None:
     assert found["q"]["itself"] < 1e-3
 
 
+def test_a_motif_has_a_name_only_where_q_is_at_most_5_percent() -> None:
+    """Of random motifs few have a name; a known one has it, as seen in thirty sites."""
+    fungi, rng = jaspar_motifs("fungi"), np.random.default_rng(0)
+    random = {str(number): rng.dirichlet([0.15] * 4, size=8).T for number in range(200)}
+    found = match_motifs(random, fungi)
+    assert (found["match_name"] != "").all()
+    assert ((found["resembles"] != "") == (found["q"] <= 0.05)).all()
+    assert 0 < (found["resembles"] != "").mean() < 0.1
+    named = found[found["q"] <= 0.05]
+    assert named["resembles"].tolist() == named["match_name"].tolist()
+    sites = {
+        known.name: np.stack([rng.multinomial(30, column) for column in known.frequencies_AL.T], 1) / 30
+        for known in fungi
+        if known.frequencies_AL.shape[1] >= 8
+    }
+    assert (match_motifs(sites, fungi)["resembles"] == list(sites)).mean() > 0.9
+
+
 def test_motifs_in_meme_text_are_read_back(write: Write) -> None:
     motifs = {one.matrix_id: one.frequencies_AL for one in jaspar_motifs("urochordates")}
     assert len(motifs) > 10
@@ -38,6 +56,7 @@ def test_motifs_in_meme_text_are_read_back(write: Write) -> None:
 def test_motifs_have_no_names_without_known_ones() -> None:
     motifs = {"a": np.full((4, 6), 0.25)}
     assert match_motifs(motifs, jaspar_motifs("none"))["match_id"].tolist() == [""]
+    assert match_motifs(motifs, jaspar_motifs("none"))["resembles"].tolist() == [""]
     assert match_motifs({}, jaspar_motifs("fungi")).empty
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyfaidx import Fasta
+from scipy import stats
 from support.disks import limited
 
 from promoter.dataset.genome import window
@@ -21,8 +22,10 @@ from promoter.motifs.discovery import (
     Discovery,
     _instances,
     discover_motifs,
+    information,
     place_on_genome,
     read_contributions,
+    trim,
     write_h5,
 )
 from promoter.sequence import encode, one_hot, reverse_complement
@@ -84,6 +87,105 @@ def test_implanted_motifs_are_found(
     assert -1 in {signs[name] for name in names["repressor"].split()}
     consensus = {one.consensus for one in found.motifs}
     assert KNOWN["GC box"].consensus in consensus | {str(reverse_complement(one)) for one in consensus}
+
+
+def test_motifs_are_as_wide_as_the_implanted_words(found: Discovery, simulation: Simulation) -> None:
+    """Instances that overlap an implanted one begin and end where it does, on both strands of the gene."""
+    columns = ["gene_id", "offset", "width"]
+    pairs = found.instances.merge(simulation.motifs[[*columns, "motif"]], on="gene_id", suffixes=("", "_true"))
+    end, true_end = pairs["offset"] + pairs["width"], pairs["offset_true"] + pairs["width_true"]
+    overlap = (pairs["offset"] < true_end) & (pairs["offset_true"] < end)
+    pairs = pairs.assign(off=np.maximum((pairs["offset"] - pairs["offset_true"]).abs(), (end - true_end).abs()))
+    whole = pairs[overlap & (pairs["width"] > 7)]  # a motif of seven is a part of the repressor
+    assert len(whole) > 400
+    assert whole.groupby(["motif", "orientation"])["off"].median().max() <= 2
+    assert (whole["off"] <= 2).mean() > 0.95
+    assert set(whole.loc[whole["off"] == 0, "orientation"]) == {"+", "-"}
+    assert found.uninformative == 0
+
+
+def test_information_is_the_relative_entropy_less_what_chance_gives() -> None:
+    rng = np.random.default_rng(0)
+    background = np.array([0.35, 0.15, 0.15, 0.35])
+    frequencies = rng.dirichlet([0.3] * 4, size=12).T
+    expected = stats.entropy(frequencies, background[:, None], base=2)
+    np.testing.assert_allclose(information(frequencies, 0.9 * background, 10**9), expected, atol=1e-6)
+    by_chance = rng.multinomial(25, background, size=4000).T / 25
+    entropies = stats.entropy(by_chance, background[:, None], base=2)
+    excess = information(np.eye(4), np.full(4, 0.25), 25) - 2
+    assert excess == pytest.approx(np.full(4, -entropies.mean()), rel=0.1)
+
+
+def test_trim_returns_the_interval_of_most_information() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        bits, strength = rng.exponential(0.3, 30), rng.uniform(0, 5, 30)
+        weighted = bits * strength / strength.max()
+        sums = {(a, b): (weighted[a:b] - 0.25).sum() for a in range(30) for b in range(a + 1, 31)}
+        best = max(sums, key=lambda pair: sums[pair])
+        start, end = trim(bits, strength) or (0, 0)
+        if sums[best] <= 0:
+            assert (start, end) == (0, 0)
+        elif best[1] - best[0] >= 6:
+            assert (start, end) == best
+        else:
+            assert end - start == 6
+            assert start <= best[0] < best[1] <= end
+
+
+@pytest.mark.parametrize(
+    ("bits", "strength", "expected"),
+    [
+        ([0.1] * 12 + [2] * 8 + [0.1] * 12, [1] * 32, (12, 20)),  # flanks of chance bases
+        ([2] * 3 + [0] * 11 + [2] * 3, [1] * 17, (0, 17)),  # two halves and their gap
+        ([2] * 8 + [0] * 20 + [0.6] + [0], [1] * 30, (0, 8)),  # a stray base
+        ([2] * 30, [0] * 10 + [1] * 10 + [0] * 10, (10, 20)),  # conserved, but of no matter to the model
+        ([0] * 10 + [2, 2] + [0] * 10, [1] * 22, 6),
+        ([2, 2] + [0] * 10, [1] * 12, (0, 6)),  # widened at an end
+        ([0] * 10 + [2, 2], [1] * 12, (6, 12)),
+        ([2] * 4, [1] * 4, (0, 4)),  # shorter than the least width
+        ([0.2] * 30, [1] * 30, None),
+        ([2] * 30, [0] * 30, None),
+    ],
+)
+def test_trim_keeps_informative_positions_that_matter(
+    bits: list[float], strength: list[float], expected: tuple[int, int] | int | None
+) -> None:
+    trimmed = trim(np.array(bits, float), np.array(strength, float))
+    if isinstance(expected, int):
+        assert trimmed is not None
+        assert trimmed[1] - trimmed[0] == expected
+        assert trimmed[0] <= 10
+        assert trimmed[1] >= 12
+    else:
+        assert trimmed == expected
+
+
+def test_a_pattern_without_informative_positions_is_counted_and_no_motif(
+    contributions: Contributions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pattern(word_NA: np.ndarray) -> SimpleNamespace:
+        seqlets = [SimpleNamespace(start=20, end=40, is_revcomp=False, example_idx=row) for row in range(30)]
+        contribs = word_NA - word_NA.mean(axis=1, keepdims=True) + 0.01
+        return SimpleNamespace(
+            sequence=word_NA, contrib_scores=contribs, seqlets=seqlets, subcluster_to_subpattern=None
+        )
+
+    nothing = np.full((20, 4), 0.25)
+    word = nothing.copy()
+    word[5:12] = np.eye(4)[[0, 1, 2, 3, 0, 1, 2]]
+    patterns = [pattern(nothing), pattern(word)]
+    monkeypatch.setattr(
+        "promoter.motifs.discovery.modiscolite.tfmodisco.TFMoDISco", lambda *_, **__: (patterns, None)
+    )
+    found = discover_motifs(contributions)
+    assert found.uninformative == 1
+    assert [(motif.name, motif.group, motif.consensus) for motif in found.motifs] == [
+        ("pattern_0", "pos_patterns.pattern_1", "ACGTACG")
+    ]
+    assert set(found.instances["motif"]) == {"pattern_0"}
+    assert set(found.instances["offset"]) == {5}
+    assert set(found.instances["width"]) == {7}
 
 
 def test_instances_are_where_the_genome_has_the_word(

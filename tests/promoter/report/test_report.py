@@ -18,6 +18,7 @@ from support.reports import EVIL, LENGTH, RunFiles, write_run
 
 from promoter.errors import InputError
 from promoter.evaluation.evaluate import evaluate
+from promoter.evaluation.learning_curve import learning_curve
 from promoter.evaluation.predictions import read_predictions, write_predictions
 from promoter.ism import actual_contributions, load_scores
 from promoter.report import charts
@@ -126,6 +127,49 @@ def test_the_packed_contributions_are_those_of_the_library(html: str, files: Run
         assert data["upstream"] == LENGTH
 
 
+def test_motifs_show_q_and_a_name_only_where_they_have_one(html: str) -> None:
+    table = html[html.index('<table class="motifs">') :]
+    table = table[: table.index("</table>")]
+    rows = [
+        [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
+        for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    ]
+    assert rows[0] == ["motif", "resembles", "q", "consensus", "seqlets", "contribution", "logo"]
+    assert rows[1][0] == "pattern_0"
+    assert rows[1][1].startswith("MSN2")
+    assert rows[1][2] == "1.0e\N{MINUS SIGN}04"
+    assert rows[2][:3] == ["pattern_1", "", "0.200"]
+    assert "GAL4" not in html
+
+
+def test_a_learning_curve_is_a_figure_a_table_and_a_sentence(files: RunFiles, html: str) -> None:
+    assert 'id="sizes"' not in html  # this run has none
+    target = "salt"
+    table = read_predictions(files.run / "predictions.parquet", [target])[["gene_id", "split", target]]
+    rng = np.random.default_rng(7)
+    points = []
+    for sequences, noise in ((100, 3.0), (1000, 1.0)):
+        values = table[target] + noise * rng.normal(size=len(table))
+        others = {f"{target}_predicted_by_mean": 1.0, f"{target}_predicted_by_kmers": table[target] * 0.1}
+        points.append((sequences, table.assign(**{f"{target}_predicted": values}, **others)))
+    path = files.run / "learning_curve.csv"
+    learning_curve(points, [target]).to_csv(path, index=False)
+    try:
+        page = Page(build_report(files.model, target=target).html)
+    finally:
+        path.unlink()
+    assert "from 100 to 1,000 training genes: it had not levelled off" in page.text
+    assert " 1,000 " in page.text[page.text.index("Pearson r with 95% intervals") :]
+    data = next(
+        json.loads(text)
+        for attributes, text in page.scripts
+        if attributes.get("data-chart") == "r_by_training_size"
+    )
+    assert data["data"]["curve"]["model"] == ["network", "kmers"] * 2  # without the mean, which has no r
+    assert data["data"]["curve"]["sequences"] == [100, 100, 1000, 1000]
+    assert "by the number of training genes" in data["spec"]["description"]
+
+
 def test_motif_hits_lie_on_the_sequence_that_the_genome_has_there(html: str, files: RunFiles) -> None:
     page = Page(html)
     strands = set()
@@ -142,7 +186,7 @@ def test_the_report_says_what_the_run_files_say(html: str, files: RunFiles) -> N
     text = Page(html).text
     for expected in (
         "2,000 bases upstream of the TSS", "whole chromosomes", files.data_sha256, "chr1, chr2",
-        "kmers by distance", "pattern_0", "MA0001", "overlapping", "Which settings mattered", "2 trials finished",
+        "kmers by distance", "pattern_0", "MSN2", "overlapping", "Which settings mattered", "2 trials finished",
         "UCSC genome browser",
     ):  # fmt: skip
         assert expected in text, expected

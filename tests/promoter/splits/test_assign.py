@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError
 from promoter.sequence import decode
-from promoter.splits.assign import assign_splits
+from promoter.splits.assign import assign_splits, draw_training
 from promoter.splits.config import SplitConfig
+from promoter.splits.units import Units
 
 LENGTH = 200
 GENES = 20  # a chromosome
@@ -126,3 +128,50 @@ def test_a_split_left_empty_by_the_homology_policy_is_refused() -> None:
     assert (
         len(assign_splits(promoters(everything), SplitConfig(**HELD_OUT, homology="drop")).rows("test")) == GENES
     )
+
+
+def split_of(by: str, of_gene: list[int], max_train: int, seed: int = 0) -> np.ndarray:
+    split = np.array(["train"] * (len(of_gene) - 4) + ["val", "val", "test", "test"], dtype=object)
+    config = SplitConfig(by=by, max_train=max_train, seed=seed)  # type: ignore[arg-type] # one of By
+    return draw_training(split, Units(by, np.array(of_gene), by), config)  # type: ignore[arg-type] # likewise
+
+
+def test_smaller_draws_of_the_training_set_are_parts_of_larger_ones_and_held_out_genes_stay() -> None:
+    draws = [split_of("chromosome", [0] * 504, size) for size in (10, 100, 499)]
+    assert [(draw == "train").sum() for draw in draws] == [10, 100, 499]
+    for small, large in pairwise(draws):
+        assert (large[small == "train"] == "train").all()
+    for draw in draws:
+        assert draw[-4:].tolist() == ["val", "val", "test", "test"]
+        assert set(draw[:-4]) == {"train", None}
+    assert (split_of("chromosome", [0] * 504, 100, seed=1) != draws[1]).any()
+    positions = np.flatnonzero(draws[1] == "train")
+    assert 200 < positions.mean() < 300  # from all over the set
+
+
+def test_groups_and_families_are_drawn_complete() -> None:
+    of_gene = [row // 19 for row in range(190)] + [90, 91, 92, 93]
+    for by in ("group", "family"):
+        for size, closest in ((10, 19), (60, 57), (70, 76), (180, 171)):
+            split = split_of(by, of_gene, size)
+            assert (split == "train").sum() == closest
+            kept = pd.Series(split[:190] == "train").groupby(of_gene[:190]).nunique()
+            assert (kept == 1).all()
+
+
+def test_a_model_knows_which_training_genes_were_not_drawn() -> None:
+    data = promoters({})
+    full = assign_splits(data, SplitConfig())
+    n = len(full.rows("train"))
+    drawn = assign_splits(data, SplitConfig(max_train=n - 3))
+    left = np.setdiff1d(full.rows("train"), drawn.rows("train"))
+    assert len(left) == 3
+    assert (drawn.rows("test") == full.rows("test")).all()
+    assert {gene for gene, (_, name) in drawn.split_of_gene.items() if name is None} == set(
+        data.genes["gene_id"].iloc[left]
+    )
+    assert any(f"{n - 3} of {n} training genes" in remark for remark in drawn.remarks)
+    with pytest.raises(
+        InputError, match=rf"`SplitConfig\.max_train={n}`: the training set has {n} genes; give fewer"
+    ):
+        assign_splits(data, SplitConfig(max_train=n))

@@ -359,7 +359,7 @@ def test_a_split_by_chromosome_resamples_homologs_and_windows_that_overlap_by_ha
 @pytest.mark.parametrize("by", ["block", "family", "group", "random"])
 def test_other_splits_resample_what_they_do_not_divide(by: Any) -> None:
     promoters = with_groups(related_genome(), [f"x{i // 3}" for i in range(60)])
-    blocks = {"block_size": 12_000} if by == "block" else {}
+    blocks: dict[str, Any] = {"block_size": 12_000} if by == "block" else {}
     split = assign_splits(promoters, SplitConfig(by=by, **blocks))
     np.testing.assert_array_equal(split.group, split.unit)
     sizes = {"block": 60, "family": 3, "group": 60, "random": 0}

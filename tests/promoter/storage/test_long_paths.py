@@ -20,7 +20,8 @@ from promoter.dataset.samples import read_replicates
 from promoter.dataset.transcripts import read_tx2gene
 from promoter.errors import InputError
 from promoter.ism import load_scores
-from promoter.ism.store import find_manifest, load_contents
+from promoter.ism.scores_format import find_manifest
+from promoter.ism.store import load_contents
 from promoter.models.config import PretrainedConfig
 from promoter.models.weights import fetch_trunk
 from promoter.motifs.known import read_motifs

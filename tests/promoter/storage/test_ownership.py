@@ -18,8 +18,9 @@ from promoter import storage
 from promoter.errors import InputError, StorageError
 from promoter.storage.atomic import partial_tail
 from promoter.storage.leases import hold_lease
-from promoter.storage.ownership import Output, Run, own_file, own_folder
+from promoter.storage.ownership import Output, own_file, own_folder
 from promoter.storage.records import RECORD, Record, read_record
+from promoter.storage.runs import Run
 
 NAMES = {"train": ("model", "metrics.json"), "ism": ("scores", "manifest.json"), "predict": ()}
 
@@ -52,6 +53,19 @@ def test_the_record_lists_every_file_with_its_checksum(done: Path) -> None:
     assert record is not None
     assert record.outputs == {name: storage.sha256(done / name) for name in ("model/model.yaml", "metrics.json")}
     assert sorted(path.name for path in done.iterdir()) == [RECORD, "metrics.json", "model"]  # no lease is left
+
+
+def test_a_run_before_a_setting_existed_is_resumed_by_what_it_did_and_by_nothing_else(tmp_path: Path) -> None:
+    def run_with(**training: object) -> Run:
+        return replace(run(training=training), defaults={"training": {"loss": "mse"}})
+
+    with own_folder(tmp_path / "run", run_with(rate=1)) as output:
+        finish(output)
+    with own_folder(tmp_path / "run", run_with(rate=1, loss="mse")) as output:
+        assert output.is_finished("metrics.json", overwrite=False)
+    with pytest.raises(InputError, match=r"training\.loss mse, not poisson"):  # noqa: SIM117 # it is refused on entry
+        with own_folder(tmp_path / "run", run_with(rate=1, loss="poisson")):
+            pass
 
 
 @pytest.mark.parametrize("changed", [{}, {"workers": 5}])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import PoissonRegressor
 from torch import Tensor
 
 from promoter.models.cnn import CNNConfig, PromoterCNN
@@ -13,7 +14,7 @@ from promoter.training.config import TrainingConfig
 from promoter.training.cross_validation import CrossValidation
 from promoter.training.inference import predict
 from promoter.training.loop import fit
-from promoter.training.losses import LOSSES, Loss, SquaredError, standardisation
+from promoter.training.losses import LOSSES, Loss, Poisson, SquaredError, standardisation
 
 LENGTH = 16
 CONFIG = TrainingConfig(
@@ -94,6 +95,82 @@ def test_poisson_deviance_learns_the_logarithm_of_the_mean_and_the_output_is_not
         assert torch.equal(model.state_dict()[name], weights), name
 
 
+def sparse_counts(n: int, seed: int) -> np.ndarray:
+    """Draw counts of which many are 0, and others thousands."""
+    rng = np.random.default_rng(seed)
+    return rng.poisson(rng.exponential([0.7, 900], (n, 2)))
+
+
+def test_poisson_has_the_gradient_of_the_likelihood_in_torch() -> None:
+    values = torch.from_numpy(sparse_counts(50, 1)).double()
+    loss, scale = Poisson(), Poisson().scale(np.log1p(values.numpy()))
+    mean = torch.from_numpy(np.exp(scale.mean))
+    output = torch.randn(50, 2, dtype=torch.float64, requires_grad=True)
+    target = values.log1p() - mean.log()
+    mine = torch.autograd.grad(loss.sum(output, target).sum(), output)[0]
+    theirs = torch.nn.functional.poisson_nll_loss(output + mean.log(), values + 1, reduction="none")
+    expected = torch.autograd.grad((theirs / mean).sum(), output)[0]
+    torch.testing.assert_close(mine, 2 * expected)
+    assert (loss.elementwise(output, target) >= 0).all()
+    torch.testing.assert_close(loss.elementwise(target, target), torch.zeros_like(target), atol=1e-12, rtol=0)
+
+
+def test_a_linear_model_with_the_poisson_loss_is_scikit_learns_regression() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 3))
+    values = rng.poisson(np.exp(features @ [0.6, -0.4, 0.1] + 2))
+    loss, targets = Poisson(), np.log1p(values)[:, None]
+    scale = loss.scale(targets)
+    weights = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    x, t = torch.from_numpy(features), torch.from_numpy(targets - scale.mean)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss.sum((x @ weights[:3] + weights[3])[:, None], t).sum()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    theirs = PoissonRegressor(alpha=0, tol=1e-10, max_iter=1000).fit(features, values + 1)
+    mine = weights.detach().numpy()
+    np.testing.assert_allclose(mine[:3], theirs.coef_, atol=1e-5)
+    assert mine[3] + scale.mean[0] == pytest.approx(theirs.intercept_, abs=1e-5)
+
+
+def test_poisson_learns_the_expected_value_with_zeros_missing_values_and_targets_of_any_size() -> None:
+    values = sparse_counts(256, 1).astype(np.float64)
+    values[::3, 0] = np.nan
+    train, val = one_sequence(np.log1p(values)), one_sequence(np.log1p(sparse_counts(64, 2)))
+    model = network()
+    state = fit(model, train, val, config=replace(CONFIG, loss="poisson"))
+    predicted = predict(model, val.tokens)
+    np.testing.assert_allclose(predicted[0], np.log1p(np.nanmean(values, axis=0)), atol=0.05)
+    best, scale = state.history[state.best_epoch - 1], np.nanmean(values, axis=0) + 1
+    shifted = sparse_counts(64, 2) + 1
+    assert best["val_loss"] == pytest.approx((deviance(predicted, shifted) / scale).mean(), rel=1e-3)
+    assert best["val_mse"] == pytest.approx(((predicted - val.targets) ** 2).mean(), rel=1e-4)
+
+
+def test_an_untrained_network_with_the_poisson_loss_starts_near_the_mean() -> None:
+    train = one_sequence(np.log1p(sparse_counts(256, 1)))
+    model = network()
+    fit(model, train, train, config=replace(CONFIG, loss="poisson", epochs=1, learning_rate=1e-12))
+    with torch.no_grad():
+        assert np.abs(predict(model, train.tokens)[0] - np.log1p(sparse_counts(256, 1).mean(axis=0))).max() < 1
+
+
+def test_weights_make_poisson_learn_the_weighted_mean() -> None:
+    values = sparse_counts(256, 1)
+    weights = np.random.default_rng(3).integers(1, 6, 256).astype(np.float32)
+    train = one_sequence(np.log1p(values))._replace(weights=weights)
+    model = network()
+    fit(model, train, train, config=replace(CONFIG, loss="poisson"))
+    expected = np.log1p(np.average(values, axis=0, weights=weights))
+    np.testing.assert_allclose(predict(model, train.tokens)[0], expected, atol=0.05)
+    assert np.abs(expected - np.log1p(values.mean(axis=0))).max() > 0.02
+
+
 def test_cross_validation_trains_with_the_loss_as_fit_does() -> None:
     rng = np.random.default_rng(0)
     genes = Examples(rng.integers(0, 4, (24, LENGTH)).astype(np.uint8), counts(24, 3).astype(np.float32))
@@ -123,7 +200,8 @@ def test_train_mse_is_the_mean_squared_error_whatever_the_loss() -> None:
 
 
 def test_a_loss_is_registered_by_its_name() -> None:
-    assert LOSSES["squared_error"] is SquaredError
+    assert LOSSES["mse"] is SquaredError
+    assert LOSSES["poisson"] is Poisson
     assert LOSSES["absolute_error"] is AbsoluteError
     assert LOSSES["poisson_deviance"] is PoissonDeviance
 

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from promoter.errors import InputError, NoValidSettingsError
 from promoter.models.build import NetworkConfig
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.training.config import TrainingConfig
-from promoter.training.search_space import DEFAULT_SPACE, SearchSpace, leave_out
+from promoter.training.domains import distribution
+from promoter.training.search_space import DEFAULT_SPACE, SearchSpace, SpaceValidator, leave_out
 from promoter.training.study import importance, new_study
+
+SMALL_GENOME = Path(__file__).parents[3] / "configs" / "small-genome.yaml"
 
 
 def cnn(model: NetworkConfig) -> CNNConfig:
@@ -52,6 +58,55 @@ def test_the_default_space_draws_only_networks_for_the_window(algorithm: str) ->
     assert blocks == {2, 3}
 
 
+def test_the_default_space_never_turns_promoters_round_where_the_network_cannot_learn_from_it() -> None:
+    space = space_of(DEFAULT_SPACE, length=500)
+    validator = SpaceValidator(500, [(100, 100)])
+    study = new_study("random", "maximize", seed=1)
+    seen = set()
+    for _ in range(100):
+        settings = space.settings(space.draw(study.ask()))  # at the first draw, none is repeated
+        model, training = cnn(settings.model), settings.training
+        seen.add((model.bins > 1, model.both_strands, training.reverse_complement))
+        assert ("training.reverse_complement" in settings.drawn) == (not model.both_strands and model.bins == 1)
+        validator(model, training)
+    assert seen == {
+        *((True, False, 0.0), (True, True, 0.0), (False, True, 0.0)),
+        *((False, False, 0.0), (False, False, 0.5)),
+    }
+
+
+@pytest.mark.parametrize("length", [50, 110, 500, 2000])
+def test_the_default_space_holds_the_design_of_small_genome_yaml(length: int) -> None:
+    values: dict[str, dict[str, Any]] = yaml.safe_load(SMALL_GENOME.read_text())
+    network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["model"].items()}
+    best = CNNConfig(**network)
+    recipe = TrainingConfig(**values["training"])
+    point: dict[str, Any] = {"model.blocks": 3}
+    for name, domain in DEFAULT_SPACE.items():
+        group, field, *index = name.split(".")
+        if name not in ("model.blocks", "training.reverse_complement"):
+            value = getattr(best if group == "model" else recipe, field)
+            point[name] = value[int(index[0])] if index else value
+            inside = distribution(name, domain)
+            assert inside._contains(inside.to_internal_repr(point[name])), name  # optuna has no public way to ask
+    space = SearchSpace(DEFAULT_SPACE, CNNConfig(), TrainingConfig(), SpaceValidator(length, [(100, 100)]))
+    settings = space.settings(point)
+    assert settings.model == best.for_window(length)
+    assert settings.training == replace(recipe, early_stopping=20)  # which one_cycle does not heed
+
+
+def test_settings_given_by_hand_keep_reverse_complements_apart_from_bins() -> None:
+    left, _ = leave_out(DEFAULT_SPACE, ["model.bins", "model.both_strands"])
+    space = space_of(left, 500, CNNConfig(bins=5))
+    study = new_study("random", "maximize", seed=1)
+    assert {space.ask(study)[1].training.reverse_complement for _ in range(10)} == {0}
+    left, _ = leave_out(DEFAULT_SPACE, ["training.reverse_complement"])
+    turned = SearchSpace(
+        left, CNNConfig(), TrainingConfig(reverse_complement=0.5), SpaceValidator(500, [(100, 100)])
+    )
+    assert {cnn(turned.ask(study)[1].model).bins for _ in range(10)} == {1}
+
+
 LISTS = {f"model.{name}.{i}" for name in ("channels", "kernel_sizes", "pool_sizes") for i in range(3)}
 
 
@@ -63,7 +118,7 @@ LISTS = {f"model.{name}.{i}" for name in ("channels", "kernel_sizes", "pool_size
         (["model.channels"], {"model.blocks", *(f"model.channels.{i}" for i in range(3))}, None),
         (["model.kernel_sizes"], {"model.blocks", *(f"model.kernel_sizes.{i}" for i in range(3))}, None),
         (["model.pool_sizes"], {"model.blocks", "model.pool_sizes.0", "model.pool_sizes.1"}, None),
-        (["model.hidden", "training.epochs"], set(), []),  # are not in it
+        (["model.hidden", "training.lr_factor"], set(), []),  # are not in it
         (["model.channels", "model.kernel_sizes", "model.pool_sizes"], {"model.blocks"} | LISTS, None),
         ([name for name in DEFAULT_SPACE if name.count(".") == 1], set(DEFAULT_SPACE) - LISTS, None),
     ],

@@ -290,6 +290,16 @@ def test_one_cycle_raises_the_rate_for_30_of_100_steps_and_lowers_it_to_nothing(
     assert max(found) > 0.019
 
 
+def test_one_cycle_trains_all_epochs_whatever_early_stopping_says() -> None:
+    config = replace(RECIPES["early stopping"], epochs=12, early_stopping=1)
+    stopped, all_epochs = run(config)[1], run(replace(config, schedule="one_cycle"))[1]
+    assert stopped.epoch == stopped.best_epoch + 1 < config.epochs
+    losses = [record["val_loss"] for record in all_epochs.history]
+    assert all_epochs.epoch == len(losses) == config.epochs
+    assert all_epochs.best_epoch == 1 + int(np.argmin(losses))  # the best epoch is kept all the same
+    assert any(later >= min(losses[:epoch]) for epoch, later in enumerate(losses) if epoch)  # would stop
+
+
 def test_a_finished_fit_can_be_extended_as_if_it_had_not_ended() -> None:
     long = TrainingConfig(epochs=5, batch_size=8, jitter=2)
     short = TrainingConfig(epochs=2, batch_size=8, jitter=2)
