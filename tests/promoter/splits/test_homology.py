@@ -373,10 +373,15 @@ def test_reverse_complements_have_the_same_homologs_on_the_other_strand(seed: in
     assert ((first["strand"] != second["strand"]) == turned_one).all()
 
 
-def test_homologs_are_found_where_no_folder_takes_machine_code(tmp_path: Path) -> None:
+def test_homologs_are_found_where_no_folder_takes_machine_code() -> None:
     """As in a container whose code and home are read-only: numba then refuses to keep what it compiles."""
     code = (
-        "import numba.core.caching as c, numpy as np; c._CacheImpl._locator_classes = []\n"
+        "import numba, numpy as np\n"
+        "njit = numba.njit\n"
+        "def refuse(function, cache=False, **options):\n"
+        "    if cache: raise RuntimeError('no locator available')\n"
+        "    return njit(function, **options)\n"
+        "numba.njit = refuse\n"
         "from promoter.splits.homology import similar_pairs\n"
         "tokens = np.random.default_rng(0).integers(0, 4, (2, 200), dtype=np.uint8)\n"
         "tokens[1, :150] = tokens[0, 50:]\n"
@@ -597,7 +602,7 @@ def test_yeast_homologs_cross_a_split_at_chromosome_ends(
     test = splits == "test"
     assert 40 <= leaking[test].sum() <= 70  # 48, 59, 63 of 1,433 at 500, 1,000, 2,000 bases
     assert not leaking[splits == "train"].any()
-    assert set(leaks["kind"]) == {"identical", "similar"}  # chromosomes do not overlap
+    assert set(leaks["kind"]) == {"identical", "similar", "repeat"}  # chromosomes do not overlap
     lengths = genes["chrom"].map(Genome(yeast / "genome.fa.gz").lengths)
     near = (genes["tss"] < 25_000).to_numpy() | (lengths - genes["tss"] < 25_000).to_numpy()
     assert near[test & leaking].mean() > 0.3  # 42%, 36%, 40%
