@@ -41,7 +41,7 @@ def audit(name: str, n: int, length: int) -> tuple[float, tuple[int, str]]:
 
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 4, (n, length), dtype=np.uint8)
-    family = np.full(n, -1)
+    family, cells = np.full(n, -1), np.zeros(0, int)
     if name == "families":
         family = plant_families(tokens, rng)
         plant_element(tokens, np.flatnonzero(rng.random(n) < 0.05), 0, rng)

@@ -78,6 +78,11 @@ def train(
         raise InputError(f"--min_workers {min_workers}: must be from 1 to --workers {workers}")
     if learning_curve is not None:
         _require_curve(learning_curve, folds, seeds)
+        if init is not None:
+            raise InputError(
+                "--learning_curve with --init: its smaller training sets would start from weights that have seen "
+                "more; leave one out"
+            )
 
     from jobs.training.folds import train_folds
     from jobs.training.job import TrainingJob, network_for, note_schedule, read_training_data

@@ -175,8 +175,8 @@ def _check(file: UPath, listed: _Listed | None) -> bool | str | None:
 
 def _is_sealed(file: UPath) -> bool:
     """Tell whether a file that nothing lists carries checksums of its own, and check it by these."""
-    from promoter.baselines import load_baselines
     from promoter.checkpoint import DESCRIPTION, KEPT_BASELINES, serialize_model
+    from promoter.kept_baselines import load_baselines
     from promoter.storage.formats import verify_table
 
     if file.suffix == ".parquet":

@@ -26,6 +26,7 @@ LAYERS = [
     ["checkpoint"],
     ["ridge"],
     ["baselines"],
+    ["kept_baselines"],
     ["evaluation"],
     ["ism"],
     ["plots"],

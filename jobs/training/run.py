@@ -26,12 +26,13 @@ from jobs.training.job import TrainingJob, describe, require_trainable, show_spl
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import max_workers
 from promoter import checkpoint, storage
-from promoter.baselines import fit_coefficients, save_baselines
+from promoter.baselines import fit_coefficients
 from promoter.checkpoint import ModelInfo, serialize_model
 from promoter.dataset.promoters import near_tss
 from promoter.errors import TrainingDivergedError
 from promoter.evaluation.evaluate import evaluate, read_metrics
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
+from promoter.kept_baselines import save_baselines
 from promoter.models.build import Learner, build_learner, network_with_trunk
 from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits

@@ -10,11 +10,12 @@ import pandas as pd
 from typing_extensions import TypedDict
 
 from promoter import storage
-from promoter.baselines import UNCORRELATED, apply_baselines, load_baselines
+from promoter.baselines import UNCORRELATED, apply_baselines
 from promoter.checkpoint import ModelInfo, SerializedModel
 from promoter.dataset.promoters import Promoters, near_tss
 from promoter.errors import InputError, doubt, listed, note
 from promoter.evaluation.verdict import verdict
+from promoter.kept_baselines import load_baselines
 from promoter.metrics import OF_NO_GENES, evaluate_predictions
 from promoter.splits.config import SplitConfig
 from promoter.splits.units import find_groups

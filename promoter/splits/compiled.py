@@ -21,10 +21,12 @@ def compiled(function: Function) -> Function:
     The code kept is compiled anew only when the function's own file changes. So a compiled function calls others
     of its own file only.
     """
+    dispatcher: Any
     try:
-        return numba.njit(function, nogil=True, cache=True)
+        dispatcher = numba.njit(function, nogil=True, cache=True)
     except RuntimeError:  # neither the package's folder nor the user's is writable
-        return numba.njit(function, nogil=True)
+        dispatcher = numba.njit(function, nogil=True)
+    return dispatcher
 
 
 def threads() -> int:

@@ -13,9 +13,9 @@ from scipy import stats
 from support.commands import exit_code
 
 from jobs.predict import predict
-from promoter.baselines import load_baselines, save_baselines
 from promoter.checkpoint import copy_model, load_model, serialize_model
 from promoter.dataset.promoters import read_promoters, write_promoters
+from promoter.kept_baselines import load_baselines, save_baselines
 from promoter.sequence import one_hot
 
 pytestmark = pytest.mark.ray

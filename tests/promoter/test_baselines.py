@@ -22,8 +22,6 @@ from promoter.baselines import (
     fit_baselines,
     fit_coefficients,
     kmer_counts,
-    load_baselines,
-    save_baselines,
 )
 from promoter.dataset.annotation import read_genes
 from promoter.dataset.expression import read_expression
@@ -32,6 +30,7 @@ from promoter.dataset.prepare import prepare
 from promoter.errors import InputError
 from promoter.evaluation.evaluate import evaluate
 from promoter.evaluation.predictions import baselines_table, separate_baselines
+from promoter.kept_baselines import load_baselines, save_baselines
 from promoter.metrics import pearson
 from promoter.sequence import encode, reverse_complement
 

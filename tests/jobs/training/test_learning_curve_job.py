@@ -64,6 +64,7 @@ def test_a_learning_curve_is_of_nested_parts_of_the_training_set_and_one_test_se
         (("--learning_curve", "20,20"), "--learning_curve 20,20: must be ascending numbers"),
         (("--learning_curve", "20,9"), "must be at least 10"),
         (("--learning_curve", "20", "--seeds", "2"), "--learning_curve with --folds or --seeds"),
+        (("--learning_curve", "20", "--init", "model"), "--learning_curve with --init: its smaller training sets"),
         (
             ("--learning_curve", "20,102"),
             "--learning_curve 102: .*102.*the training set has 102 genes; give fewer",

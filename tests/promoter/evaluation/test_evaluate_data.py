@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from promoter.baselines import fit_baselines, fit_coefficients, save_baselines
+from promoter.baselines import fit_baselines, fit_coefficients
 from promoter.checkpoint import ModelInfo, SerializedModel
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputNote, InputWarning
 from promoter.evaluation.evaluate import evaluate_data, kept_baselines, measured_targets
 from promoter.evaluation.predictions import predictions_table
+from promoter.kept_baselines import save_baselines
 
 LENGTH = 60
 INFO = ModelInfo(

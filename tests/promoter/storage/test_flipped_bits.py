@@ -17,13 +17,13 @@ import torch
 from upath import UPath
 
 from promoter import storage
-from promoter.baselines import load_baselines, save_baselines
 from promoter.checkpoint import ModelInfo, deserialize_model, save_model, serialize_model
 from promoter.dataset.promoters import Promoters, read_promoters, write_promoters
 from promoter.errors import InputError
 from promoter.evaluation.intervals import Calibration, Scale, read_calibration, write_calibration
 from promoter.evaluation.predictions import read_predictions, write_predictions
 from promoter.ism.store import Scores, iterate_scores, load_contents, load_scores, write_part
+from promoter.kept_baselines import load_baselines, save_baselines
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode
 from promoter.storage.parts import PartFiles, check_part, part_path
