@@ -109,9 +109,10 @@ def similar_pairs(tokens: np.ndarray) -> pd.DataFrame:
     """Find the pairs of windows that have a significant local alignment on either strand.
 
     An element in very many windows is aligned for some pairs only (`promoter.splits.seeds.candidates`), drawn at
-    random. These join all windows that have it, so a homology group is complete, but not all of its pairs are
-    listed. If a tenth of the group is in the training set, a held-out member is almost certainly listed with a
-    training gene. Neither the order of the windows nor the number of cores changes the result.
+    random: at least 16 for each 64 bases of a window. These join all windows that have it, so a homology group is
+    complete, but not all of its pairs are listed. If a fifth of the group is in the training set, a held-out
+    member is almost certainly listed with a training gene. Neither the order of the windows nor the number of
+    cores changes the result.
 
     Args:
         tokens: the windows: uint8, shape (N, length); those with fewer than 15 bases are like no other.

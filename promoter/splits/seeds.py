@@ -30,6 +30,9 @@ LINKS = 32  # entries after each of a bucket with which it is compared, beside t
 _MIN_MATCHES = 36  # of the 64 bases around a word: 11 + 53/4 = 24 ± 3 by chance, 51 ± 3 at 75% identity
 _X_DROP = 8  # an ungapped extension ends this far below its best score
 _BIN = 32  # bases: diagonals of one bin are one candidate
+_REGION = 64  # bases of a window that have some candidates of their own, however many its other regions have
+_PER_REGION = 16  # candidates of a region that are aligned, at least; all pairs of 20,000 copies of Alu: 2·10^8
+_PER_SEED = 8  # candidates of a region that one seed finds, at least
 _BUCKET_BITS = 22  # twice as many buckets as words on either strand; words that share one share few bases around
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth's multiplicative hashing)
 _NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -39,7 +42,8 @@ def candidates(tokens: np.ndarray, min_score: int, min_ungapped: int) -> dict[st
     """Find pairs of windows with an ungapped alignment around a spaced seed: matches less mismatches.
 
     A position is compared with all others in its bucket, or with the next `LINKS` and twice the mean
-    of all buckets. So an element in very many windows costs time in proportion to these, not to their square.
+    of all buckets; of the candidates of a region, some are kept. So an element in very many windows costs time in
+    proportion to these, not to their square.
 
     Args:
         tokens: the windows: uint8, shape (N, length); what is N is no seed and counts neither as match nor as
@@ -72,17 +76,21 @@ def candidates(tokens: np.ndarray, min_score: int, min_ungapped: int) -> dict[st
     keys, values = keys[last].astype(np.int64), values[last].astype(np.int64)
     pair, opposite = np.divmod(keys // (2 * length // _BIN + 1), 2)
     i, j = np.divmod(pair, n)
-    found = (i, j, values >> 20 & 0xFFFFF, values & 0xFFFFF, opposite)
-    return dict(zip(columns, found, strict=True))
+    found = np.stack([i, j, values >> 20 & 0xFFFFF, values & 0xFFFFF, opposite])
+    drawn = np.argsort(
+        keys.astype(np.uint64) * _GOLDEN, kind="stable"
+    )  # in an order that is random, and always the same
+    kept = np.zeros(len(keys), bool)
+    kept[drawn] = _are_few(found[:4, drawn], np.zeros((n, length // _REGION + 1), np.int32))
+    return dict(zip(columns, found[:, kept], strict=True))
 
 
 def _search_seeds(  # noqa: PLR0917 # called from threads
     tokens: np.ndarray, planes: np.ndarray, seeds: list[str], min_matches: int, min_score: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Search with some seeds, one after the other, into one table of candidates."""
-    keys, values = np.full(1 << 12, _NONE), np.zeros(1 << 12, np.uint64)
-    used = 0
-    n = len(tokens)
+    """Search with some seeds, one after the other: each by itself, as it may be shared out among threads."""
+    n, length = tokens.shape
+    found = [(np.zeros(0, np.uint64), np.zeros(0, np.uint64))]
     stride = (planes.shape[1] - 2) // n * 64
     entry = np.uint32 if n * stride < 1 << 31 else np.int64
     ends, entries = np.zeros(1 << _BUCKET_BITS, entry), np.empty(tokens.size, entry)
@@ -92,10 +100,11 @@ def _search_seeds(  # noqa: PLR0917 # called from threads
         mask = np.uint64(sum(3 << 2 * at for at, needed in enumerate(seed) if needed == "1"))
         shift = np.uint64(64 - _BUCKET_BITS)
         largest = _sort_words(tokens, stride, len(seed), mask, shift, ends, entries)
-        keys, values, used = _compare(
-            tokens, planes, ends, entries, largest, links, min_matches, min_score, keys, values, used
-        )
-    return keys[keys != _NONE], values[keys != _NONE]
+        counts = np.zeros((n, length // _REGION + 1), np.int32)
+        keys, values = _compare(tokens, planes, ends, entries, largest, links, min_matches, min_score, counts)
+        found.append((keys[keys != _NONE], values[keys != _NONE]))
+    keys, values = (np.concatenate(column) for column in zip(*found, strict=True))
+    return keys, values
 
 
 @compiled
@@ -140,9 +149,11 @@ def _sort_words(tokens, stride, span, mask, shift, ends, entries):  # noqa: PLR0
 
 
 @compiled
-def _compare(tokens, planes, ends, entries, largest, links, min_matches, min_score, keys, values, used):  # noqa: PLR0917 # likewise
-    """Compare the entries of each bucket; put pairs with an ungapped alignment into the table of candidates."""
+def _compare(tokens, planes, ends, entries, largest, links, min_matches, min_score, counts):  # noqa: PLR0912, PLR0917 # likewise; numba inlines no helper that may skip a pair
+    """Compare the entries of each bucket; put pairs with an ungapped alignment into a table of candidates."""
     n, length = tokens.shape
+    keys, values = np.full(1 << 12, _NONE), np.zeros(1 << 12, np.uint64)
+    used = 0
     stride = (planes.shape[1] - 2) // n * 64
     bins = 2 * length // _BIN + 1
     around = np.empty((max(largest, 1), 3), np.uint64)
@@ -172,14 +183,22 @@ def _compare(tokens, planes, ends, entries, largest, links, min_matches, min_sco
                 value = np.uint64(matches << 40 | x << 20 | y)  # the largest is kept, in whatever order they come
                 slot = _slot(keys, key)
                 new = keys[slot] == _NONE
-                if (not new and values[slot] >= value) or _ungapped(tokens, i, x, j, y, opposite) < min_score:
+                if new:
+                    if counts[i, x // _REGION] >= _PER_SEED and counts[j, y // _REGION] >= _PER_SEED:
+                        continue
+                elif values[slot] >= value:
+                    continue
+                if _ungapped(tokens, i, x, j, y, opposite) < min_score:
                     continue
                 keys[slot], values[slot] = key, value
-                used += new
+                if new:
+                    used += 1
+                    counts[i, x // _REGION] += 1
+                    counts[j, y // _REGION] += 1
                 if 2 * used > len(keys):
                     keys, values = _double(keys, values)
         start = end
-    return keys, values, used
+    return keys, values
 
 
 @compiled
@@ -217,6 +236,19 @@ def _ungapped(tokens, i, x, j, y, opposite):  # noqa: PLR0917 # likewise
             other += step
         total += best
     return total
+
+
+@compiled
+def _are_few(pairs, counts):
+    """Tell which candidates to keep: those of which one of the two regions has fewer than `_PER_REGION` so far."""
+    kept = np.zeros(pairs.shape[1], np.bool_)
+    for number in range(pairs.shape[1]):
+        i, j, x, y = pairs[0, number], pairs[1, number], pairs[2, number] // _REGION, pairs[3, number] // _REGION
+        if counts[i, x] < _PER_REGION or counts[j, y] < _PER_REGION:
+            counts[i, x] += 1
+            counts[j, y] += 1
+            kept[number] = True
+    return kept
 
 
 @compiled

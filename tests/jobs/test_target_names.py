@@ -34,11 +34,13 @@ from promoter.variants.effects import effects_to_table
 from promoter.variants.windows import TssWindow
 
 ROOT = Path(__file__).parents[2]
+TABLE_WRITERS = {"write_table", "write_tables"}
 # every function that writes a Parquet table; those without a column a target are not run below
 WRITERS = {
     "write_promoters": True,
     "write_predictions": True,
-    "write_part": True,
+    "write_batches": True,  # by write_part
+    "write_table": False,  # by write_tables
     "predict_effects": True,  # by effects_to_table
     "_embed_part": False,
 }
@@ -51,7 +53,7 @@ def callers_of_write_table() -> Iterator[str]:
             if isinstance(node, ast.FunctionDef):
                 calls = [one for one in ast.walk(node) if isinstance(one, ast.Call)]
                 yield from (
-                    node.name for call in calls if ast.unparse(call.func) in {"storage.write_table", "write_table"}
+                    node.name for call in calls if ast.unparse(call.func).removeprefix("storage.") in TABLE_WRITERS
                 )
 
 
