@@ -171,7 +171,10 @@ def test_a_finished_search_is_not_run_again(
     [
         (["--trials", "0"], "--trials 0: must be at least 1"),
         (["--folds", "4"], "--folds 4: there are only 3 chromosomes to divide"),
-        (["--split.homology", "move"], "--split.fold and --split.homology move: a search has folds of its own"),
+        (
+            ["--split.homology", "move"],
+            "--split.max_train and --split.homology move: a search has folds of its own",
+        ),
         (["--split.by", "group"], "--split.by group does not hold out chromosomes; give --split.test_fraction"),
         (["--space", "{model.width: {choices: [1]}}"], "there is no setting 'model.width'"),
         (["--space", "no/such/file.yaml"], "no/such/file.yaml"),
