@@ -187,7 +187,7 @@ def _summarise(
     samples = Samples(groups, n, seed=seed, samples=resamples)
     weights_N = np.ones(n) if weights is None else _float64(weights)
     width = SHARED + EACH * len(predicted)
-    height = max(1, _VALUES_PER_BATCH // max(n * width, 1))
+    height = max(1, _VALUES_PER_BATCH // (max(n, resamples) * width))
     result = []
     for first in range(0, targets, height):
         batch = range(first, min(first + height, targets))

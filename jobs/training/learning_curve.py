@@ -59,7 +59,7 @@ def train_curve(job: TrainingJob, out_dir: UPath, *, overwrite: bool = False) ->
 def _parts(job: TrainingJob, related: Related) -> dict[str, TrainingJob]:
     """Return the training of each size, by the name of its folder."""
     parts: dict[str, TrainingJob] = {}
-    number = 0
+    number, complete = 0, len(assign_splits(job.promoters, job.split, related, job.crop).rows("train"))
     for size in job.learning_curve or ():
         part = replace(job, split=replace(job.split, max_train=size), learning_curve=None)
         try:
@@ -68,10 +68,11 @@ def _parts(job: TrainingJob, related: Related) -> dict[str, TrainingJob]:
         except InputError as error:
             raise InputError(f"--learning_curve {size}: {error}") from error
         before, number = number, len(assigned.rows("train"))
-        if number == before:
+        if number in (before, complete):
+            others = "of the size before" if number == before else "of the complete training set"
             raise InputError(
-                f"--learning_curve {size}: its {plural(number, job.promoters.noun)} are those of the size before, "
-                "since groups are drawn complete; leave it out"
+                f"--learning_curve {size}: its {plural(number, job.promoters.noun)} are those {others}, since "
+                "groups are drawn complete; leave it out"
             )
         parts[f"n_{size}"] = part
     return parts

@@ -128,6 +128,11 @@ class InitModel:
             InputError: there are such genes, and `allow_seen` is false.
         """
         seen = self.seen(promoters, held_out)
+        if any(self.infos[""].init.get("held_out_genes_it_learned_from", {}).values()):
+            doubt(
+                f"`init={self.path!r}`: was itself started from a model that had learned from {promoters.noun}s "
+                "held out there; which they were is not known here"
+            )
         if not any(seen.values()):
             return
         sets = " and ".join(f"{count:,} of {len(held_out.rows(name)):,} {name}" for name, count in seen.items())
@@ -171,6 +176,12 @@ class InitModel:
             for name, chroms in info.split.items()
         }
         more = {gene: place for gene, place in earlier.split_of_gene.items() if gene not in known and place[1]}
+        of_gene = info.split_of_gene
+        more |= {  # left out of this training, but not of the earlier one
+            gene: place
+            for gene, place in earlier.split_of_gene.items()
+            if gene in of_gene and of_gene[gene][1] is None and place[1] == "train"
+        }
         return replace(info, split=split, split_of_gene={**info.split_of_gene, **more})
 
 
@@ -221,7 +232,10 @@ def note_start(init: InitModel, promoters: Promoters) -> None:
         head = "all of the head is new, as it has no target of the same name and transform"
     else:
         head = f"new are the outputs of {listed(new, 5)}" if new else "the head included"
-    note(f"`init={init.path!r}`: the network starts from its weights, {head}")
+    note(
+        f"`init={init.path!r}`: the network starts from its weights, {head}; homologs of what it learned from are "
+        "looked for only among the data"
+    )
     if init._length != promoters.length:
         note(
             f"`init={init.path!r}`: was trained on windows of {init._length} bases, the data's have "

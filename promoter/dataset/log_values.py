@@ -46,7 +46,7 @@ def counts_in_log_units(promoters: Promoters, source: str) -> Promoters:
             fix="prepare the data without that target (`targets`), or take `TrainingConfig.loss='mse'`",
         )
     if transform == "none":
-        _doubt_logarithms(promoters, source)
+        _doubt_logarithms(promoters, source, "take `TrainingConfig.loss='mse'`")
     note(
         "`TrainingConfig.loss='poisson'`: the network predicts ln(1 + expected value); predictions, scores, "
         "baselines and all metrics, those of the epochs too, are in this unit"
@@ -61,8 +61,10 @@ def observed_in_log_units(promoters: Promoters) -> Promoters:
     """
     note("the model was trained by the Poisson loss: its predictions and scores are in units of ln(1 + value)")
     transform = promoters.metadata.get("transform") or "none"
-    unchanged = transform != "none" or (promoters.targets < 0).any()
-    return promoters if unchanged else _in_log_units(promoters)
+    if transform != "none" or (promoters.targets < 0).any():
+        return promoters
+    _doubt_logarithms(promoters, "the data", f"prepare the data with `transform={_LOG!r}`, or in their own unit")
+    return _in_log_units(promoters)
 
 
 def _in_log_units(promoters: Promoters) -> Promoters:
@@ -70,8 +72,8 @@ def _in_log_units(promoters: Promoters) -> Promoters:
     return replace(promoters, targets=np.log1p(promoters.targets), metadata=metadata)
 
 
-def _doubt_logarithms(promoters: Promoters, source: str) -> None:
-    """Warn of targets whose values could be logarithms, or ratios so small that the 1 outweighs them."""
+def _doubt_logarithms(promoters: Promoters, source: str, fix: str) -> None:
+    """Warn of values that could be logarithms (`fix` tells what then), or so small that the 1 outweighs them."""
     names = [
         name
         for name, values in zip(promoters.target_names, promoters.targets.T, strict=True)
@@ -82,6 +84,6 @@ def _doubt_logarithms(promoters: Promoters, source: str) -> None:
     if names:
         doubt(
             f"{source}: the values of {listed(names, 5)} look like logarithms or ratios; the loss poisson takes "
-            "counts, TPM or the like, and adds 1 to each: if they are logarithms, take "
-            "`TrainingConfig.loss='mse'`; if most are far below 1, larger units"
+            f"counts, TPM or the like, and adds 1 to each: if they are logarithms, {fix}; if most are far below "
+            "1, take larger units"
         )

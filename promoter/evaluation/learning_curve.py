@@ -93,7 +93,10 @@ def describe_gain(curve: pd.DataFrame, target: str, noun: str = "gene") -> str:
         return f"{target}: r is undefined, or of too few test {noun}s to compare"
     interval = f"{last['gain']:+.3f} [{last['gain_low']:+.2f}, {last['gain_high']:+.2f}]"
     if last["gain_low"] > 0:
-        return f"{target}: r rose by {interval} {step}: it had not levelled off, so more {noun}s may well help"
+        return (
+            f"{target}: r rose by {interval} {step}: it had not levelled off, so more {noun}s may well help (one "
+            "network a size; other seeds move r, too)"
+        )
     if last["gain_high"] < 0:
         return f"{target}: r changed by {interval} {step}: it fell; look at other seeds before you trust either"
     return f"{target}: r changed by {interval} {step}: no gain is shown"

@@ -297,8 +297,9 @@ def apply_homology_policy(split: np.ndarray, related: Callable[[], pd.DataFrame]
         split: split of each gene, None for a gene left out: object, shape (genes,).
         related: function that returns the pairs of related genes, as
             `promoter.splits.homology.find_related_promoters` does.
-        policy: `report` changes nothing; `drop` leaves out the gene of a pair that is closer to training; `move`
-            puts each divided homology group into the training set.
+        policy: `report` changes nothing; `drop` leaves out the gene of a pair that is closer to training, and of a
+            large homology group all but those in the set farthest from it; `move` puts each divided homology group
+            into the training set.
 
     Returns:
         The split of each gene, None for a gene left out.
@@ -316,4 +317,7 @@ def apply_homology_policy(split: np.ndarray, related: Callable[[], pd.DataFrame]
     rank = np.array([-1 if name is None else SPLITS.index(name) for name in split])
     split[first[rank[first] < rank[second]]] = None
     split[second[rank[second] < rank[first]]] = None
+    family = homology.large_families(pairs, len(split))  # not all of its pairs are listed
+    highest = pd.Series(rank).groupby(family).transform("max").to_numpy()
+    split[(family >= 0) & (rank < highest)] = None
     return split

@@ -29,6 +29,8 @@ from promoter.storage import AnyPath
 from promoter.storage.schema import read_csv
 
 REPEAT = "repeat"  # the kind of pairs that are listed, but do not count as related
+FAMILY = "family"  # the kind of leaks that follow from a large homology group, of which not all pairs are listed
+_ALL_LISTED = 16  # members of a homology group up to which each pair is listed
 _MIN_BASES = 15  # fewer are no sequence that two windows have in common
 _UNGAPPED = 0.6  # share of the smallest score that a candidate reaches without gaps
 _CONSTANT = 0.99  # share of a library's sequences that have the same base where its flank is constant
@@ -235,6 +237,20 @@ def homology_groups(pairs: pd.DataFrame, n: int) -> np.ndarray:
     return connected_components(links, directed=False)[1]
 
 
+def large_families(pairs: pd.DataFrame, n: int) -> np.ndarray:
+    """Number the homology groups of which not all pairs are listed, overlaps on the genome left out.
+
+    Args:
+        pairs: related genes, as `find_related_promoters` returns them.
+        n: number of windows.
+
+    Returns:
+        The group of each window: int, shape (n,); -1 for one in a group of up to 16 windows.
+    """
+    group = homology_groups(pairs[pairs["kind"] != "overlapping"], n)
+    return np.where(np.bincount(group, minlength=1)[group] > _ALL_LISTED, group, -1)
+
+
 def related(pairs: pd.DataFrame) -> pd.Series:
     """Return which pairs count as related: those that share more than a repeat."""
     return pairs["kind"] != REPEAT
@@ -250,14 +266,16 @@ def find_leaks(pairs: pd.DataFrame, gene_ids: Column, splits: Column) -> pd.Data
 
     Returns:
         One row per pair, the largest `fraction` first, those of kind "repeat" last. `gene_id` and `split` are the
-        held-out gene's, or the test
-        gene's of a pair from validation and test; `other_gene_id` and `other_split` are the other gene's.
-        `fraction`, `strand`, `kind`, `identity` and `length` are the pair's.
+        held-out gene's, or the test gene's of a pair from validation and test; `other_gene_id` and `other_split`
+        are the other gene's. `fraction`, `strand`, `kind`, `identity` and `length` are the pair's. A held-out gene
+        of a large homology group with training genes that is listed with none of these has a row of kind "family",
+        with one of them and without `fraction`.
     """
     ids = np.asarray(gene_ids, dtype=object)
     rank = pd.Series(list(splits), dtype=object).map({name: i for i, name in enumerate(SPLITS)}).to_numpy(float)
     if len(ids) != len(rank):
         raise ValueError(f"{len(ids)} gene ids and {len(rank)} splits: give one of each per gene")
+    group = large_families(pairs, len(ids))
     i, j = rank[pairs["i"]], rank[pairs["j"]]
     pairs = pairs[(i != j) & ~np.isnan(i) & ~np.isnan(j)]
     i, j = pairs["i"].to_numpy(), pairs["j"].to_numpy()
@@ -271,14 +289,16 @@ def find_leaks(pairs: pd.DataFrame, gene_ids: Column, splits: Column) -> pd.Data
     }
     columns |= {name: pairs[name].to_numpy() for name in ("fraction", "strand", "kind", "identity", "length")}
     leaks = pd.DataFrame(columns)
+    trained = np.flatnonzero((rank == 0) & (group >= 0))
+    members = dict(zip(group[trained[::-1]], trained[::-1], strict=True))  # the first of each group
+    rows = np.flatnonzero((rank > 0) & np.isin(group, list(members)) & ~leaking_genes(leaks, ids))
+    unlisted = pd.DataFrame({"gene_id": ids[rows], "split": names[rank[rows].astype(int)]})
+    unlisted["other_gene_id"] = ids[np.array([members[number] for number in group[rows]], dtype=int)]
+    if len(rows):
+        leaks = pd.concat([leaks, unlisted.assign(other_split=SPLITS[0], kind=FAMILY)], ignore_index=True)
     leaks["repeat"] = ~related(leaks)
-    worst = [
-        "repeat",
-        "fraction",
-        "kind",
-        "gene_id",
-        "other_gene_id",
-    ]  # the alphabet has the kinds in the right order
+    # the alphabet has the kinds in the right order
+    worst = ["repeat", "fraction", "kind", "gene_id", "other_gene_id"]
     leaks = leaks.sort_values(worst, ascending=[True, False, True, True, True], ignore_index=True)
     return leaks.drop(columns="repeat")
 

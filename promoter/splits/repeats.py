@@ -43,4 +43,9 @@ def are_repeats(alignments: pd.DataFrame, bases: np.ndarray) -> np.ndarray:
     windows_of_element = pd.Series(window).groupby(element).nunique().to_numpy()
     many = windows_of_element[element[:n]] > max(SHARE * len(bases), MIN_WINDOWS)
     part = (end - start) < _PART * bases[window]
-    return many & part[:n] & part[n:]
+    repeat = many & part[:n] & part[n:]
+    # tiles of one locus share less and less of their windows, and are one family all the same
+    i, j = alignments["i"].to_numpy(), alignments["j"].to_numpy()
+    alike = (np.ones(np.count_nonzero(~repeat), bool), (i[~repeat], j[~repeat]))
+    family = connected_components(sparse.coo_array(alike, shape=(len(bases), len(bases))), directed=False)[1]
+    return repeat & (family[i] != family[j])

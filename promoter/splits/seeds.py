@@ -48,8 +48,8 @@ def candidates(tokens: np.ndarray, min_score: int, min_ungapped: int) -> dict[st
     Args:
         tokens: the windows: uint8, shape (N, length); what is N is no seed and counts neither as match nor as
             mismatch.
-        min_score: smallest score, matches less mismatches and gaps, of an alignment that is looked for; in windows
-            below 64 bases, a word needs no more matches around it.
+        min_score: smallest score, matches less mismatches and gaps, of an alignment that is looked for; where
+            fewer than 64 bases can be compared around a word, it needs no more matches.
         min_ungapped: smallest score of the ungapped alignment.
 
     Returns:
@@ -64,10 +64,10 @@ def candidates(tokens: np.ndarray, min_score: int, min_ungapped: int) -> dict[st
     if n < 2 or not seeds:
         return {name: np.zeros(0, np.int64) for name in columns}
     planes = bit_planes(tokens)
-    least = min(_MIN_MATCHES, min_score) if length < 64 else _MIN_MATCHES
     workers = min(threads(), len(seeds))
     tables = in_threads(
-        _search_seeds, [(tokens, planes, seeds[worker::workers], least, min_ungapped) for worker in range(workers)]
+        _search_seeds,
+        [(tokens, planes, seeds[worker::workers], min_score, min_ungapped) for worker in range(workers)],
     )
     keys, values = (np.concatenate(column) for column in zip(*tables, strict=True))
     order = np.lexsort((values, keys))
@@ -86,7 +86,7 @@ def candidates(tokens: np.ndarray, min_score: int, min_ungapped: int) -> dict[st
 
 
 def _search_seeds(  # noqa: PLR0917 # called from threads
-    tokens: np.ndarray, planes: np.ndarray, seeds: list[str], min_matches: int, min_score: int
+    tokens: np.ndarray, planes: np.ndarray, seeds: list[str], needed: int, min_score: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Search with some seeds, one after the other: each by itself, as it may be shared out among threads."""
     n, length = tokens.shape
@@ -101,7 +101,7 @@ def _search_seeds(  # noqa: PLR0917 # called from threads
         shift = np.uint64(64 - _BUCKET_BITS)
         largest = _sort_words(tokens, stride, len(seed), mask, shift, ends, entries)
         counts = np.zeros((n, length // _REGION + 1), np.int32)
-        keys, values = _compare(tokens, planes, ends, entries, largest, links, min_matches, min_score, counts)
+        keys, values = _compare(tokens, planes, ends, entries, largest, links, needed, min_score, counts)
         found.append((keys[keys != _NONE], values[keys != _NONE]))
     keys, values = (np.concatenate(column) for column in zip(*found, strict=True))
     return keys, values
@@ -149,9 +149,10 @@ def _sort_words(tokens, stride, span, mask, shift, ends, entries):  # noqa: PLR0
 
 
 @compiled
-def _compare(tokens, planes, ends, entries, largest, links, min_matches, min_score, counts):  # noqa: PLR0912, PLR0917 # likewise; numba inlines no helper that may skip a pair
+def _compare(tokens, planes, ends, entries, largest, links, needed, min_score, counts):  # noqa: PLR0912, PLR0917 # likewise; numba inlines no helper that may skip a pair
     """Compare the entries of each bucket; put pairs with an ungapped alignment into a table of candidates."""
     n, length = tokens.shape
+    few = min(_MIN_MATCHES, needed)
     keys, values = np.full(1 << 12, _NONE), np.zeros(1 << 12, np.uint64)
     used = 0
     stride = (planes.shape[1] - 2) // n * 64
@@ -168,8 +169,8 @@ def _compare(tokens, planes, ends, entries, largest, links, min_matches, min_sco
             for second in range(first + 1, min(end - start, first + 1 + links)):
                 same = ~((low ^ around[second, 0]) | (high ^ around[second, 1])) & valid & around[second, 2]
                 matches = _count_bits(same)
-                if matches < min_matches:
-                    continue
+                if matches < _MIN_MATCHES and (matches < few or valid & around[second, 2] == _NONE):
+                    continue  # where fewer than 64 bases are compared, fewer need match
                 one, other = np.int64(entries[start + first]), np.int64(entries[start + second])
                 i, x = divmod(one >> 1, stride)
                 j, y = divmod(other >> 1, stride)

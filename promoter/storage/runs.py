@@ -39,6 +39,8 @@ class Run:
             if inputs and not different and all(inputs.values()) and list(inputs.values()) != list(known):
                 different = ["the inputs' number or order"]
         past = {name: {**values, **(earlier.settings.get(name) or {})} for name, values in self.defaults.items()}
+        gone = [name for name, value in earlier.settings.items() if not is_off(value)]
+        different += [name for name in gone if name not in self.record.settings and name not in self.may_differ]
         return different + [
             difference
             for name, value in self.record.settings.items()
