@@ -26,6 +26,7 @@ from promoter.storage.leftovers import remove_leftovers
 from promoter.storage.parts import PART_PATTERN
 from promoter.storage.paths import AnyPath, is_local, resolve
 from promoter.storage.records import RECORD, Record, read_record, record_of_file, write_record
+from promoter.storage.remote import wrap_store_errors
 from promoter.storage.runs import Run, is_off
 
 _CHOOSE = "choose another output, or `overwrite=True`"
@@ -161,7 +162,8 @@ def own_folder(out: AnyPath, run: Run, *, overwrite: bool = False) -> Iterator[O
     _require_no_input(folder, [*run.names[job], RECORD], run)
     _require_not_within(folder, folder, run)
     _earlier(folder, run, overwrite)  # refuses before it waits for a lease
-    with hold_lease(folder), _holding(folder):
+    # a store's error that no writer has put into words, as a HEAD with expired credentials, names the folder
+    with wrap_store_errors(folder, "used"), hold_lease(folder), _holding(folder):
         earlier = _earlier(folder, run, overwrite)
         if earlier is None:
             clear(folder, run)
