@@ -215,7 +215,9 @@ class _Holder:
                         "sign of life for a minute",
                         file=sys.stderr,
                     )
-                    os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C, so that the job unwinds
+                    # as Ctrl-C, so that the job unwinds; a process that a script starts by `&` ignores that
+                    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+                    os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
                     return
                 self._write()
 

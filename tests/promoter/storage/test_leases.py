@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -242,6 +243,29 @@ def test_a_run_beats_and_ends_when_it_was_taken_over(
                 path.unlink()
             time.sleep(30)
 
-    with pytest.raises(KeyboardInterrupt):
-        hold()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may run in a script's background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hold()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "another run has taken this output over" in capfd.readouterr().err
+
+
+def test_a_background_run_that_ignores_ctrl_c_ends_too(tmp_path: Path) -> None:
+    script = (
+        "import signal, sys, time\n"
+        "from promoter.storage import leases, resolve\n"
+        "leases.BEAT_SECONDS = 0.1\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as a shell does for `&` in a script
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"  # as every job
+        "folder = resolve(sys.argv[1])\n"
+        "with leases.hold_lease(folder):\n"
+        "    next(folder.glob('.lease-*')).unlink()\n"
+        "    time.sleep(60)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 143
+    assert "another run has taken this output over" in done.stderr
