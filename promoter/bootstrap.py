@@ -49,14 +49,13 @@ class Samples:
         """Yield the counts, uint8, shape (samples of a batch, G)."""
         rng = np.random.default_rng(self.seed)
         height = max(1, _DRAWS_PER_BATCH // max(self.size, 1))
-        for done in range(0, self.samples, height):
+        for done in range(0, self.samples if self.size else 0, height):
             rows = min(height, self.samples - done)
-            drawn = rng.integers(0, self.size, size=(rows, self.size), dtype=np.int64) if self.size else None
-            if drawn is not None:
-                drawn += np.arange(rows)[:, None] * self.size
-                counts = np.bincount(drawn.ravel(), minlength=rows * self.size)
-                # a count above 255, whose mean is 1, does not occur
-                yield counts.reshape(rows, self.size).astype(np.uint8)
+            drawn = rng.integers(0, self.size, size=(rows, self.size), dtype=np.int64)
+            drawn += np.arange(rows)[:, None] * self.size
+            counts = np.bincount(drawn.ravel(), minlength=rows * self.size)
+            # a count above 255, whose mean is 1, does not occur
+            yield counts.reshape(rows, self.size).astype(np.uint8)
 
 
 class Draws(NamedTuple):

@@ -38,8 +38,8 @@ def train_curve(job: TrainingJob, out_dir: UPath, *, overwrite: bool = False) ->
         InputError: sizes that do not ascend, that the training set does not have, or that are too few to train on.
     """
     related = find_once(job.promoters)
-    parts = _parts(job, related)
-    groups = assign_splits(job.promoters, job.split, related, job.crop).group
+    complete = assign_splits(job.promoters, job.split, related, job.crop)
+    parts = _parts(job, related, len(complete.rows("train")))
 
     def train_parts(whole: TrainingJob) -> None:
         cluster = connect()
@@ -49,17 +49,19 @@ def train_curve(job: TrainingJob, out_dir: UPath, *, overwrite: bool = False) ->
         train_all(pretrained, out_dir / _FOLDER, related, max_concurrent)
         folders = [*(out_dir / _FOLDER / name for name in parts), out_dir]
         targets = job.promoters.target_names
-        curve = learning_curve([_point(folder) for folder in folders], targets, job.training.seed, groups=groups)
+        curve = learning_curve(
+            [_point(folder) for folder in folders], targets, job.training.seed, groups=complete.group
+        )
         storage.write_text(out_dir / CURVE, curve.to_csv(index=False))
 
     train_once(job, out_dir, related=related, before_end=train_parts, overwrite=overwrite)
     _show(read_curve(out_dir / CURVE), job.promoters.noun)
 
 
-def _parts(job: TrainingJob, related: Related) -> dict[str, TrainingJob]:
-    """Return the training of each size, by the name of its folder."""
+def _parts(job: TrainingJob, related: Related, complete: int) -> dict[str, TrainingJob]:
+    """Return the training of each size, by the name of its folder; `complete` is the size of the training set."""
     parts: dict[str, TrainingJob] = {}
-    number, complete = 0, len(assign_splits(job.promoters, job.split, related, job.crop).rows("train"))
+    number = 0
     for size in job.learning_curve or ():
         part = replace(job, split=replace(job.split, max_train=size), learning_curve=None)
         try:

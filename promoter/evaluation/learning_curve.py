@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from promoter.evaluation.predictions import separate_baselines
-from promoter.metrics import METRICS, evaluate_predictions, pearson_difference
+from promoter.metrics import METRICS, evaluate_predictions
 from promoter.storage import AnyPath
 from promoter.storage.schema import read_csv
 
 CURVE = "learning_curve.csv"
 NETWORK = "network"
+_BEFORE = "before"  # the same model, trained on the size before
 _BOUNDS = ("low", "high")
 _NUMBERS = (
     *("sequences", "n"),
@@ -47,28 +48,24 @@ def learning_curve(
         where undefined.
     """
     rows: list[dict[str, Any]] = []
-    before: dict[tuple[str, str], np.ndarray] = {}
+    columns = [f"{target}_predicted" for target in targets]
+    before: dict[str, np.ndarray] = {}
     for sequences, table in points:
         test = (table["split"] == "test").to_numpy()
         network, baselines = separate_baselines(table[test], targets)
         drawn = None if groups is None else groups[test]
-        predicted = {NETWORK: network[[f"{target}_predicted" for target in targets]].to_numpy(), **baselines}
-        for model, values in predicted.items():
-            columns = [f"{target}_predicted" for target in targets]
+        for model, values in {NETWORK: network[columns].to_numpy(), **baselines}.items():
             of_model = network.assign(**dict(zip(columns, values.T, strict=True)))
-            metrics = evaluate_predictions(of_model, targets, seed, groups=drawn)["test"]
-            for target, column in zip(targets, columns, strict=True):
-                found = metrics[target]
-                now, earlier = of_model[column].to_numpy(), before.get((model, target))
-                gain, bounds = np.nan, (np.nan, np.nan)
-                if earlier is not None and found["pearson"] is not None:
-                    observed = of_model[target].to_numpy()
-                    gain, bounds = pearson_difference(observed, now, earlier, seed=seed, groups=drawn)
-                before[model, target] = now
+            earlier = {_BEFORE: before[model]} if model in before else None
+            metrics = evaluate_predictions(of_model, targets, seed, groups=drawn, baselines=earlier)["test"]
+            before[model] = values
+            for target, found in metrics.items():
+                gained = found.get("baselines", {}).get(_BEFORE, {})
                 row = {"sequences": sequences, "target": target, "model": model, "n": found["n"]}
                 for metric in METRICS:
                     row |= {metric: found[metric]} | _bounds(metric, found[f"{metric}_ci95"])
-                rows.append(row | {"gain": gain} | _bounds("gain", bounds))
+                row |= {"gain": gained.get("pearson_difference")}
+                rows.append(row | _bounds("gain", gained.get("pearson_difference_ci95")))
     return pd.DataFrame(rows).astype(dict.fromkeys(_NUMBERS[2:], float))  # None becomes NaN
 
 

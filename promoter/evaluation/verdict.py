@@ -37,7 +37,8 @@ def verdict(metrics: Mapping[str, Any], noun: str = "gene") -> str:
         gains = " and ".join(_gain(others[best["pearson"]], measure) for measure in _SYMBOLS)
         gains += f" {_than(best['pearson'])}"
     for name, other in others.items():
-        if any(_above(other, a) is False and _above(other, b) is not True for a, b in _pairs()):
+        above = {_above(other, measure) for measure in _SYMBOLS}
+        if False in above and True not in above:
             shown = " and ".join(_gain(other, measure) for measure in _SYMBOLS)
             return f"{WORSE}: {shown} {_than(name)}"
     inner, inner_other = _without_extremes(metrics, others)
@@ -65,11 +66,6 @@ def _cannot_judge(metrics: Mapping[str, Any], others: Mapping[str, Any], rows: s
     if metrics["groups"] < MIN_GROUPS:
         return f"the {rows} are of {counted(metrics['groups'], 'group')}, too few for an interval"
     return None
-
-
-def _pairs() -> tuple[tuple[str, str], ...]:
-    first, second = _SYMBOLS
-    return (first, second), (second, first)
 
 
 def _judges(other: Mapping[str, Any]) -> bool:
