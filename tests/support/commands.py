@@ -13,6 +13,10 @@ import pytest
 from jobs.cli.run import run
 
 ROOT = Path(__file__).parents[2]
+# flags of a network that trains in a moment
+SMALL_NETWORK = [
+    *("--model.channels", "8,8", "--model.kernel_sizes", "7,3", "--model.pool_sizes", "4", "--model.hidden", "8"),
+]
 
 
 def exit_code(job: Callable[..., None], *words: object) -> int:

@@ -19,6 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from support.commands import SMALL_NETWORK
 from support.processes import TIMEOUT, has_checkpoint, held, wait_until
 from support.ray_head import Head
 
@@ -30,16 +31,6 @@ from promoter.simulation.genome import simulate
 
 UPSTREAM = 100
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-_SMALL = [
-    "--model.channels",
-    "8,8",
-    "--model.kernel_sizes",
-    "7,3",
-    "--model.pool_sizes",
-    "4",
-    "--model.hidden",
-    "8",
-]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +65,7 @@ def test_every_job_is_submitted_and_leaves_its_outputs(head: Head, files: Path) 
     done(head.submit("prepare", *inputs, "--expression", genome / "expression.tsv", *window, "--out", data))
     assert json.loads((data / "summary.json").read_text())["genes_kept"] == 160
 
-    small = [*_SMALL, "--training.epochs", 2, "--training.batch_size", 16, "--cpus_per_worker", 1]
+    small = [*SMALL_NETWORK, "--training.epochs", 2, "--training.batch_size", 16, "--cpus_per_worker", 1]
     printed = done(
         head.submit(
             *("train", "--data", data, "--out", run, "--split.val", "chr3", "--split.test", "chr4"),
@@ -215,7 +206,7 @@ def test_a_stopped_ism_job_leaves_complete_files_and_resumes(head: Head, long: L
 
 def test_a_stopped_training_resumes_after_its_last_epoch(head: Head, files: Path, tmp_path: Path) -> None:
     flags = [
-        *("--data", files / "data", "--split.val", "chr3", "--split.test", "chr4", *_SMALL, "--workers", 1),
+        *("--data", files / "data", "--split.val", "chr3", "--split.test", "chr4", *SMALL_NETWORK, "--workers", 1),
         *("--training.epochs", 40, "--training.early_stopping", "null", "--baselines", "false"),
         *("--out", tmp_path / "run"),
     ]

@@ -10,23 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from support.commands import exit_code, outcome
+from support.commands import SMALL_NETWORK, exit_code, outcome
 
 from jobs.train import train
 from promoter.checkpoint import load_info, serialize_model
 from promoter.dataset.promoters import read_promoters, write_promoters
 
 pytestmark = pytest.mark.ray
-NETWORK = [
-    "--model.channels",
-    "8,8",
-    "--model.kernel_sizes",
-    "7,3",
-    "--model.pool_sizes",
-    "4",
-    "--model.hidden",
-    "8",
-]
 RECIPE = [
     *("--training.batch_size", "1000", "--training.reverse_complement", "0", "--baselines", "false"),
     *("--cpus_per_worker", "1"),
@@ -39,7 +29,7 @@ STILL = ["--training.epochs", "1", "--training.learning_rate", "1e-12"]
 def run(ray_cluster: object, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training on chromosomes 1 and 2."""
     out = tmp_path_factory.mktemp("init") / "run"
-    words = ["--training.epochs", "5", "--training.learning_rate", "0.02", *NETWORK, *RECIPE, *HELD_OUT]
+    words = ["--training.epochs", "5", "--training.learning_rate", "0.02", *SMALL_NETWORK, *RECIPE, *HELD_OUT]
     assert exit_code(train, "--data", data, "--out", out, *words) == 0
     return out
 
@@ -82,7 +72,9 @@ def test_a_warm_start_begins_where_the_model_ended_and_is_recorded(
     assert (config["model"]["channels"], config["model"]["hidden"]) == ([8, 8], 8)
     code, printed, error = outcome(capsys, train, "--config", out / "config.yaml")
     assert (code, "finished already" in printed) == (0, True), error
-    code, _, error = outcome(capsys, train, *words[:4], *STILL, *NETWORK, *RECIPE, *HELD_OUT)  # without --init
+    code, _, error = outcome(
+        capsys, train, *words[:4], *STILL, *SMALL_NETWORK, *RECIPE, *HELD_OUT
+    )  # without --init
     assert code == 2, error
 
 
@@ -124,7 +116,7 @@ def test_a_model_that_started_from_another_knows_what_that_one_learned_from(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([*NETWORK[2:], "--model.channels", "8,4"], "--model.channels 8,4: .* has .8, 8."),
+        ([*SMALL_NETWORK[2:], "--model.channels", "8,4"], "--model.channels 8,4: .* has .8, 8."),
         (["--model.bins", "3"], "--model.bins 3: .* has 1; leave it out"),
         (["--model.name", "enformer"], "is a promoter_cnn, and the network to train is enformer"),
     ],
@@ -154,7 +146,7 @@ def test_each_fold_starts_from_the_fold_that_has_not_seen_its_genes(
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     folds = ["--data", data, "--folds", "4", *STILL, *RECIPE]
-    assert outcome(capsys, train, *folds, "--out", first, *NETWORK)[0] == 0
+    assert outcome(capsys, train, *folds, "--out", first, *SMALL_NETWORK)[0] == 0
     code, _, error = outcome(capsys, train, *folds, "--out", second, "--init", first)
     assert code == 0, error
     for path in (Path("folds") / f"fold_{fold}" / "model" for fold in range(1, 5)):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.commands import outcome
+from support.commands import SMALL_NETWORK, outcome
 
 from jobs.predict import predict
 from jobs.train import train
@@ -20,7 +20,7 @@ from promoter.dataset.promoters import Promoters, read_promoters, write_promoter
 
 pytestmark = pytest.mark.ray
 SMALL = [
-    *("--model.channels", "8,8", "--model.kernel_sizes", "7,3", "--model.pool_sizes", "4", "--model.hidden", "8"),
+    *SMALL_NETWORK,
     *("--training.epochs", "3", "--training.batch_size", "16", "--cpus_per_worker", "1"),
     *("--training.loss", "poisson", "--training.learning_rate", "0.01"),
 ]
