@@ -106,7 +106,7 @@ def _agreement(tokens):
 
 
 @compiled
-def extend(first, second, opposite, work):
+def extend(first: np.ndarray, second: np.ndarray, opposite: bool, work: np.ndarray) -> tuple[int, int, int]:
     """Find the best alignment of a prefix of one sequence and a prefix of another.
 
     Args:
