@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _FOLDER = "scores"
-_PATHS = ("model", "data", "ensemble", "genes_per_task")  # settings that do not change the scores
+_PATHS = (
+    "model",
+    "model_weights",
+    "trust_code",
+    "data",
+    "ensemble",
+    "genes_per_task",
+)  # settings that do not change the scores
 
 
 def ism(  # noqa: PLR0915 # its imports count as statements
@@ -30,6 +37,8 @@ def ism(  # noqa: PLR0915 # its imports count as statements
     split: Literal["train", "val", "test"] | None = None,
     targets: list[str] | None = None,
     ensemble: list[str] | None = None,
+    model_weights: list[str] | None = None,
+    trust_code: bool = False,
     both_strands: bool = False,
     dtype: Literal["float32", "float16"] = "float32",
     positions: list[int] | None = None,
@@ -46,7 +55,8 @@ def ism(  # noqa: PLR0915 # its imports count as statements
     Rerun after an interruption, it computes only what is missing.
 
     Args:
-        model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
+        model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble;
+            or external:package.module:function, a function that returns any PyTorch network (docs/your-model.md).
         data: folder that promoter prepare wrote, or a FASTA of sequences as long as the model's window.
         out: folder to write scores/part-*.parquet, manifest.json and config.yaml to.
         genes: ids or names of the genes or sequences to score; by default all.
@@ -55,6 +65,9 @@ def ism(  # noqa: PLR0915 # its imports count as statements
             default all.
         ensemble: more model directories; scores are then the means over all models, with their standard
             deviation.
+        model_weights: weights of an external model in the format of safetensors; several make an ensemble. By
+            default those with which its function returns it.
+        trust_code: run the code that an external model brings, here and on all nodes; false by default: refuse it.
         both_strands: score the mean of the predictions of the window and of the reverse complement of what the
             network sees of it, for networks trained on reverse complements; false by default: the window alone.
         dtype: number type of the stored scores; float16 halves the files and is off by at most 0.05% of each
@@ -84,10 +97,11 @@ def ism(  # noqa: PLR0915 # its imports count as statements
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
     from jobs.ray_runtime.shared_disk import require_shared
+    from promoter.checkpoint import DESCRIPTION
     from promoter.dataset.promoters import region_of_positions, select, window_of_region
     from promoter.storage.parts import PartFiles, earlier_run
 
-    inputs = load_inputs(model, ensemble, data, targets)
+    inputs = load_inputs(model, ensemble, data, targets, model_weights=model_weights, trust_code=trust_code)
     announce_strands(inputs.models, both_strands)
     promoters = inputs.promoters
     rows = select(promoters, genes, inputs.info.get_split(promoters.genes), split)
@@ -144,6 +158,7 @@ def ism(  # noqa: PLR0915 # its imports count as statements
             )
         parts = cut(out_dir, size)
         output.begin()
+        inputs.write_description(out_dir / DESCRIPTION)
         parts.write_manifest(complete=False)
         strongest = compute_parts(
             parts,

@@ -42,9 +42,9 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
         *_OF_TRAINING,
     ),
     "predict": (),
-    "ism": ("scores", "manifest.json"),
+    "ism": ("scores", "manifest.json", "model.yaml"),  # the last one of an external model
     "variants": (
-        *("parts", "manifest.json"),
+        *("parts", "manifest.json", "model.yaml"),
         *("variants.parquet", "variants.tsv.gz", "skipped.tsv", "summary.json"),
     ),
     "motifs": ("motifs.h5", "logos", "motifs.meme", "instances.bed", "motifs.tsv"),
