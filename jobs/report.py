@@ -24,6 +24,7 @@ def report(
     compare: str | None = None,
     assembly: str | None = None,
     figures: str | None = None,
+    trust_code: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write one HTML file about a run, which opens in any browser without a network.
@@ -42,6 +43,7 @@ def report(
         assembly: name of the genome assembly at UCSC or Ensembl, such as hg38 or sacCer3, for links to their
             browsers.
         figures: folder to write each figure to, as SVG and PNG.
+        trust_code: run the code that an external model brings; false by default: refuse it.
         overwrite: replace a page that promoter report did not write, and write figures beside other files.
     """
     settings = job_settings(report, locals())
@@ -73,6 +75,7 @@ def report(
             search=search,
             compare=compare,
             assembly=assembly,
+            trust_code=trust_code,
         )
         if drawn:
             drawn.begin()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from jobs.cli.model_flags import Model, ModelFlags, resolve_model
+from jobs.cli.model_flags import Model, ModelFlags, find_trusted, resolve_model
 from jobs.cli.run import given_settings, run
 from jobs.ray_runtime.capacity import require_resources
 from promoter import storage
@@ -26,6 +26,7 @@ def train(
     embeddings: str | None = None,
     init: str | None = None,
     allow_seen: bool = False,
+    trust_code: bool = False,
     workers: int = 1,
     gpus_per_worker: float | None = None,
     cpus_per_worker: int | None = None,
@@ -61,6 +62,7 @@ def train(
             have are new.
         allow_seen: train although the model of --init has learned from genes that are held out here; their metrics
             are then no test. For a model of another genome, whose chromosomes have the same names.
+        trust_code: run the code of --model.name external, here and on all nodes; false by default: refuse it.
         workers: number of processes that share each batch by DDP.
         gpus_per_worker: number of GPUs for each worker; by default 1 where the cluster has GPUs, else 0.
         cpus_per_worker: number of CPUs for each worker; by default an equal share of a machine without GPUs, else
@@ -83,9 +85,11 @@ def train(
                 "--learning_curve with --init: its smaller training sets would start from weights that have seen "
                 "more; leave one out"
             )
+    network, start = resolve_model(model), None
+    code = find_trusted(network, trust_code)
 
     from jobs.training.folds import train_folds
-    from jobs.training.job import TrainingJob, network_for, note_schedule, read_training_data
+    from jobs.training.job import TrainingJob, network_for, note_schedule, read_training_data, try_code
     from jobs.training.learning_curve import train_curve
     from jobs.training.run import train_once
     from jobs.training.warm_start import given_names, note_start, read_init
@@ -93,7 +97,6 @@ def train(
 
     promoters = read_training_data(data, training.loss)
     note_schedule(training)
-    network, start = resolve_model(model), None
     if init is not None:
         start = read_init(init, allow_seen)
         if folds == seeds == 1:
@@ -101,11 +104,13 @@ def train(
         names = given_names([setting.name for setting in given_settings()], network)
         network = start.network(network, names, promoters)
         note_start(start, promoters)
+    network = network_for(network, promoters)
+    try_code(code, promoters)
     job = TrainingJob(
         data=data,
         promoters=promoters,
         split=choose_unit(split, promoters),
-        model=network_for(network, promoters),
+        model=network,
         training=training,
         workers=workers,
         baselines=baselines,
@@ -115,6 +120,7 @@ def train(
         embeddings=embeddings,
         init=start,
         learning_curve=learning_curve,
+        code=code,
     )
     out_dir = storage.require_writable(out)
     if learning_curve is not None:

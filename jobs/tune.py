@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.cli.config_file import job_settings, resolved
 from jobs.cli.console import console, plural
-from jobs.cli.model_flags import Model, ModelFlags, resolve_model
+from jobs.cli.model_flags import Model, ModelFlags, find_trusted, resolve_model
 from jobs.cli.outputs import own_folder
 from jobs.cli.run import given_settings, run
 from jobs.ray_runtime.capacity import require_resources
@@ -40,6 +40,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     seeds: int = 1,
     keep_folds: bool = False,
     embeddings: str | None = None,
+    trust_code: bool = False,
     at_once: int | None = None,
     workers: int = 1,
     gpus_per_worker: float | None = None,
@@ -59,7 +60,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         space: YAML file, or YAML text, with the settings to try: '{training.learning_rate: {low: 1.0e-4, high:
             1.0e-2, log: true}, model.kernel_sizes.0: {choices: [7, 15]}}'; by default learning rate and its
             schedule, epochs, filters, widths, pools, blocks, crop, bins, both strands, dropout, weight decay,
-            batch size, jitter and reverse complements. A setting that has a flag of its own here is not searched.
+            batch size, jitter and reverse complements; of an external network those of training. A setting that
+            has a flag of its own here is not searched.
         split: genes held out for the test, which the search does not look at, and those that the final network
             chooses its epoch by; the folds hold out what --split.by names.
         model: settings of the network that are not searched; one given here leaves the default space.
@@ -72,6 +74,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         keep_folds: keep the best configuration's networks of all folds, for --ensemble, in folds/.
         embeddings: folder to keep the embeddings of --model.adapt head in, for several runs; out/embeddings by
             default.
+        trust_code: run the code of --model.name external, here and on all nodes; false by default: refuse it.
         at_once: maximum number of concurrent trials; by default as many as the cluster has room for.
         workers: processes of a trial; only 1, since a search scales by trials. For more, give best.yaml to
             promoter train.
@@ -94,14 +97,17 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             "--split.fold, --split.max_train and --split.homology move: a search has folds of its own; give these "
             "to promoter train, with the best.yaml of the search"
         )
+    code = find_trusted(resolve_model(model), trust_code)
 
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.shared_disk import require_shared
     from jobs.training.job import (
         TrainingJob,
+        inputs_of,
         network_for,
         note_schedule,
         read_training_data,
+        try_code,
         with_pretrained,
         with_targets,
     )
@@ -109,7 +115,6 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from jobs.tuning.results import BEST, FINAL, SearchResult, show_folds, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
     from jobs.tuning.trials import TrialJob
-    from promoter.dataset.promoters import locate
     from promoter.splits.folds import search_folds
     from promoter.splits.homology import find_once
     from promoter.splits.units import choose_unit
@@ -120,6 +125,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     promoters = read_training_data(data, training.loss)
     network = with_targets(resolve_model(model), promoters.target_names)
     network_for(network, promoters)  # refuses windows that it cannot take; the trials fit their own to them
+    try_code(code, promoters)
     split = choose_unit(split, promoters)
     related = find_once(promoters)
     held_out = search_folds(promoters, split, folds, related)
@@ -147,7 +153,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     search_space = SearchSpace(domains, network, training, validator)
     points = search_space.grid() if algorithm == "grid" else None
     count = len(points) if points else trials
-    inputs = {str(locate(data)): promoters.checksum}
+    inputs = inputs_of(data, promoters, code)
     with own_folder("tune", out, settings, inputs, paths=PATHS, overwrite=overwrite) as output:
         out_dir = output.path
         if output.is_finished(METRICS, overwrite=overwrite):
@@ -167,6 +173,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             gpus_per_worker=gpus_per_worker,
             cpus_per_worker=cpus_per_worker,
             embeddings=embeddings,
+            code=code,
         )
         resources: Any = base.scaling_config(cluster).resources_per_worker
         output.begin()
@@ -184,6 +191,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             resources=resources,
             folder=str(out_dir / SEARCH_FOLDER),
             trunk=pretrained.trunk if pretrained and embedded is None else None,
+            code=code,
         )
         if not (out_dir / BEST).exists():
             finished = run_trials(
@@ -222,13 +230,13 @@ def _domains(
     Raises:
         InputError: no setting is left to search.
     """
-    from promoter.training.search_space import DEFAULT_SPACE, PRETRAINED_SPACE, leave_out
+    from promoter.training.search_space import default_space, leave_out
 
     configs = {"model": network, "training": training}
     values = {f"{group}.{f.name}": (f, config) for group, config in configs.items() for f in fields(config)}
     given = [setting for setting in given_settings() if setting.name in values]
     if space is None:
-        asked: Mapping[str, Any] = PRETRAINED_SPACE if network.pretrained else DEFAULT_SPACE
+        asked: Mapping[str, Any] = default_space(network)
         names = {setting.name for setting in given}
         names |= {name for name, (field, config) in values.items() if getattr(config, field.name) != field.default}
     else:

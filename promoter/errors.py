@@ -8,13 +8,15 @@
     ArithmeticError
     └── FloatingPointError
         └── TrainingDivergedError the loss is no longer a number: exit code 1
+    RuntimeError
+    └── NetworkError              the code of a user's network failed: exit code 1
     UserWarning
     └── InputNote                 what was taken for granted about an input; the job goes on
         └── InputWarning          what looks wrong in an input, but may be meant; the job goes on
 
 Exit code 2 means that the input must change, 1 that the job failed at run time. This package raises the
 exceptions; the command line turns each into one line on stderr and the exit code, and prints the warnings. In a
-search of settings a diverged training ends its trial, not the job.
+search of settings a diverged training, or a network that fails, ends its trial, not the job.
 
 Messages name a setting between backticks, as Python has it: a parameter as `positions`, a field of a configuration
 as `SplitConfig.val_fraction`, either with its value as `adapt='lora'`. The command line shows its flag instead.
@@ -58,6 +60,10 @@ class StorageError(OSError):
 
 class TrainingDivergedError(FloatingPointError):
     """The training loss is NaN or infinite; the message is one line with the epoch and the setting to change."""
+
+
+class NetworkError(RuntimeError):
+    """The code of a user's network failed; the message is one line with network, function and error."""
 
 
 class InputNote(UserWarning):

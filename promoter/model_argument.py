@@ -90,7 +90,9 @@ def _open_external(code: ModelCode, files: Sequence[str], length: int | None) ->
             names, {"upstream": None, "downstream": None, "length": model.length}, versions=versions()
         )
         models.append(replace(pack_model(model, info, source), trusted=True))
-    _announce(code, files)
+    announce_code(
+        code, f"weights of {', '.join(files)}" if files else "the weights with which it returns the network"
+    )
     return models
 
 
@@ -168,9 +170,9 @@ def _names(model: ExternalModel, length: int | None) -> list[str]:
     return model.targets
 
 
-def _announce(code: ModelCode, files: Sequence[str]) -> None:
+def announce_code(code: ModelCode, weights: str) -> None:
+    """Say in a note which modules will run on all nodes, and with what weights."""
     modules = f"{listed(list(code.sources), 4)}, sent to all nodes" if code.sources else "an installed package"
     packages = [f"{name} {version}" for name, version in code.packages.items()]
     needed = f", which needs {listed(packages, 4)} there" if packages else ""
-    weights = f"weights of {', '.join(files)}" if files else "the weights with which it returns the network"
     note(f"{code.factory}: code of {modules} (SHA-256 {code.sha256[:8]}…){needed}; {weights}")

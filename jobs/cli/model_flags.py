@@ -10,6 +10,9 @@ import docstring_parser
 from promoter.errors import InputError
 from promoter.models.config import CNNConfig, ExternalConfig, NetworkConfig, PretrainedConfig
 
+if TYPE_CHECKING:
+    from promoter.models.code import ModelCode
+
 # what `--model.name` says -> the configuration of that network
 _CONFIGS: dict[str, type[NetworkConfig]] = {
     "promoter_cnn": CNNConfig,
@@ -112,6 +115,29 @@ if TYPE_CHECKING:
     Model: TypeAlias = NetworkConfig | ModelFlags
 else:
     Model = ModelFlags
+
+
+def find_trusted(network: NetworkConfig, trust_code: bool) -> ModelCode | None:
+    """Find the code of an external network, without running it; None for any other network.
+
+    Args:
+        network: the network.
+        trust_code: whether the user lets the code run.
+
+    Raises:
+        InputError: the code is not trusted, or there is none of this name.
+    """
+    if not isinstance(network, ExternalConfig):
+        return None
+    if not trust_code:
+        raise InputError(
+            "is code that would run here and on all nodes; if you trust it, give `trust_code=True`",
+            setting="ExternalConfig.factory",
+            value=network.factory,
+        )
+    from promoter.models.code import find_code
+
+    return find_code(str(network.factory))
 
 
 def resolve_model(model: Model) -> NetworkConfig:

@@ -61,6 +61,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     positional = _positional(job)
     try:
         call, given = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
+        _refuse_trust_in_files(given)
         require_limits(call)  # those of a dataclass it has checked itself
         with printed_notes(), _exposed(given):
             job(*(call[name] for name in positional), **{k: v for k, v in call.items() if k not in positional})
@@ -75,6 +76,15 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     except BaseException as error:  # the last line of defence, of a panic in Rust, too: say it in one line
         _end(error, 1, debug, _describe_disk_error(error, call) or _describe_store_error(error, call))
     sys.exit(0)
+
+
+def _refuse_trust_in_files(given: Sequence[Setting]) -> None:
+    """Let no file of settings, which may be somebody else's, answer for code."""
+    for setting in given:
+        if setting.source and setting.name == "trust_code":
+            raise InputError(
+                f"{setting.source}trust_code is not taken from a file; give the flag --trust_code true"
+            )
 
 
 def given_settings() -> Sequence[Setting]:

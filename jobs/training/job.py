@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray.train import ScalingConfig
 from upath import UPath
 
@@ -21,13 +22,18 @@ from promoter.checkpoint import ModelInfo
 from promoter.dataset.log_values import counts_in_log_units
 from promoter.dataset.promoters import LIBRARY_SCHEMA, Promoters, locate, read_promoters
 from promoter.errors import InputError, listed, note
+from promoter.model_argument import announce_code
+from promoter.models.code import ModelCode
 from promoter.models.config import CNNConfig, NetworkConfig
+from promoter.models.external_training import require_learnable
 from promoter.models.weights import SerializedTrunk, fetch_trunk
 from promoter.splits.assign import SplitAssignment
 from promoter.splits.config import SPLITS, SplitConfig
 from promoter.training import TrainingConfig
 from promoter.training.batches import doubt_constant_targets, require_enough_genes, require_values, weights_of
 from promoter.training.losses import standardisation
+
+_SEQUENCES_TRIED = 4
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class TrainingJob:
         model: the network, with as many outputs as the data has targets.
         pretrained: weights that a pretrained network starts from; None: not loaded yet, or no such network.
         init: earlier models that the training starts from; None for new weights.
+        code: code of an external network; None for any other.
     """
 
     data: str
@@ -69,12 +76,13 @@ class TrainingJob:
     learning_curve: list[int] | None = None
     pretrained: Pretrained | None = None
     init: InitModel | None = None
+    code: ModelCode | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
         optional = {name for name in ("embeddings", "learning_curve") if getattr(self, name) is None}
-        left_out = {"promoters", "pretrained", "init"} | optional  # which earlier versions did not write
+        left_out = {"promoters", "pretrained", "init", "code"} | optional  # which earlier versions did not write
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
         if self.init is not None:
             settings |= {"init": self.init.path, "allow_seen": self.init.allow_seen}
@@ -84,7 +92,7 @@ class TrainingJob:
     def inputs(self) -> dict[str, str]:
         """Path of each input -> its SHA-256."""
         models = self.init.inputs if self.init is not None else {}
-        return {str(locate(self.data)): self.promoters.checksum} | models
+        return inputs_of(self.data, self.promoters, self.code) | models
 
     @property
     def crop(self) -> int:
@@ -100,6 +108,11 @@ class TrainingJob:
             cpus_per_worker=self.cpus_per_worker,
             min_workers=self.min_workers,
         )
+
+
+def inputs_of(data: str, promoters: Promoters, code: ModelCode | None) -> dict[str, str]:
+    """Return the path of the data set, and the name of the code of an external network -> its SHA-256."""
+    return {str(locate(data)): promoters.checksum} | ({f"external:{code.factory}": code.sha256} if code else {})
 
 
 def read_training_data(data: str, loss: str = "mse") -> Promoters:
@@ -250,6 +263,21 @@ def network_for(model: NetworkConfig, promoters: Promoters) -> NetworkConfig:
                 f"{plural(fitted.bins, 'bin')}"
             )
     return fitted
+
+
+def try_code(code: ModelCode | None, promoters: Promoters) -> None:
+    """Try a user's network on a few sequences of the data before anything is trained, and say what code it is.
+
+    Args:
+        code: its code; None (no such network) tries nothing.
+        promoters: the data set.
+
+    Raises:
+        InputError: it cannot be built, run or trained on such sequences.
+    """
+    if code is not None:
+        require_learnable(code, torch.from_numpy(promoters.tokens[:_SEQUENCES_TRIED]), promoters.target_names)
+        announce_code(code, "weights drawn anew")
 
 
 def describe(promoters: Promoters, held_out: SplitAssignment, training: TrainingConfig) -> ModelInfo:

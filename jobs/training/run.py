@@ -34,6 +34,7 @@ from promoter.evaluation.evaluate import evaluate, read_metrics
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
 from promoter.kept_baselines import save_baselines
 from promoter.models.build import Learner, build_learner, network_with_trunk
+from promoter.models.external_training import explained
 from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.homology import Related
@@ -137,6 +138,7 @@ def _run_workers(
         "split": held_out.split,
         "info": info,
         "model": job.model,
+        "code": job.code,
         "training": job.training,
         "max_workers": job.workers,
         "start": job.init and ray.put(job.init.warm_start(job.promoters)),
@@ -207,6 +209,11 @@ class EpochLogger:
 
 def _train_on_worker(job: dict[str, Any]) -> None:
     """Train on one of the workers (runs in its process)."""
+    with explained(job["code"]):
+        _train(job)
+
+
+def _train(job: dict[str, Any]) -> None:
     tokens: np.ndarray = ray.get(job["tokens"])
     targets: np.ndarray = ray.get(job["targets"])
     split: np.ndarray = job["split"]
@@ -217,7 +224,7 @@ def _train_on_worker(job: dict[str, Any]) -> None:
     torch.manual_seed(training.seed)
     embedded = tokens.ndim > 2
     trunk: SerializedTrunk | None = (job["trunk"] and not embedded and ray.get(job["trunk"])) or None
-    model: Learner = build_learner(job["model"], tokens.shape[-1], trunk)
+    model: Learner = build_learner(job["model"], tokens.shape[-1], trunk, job["code"])
     device = get_device()
 
     def on_epoch(state: TrainingState) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from jobs.cli.console import plural
-from promoter.checkpoint import SerializedModel, deserialize_model, serialize_models
+from promoter.checkpoint import EXTERNAL, SerializedModel, deserialize_model, serialize_models
 from promoter.dataset.promoters import Promoters
 from promoter.errors import InputError, doubt, listed, note
-from promoter.model_info import ModelInfo
+from promoter.model_info import ModelInfo, read_description
 from promoter.models.config import CNNConfig, NetworkConfig
 from promoter.splits.assign import SplitAssignment
 from promoter.training.warm_start import WarmStart
@@ -196,6 +196,15 @@ def read_init(path: str, allow_seen: bool) -> InitModel:
         InputError: there is no model, or it is damaged, or not a CNN.
     """
     serialized = serialize_models([path])
+    for model in serialized:
+        description, _ = read_description(model.description, model.genes, model.source)
+        if description["architecture"].get("name") == EXTERNAL:  # whose code is not to run here
+            raise InputError(
+                "is external; only a promoter_cnn can be started from",
+                setting="init",
+                value=path,
+                fix="let the function of your network load the weights that it is to start from",
+            )
     members = {_name(model, serialized): model for model in serialized}
     infos, configs = {}, []
     for name, model in members.items():

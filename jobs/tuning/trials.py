@@ -15,7 +15,9 @@ from ray.tune.experiment import Trial
 
 from jobs.cli.console import with_flags
 from jobs.ray_runtime.model_cache import task_device
-from promoter.errors import TrainingDivergedError
+from promoter.errors import InputError, NetworkError, TrainingDivergedError
+from promoter.models.code import ModelCode
+from promoter.models.external_training import explained
 from promoter.models.weights import SerializedTrunk
 from promoter.training import Examples
 from promoter.training.allocator import keep_freed_memory
@@ -40,6 +42,7 @@ class TrialJob:
         resources: CPUs and GPUs of a trial, as Ray names them.
         folder: Ray's folder of the trials.
         trunk: weights of a pretrained network whose trunk is trained too; None for any other.
+        code: code of an external network; None for any other.
     """
 
     examples: Examples
@@ -50,6 +53,7 @@ class TrialJob:
     resources: dict[str, float]
     folder: str
     trunk: SerializedTrunk | None = None
+    code: ModelCode | None = None
 
     @property
     def larger_is_better(self) -> bool:
@@ -75,6 +79,7 @@ class TrialJob:
             device=device,
             saved=saved,
             trunk=self.trunk,
+            code=self.code,
         )
 
 
@@ -94,9 +99,10 @@ class CrossValidationTrial(ray.tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train for an epoch."""
         try:
-            if self.training is None:
-                self.training = self.job.begin(self.drawn, self.device, self.saved)
-            self.training.advance()
+            with explained(self.job.code):
+                if self.training is None:
+                    self.training = self.job.begin(self.drawn, self.device, self.saved)
+                self.training.advance()
         except Exception as error:  # _permanent_failure raises it again if a retry may succeed
             return {**_permanent_failure(error), "scores": tuple(self.scores), "done": True}
         scores, complete = self.training.fold_scores(), self.training.is_finished()
@@ -142,7 +148,7 @@ class CrossValidationTrial(ray.tune.Trainable):
 def _permanent_failure(error: Exception) -> dict[str, Any]:
     """Return the report for a failure that a retry would not fix; re-raise any other."""
     out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # GPU, CPU
-    if not out_of_memory and not isinstance(error, TrainingDivergedError):
+    if not out_of_memory and not isinstance(error, TrainingDivergedError | NetworkError | InputError):
         raise error
     return {"score": float("nan"), "complete": False, "reason": " ".join(with_flags(str(error)).split())[:300]}
 

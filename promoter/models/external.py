@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class ExternalModel(TrainableNetwork):
         output: function that makes (batch, targets) of what the network returns; None (the default): it returns
             that.
     """
+
+    trains_batch_norms: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -105,6 +107,10 @@ class ExternalModel(TrainableNetwork):
             predicted = self.output(predicted)
         y_BT = _as_table(predicted, len(x_BCL))
         return y_BT if self.scale is None or self.shift is None else y_BT * self.scale + self.shift
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Return the parameters that are not frozen."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
 
     @torch.no_grad()
     def rescale_output(self, mean: Sequence[float] | Tensor, sd: Sequence[float] | Tensor) -> None:
@@ -221,12 +227,14 @@ def rebuild_external(entry: Mapping[str, Any], targets: Sequence[str]) -> Extern
 
 
 @torch.inference_mode()
-def examine(model: ExternalModel, tokens_NL: Tensor) -> int:
+def examine(model: ExternalModel, tokens_NL: Tensor, *, drawn: bool = False) -> int:
     """Run a network on some sequences, and return its number of outputs.
 
     Args:
         model: the network.
         tokens_NL: three or more different sequences, uint8.
+        drawn: True for weights that are still to be trained, which may predict the same for all sequences; False,
+            the default, doubts those that do.
 
     Raises:
         InputError: it fails, returns something else than numbers (batch, targets), or predicts something else for
@@ -249,7 +257,7 @@ def examine(model: ExternalModel, tokens_NL: Tensor) -> int:
         raise InputError(f"{name}: predicts something else each time, in evaluation mode too")
     if float((first_NT[:1] - alone_1T).abs().max()) > _SAME * largest:
         raise InputError(f"{name}: what it predicts for a sequence depends on the others in the batch")
-    if bool((first_NT == first_NT[:1]).all()):
+    if not drawn and bool((first_NT == first_NT[:1]).all()):
         doubt(f"{name}: predicts {float(first_NT[0, 0]):g} for different sequences; its weights may not be loaded")
     return first_NT.shape[1]
 

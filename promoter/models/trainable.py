@@ -13,7 +13,7 @@ class TrainableNetwork(nn.Module):
     """A network as training sees it; the defaults suit one whose weights are all trained, each batch in one pass.
 
     Attributes:
-        trains_batch_norms: whether the network has batch norms whose statistics come from the training genes.
+        trains_batch_norms: whether the network may have batch norms whose statistics come from the training genes.
     """
 
     trains_batch_norms: ClassVar[bool] = False

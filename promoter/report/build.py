@@ -78,6 +78,7 @@ def build_report(
     search: AnyPath | None = None,
     compare: AnyPath | None = None,
     assembly: str | None = None,
+    trust_code: bool = False,
 ) -> Report:
     """Build the page about a run of one or several networks.
 
@@ -93,6 +94,7 @@ def build_report(
         compare: folder of another run to compare metrics with; None (default) leaves out the section.
         assembly: UCSC's or Ensembl's name of the genome assembly, for links to their browsers; None (default)
             makes no links.
+        trust_code: True runs the code that a model of kind external brings; False, the default, refuses it.
 
     Raises:
         InputError: a file is missing or damaged, the scores are of another model, a gene has no scores, the
@@ -103,7 +105,7 @@ def build_report(
     assembly = require_assembly(assembly) if assembly else None
     if genes and scores is None:
         raise InputError("their logos need `scores`", setting="genes", fix="make them with ism")
-    members = serialize_models([model])
+    members = serialize_models([model], trust_code=trust_code)
     network, info = deserialize_ensemble(members)
     if target is not None and target not in info.targets:
         fix = f"there are {', '.join(info.targets)}"

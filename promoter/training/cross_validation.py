@@ -13,6 +13,7 @@ import torch
 from promoter.errors import InputError
 from promoter.metrics import MIN_GENES_FOR_R
 from promoter.models.build import Learner, NetworkConfig, build_learner
+from promoter.models.code import ModelCode
 from promoter.models.weights import SerializedTrunk
 from promoter.training.batches import Examples
 from promoter.training.config import TrainingConfig
@@ -67,6 +68,7 @@ class CrossValidation:
         saved: bytes that `to_bytes` returned, to resume; None (the default) starts anew.
         trunk: weights of a pretrained network; None (the default) for a CNN, or for a head that is trained on
             embeddings.
+        code: code of an external network; None (the default) for any other.
         loss: what is minimised; None (the default) is the one that `training` names.
     """
 
@@ -82,6 +84,7 @@ class CrossValidation:
         device: str | torch.device = "cpu",
         saved: bytes | None = None,
         trunk: SerializedTrunk | None = None,
+        code: ModelCode | None = None,
         loss: Loss | None = None,
     ) -> None:
         self.folds, self.seeds, self.metric = len(splits), seeds, metric
@@ -97,7 +100,7 @@ class CrossValidation:
         for (fold, seed), state in zip(members, self.states, strict=True):
             config = replace(training, seed=training.seed + seed)
             torch.manual_seed(config.seed)
-            network = build_learner(model, examples.tokens.shape[-1], trunk)
+            network = build_learner(model, examples.tokens.shape[-1], trunk, code)
             train, val = (examples.rows(splits[fold] == name) for name in ("train", "val"))
             self.networks.append(network)
             self._train.append(train)

@@ -31,10 +31,13 @@ class DistributedContext:
         return tensor
 
     def average_buffers(self, model: nn.Module) -> None:
-        """Give every process the same batch-norm statistics: the mean of what each has seen."""
-        if self.size == 1:
-            return
+        """Give every process the same batch-norm statistics: the mean of what each has seen.
+
+        Sums are float64, so that a buffer that is the same everywhere stays as it is.
+        """
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        flat = self.sum(torch.cat([buffer.flatten() for buffer in buffers])) / self.size
+        if self.size == 1 or not buffers:
+            return
+        flat = self.sum(torch.cat([buffer.flatten().double() for buffer in buffers])) / self.size
         for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(mean.view_as(buffer))

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from promoter.errors import TrainingDivergedError
 from promoter.metrics import MIN_GENES_FOR_R
 from promoter.models.build import Learner
+from promoter.models.external import ExternalModel
 from promoter.sequence import one_hot
 from promoter.training.batches import (
     Batch,
@@ -40,6 +41,7 @@ from promoter.training.distributed import DistributedContext
 from promoter.training.inference import as_model_input, autocast, evaluate_on
 from promoter.training.losses import LOSSES, SQUARED_ERROR, Loss, SquaredError
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _GENES_FOR_STATISTICS = 512  # enough that their sampling error does not show in a validation loss
 
 
@@ -244,7 +246,10 @@ class _Optimisation:
                 # torch 2.13 renames the argument; releases before it know only this name
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
                 # Buffers are averaged once an epoch instead of being overwritten by rank 0's at each step.
-                self.wrapped = DistributedDataParallel(self.forward, broadcast_buffers=False)
+                # What a user's network computes may leave some weights without a gradient.
+                self.wrapped = DistributedDataParallel(
+                    self.forward, broadcast_buffers=False, find_unused_parameters=isinstance(model, ExternalModel)
+                )
         groups = model.parameter_groups(config.learning_rate)
         self.optimizer = torch.optim.Adam(
             groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -277,17 +282,20 @@ class _Optimisation:
 
         The running averages trail the weights; behind a global average pool, whose variance is small, that
         shifts all predictions: validation losses of ten times the true one. "Precise BN": Wu and Johnson
-        2021, arXiv:2105.07576, section 3.
+        2021, arXiv:2105.07576, section 3. Norms that a network keeps in evaluation mode, or whose momentum is 0,
+        keep their statistics.
         """
         if not self.model.trains_batch_norms:
             return
-        norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self.model.train()
+        norms = [module for module in self.model.modules() if isinstance(module, _BATCH_NORMS)]
+        norms = [norm for norm in norms if norm.training and norm.track_running_stats and norm.momentum != 0]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over batches
-        self.model.train()
-        for batch in itertools.islice(batches, -(-_GENES_FOR_STATISTICS // self.config.batch_size)):
+        passes = -(-_GENES_FOR_STATISTICS // self.config.batch_size) if norms else 0
+        for batch in itertools.islice(batches, passes):
             with autocast(self.device, self.config.precision):
                 self.model(one_hot(batch.tokens))
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -367,13 +375,17 @@ def _update_state(state: TrainingState, record: dict[str, float], optimisation: 
 
 
 def _trainable_state_dict(model: nn.Module) -> dict[str, Any]:
-    """Return the weights; of a partly frozen network only the trainable ones: the others need no saving."""
+    """Return the weights; of a network with frozen ones that are known elsewhere only those that are trained."""
     state = model.state_dict()
     learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    frozen = any(not parameter.requires_grad for parameter in model.parameters())
-    return {name: value for name, value in state.items() if name in learned} if frozen else state
+    return {name: value for name, value in state.items() if name in learned} if _is_partly_known(model) else state
 
 
 def _load_trainable(model: nn.Module, state: dict[str, Any]) -> None:
+    model.load_state_dict(state, strict=not _is_partly_known(model))
+
+
+def _is_partly_known(model: nn.Module) -> bool:
+    """Tell whether a network has frozen weights that need no saving; a user's may draw its own."""
     frozen = any(not parameter.requires_grad for parameter in model.parameters())
-    model.load_state_dict(state, strict=not frozen)
+    return frozen and not isinstance(model, ExternalModel)

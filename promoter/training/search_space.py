@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from promoter.errors import InputError, NoValidSettingsError
 from promoter.limits import require_limits
 from promoter.models.build import NetworkConfig
-from promoter.models.config import CNNConfig
+from promoter.models.config import CNNConfig, ExternalConfig
 from promoter.storage.schema import checked
 from promoter.training.batches import require_enough_genes, require_orientation
 from promoter.training.config import TrainingConfig
@@ -66,6 +66,11 @@ PRETRAINED_SPACE: dict[str, dict[str, Any]] = {
     "training.batch_size": {"choices": [16, 32, 64]},
     "model.head": {"choices": ["linear", "mlp"]},
     "model.dropout": {"low": 0.0, "high": 0.5},
+}
+# the settings of the network itself are those of its function
+EXTERNAL_SPACE: dict[str, dict[str, Any]] = {
+    **{name: domain for name, domain in DEFAULT_SPACE.items() if name.startswith("training.")},
+    "training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},  # attention wants less than the CNN
 }
 _PER_BLOCK = ("channels", "kernel_sizes", "pool_sizes")
 _FIXED = {"name", "weights", "revision", "adapt"}  # a pretrained network is one of these for the entire search
@@ -286,6 +291,13 @@ class SearchSpace:
                     )
 
 
+def default_space(model: NetworkConfig) -> Space:
+    """Return the space that is searched where none is given."""
+    if isinstance(model, ExternalConfig):
+        return EXTERNAL_SPACE
+    return PRETRAINED_SPACE if model.pretrained else DEFAULT_SPACE
+
+
 def leave_out(space: Space, given: Collection[str]) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
     """Take the settings that have a given value out of a space.
 
@@ -328,6 +340,12 @@ def _require_setting(name: str, space: Space, model: NetworkConfig) -> None:
                 f"and `PretrainedConfig.adapt={pretrained.adapt!r}`",
                 fix=f"there are {', '.join(sorted(allowed - _NOT_SEARCHED))}",
             )
+    if isinstance(model, ExternalConfig) and name.startswith("model."):
+        raise InputError(
+            f"search space: {name!r} is not to be searched with `ExternalConfig.name='external'`, whose function "
+            "is told length and n_targets only",
+            fix="search settings of training, or write a function for each network and search each",
+        )
     allowed -= _NOT_SEARCHED
     per_block = {f"model.{field}" for field in _PER_BLOCK}
     complete_list, _, index = name.rpartition(".")
