@@ -61,7 +61,7 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     positional = _positional(job)
     try:
         call, given = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
-        _refuse_trust_in_files(given)
+        _require_flag_of_trust(call, given)
         require_limits(call)  # those of a dataclass it has checked itself
         with printed_notes(), _exposed(given):
             job(*(call[name] for name in positional), **{k: v for k, v in call.items() if k not in positional})
@@ -78,13 +78,13 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     sys.exit(0)
 
 
-def _refuse_trust_in_files(given: Sequence[Setting]) -> None:
+def _require_flag_of_trust(call: Mapping[str, Any], given: Sequence[Setting]) -> None:
     """Let no file of settings, which may be somebody else's, answer for code."""
-    for setting in given:
-        if setting.source and setting.name == "trust_code":
-            raise InputError(
-                f"{setting.source}trust_code is not taken from a file; give the flag --trust_code true"
-            )
+    by_flag = {setting.name for setting in given if not setting.source}
+    if call.get("trust_code") and "trust_code" not in by_flag:
+        raise InputError(
+            "--trust_code true: is not taken from a --config file; give the flag, if you trust the code"
+        )
 
 
 def given_settings() -> Sequence[Setting]:
