@@ -118,6 +118,12 @@ def load_weights(module: nn.Module, file: str) -> None:
     missing = [name for name in own if name not in state and not _is_tied(name, own, state)]
     unknown = [name for name in state if name not in own]
     shapes = [name for name in state if name in own and state[name].shape != own[name].shape]
+    fix = "give the weights of the network that the function returns"
+    prefix = next(
+        (name.removesuffix(one) for name in unknown for one in missing if name.endswith(f".{one}")), None
+    )
+    if prefix is not None:  # of a network saved as part of another, as Lightning's and DataParallel's are
+        fix = f"take {prefix!r} off the names of the weights"
     for names, problem in (
         (missing, "lacks"),
         (unknown, "has what the network lacks:"),
@@ -125,12 +131,7 @@ def load_weights(module: nn.Module, file: str) -> None:
     ):
         if names:
             also = f", and has {listed(unknown, 3)} instead" if problem == "lacks" and unknown else ""
-            raise InputError(
-                f"{problem} {listed(names, 3)}{also}",
-                setting="model_weights",
-                value=file,
-                fix="give the weights of the network that the function returns",
-            )
+            raise InputError(f"{problem} {listed(names, 3)}{also}", setting="model_weights", value=file, fix=fix)
     module.load_state_dict(state, strict=False)
 
 
