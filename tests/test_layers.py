@@ -29,6 +29,7 @@ LAYERS = [
     ["kept_baselines"],
     ["evaluation"],
     ["ism"],
+    ["attribution"],
     ["plots"],
     ["variants", "motifs", "export"],
     ["simulation"],
