@@ -43,6 +43,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     ),
     "predict": (),
     "ism": ("scores", "manifest.json"),
+    "attribute": ("scores", "manifest.json"),
     "variants": (
         *("parts", "manifest.json"),
         *("variants.parquet", "variants.tsv.gz", "skipped.tsv", "summary.json"),
