@@ -84,7 +84,7 @@ def variants(  # noqa: PLR0915 # its imports count as statements
     limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
 
     from jobs.inference import variant_effects
-    from jobs.inference.estimate import announce_time
+    from jobs.inference.estimate import announce_time, seconds_per_pass
     from jobs.inference.inputs import announce_strands, load_inputs
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
@@ -135,9 +135,8 @@ def variants(  # noqa: PLR0915 # its imports count as statements
                     )
                     announce_time(
                         sequences * inputs.strands_read(both_strands),
-                        "windows",
-                        inputs,
-                        precision=precision,
+                        "forward passes (windows)",
+                        seconds_per_pass(inputs, limits, precision),
                         limits=limits,
                         cluster=cluster,
                         max_hours=max_hours,

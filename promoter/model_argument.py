@@ -19,7 +19,7 @@ from promoter.models.external import ExternalModel, build_external, examine
 from promoter.sequence import BASES
 from promoter.storage import AnyPath
 
-_EXTERNAL = "external:"
+BY_CODE = "external:"  # begins the name of a network that is given by its code
 _SEQUENCES = 4  # that a network is tried on
 _ANY_LENGTH = 1_000  # bases, for a network of any length where there are no sequences to tell
 
@@ -48,7 +48,7 @@ def open_models(
     models = []
     for place, name in enumerate(names):
         files = list(weights or []) if place == 0 else []
-        if not str(name).startswith(_EXTERNAL):
+        if not str(name).startswith(BY_CODE):
             if files:
                 raise InputError(
                     f"{name} has weights of its own",
@@ -64,7 +64,7 @@ def open_models(
                 setting="model" if place == 0 else "ensemble",
                 value=str(name),
             )
-        models += _open_external(find_code(str(name).removeprefix(_EXTERNAL)), files, length)
+        models += _open_external(find_code(str(name).removeprefix(BY_CODE)), files, length)
     return models
 
 
@@ -73,7 +73,7 @@ def _open_external(code: ModelCode, files: Sequence[str], length: int | None) ->
     models = []
     for file in files or [None]:
         model = build_external(code)
-        source = f"{_EXTERNAL}{code.factory}"
+        source = f"{BY_CODE}{code.factory}"
         if file is not None:
             load_weights(model.module, file)
             source += f" with {file}"
