@@ -19,6 +19,8 @@ def attribute(
     split: Literal["train", "val", "test"] | None = None,
     targets: list[str] | None = None,
     ensemble: list[str] | None = None,
+    model_weights: list[str] | None = None,
+    trust_code: bool = False,
     both_strands: bool = False,
     dtype: Literal["float32", "float16"] = "float32",
     positions: list[int] | None = None,
@@ -38,7 +40,8 @@ def attribute(
     export and report. Rerun after an interruption, it computes only what is missing.
 
     Args:
-        model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
+        model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble;
+            or external:package.module:function, a function that returns any PyTorch network (docs/your-model.md).
         data: folder that promoter prepare wrote, or a FASTA of sequences as long as the model's window.
         out: folder to write scores/part-*.parquet, manifest.json and config.yaml to.
         method: gradient, the gradient at the sequence; integrated_gradients, its mean along the path from a
@@ -49,6 +52,9 @@ def attribute(
             default all.
         ensemble: more model directories; scores are then the means over all models, with their standard
             deviation.
+        model_weights: weights of an external model in the format of safetensors; several make an ensemble. By
+            default those with which its function returns it.
+        trust_code: run the code that an external model brings, here and on all nodes; false by default: refuse it.
         both_strands: score the mean of the predictions of the window and of the reverse complement of what the
             network sees of it, for networks trained on reverse complements; false by default: the window alone.
         dtype: number type of the stored scores; float16 halves the files and is off by at most 0.05% of each

@@ -10,15 +10,18 @@ from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
 from promoter.errors import InputError
 
-_METRICS = ".metrics.json"  # ending of the file beside the predictions
+_METRICS = ".metrics.json"  # endings of files beside the predictions
+_DESCRIPTION = ".model.yaml"
 _GENES_PER_TASK = 512  # a multiple of the prediction batch, so that results do not depend on the tasks
 
 
-def predict(
+def predict(  # noqa: PLR0915 # its imports count as statements
     model: str,
     data: str,
     out: str,
     ensemble: list[str] | None = None,
+    model_weights: list[str] | None = None,
+    trust_code: bool = False,
     both_strands: bool = False,
     workers: int | None = None,
     cpus_per_worker: int = 1,
@@ -32,11 +35,15 @@ def predict(
 
     Args:
         model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble;
-            the ensemble adds 95% intervals for genes that were held out.
+            the ensemble adds 95% intervals for genes that were held out;
+            or external:package.module:function, a function that returns any PyTorch network (docs/your-model.md).
         data: folder that promoter prepare wrote, or a FASTA of sequences as long as the model's window.
         out: Parquet file to write, one row per gene, in the order of the data.
         ensemble: more model directories; predictions are then the means over all models, with their standard
             deviation.
+        model_weights: weights of an external model in the format of safetensors; several make an ensemble. By
+            default those with which its function returns it.
+        trust_code: run the code that an external model brings, here and on all nodes; false by default: refuse it.
         both_strands: average the predictions of the window and of the reverse complement of what the network sees
             of it, for networks trained on reverse complements; false by default: the window alone.
         workers: number of tasks that run at a time; by default as many as the cluster has room for.
@@ -63,10 +70,12 @@ def predict(
     from promoter.evaluation.evaluate import evaluate_data, kept_baselines, measured_targets
     from promoter.evaluation.predictions import predictions_table, write_predictions
 
-    inputs = load_inputs(model, ensemble, data)
+    inputs = load_inputs(model, ensemble, data, model_weights=model_weights, trust_code=trust_code)
     announce_strands(inputs.models, both_strands)
     promoters, info = inputs.promoters, inputs.info
-    owned = own_file("predict", path, settings, inputs.checksums, beside=[_METRICS], overwrite=overwrite)
+    owned = own_file(
+        "predict", path, settings, inputs.checksums, beside=[_METRICS, _DESCRIPTION], overwrite=overwrite
+    )
     with owned as output:
         targets = measured_targets(promoters, info)
         baselines = kept_baselines(inputs.models, promoters) if targets else {}
@@ -103,7 +112,8 @@ def predict(
                     f"the model was fitted to the {promoters.noun}s of train: their metrics are no test of it"
                 )
             console.print(f"metrics in {metrics_path}")
-        output.finish([path, *([metrics_path] if targets else [])])
+        described = inputs.write_description(path.with_suffix(_DESCRIPTION))
+        output.finish([path, *([metrics_path] if targets else []), *described])
         console.print(f"predictions of {plural(len(promoters), promoters.noun)} in {path}")
 
 

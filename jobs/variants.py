@@ -13,10 +13,19 @@ from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
 
 _FORMAT = 1
-_PATHS = ("variants", "model", "data", "genome", "chrom_names", "ensemble")  # settings that name inputs
+_PATHS = (
+    "variants",
+    "model",
+    "model_weights",
+    "trust_code",
+    "data",
+    "genome",
+    "chrom_names",
+    "ensemble",
+)  # settings that name inputs
 
 
-def variants(
+def variants(  # noqa: PLR0915 # its imports count as statements
     variants: str,
     model: str,
     data: str,
@@ -26,6 +35,8 @@ def variants(
     targets: list[str] | None = None,
     chrom_names: str | None = None,
     ensemble: list[str] | None = None,
+    model_weights: list[str] | None = None,
+    trust_code: bool = False,
     both_strands: bool = False,
     precision: Literal["fp32", "bf16"] = "fp32",
     max_hours: float | None = None,
@@ -42,7 +53,8 @@ def variants(
         variants: VCF or BCF, compressed or not; it needs no index and no order. Of a library of sequences, a table
             with the columns id, position (from 1, as in a VCF), ref and alt, or with id and alternative (the
             complete changed sequence).
-        model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble.
+        model: model directory of promoter train, or the folder of a run with --folds or --seeds, an ensemble;
+            or external:package.module:function, a function that returns any PyTorch network (docs/your-model.md).
         data: folder that promoter prepare wrote, or a FASTA of sequences as long as the model's window.
         out: folder to write variants.parquet, variants.tsv.gz, skipped.tsv and summary.json to.
         genome: FASTA that promoter prepare was given; a VCF needs it, a library of sequences has none.
@@ -53,6 +65,9 @@ def variants(
             NCBI's assembly report; by default names match that differ in spelling only (chr1 and 1, II and 2).
         ensemble: more model directories; predictions are then the means over all models, with the standard
             deviation of the difference.
+        model_weights: weights of an external model in the format of safetensors; several make an ensemble. By
+            default those with which its function returns it.
+        trust_code: run the code that an external model brings, here and on all nodes; false by default: refuse it.
         both_strands: average the predictions of the window and of the reverse complement of what the network sees
             of it, for networks trained on reverse complements; false by default: the window alone.
         precision: number type of a pretrained network's forward passes: fp32, or bf16, which is faster on GPUs
@@ -74,10 +89,11 @@ def variants(
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
     from jobs.ray_runtime.shared_disk import require_shared
+    from promoter.checkpoint import DESCRIPTION
     from promoter.dataset.promoters import select
     from promoter.storage.parts import earlier_run
 
-    inputs = load_inputs(model, ensemble, data, targets)
+    inputs = load_inputs(model, ensemble, data, targets, model_weights=model_weights, trust_code=trust_code)
     promoters = inputs.promoters
     sources = variant_effects.require_sources(
         variants, genome=genome, chrom_names=chrom_names, located=promoters.located
@@ -126,6 +142,7 @@ def variants(
                         max_hours=max_hours,
                     )
             output.begin()
+            inputs.write_description(out_dir / DESCRIPTION)
             parts.write_manifest(complete=False)
         if in_flight is not None:
             compute_parts(

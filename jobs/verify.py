@@ -136,8 +136,11 @@ def _list_manifest(file: UPath) -> dict[str, _Listed]:
 
 def _list_model(file: UPath) -> dict[str, _Listed]:
     from promoter.checkpoint import GENES, WEIGHTS
+    from promoter.storage.parts import MANIFEST
 
     description = _read_sealed(file)
+    if (file.parent / MANIFEST).exists():  # of an external model, whose weights lie elsewhere
+        return {}
     checksums = {WEIGHTS: description.get("weights_sha256"), GENES: description.get("genes_sha256")}
     fix = "copy the model folder again"
     return {name: _Listed(checksum, fix) for name, checksum in checksums.items() if checksum}

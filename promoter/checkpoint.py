@@ -35,6 +35,7 @@ from promoter.model_info import (
 from promoter.models.build import Network
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.models.config import ARCHITECTURES, PretrainedConfig
+from promoter.models.external import rebuild_external
 from promoter.models.pretrained import empty_model
 from promoter.storage import AnyPath
 from promoter.storage.parsing import to_yaml
@@ -44,6 +45,7 @@ from promoter.storage.schema import checked
 WEIGHTS = "model.safetensors"
 KEPT_BASELINES = "baselines.safetensors"  # written and read by `promoter.baselines`; not of the serialized model
 _ARCHITECTURE = "promoter_cnn"
+EXTERNAL = "external"  # architecture of a network of other code
 _SHA256_OF_NOTHING = hashlib.sha256().hexdigest()
 
 
@@ -56,12 +58,14 @@ class SerializedModel:
         weights: content of `model.safetensors`.
         source: path of the directory, for messages.
         genes: content of `split.tsv`; empty if there is no such file.
+        trusted: whether the user lets the code run that a model of kind external brings.
     """
 
     description: bytes
     weights: bytes
     source: str
     genes: bytes = b""
+    trusted: bool = False
 
     @property
     def checksum(self) -> str:
@@ -91,11 +95,23 @@ def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
         model: network that returns original units.
         info: description of the model; `targets` must name each output.
     """
+    where = storage.resolve(folder)
+    _write(where, pack_model(model, info, str(where)))
+
+
+def pack_model(model: Network, info: ModelInfo, source: str) -> SerializedModel:
+    """Return a model as the byte strings of its directory.
+
+    Args:
+        model: network that returns original units.
+        info: description of the model; `targets` must name each output.
+        source: name of the model for messages.
+    """
     if len(info.targets) != model.config.n_targets:
         raise ValueError(f"{len(info.targets)} target names for {model.config.n_targets} outputs: {info.targets}")
-    where = storage.resolve(folder)
     model.end_adapting()  # merges adapters into the weights
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # each a copy of its own: safetensors refuses weights that share memory, as tied layers do
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     weights = safetensors.torch.save(state)
     genes = genes_to_bytes(info)
     description = {
@@ -105,7 +121,7 @@ def save_model(folder: AnyPath, model: Network, info: ModelInfo) -> None:
         **({"genes_sha256": hashlib.sha256(genes).hexdigest()} if genes else {}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    _write(where, SerializedModel(to_yaml(seal(description)).encode(), weights, str(where), genes))
+    return SerializedModel(to_yaml(seal(description)).encode(), weights, source, genes)
 
 
 def copy_model(source: AnyPath, target: AnyPath) -> None:
@@ -121,11 +137,12 @@ def copy_model(source: AnyPath, target: AnyPath) -> None:
         storage.copy_file(kept, storage.resolve(target) / KEPT_BASELINES)
 
 
-def serialize_model(folder: AnyPath) -> SerializedModel:
+def serialize_model(folder: AnyPath, *, trust_code: bool = False) -> SerializedModel:
     """Read a model directory into byte strings, without building the model.
 
     Args:
         folder: path of the model directory.
+        trust_code: True lets code run that a model of kind external brings; False is the default.
 
     Raises:
         InputError: the directory or one of its files is missing.
@@ -138,22 +155,26 @@ def serialize_model(folder: AnyPath) -> SerializedModel:
             if not (where / name).is_file():
                 raise InputError(f"{where}: holds no {name}; give the 'model' folder that train wrote")
         genes = (where / GENES).read_bytes() if (where / GENES).is_file() else b""
-        return SerializedModel(
-            (where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes(), str(where), genes
-        )
+        description, weights = (where / DESCRIPTION).read_bytes(), (where / WEIGHTS).read_bytes()
+        return SerializedModel(description, weights, str(where), genes, trust_code)
 
 
-def serialize_models(folders: Sequence[AnyPath]) -> list[SerializedModel]:
+def serialize_models(folders: Sequence[AnyPath], *, trust_code: bool = False) -> list[SerializedModel]:
     """Read the models of an ensemble.
 
     Args:
         folders: paths of model directories, or of folders that hold several: runs, each with its `model`, or a run
             with `folds`, as train and tune write them.
+        trust_code: True lets code run that a model of kind external brings; False is the default.
 
     Raises:
         InputError: a folder holds no model.
     """
-    return [serialize_model(where) for folder in folders for where in _model_folders(storage.resolve(folder))]
+    return [
+        serialize_model(where, trust_code=trust_code)
+        for folder in folders
+        for where in _model_folders(storage.resolve(folder))
+    ]
 
 
 def _model_folders(where: UPath) -> list[UPath]:
@@ -175,7 +196,8 @@ def deserialize_model(packed: SerializedModel, device: str | torch.device = "cpu
         The model in evaluation mode, and its description.
 
     Raises:
-        InputError: the format has another version, or the files do not belong together.
+        InputError: the format has another version, the files do not belong together, or the model brings code that
+            is not `trusted`.
     """
     description, info = read_description(packed.description, packed.genes, packed.source)
     for name, content, expected in (
@@ -187,8 +209,13 @@ def deserialize_model(packed: SerializedModel, device: str | torch.device = "cpu
                 f"{packed.source}: {name} is not the file that {DESCRIPTION} describes (SHA-256 differs); "
                 "copy the whole directory again"
             )
+    if description["architecture"].get("name") == EXTERNAL and not packed.trusted:
+        raise InputError(
+            f"{packed.source}: is a network of other code, which would run here; if you trust the code, give "
+            "`trust_code=True`"
+        )
     try:
-        model = _empty_network(description["architecture"], info.window["length"])
+        model = _empty_network(description["architecture"], info)
         if len(info.targets) != model.config.n_targets:
             raise InputError(f"{len(info.targets)} targets for {model.config.n_targets} outputs")
     except InputError as error:
@@ -201,7 +228,7 @@ def deserialize_model(packed: SerializedModel, device: str | torch.device = "cpu
     return model.to(device).eval(), info
 
 
-def _empty_network(architecture: dict[str, Any], length: int | None) -> Network:
+def _empty_network(architecture: dict[str, Any], info: ModelInfo) -> Network:
     """Build the network of a description, its weights still to be loaded.
 
     Raises:
@@ -209,6 +236,9 @@ def _empty_network(architecture: dict[str, Any], length: int | None) -> Network:
     """
     values = dict(architecture)
     name = values.pop("name", None)
+    length = info.window["length"]
+    if name == EXTERNAL:
+        return rebuild_external(values, info.targets)
     if name == _ARCHITECTURE:
         config = checked(values, CNNConfig, "architecture", "train again")
         if length is not None:  # what was saved was fitted to it
@@ -270,12 +300,13 @@ def deserialize_ensemble(members: Sequence[SerializedModel]) -> tuple[Network, M
     return model, replace(info, split=split, split_of_gene=of_gene)
 
 
-def load_model(folder: AnyPath, device: str | torch.device = "cpu") -> Network:
+def load_model(folder: AnyPath, device: str | torch.device = "cpu", *, trust_code: bool = False) -> Network:
     """Load a model that `save_model` wrote.
 
     Args:
         folder: path of the model directory, local or remote.
         device: device to put the model on (default `cpu`).
+        trust_code: True runs the code that a model of kind external brings; False, the default, refuses it.
 
     Returns:
         The model in evaluation mode: one-hot (batch, 4, length) -> predictions (batch, targets) in original units.
@@ -283,7 +314,7 @@ def load_model(folder: AnyPath, device: str | torch.device = "cpu") -> Network:
     Raises:
         InputError: the directory is missing, damaged, or of another format version.
     """
-    return deserialize_model(serialize_model(folder), device)[0]
+    return deserialize_model(serialize_model(folder, trust_code=trust_code), device)[0]
 
 
 def load_info(folder: AnyPath) -> ModelInfo:

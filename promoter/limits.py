@@ -86,6 +86,7 @@ LIMITS: Mapping[str, Limit] = {
     "PretrainedConfig.dropout": Limit(0, 1, "nothing would be left to learn from", below=True),
     "PretrainedConfig.lora_rank": Limit(1, 4_096, "give `PretrainedConfig.adapt='full'` instead"),
     "PretrainedConfig.layer_decay": Limit(0, 1, "lower blocks learn no faster than the head", above=True),
+    "ExternalConfig.n_targets": Limit(1, 1_000_000, "Parquet and memory hold no more columns"),
     "PretrainedConfig.n_targets": Limit(1, 1_000_000, "Parquet and memory hold no more columns"),
     # training
     "TrainingConfig.epochs": _EPOCHS,

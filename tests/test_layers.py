@@ -24,6 +24,7 @@ LAYERS = [
     ["training"],
     ["model_info"],
     ["checkpoint"],
+    ["model_argument"],
     ["ridge"],
     ["baselines"],
     ["kept_baselines"],

@@ -19,7 +19,8 @@ from rich.text import Text
 from promoter.errors import InputError
 from promoter.labels import shown_lines
 
-_GROUPS = {"SplitConfig": "split", "CNNConfig": "model", "PretrainedConfig": "model", "TrainingConfig": "training"}
+_NETWORKS = ("CNNConfig", "PretrainedConfig", "ExternalConfig")
+_GROUPS = {"SplitConfig": "split", **dict.fromkeys(_NETWORKS, "model"), "TrainingConfig": "training"}
 _SETTING = re.compile(rf"`(?:({'|'.join(_GROUPS)})\.)?([a-z]\w*)(?:=([^`]*))?`")  # as promoter.errors names one
 _MAX_LENGTH = 400  # characters of an error message that is not ours: some libraries print whole arrays
 

@@ -8,21 +8,27 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_type_hin
 import docstring_parser
 
 from promoter.errors import InputError
-from promoter.models.config import CNNConfig, NetworkConfig, PretrainedConfig
+from promoter.models.config import CNNConfig, ExternalConfig, NetworkConfig, PretrainedConfig
 
+# what `--model.name` says -> the configuration of that network
+_CONFIGS: dict[str, type[NetworkConfig]] = {
+    "promoter_cnn": CNNConfig,
+    "enformer": PretrainedConfig,
+    "borzoi": PretrainedConfig,
+    "external": ExternalConfig,
+}
 _CNN = "promoter_cnn"
-_PRETRAINED = "enformer and borzoi"
 _Class = TypeVar("_Class", bound=type)
 
 
 def _with_all_settings(cls: _Class) -> _Class:
-    """Make a dataclass with the fields of both configurations, documented by their docs.
+    """Make a dataclass with the fields of all configurations, documented by their docs.
 
-    It is neither of them, so that none of their functions takes it for one. A setting that both have gets the type
-    and the default of CNNConfig.
+    It is none of them, so that none of their functions takes it for one. A setting that several have gets the type
+    and the default of the first.
     """
     types: dict[str, Any] = {}
-    for config in (CNNConfig, PretrainedConfig):
+    for config in dict.fromkeys(_CONFIGS.values()):
         hints = get_type_hints(config)
         for field in fields(config):
             if field.name not in types:
@@ -30,21 +36,29 @@ def _with_all_settings(cls: _Class) -> _Class:
                 if field.name not in vars(cls):
                     setattr(cls, field.name, field.default)
     cls.__annotations__ = types | cls.__annotations__  # the class's own replace those of a configuration
-    docs = _help() | _documented(cls)
+    docs = {name: _help(name) for name in types} | _documented(cls)
     summary = str(cls.__doc__).split("\n", 1)[0]
     cls.__doc__ = "\n".join([summary, "", "Args:", *(f"    {name}: {docs[name]}" for name in types)])
     return dataclass(frozen=True)(cls)
 
 
-def _help() -> dict[str, str]:
-    """Return the help of each setting, which says of what networks it is unless it is of all."""
-    cnn, pretrained = _documented(CNNConfig), _documented(PretrainedConfig)
-    docs = {name: f"{_CNN} only: {text}" for name, text in cnn.items() if name not in pretrained}
-    docs |= {name: f"{_PRETRAINED} only: {text}" for name, text in pretrained.items() if name not in cnn}
-    for name in cnn.keys() & pretrained.keys():
-        both = f"{cnn[name].rstrip('.')}; for {_PRETRAINED}: {pretrained[name]}"
-        docs[name] = cnn[name] if cnn[name] == pretrained[name] else both
-    return docs
+def _help(name: str) -> str:
+    """Return the help of a setting, which says of what networks it is unless it is of all."""
+    owners: dict[str, list[type[NetworkConfig]]] = {}
+    for config in dict.fromkeys(_CONFIGS.values()):
+        if name in (documented := _documented(config)):
+            owners.setdefault(documented[name], []).append(config)
+    if list(map(len, owners.values())) == [len(set(_CONFIGS.values()))]:
+        return next(iter(owners))
+    first, *others = [(_names(*configs), text) for text, configs in owners.items()]
+    if not others:
+        return f"{first[0]} only: {first[1]}"
+    return "; ".join([first[1].rstrip("."), *(f"for {names}: {text}" for names, text in others)])
+
+
+def _names(*configs: type[NetworkConfig]) -> str:
+    """Return the names of the networks of these configurations."""
+    return " and ".join(name for name, config in _CONFIGS.items() if config in configs)
 
 
 def _documented(cls: type) -> dict[str, str]:
@@ -58,10 +72,11 @@ class ModelFlags:
     """Settings of the network. Those of another network than --model.name are refused.
 
     Args:
-        name: promoter_cnn, trained from scratch; enformer or borzoi, pretrained (docs/pretrained.md).
+        name: promoter_cnn, trained from scratch; enformer or borzoi, pretrained (docs/pretrained.md); external, a
+            network of your own (docs/your-model.md), which needs --model.factory and --trust_code true.
     """
 
-    name: Literal["promoter_cnn", "enformer", "borzoi"] = _CNN
+    name: Literal["promoter_cnn", "enformer", "borzoi", "external"] = _CNN
 
     if TYPE_CHECKING:
 
@@ -78,18 +93,17 @@ class ModelFlags:
         Raises:
             InputError: a setting of another network was given, or values that make no network.
         """
-        config, other, owner = CNNConfig, PretrainedConfig, _PRETRAINED
-        if self.name != _CNN:
-            config, other, owner = PretrainedConfig, CNNConfig, _CNN
+        config = _CONFIGS[self.name]
         settings = {field.name: getattr(self, field.name) for field in fields(config)}
-        for field in fields(other):
-            value = getattr(self, field.name)
-            if field.name not in settings and field.name != "name" and value != field.default:
-                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-                raise InputError(
-                    f"--model.{field.name} {shown}: is a setting of {owner}, not of {self.name}; leave it out, or "
-                    "choose another --model.name"
-                )
+        for other in _CONFIGS.values():
+            for field in fields(other):
+                value = getattr(self, field.name)
+                if field.name not in settings and field.name != "name" and value != field.default:
+                    shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                    raise InputError(
+                        f"--model.{field.name} {shown}: is a setting of {_names(other)}, not of {self.name}; "
+                        "leave it out, or choose another --model.name"
+                    )
         return config(**settings)
 
 

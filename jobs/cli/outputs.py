@@ -42,10 +42,10 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
         *_OF_TRAINING,
     ),
     "predict": (),
-    "ism": ("scores", "manifest.json"),
-    "attribute": ("scores", "manifest.json"),
+    "ism": ("scores", "manifest.json", "model.yaml"),  # the last one of an external model
+    "attribute": ("scores", "manifest.json", "model.yaml"),
     "variants": (
-        *("parts", "manifest.json"),
+        *("parts", "manifest.json", "model.yaml"),
         *("variants.parquet", "variants.tsv.gz", "skipped.tsv", "summary.json"),
     ),
     "motifs": ("motifs.h5", "logos", "motifs.meme", "instances.bed", "motifs.tsv"),

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from upath import UPath
 
 from jobs.cli.console import console
-from promoter.checkpoint import ModelInfo, SerializedModel, deserialize_ensemble, serialize_models
+from promoter import storage
+from promoter.checkpoint import ModelInfo, SerializedModel, deserialize_ensemble
 from promoter.dataset.log_values import observed_in_log_units
 from promoter.dataset.promoters import Promoters, locate, read_promoters
 from promoter.errors import doubt, note
 from promoter.evaluation.predictions import require_fitting
+from promoter.model_argument import open_models
 from promoter.model_info import read_description
 from promoter.models.build import Network
+from promoter.models.external import ExternalModel
 from promoter.models.strands import reads_both_strands
 from promoter.storage.parts import ensemble_checksum
 
@@ -78,13 +82,33 @@ class Inputs:
             "both_strands": both_strands or None,
         }
 
+    def write_description(self, path: UPath) -> list[UPath]:
+        """Write the description of an external model, its code included, beside what was made with it.
+
+        Args:
+            path: path of the file.
+
+        Returns:
+            The path; empty for a model that is kept in a directory of its own.
+        """
+        if not isinstance(self.network, ExternalModel):
+            return []
+        storage.write_text(path, self.models[0].description.decode())
+        return [path]
+
     def strands_read(self, both_strands: bool) -> int:
         """Return on how many strands the network is run: two, unless it reads both itself."""
         return 2 if both_strands and not reads_both_strands(self.network) else 1
 
 
 def load_inputs(
-    model: str, ensemble: Sequence[str] | None, data: str, targets: Sequence[str] | None = None
+    model: str,
+    ensemble: Sequence[str] | None,
+    data: str,
+    targets: Sequence[str] | None = None,
+    *,
+    model_weights: Sequence[str] | None = None,
+    trust_code: bool = False,
 ) -> Inputs:
     """Read the models and the data set, which jobs name by these arguments.
 
@@ -92,14 +116,17 @@ def load_inputs(
         InputError: a file is missing or damaged, the models and the windows do not fit each other, or the models
             have no such target.
     """
-    models = serialize_models([model, *(ensemble or [])])
+    promoters = read_promoters(data)
+    models = open_models(
+        [model, *(ensemble or [])], weights=model_weights, trust_code=trust_code, length=promoters.length
+    )
     network, info = deserialize_ensemble(models)
     outputs = info.outputs_of(targets)
-    promoters = read_promoters(data)
     if info.training.get("loss") == "poisson":
         promoters = observed_in_log_units(promoters)
     require_fitting(promoters, info)
     checksums = {serialized.source: serialized.checksum for serialized in models}
+    checksums |= {str(storage.resolve(file)): storage.sha256(file) for file in model_weights or []}
     checksums[str(locate(data))] = promoters.checksum
     return Inputs(models, network, info, promoters, checksums, outputs)
 

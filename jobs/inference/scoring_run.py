@@ -28,20 +28,31 @@ from jobs.ray_runtime.shared_disk import require_shared
 from promoter.attribution.attributions import require_explainable
 from promoter.attribution.completeness import doubt_incomplete, read_sums, unexplained_share
 from promoter.attribution.methods import Method
+from promoter.checkpoint import DESCRIPTION
 from promoter.dataset.promoters import region_of_positions, select, window_of_region
 from promoter.errors import InputError
 from promoter.storage.parts import PartFiles, earlier_run
 
 _FORMAT = 1
 _FOLDER = "scores"
-_PATHS = ("model", "data", "ensemble", "genes_per_task")  # settings that do not change the scores
+_PATHS = (  # settings that do not change the scores
+    *("model", "model_weights", "trust_code", "data", "ensemble"),
+    "genes_per_task",
+)
 
 
 class _Plan:
     """What a run scores, and what identifies it, by the settings that ism and attribute share."""
 
     def __init__(self, settings: Mapping[str, Any], method: Method | None) -> None:
-        self.inputs = load_inputs(settings["model"], settings["ensemble"], settings["data"], settings["targets"])
+        self.inputs = load_inputs(
+            settings["model"],
+            settings["ensemble"],
+            settings["data"],
+            settings["targets"],
+            model_weights=settings["model_weights"],
+            trust_code=settings["trust_code"],
+        )
         if method:
             require_explainable(self.inputs.network, method)
         self.method = method
@@ -155,6 +166,7 @@ def run_scoring(
                 max_hours=settings["max_hours"],
             )
         output.begin()
+        inputs.write_description(out_dir / DESCRIPTION)
         parts.write_manifest(complete=False)
         strongest = compute_parts(
             parts,

@@ -25,7 +25,7 @@ def require_fitting(promoters: Promoters, info: ModelInfo) -> None:
         InputError: the windows have another length, or another position relative to the TSS.
     """
     expected, window = info.window, promoters.metadata.get("window") or {}
-    if promoters.length != expected["length"]:
+    if expected["length"] not in (None, promoters.length):  # None: a network of any length
         fix = f"give sequences of {expected['length']} bases"
         if expected["upstream"] is not None:
             sides = f"({expected['upstream']} and {expected['downstream']})"

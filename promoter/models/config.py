@@ -326,4 +326,59 @@ class PretrainedConfig:
             )
 
 
-NetworkConfig: TypeAlias = CNNConfig | PretrainedConfig
+@dataclass(frozen=True)
+class ExternalConfig:
+    """A network that a function outside this package returns, for training.
+
+    Args:
+        name: external.
+        factory: package.module:function, the function that returns the network: an nn.Module from one-hot (batch,
+            4, length) to (batch, n_targets). It is called with length and n_targets.
+        n_targets: number of outputs. Training takes it from the data: 1 counts as not given, and any other
+            number must be that of the data.
+    """
+
+    name: Literal["external"] = "external"
+    factory: str | None = None  # None, the default of the flag, is refused
+    n_targets: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise InputError for values that make no network."""
+        require_limits(vars(self), "ExternalConfig")
+        if self.factory is None:
+            raise InputError(
+                "`ExternalConfig.factory` is missing; name the function that returns the network, as "
+                "package.module:function"
+            )
+
+    @property
+    def n_blocks(self) -> int:
+        """The number of blocks that settings are given for: none."""
+        return 0
+
+    @property
+    def incremental(self) -> CNNConfig | None:
+        """The configuration for the incremental engine: none, it knows `PromoterCNN` only."""
+        return None
+
+    @property
+    def pretrained(self) -> PretrainedConfig | None:
+        """The configuration by which pretrained weights are fetched: none."""
+        return None
+
+    def outside(self, length: int) -> int:
+        """Return the number of bases at the start of a window that the network is not given: none."""
+        return 0
+
+    def for_window(self, length: int, window: Mapping[str, Any] | None = None) -> ExternalConfig:
+        """Return the network for windows of this length: this one, whose function is told the length."""
+        return self
+
+    def require_length(self, length: int, window: Mapping[str, Any] | None = None) -> None:
+        """Accept any length: the network is run on sequences of it before it is trained."""
+
+    def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
+        """Accept any augmentation: what the network can learn from is not known."""
+
+
+NetworkConfig: TypeAlias = CNNConfig | PretrainedConfig | ExternalConfig

@@ -106,13 +106,13 @@ def _agreement(tokens):
 
 
 @compiled
-def extend(first: np.ndarray, second: np.ndarray, opposite: bool, work: np.ndarray) -> tuple[int, int, int]:
+def extend(first: np.ndarray, second: np.ndarray, opposite: int, work: np.ndarray) -> tuple[int, int, int]:
     """Find the best alignment of a prefix of one sequence and a prefix of another.
 
     Args:
         first: tokens of the first sequence.
         second: tokens of the second sequence; complemented where `opposite`.
-        opposite: whether the second sequence is complemented.
+        opposite: 1 where the second sequence is complemented, else 0.
         work: int64, shape (3, 2 * BAND + 3), overwritten.
 
     Returns:

@@ -66,7 +66,7 @@ def parse_yaml_text(text: str) -> Any:
 
 
 def to_yaml(value: Any) -> str:
-    """Write plain values as YAML without aliases; mappings keep their order of keys."""
+    """Write plain values as YAML without aliases; mappings keep their order of keys, and text its lines."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
@@ -114,3 +114,8 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         """Tell that a value is written again wherever it occurs."""
         return True
+
+    def represent_scalar(self, tag: str, value: Any, style: str | None = None) -> yaml.ScalarNode:
+        """Write text of several lines line by line, where YAML can."""
+        several = style is None and isinstance(value, str) and "\n" in value.strip()
+        return super().represent_scalar(tag, value, "|" if several else style)

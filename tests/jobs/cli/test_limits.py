@@ -16,12 +16,16 @@ from jobs.cli.run import _make_parser, _type_of, run
 from promoter.dataset.prepare import centred_window, require_window
 from promoter.errors import InputError
 from promoter.limits import LIMITS, Limit
-from promoter.models.config import CNNConfig, PretrainedConfig
+from promoter.models.config import CNNConfig, ExternalConfig, PretrainedConfig
 from promoter.splits.config import SplitConfig
 from promoter.training.batches import require_orientation
 from promoter.training.config import TrainingConfig
 
-CONFIGS = {"split": (SplitConfig,), "model": (CNNConfig, PretrainedConfig), "training": (TrainingConfig,)}
+CONFIGS = {
+    "split": (SplitConfig,),
+    "model": (CNNConfig, PretrainedConfig, ExternalConfig),
+    "training": (TrainingConfig,),
+}
 REQUIRED = {
     "prepare": "--genome g --genes b --expression e --out o",
     "variants": "--variants v --model m --data d --out o",
@@ -54,7 +58,7 @@ def numeric_flags() -> list[tuple[str, str, Any]]:
 
 
 def settings_of(flag: str) -> list[str]:
-    """Return the names by which LIMITS knows a flag: those of both networks where both have the setting."""
+    """Return the names by which LIMITS knows a flag: those of all networks that have the setting."""
     group, _, name = flag.rpartition(".")
     owners = [owner for owner in CONFIGS.get(group, ()) if name in {field.name for field in fields(owner)}]
     return [f"{owner.__name__}.{name}" for owner in owners] or [flag]

@@ -53,7 +53,7 @@ def test_the_default_space_draws_only_networks_for_the_window(algorithm: str) ->
         assert model.channels == tuple(settings.drawn[f"model.channels.{i}"] for i in range(depth))
         assert model.pool_sizes == tuple(settings.drawn[f"model.pool_sizes.{i}"] for i in range(depth - 1))
         assert settings.training.learning_rate == settings.drawn["training.learning_rate"]
-        assert settings.model.hidden == CNNConfig().hidden  # what the space leaves out stays
+        assert model.hidden == CNNConfig().hidden  # what the space leaves out stays
     assert crops == {None, 250}  # 500 and 1,000 mean the whole window
     assert blocks == {2, 3}
 
