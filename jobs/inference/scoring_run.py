@@ -35,10 +35,8 @@ from promoter.storage.parts import PartFiles, earlier_run
 
 _FORMAT = 1
 _FOLDER = "scores"
-_PATHS = (  # settings that do not change the scores
-    *("model", "model_weights", "trust_code", "data", "ensemble"),
-    "genes_per_task",
-)
+# settings that do not change the scores
+_PATHS = ("model", "model_weights", "trust_code", "data", "ensemble", "genes_per_task")
 
 
 class _Plan:

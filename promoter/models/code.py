@@ -77,8 +77,8 @@ class ModelCode:
                 loaded = getattr(importlib.import_module(module), function, None)
             except Exception as error:  # whatever the code raises when it is imported
                 raise InputError(f"{self.factory}: cannot be imported ({reason_of(error)})") from error
-        if not callable(loaded):
-            raise InputError(f"{self.factory}: {module} has no function {function}")
+            if not callable(loaded):
+                raise InputError(f"{self.factory}: {module} has no function {function}")
         return loaded
 
 
@@ -288,12 +288,17 @@ def _distributions(packages: Sequence[str]) -> dict[str, str]:
     Those that this package needs are left out: it knows their versions, and torch's may differ between a node with
     a GPU and one without.
     """
-    known = importlib.metadata.packages_distributions() if packages else {}
+    known = _known_packages() if packages else {}
     names = {name for package in packages if package not in _OWN for name in known.get(package, [])}
     required = {
         _normalized(re.split(r"[^\w.-]", line)[0]) for line in importlib.metadata.requires("promoter") or []
     }
     return {name: importlib.metadata.version(name) for name in sorted(names) if _normalized(name) not in required}
+
+
+@functools.cache
+def _known_packages() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()  # reads the metadata of all that is installed
 
 
 def _normalized(name: str) -> str:

@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from promoter.errors import InputError, doubt
 from promoter.models.code import ModelCode, reason_of
 from promoter.models.config import ExternalConfig
-from promoter.models.trainable import TrainableNetwork
+from promoter.models.trainable import TrainableNetwork, device_of
 from promoter.sequence import BASES, one_hot
 from promoter.storage.schema import checked
 
@@ -96,8 +96,8 @@ class ExternalModel(TrainableNetwork):
 
     def forward(self, x_BCL: Tensor) -> Tensor:
         """Map one-hot (batch, 4, length) to predictions (batch, targets)."""
-        weight = next((p for p in self.module.parameters() if p.is_floating_point()), x_BCL)
-        x_BCL = x_BCL.to(weight.dtype)
+        weights = (*self.module.parameters(), *self.module.buffers())
+        x_BCL = x_BCL.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x_BCL.dtype))
         if self.bases != BASES:
             x_BCL = x_BCL[:, self._order]
         predicted = self.module(x_BCL)
@@ -109,8 +109,8 @@ class ExternalModel(TrainableNetwork):
     @torch.no_grad()
     def rescale_output(self, mean: Sequence[float] | Tensor, sd: Sequence[float] | Tensor) -> None:
         """Let the output be `output * sd + mean`, per target: from standardised to original units."""
-        like = next((p for p in self.module.parameters() if p.is_floating_point()), torch.zeros(()))
-        sd, mean = (torch.as_tensor(values, dtype=torch.float32, device=like.device) for values in (sd, mean))
+        device = device_of(self.module)
+        sd, mean = (torch.as_tensor(values, dtype=torch.float32, device=device) for values in (sd, mean))
         if self.scale is None or self.shift is None:
             self.scale, self.shift = sd.clone(), mean.clone()
         else:

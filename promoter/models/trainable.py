@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a network's weights; the CPU for one without."""
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 class TrainableNetwork(nn.Module):
