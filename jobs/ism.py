@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jobs.cli.config_file import job_settings
-from jobs.cli.console import console, plural
-from jobs.cli.outputs import own_folder
 from jobs.cli.run import run
 from jobs.ray_runtime.capacity import TaskLimits
-from promoter.errors import InputError
-
-if TYPE_CHECKING:
-    from upath import UPath
-
-    from promoter.storage.parts import PartFiles
-
-_FORMAT = 1
-_FOLDER = "scores"
-_PATHS = (
-    "model",
-    "model_weights",
-    "trust_code",
-    "data",
-    "ensemble",
-    "genes_per_task",
-)  # settings that do not change the scores
 
 
-def ism(  # noqa: PLR0915 # its imports count as statements
+def ism(
     model: str,
     data: str,
     out: str,
@@ -91,101 +71,9 @@ def ism(  # noqa: PLR0915 # its imports count as statements
     settings = job_settings(ism, locals())
     limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
 
-    from jobs.inference.estimate import announce_time
-    from jobs.inference.inputs import announce_strands, load_inputs
-    from jobs.inference.scoring import ScoredBytes, choose_size, score_arguments, score_genes, show_strongest
-    from jobs.ray_runtime.connect import connect
-    from jobs.ray_runtime.part_files import compute_parts
-    from jobs.ray_runtime.shared_disk import require_shared
-    from promoter.checkpoint import DESCRIPTION
-    from promoter.dataset.promoters import region_of_positions, select, window_of_region
-    from promoter.storage.parts import PartFiles, earlier_run
+    from jobs.inference.scoring_run import run_scoring
 
-    inputs = load_inputs(model, ensemble, data, targets, model_weights=model_weights, trust_code=trust_code)
-    announce_strands(inputs.models, both_strands)
-    promoters = inputs.promoters
-    rows = select(promoters, genes, inputs.info.get_split(promoters.genes), split)
-    region = None if positions is None else region_of_positions(promoters, positions)
-    window = window_of_region(promoters, region)
-    identity = {
-        "format": _FORMAT,
-        **inputs.identity(rows, precision, both_strands=both_strands),
-        "models": [serialized.checksum for serialized in inputs.models],
-        "genes": len(rows),
-        "length": promoters.length,
-        "dtype": dtype,
-        "positions": positions,
-    }
-    names = ("model", "data", "dtype", "positions", "precision", "both_strands")
-    metadata = {"targets": inputs.targets, **{name: identity[name] for name in names}}
-    first, last = region or (0, promoters.length)
-    scored = ScoredBytes.of(
-        len(inputs.targets), last - first, members=len(inputs.models), both_strands=both_strands
-    )
-
-    @functools.cache  # which remembers what parts were checked
-    def cut(out_dir: UPath, size: int) -> PartFiles:
-        ids = promoters.genes["gene_id"].iloc[rows].tolist()
-        gene_ids = [ids[start : start + size] for start in range(0, len(ids), size)]
-        manifest = {**identity, "genes_per_part": size, "window": window}
-        return PartFiles(out_dir, _FOLDER, gene_ids, [metadata] * len(gene_ids), manifest)
-
-    owned = own_folder("ism", out, settings, inputs.checksums, paths=_PATHS, overwrite=overwrite)
-    with owned as output:
-        out_dir = output.path
-        earlier = earlier_run(out_dir, identity)
-        if earlier and genes_per_task not in {None, earlier["genes_per_part"]}:
-            begun = f"the parts of this run have {earlier['genes_per_part']}"
-            raise InputError(begun, setting="genes_per_task", value=genes_per_task, fix="leave it out")
-        if earlier and earlier["complete"] and output.finished:
-            if not cut(out_dir, earlier["genes_per_part"]).missing():
-                console.print(
-                    f"{out_dir}: all {plural(len(rows), promoters.noun)} are scored already; nothing to do"
-                )
-                return
-            console.print(f"{out_dir}: some parts are missing or damaged; they are scored again")
-        cluster = connect()
-        require_shared(out_dir)
-        in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit, so before anything is written
-        size = earlier["genes_per_part"] if earlier else genes_per_task
-        size = size or choose_size(inputs, len(rows), scored, limits, cluster, both_strands=both_strands)
-        if inputs.network.config.incremental is None:
-            parts = cut(out_dir, size)
-            passes_per_gene = 3 * (last - first) + 1  # each mutant, and the gene as it is
-            passes = parts.count_rows(parts.missing()) * passes_per_gene * inputs.strands_read(both_strands)
-            announce_time(
-                passes, "mutants", inputs, precision=precision, limits=limits, cluster=cluster, max_hours=max_hours
-            )
-        parts = cut(out_dir, size)
-        output.begin()
-        inputs.write_description(out_dir / DESCRIPTION)
-        parts.write_manifest(complete=False)
-        strongest = compute_parts(
-            parts,
-            parts.missing(),
-            score_genes,
-            lambda index: score_arguments(
-                inputs, rows[index * size : (index + 1) * size], region, both_strands=both_strands
-            ),
-            shared=inputs.models,
-            limits=limits,
-            in_flight=in_flight,
-            name="ism",
-            verb="scored",
-            noun=promoters.noun,
-            oom_fix="lower --workers, raise --cpus_per_worker, or score fewer --targets or --positions",
-        )
-        parts.write_manifest(complete=True)
-        output.finish()
-        show_strongest(
-            strongest,
-            -window["upstream"] if window else (region or (0,))[0],
-            noun=promoters.noun,
-            partly=len(strongest) < len(parts.gene_ids),
-            in_sds=inputs.target_sds is not None,
-            targets=len(inputs.targets),
-        )
-        console.print(f"scores of {plural(len(rows), promoters.noun)} in {out_dir / _FOLDER}")
+    run_scoring("ism", settings, limits, None, trust_code=trust_code, overwrite=overwrite)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,8 @@ from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
 
 _FORMAT = 1
-_PATHS = (
-    "variants",
-    "model",
-    "model_weights",
-    "trust_code",
-    "data",
-    "genome",
-    "chrom_names",
-    "ensemble",
-)  # settings that name inputs
+# settings that name inputs
+_PATHS = ("variants", "model", "model_weights", "data", "genome", "chrom_names", "ensemble")
 
 
 def variants(  # noqa: PLR0915 # its imports count as statements
@@ -84,7 +76,7 @@ def variants(  # noqa: PLR0915 # its imports count as statements
     limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
 
     from jobs.inference import variant_effects
-    from jobs.inference.estimate import announce_time
+    from jobs.inference.estimate import announce_time, seconds_per_pass
     from jobs.inference.inputs import announce_strands, load_inputs
     from jobs.ray_runtime.connect import connect
     from jobs.ray_runtime.part_files import compute_parts
@@ -135,9 +127,8 @@ def variants(  # noqa: PLR0915 # its imports count as statements
                     )
                     announce_time(
                         sequences * inputs.strands_read(both_strands),
-                        "windows",
-                        inputs,
-                        precision=precision,
+                        "forward passes (windows)",
+                        seconds_per_pass(inputs, limits, precision),
                         limits=limits,
                         cluster=cluster,
                         max_hours=max_hours,

@@ -103,6 +103,8 @@ LIMITS: Mapping[str, Limit] = {
     # jobs
     "epochs": _EPOCHS,
     "seed": _SEED,
+    "steps": Limit(1, 10_000, "each is a pass, and a thousand leave nothing unexplained"),
+    "shuffles": Limit(1, 10_000, "each is a pass, and a hundred give a good mean"),
     "learning_curve": _TRAINING_SET,
     "folds": _NETWORKS,
     "seeds": _NETWORKS,

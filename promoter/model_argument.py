@@ -19,7 +19,7 @@ from promoter.models.external import ExternalModel, build_external, examine
 from promoter.sequence import BASES
 from promoter.storage import AnyPath
 
-_EXTERNAL = "external:"
+BY_CODE = "external:"  # begins the name of a network that is given by its code
 _SEQUENCES = 4  # that a network is tried on
 _ANY_LENGTH = 1_000  # bases, for a network of any length where there are no sequences to tell
 
@@ -48,7 +48,7 @@ def open_models(
     models = []
     for place, name in enumerate(names):
         files = list(weights or []) if place == 0 else []
-        if not str(name).startswith(_EXTERNAL):
+        if not str(name).startswith(BY_CODE):
             if files:
                 raise InputError(
                     f"{name} has weights of its own",
@@ -64,7 +64,7 @@ def open_models(
                 setting="model" if place == 0 else "ensemble",
                 value=str(name),
             )
-        models += _open_external(find_code(str(name).removeprefix(_EXTERNAL)), files, length)
+        models += _open_external(find_code(str(name).removeprefix(BY_CODE)), files, length)
     return models
 
 
@@ -73,7 +73,7 @@ def _open_external(code: ModelCode, files: Sequence[str], length: int | None) ->
     models = []
     for file in files or [None]:
         model = build_external(code)
-        source = f"{_EXTERNAL}{code.factory}"
+        source = f"{BY_CODE}{code.factory}"
         if file is not None:
             load_weights(model.module, file)
             source += f" with {file}"
@@ -120,6 +120,12 @@ def load_weights(module: nn.Module, file: str) -> None:
     missing = [name for name in own if name not in state and not _is_tied(name, own, state)]
     unknown = [name for name in state if name not in own]
     shapes = [name for name in state if name in own and state[name].shape != own[name].shape]
+    fix = "give the weights of the network that the function returns"
+    prefix = next(
+        (name.removesuffix(one) for name in unknown for one in missing if name.endswith(f".{one}")), None
+    )
+    if prefix is not None:  # of a network saved as part of another, as Lightning's and DataParallel's are
+        fix = f"take {prefix!r} off the names of the weights"
     for names, problem in (
         (missing, "lacks"),
         (unknown, "has what the network lacks:"),
@@ -127,12 +133,7 @@ def load_weights(module: nn.Module, file: str) -> None:
     ):
         if names:
             also = f", and has {listed(unknown, 3)} instead" if problem == "lacks" and unknown else ""
-            raise InputError(
-                f"{problem} {listed(names, 3)}{also}",
-                setting="model_weights",
-                value=file,
-                fix="give the weights of the network that the function returns",
-            )
+            raise InputError(f"{problem} {listed(names, 3)}{also}", setting="model_weights", value=file, fix=fix)
     module.load_state_dict(state, strict=False)
 
 

@@ -30,6 +30,7 @@ LAYERS = [
     ["kept_baselines"],
     ["evaluation"],
     ["ism"],
+    ["attribution"],
     ["plots"],
     ["variants", "motifs", "export"],
     ["simulation"],

@@ -43,6 +43,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     ),
     "predict": (),
     "ism": ("scores", "manifest.json", "model.yaml"),  # the last one of an external model
+    "attribute": ("scores", "manifest.json", "model.yaml"),
     "variants": (
         *("parts", "manifest.json", "model.yaml"),
         *("variants.parquet", "variants.tsv.gz", "skipped.tsv", "summary.json"),

@@ -25,6 +25,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
+from jobs.cli.config_file import TRUST_CODE
 from jobs.cli.console import one_line, with_relative_paths
 from jobs.cli.explain import Setting, explain, given_flags, given_in_file, written_as
 from jobs.cli.lists import as_written, holds_text, is_list, join_lists, take_lists
@@ -61,7 +62,6 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     positional = _positional(job)
     try:
         call, given = _parse(job, arguments, prog or f"python -m jobs.{job.__name__}")
-        _require_flag_of_trust(call, given)
         require_limits(call)  # those of a dataclass it has checked itself
         with printed_notes(), _exposed(given):
             job(*(call[name] for name in positional), **{k: v for k, v in call.items() if k not in positional})
@@ -76,15 +76,6 @@ def run(job: Callable[..., None], argv: Sequence[str] | None = None, prog: str |
     except BaseException as error:  # the last line of defence, of a panic in Rust, too: say it in one line
         _end(error, 1, debug, _describe_disk_error(error, call) or _describe_store_error(error, call))
     sys.exit(0)
-
-
-def _require_flag_of_trust(call: Mapping[str, Any], given: Sequence[Setting]) -> None:
-    """Let no file of settings, which may be somebody else's, answer for code."""
-    by_flag = {setting.name for setting in given if not setting.source}
-    if call.get("trust_code") and "trust_code" not in by_flag:
-        raise InputError(
-            "--trust_code true: is not taken from a --config file; give the flag, if you trust the code"
-        )
 
 
 def given_settings() -> Sequence[Setting]:
@@ -260,6 +251,10 @@ def _read_config(file: str, groups: set[str], lists: Mapping[str, bool]) -> tupl
     settings = storage.read_yaml(file)
     path = storage.resolve(file)  # of a pipe, the copy that was read
     settings.pop(PROVENANCE, None)
+    if settings.pop(TRUST_CODE, False):  # files are passed on
+        raise InputError(
+            f"{path}: {TRUST_CODE}: a file cannot give it; give --{TRUST_CODE} true, if you trust the code"
+        )
     for group in groups & settings.keys():
         if not isinstance(settings[group], dict):
             raise InputError(f"{path}: {group} {settings[group]}: must hold settings of its own; see --help")

@@ -17,10 +17,9 @@ from promoter.dataset.log_values import observed_in_log_units
 from promoter.dataset.promoters import Promoters, locate, read_promoters
 from promoter.errors import doubt, note
 from promoter.evaluation.predictions import require_fitting
-from promoter.model_argument import open_models
+from promoter.model_argument import BY_CODE, open_models
 from promoter.model_info import read_description
 from promoter.models.build import Network
-from promoter.models.external import ExternalModel
 from promoter.models.strands import reads_both_strands
 from promoter.storage.parts import ensemble_checksum
 
@@ -91,7 +90,7 @@ class Inputs:
         Returns:
             The path; empty for a model that is kept in a directory of its own.
         """
-        if not isinstance(self.network, ExternalModel):
+        if not self.models[0].source.startswith(BY_CODE):
             return []
         storage.write_text(path, self.models[0].description.decode())
         return [path]

@@ -1,8 +1,9 @@
-"""Score every single-base change of some genes as a task of `jobs.ism`, and show the strongest changes."""
+"""Score every single-base change of some genes as a task of ism or attribute, and show the strongest changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from jobs.inference.inputs import Inputs
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.part_files import Computed, PartTask
+from promoter.attribution import Method, explain
 from promoter.checkpoint import SerializedModel
 from promoter.dataset.promoters import crop_windows
 from promoter.ism import Scores, saturation_mutagenesis
@@ -20,6 +22,7 @@ from promoter.ism.ensemble import mean_and_sd
 from promoter.ism.operations import operations
 from promoter.ism.store import GENE_COLUMNS, concatenate, genes_per_row_group, write_batches
 from promoter.ism.top_effects import Substitution, strongest_substitutions
+from promoter.models.build import Network
 from promoter.sequence import BASES
 from promoter.training import predict
 
@@ -37,19 +40,28 @@ _STRONGEST = 5  # changes printed at the end
 _MODEL_ERRORS = (ArithmeticError, LookupError, RuntimeError, ValueError)  # what a model may raise at some sequence
 
 
-def choose_size(
-    inputs: Inputs, genes: int, scored: ScoredBytes, limits: TaskLimits, cluster: Cluster, *, both_strands: bool
-) -> int:
+def engine_seconds(inputs: Inputs, limits: TaskLimits, *, both_strands: bool) -> float:
+    """Return about how long the incremental engine takes for a gene, in seconds."""
+    cnn = inputs.network.config.incremental
+    assert cnn is not None  # noqa: S101 # for the type checker: other networks are measured
+    rate = _RATE_GPU if limits.gpus else _RATE_CPU * max(1, limits.cpus)
+    passes = len(inputs.models) * inputs.strands_read(both_strands)
+    return (passes * operations(cnn, inputs.promoters.length) + 1) / rate
+
+
+def choose_size(seconds: float, genes: int, scored: ScoredBytes, limits: TaskLimits, cluster: Cluster) -> int:
     """Return how many genes make a task of some seconds, a file of some size, and work for all workers.
 
     The memory of a task does not follow from it: see `ScoredBytes`.
+
+    Args:
+        seconds: seconds that a gene takes.
+        genes: number of genes.
+        scored: bytes that the scores of a gene take.
+        limits: resources of each task.
+        cluster: cluster that computes them.
     """
-    cnn = inputs.network.config.incremental
-    if cnn is None:
-        return 1  # minutes or hours each
-    rate = _RATE_GPU if limits.gpus else _RATE_CPU * max(1, limits.cpus)
-    passes = len(inputs.models) * inputs.strands_read(both_strands)
-    by_time = _SECONDS_PER_TASK * rate / (passes * operations(cnn, inputs.promoters.length) + 1)
+    by_time = _SECONDS_PER_TASK / seconds
     by_slots = genes / (_TASKS_PER_SLOT * limits.max_concurrent_tasks(cluster))
     return max(1, min(int(by_time), int(by_slots), _BYTES_PER_FILE // scored.stored, _MAX_GENES_PER_TASK))
 
@@ -90,7 +102,14 @@ class ScoredBytes(NamedTuple):
 
 
 def show_strongest(
-    parts: list[list[Substitution] | None], first: int, *, noun: str, partly: bool, in_sds: bool, targets: int
+    parts: list[list[Substitution] | None],
+    first: int,
+    *,
+    noun: str,
+    partly: bool,
+    in_sds: bool,
+    targets: int,
+    method: str | None = None,
 ) -> None:
     """Print the strongest changes of the parts; None for one that another run has written.
 
@@ -101,6 +120,7 @@ def show_strongest(
         partly: whether parts were there before, so that these changes are not of all rows.
         in_sds: whether the standard deviations of the targets are known, in which effects are compared.
         targets: number of targets.
+        method: name of the method that estimates them; None (default) for differences of predictions.
     """
     substitutions = [substitution for part in parts for substitution in part or []]
     if not substitutions:
@@ -118,7 +138,8 @@ def show_strongest(
     counted = "" if located else "; positions from 0"
     of_these = f" of the {noun}s scored now" if partly else ""
     compared = "" if in_sds or targets == 1 else SDS_UNKNOWN
-    console.print(f"strongest changes{of_these}, one a {noun}{counted}{compared}", style="dim")
+    estimated = f" by {method}, estimates" if method else ""
+    console.print(f"strongest changes{estimated}{of_these}, one a {noun}{counted}{compared}", style="dim")
     console.print(table)
 
 
@@ -127,9 +148,9 @@ def _largest(substitutions: list[Substitution]) -> list[Substitution]:
 
 
 def score_arguments(
-    inputs: Inputs, rows: np.ndarray, region: tuple[int, int] | None, *, both_strands: bool
+    inputs: Inputs, rows: np.ndarray, region: tuple[int, int] | None, *, both_strands: bool, method: Method | None
 ) -> dict[str, Any]:
-    """Return what the task of a part takes, by name: its genes and their tokens, targets, region and strands."""
+    """Return what the task of a part takes, by name: its genes and their tokens, and how to score them."""
     genes = inputs.promoters.genes[GENE_COLUMNS].iloc[rows].reset_index(drop=True)
     genes = crop_windows(genes, *region) if region else genes
     return {
@@ -140,6 +161,7 @@ def score_arguments(
         "sds": inputs.target_sds,
         "region": region,
         "both_strands": both_strands,
+        "method": method,
     }
 
 
@@ -153,6 +175,7 @@ def score_genes(
     sds: list[float] | None,
     region: tuple[int, int] | None,
     both_strands: bool,
+    method: Method | None = None,
 ) -> Computed:
     """Score a batch of genes in a worker process and write its part; the value is the strongest changes.
 
@@ -169,13 +192,20 @@ def score_genes(
 
     def score(rows: slice) -> Scores:
         predictions = np.stack([predict(network, tokens[rows], both_strands=both_strands) for network in networks])
-        options = {"batch_size": part.batch_size, "precision": precision, "both_strands": both_strands}
-        of_members = (
-            saturation_mutagenesis(network, tokens[rows], positions=region, targets=outputs, **options)
-            for network in networks
-        )
+        options: dict[str, Any] = {"positions": region, "targets": outputs, "batch_size": part.batch_size}
+        options["both_strands"] = both_strands
+        sums: list[np.ndarray] = []
+
+        def of_member(network: Network) -> np.ndarray:
+            if method is None:
+                return saturation_mutagenesis(network, tokens[rows], precision=precision, **options)
+            attributed = explain(network, tokens[rows], method, **options)
+            sums.extend([] if attributed.sums is None else [attributed.sums])
+            return attributed.scores
+
         of_targets = predictions if outputs is None else predictions[..., outputs]
-        return _summarise(genes.iloc[rows], targets, of_targets, mean_and_sd(of_members))
+        scores = _summarise(genes.iloc[rows], targets, of_targets, mean_and_sd(map(of_member, networks)))
+        return replace(scores, sums=np.mean(sums, axis=0)) if sums else scores
 
     def batches() -> Iterator[Scores]:
         size = max(at_a_time, scored.row_group)

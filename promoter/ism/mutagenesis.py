@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from promoter.ism import forward_passes, incremental, self_check, via_tangermeme
+from promoter.ism.sequences import average_strands, checked_tokens, within_memory
 from promoter.models.cnn import PromoterCNN
 from promoter.models.precision import full_float32
 from promoter.models.pretrained import PretrainedModel
-from promoter.models.strands import bases_outside, other_strand, reads_both_strands
-from promoter.sequence import BASES, encode
+from promoter.models.trainable import device_of
+from promoter.sequence import BASES
 
 _log = logging.getLogger(__name__)
 # Sequences are scored a few at a time, so that memory does not grow with their number: a CPU's cache holds
 # the layers of few, a GPU wants many.
 _BASES_AT_A_TIME = {"cpu": 1 << 11, "cuda": 1 << 18}
 _BYTES_AT_A_TIME = 1 << 28  # of their scores, which a CPU keeps beside those of the sequences before
-_MUTANTS_AFTER_OOM = 4096  # assumed size of a batch that did not fit into memory, where none was given
 
 
 def saturation_mutagenesis(
@@ -71,29 +71,16 @@ def saturation_mutagenesis(
         IndexError: the model has no output of a number in `targets`.
         InputError: sequences shorter than a `PromoterCNN` needs.
     """
-    tokens_NL = _as_tokens(tokens)
-    parameter = next(model.parameters(), None)
-    device = torch.device(device or (parameter.device if parameter is not None else "cpu"))
-    n, length = tokens_NL.shape
-    if n == 0 or length == 0:
-        raise ValueError(f"no sequence given: tokens has shape {tokens_NL.shape}")
-    if positions is not None and not 0 <= positions[0] < positions[1] <= length:
-        raise ValueError(f"positions {positions} must be (start, end) with 0 <= start < end <= {length}")
-    if targets is not None and (not len(targets) or len(set(targets)) < len(targets) or min(targets) < 0):
-        raise ValueError(f"targets {list(targets)} must be numbers of outputs, from 0, each once")
+    tokens_NL = checked_tokens(tokens, positions, targets)
+    device = device_of(model, device)
     model.to(device)
-    options = {"device": device, "targets": targets, "precision": precision}
+
+    def score_strand(strand_NL: np.ndarray, region: tuple[int, int] | None) -> np.ndarray:
+        options = {"device": device, "targets": targets, "precision": precision}
+        return _score(model, strand_NL, batch_size, positions=region, **options)
+
     with full_float32():
-        scores_NTAL = _score(model, tokens_NL, batch_size, positions=positions, **options)
-        start, end = positions or (0, length)
-        seen = max(start, bases_outside(model, length))  # what the model does not see changes nothing
-        if not both_strands or reads_both_strands(model) or seen >= end:
-            return scores_NTAL
-        other_NL = other_strand(model, tokens_NL)
-        other_NTAL = _score(model, other_NL, batch_size, positions=(length - end, length - seen), **options)
-        scores_NTAL[..., seen - start :] += other_NTAL[..., ::-1, ::-1]
-        scores_NTAL /= 2
-        return scores_NTAL
+        return average_strands(score_strand, model, tokens_NL, positions, both_strands=both_strands)
 
 
 def _score(
@@ -123,7 +110,13 @@ def _score(
     def score_tokens(some_NL: np.ndarray, size: int | None) -> np.ndarray:
         return score(torch.tensor(some_NL, device=device), size).cpu().numpy()
 
-    return _within_memory(score_tokens, tokens_NL, at_a_time, batch_size)
+    scores: np.ndarray | None = None
+    for rows, some in within_memory(score_tokens, tokens_NL, at_a_time, batch_size):
+        if scores is None:
+            scores = np.empty((len(tokens_NL), *some.shape[1:]), some.dtype)
+        scores[rows] = some  # a list of them, put together at the end, would need the memory twice
+    assert scores is not None  # noqa: S101 # for the type checker: there is a sequence
+    return scores
 
 
 def _choose_method(
@@ -150,49 +143,3 @@ def _choose_method(
     return "through tangermeme", lambda x_NL, size: via_tangermeme.score_substitutions(
         model, x_NL, size, positions=positions, targets=targets
     )
-
-
-def _within_memory(
-    score: Callable[[np.ndarray, int | None], np.ndarray],
-    tokens_NL: np.ndarray,
-    at_a_time: int | None,
-    batch_size: int | None,
-) -> np.ndarray:
-    """Score a few sequences at a time; fewer, then with smaller batches, each time that memory runs out.
-
-    All sequences are scored together where `at_a_time` is None; then only the batches get smaller.
-    """
-    scores: np.ndarray | None = None
-    start = 0
-    while start < len(tokens_NL):
-        rows = slice(start, start + (at_a_time or len(tokens_NL)))
-        try:
-            some = score(tokens_NL[rows], batch_size)
-        except torch.cuda.OutOfMemoryError:  # memory of a CPU is not refused: the system kills
-            if at_a_time is not None and at_a_time > 1:
-                at_a_time //= 2
-            elif batch_size != 1:
-                batch_size = (batch_size or _MUTANTS_AFTER_OOM) // 2
-            else:
-                raise
-            torch.cuda.empty_cache()
-            _log.warning("out of memory: %s sequences at a time, batch size %s", at_a_time or "all", batch_size)
-            continue
-        if scores is None:
-            scores = np.empty((len(tokens_NL), *some.shape[1:]), some.dtype)
-        scores[rows] = some  # a list of them, put together at the end, would need the memory twice
-        start = rows.stop
-    assert scores is not None  # noqa: S101 # for the type checker: there is a sequence
-    return scores
-
-
-def _as_tokens(tokens: np.ndarray | Tensor | Sequence[str]) -> np.ndarray:
-    if isinstance(tokens, Tensor):
-        tokens = tokens.cpu().numpy()
-    if isinstance(tokens, str):
-        raise ValueError(f"tokens is one string of {len(tokens)} letters; give a list of strings")
-    if not isinstance(tokens, np.ndarray):
-        tokens = encode(list(tokens))
-    if tokens.ndim != 2 or tokens.dtype != np.uint8:
-        raise ValueError(f"tokens must be uint8 of shape (N, length), not {tokens.dtype} of shape {tokens.shape}")
-    return np.ascontiguousarray(tokens)

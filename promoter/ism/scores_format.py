@@ -35,6 +35,7 @@ _GENE_KINDS: dict[str, ColumnKind] = {
     **dict.fromkeys(("gene_id", "chrom", "strand", "sequence"), "text"),
     **dict.fromkeys(("start", "end"), "integers"),
 }
+SUMS = ("explained", "difference")  # columns of what attributions add up to, and should add up to
 _MAY_BE_NULL = {"gene_name", "chrom", "start", "end", "strand"}
 MAKE_AGAIN = "copy the folder again from its source, or make it again with ism"
 
@@ -50,6 +51,7 @@ class Manifest(TypedDict, total=False):
     models: list[str] | None
     targets: list[str] | None  # null, and missing in earlier versions: all of the model
     both_strands: bool | None  # likewise: no
+    method: str  # of attribute; missing in those of ism
 
 
 class _PartMetadata(TypedDict):
@@ -132,12 +134,12 @@ def listed_parts(scores_dir: UPath, every: bool) -> dict[UPath, Checksums]:
         parts = {scores_dir / name: of_part for name, of_part in zip(names, checksums, strict=True)}
     elif manifest and every:
         raise InputError(
-            f"{scores_dir.parent}: is not finished; run the same ism again, or load some of its genes by name"
+            f"{scores_dir.parent}: is not finished; run the same job again, or load some of its genes by name"
         )
     else:
         parts = {path: Checksums() for path in sorted(scores_dir.glob(PART_PATTERN), key=str)}
     if not parts:
-        raise InputError(f"{scores_dir}: holds no {PART_PATTERN}; make them with ism")
+        raise InputError(f"{scores_dir}: holds no {PART_PATTERN}; make them with ism or attribute")
     return parts
 
 

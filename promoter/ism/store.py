@@ -8,7 +8,9 @@ sequences of a library or a FASTA), `sequence`, and for each target:
   f(sequence with base at position) - f(sequence), 0 at the reference base; float16 if so chosen.
 
 For an ensemble these are means over its members, and `TARGET_prediction_sd` and `TARGET_scores_sd` hold the
-standard deviations.
+standard deviations. The scores of attribute are estimates of such differences: the metadata name its `method`,
+which those of ism lack. Of methods that should add up, `TARGET_explained` and `TARGET_difference` tell whether
+they do: the sum of the attributions of all bases, and f(sequence) - f(reference), which it should be.
 """
 
 from __future__ import annotations
@@ -28,17 +30,19 @@ from upath import UPath
 
 from promoter.dataset.gene_names import ids_of, with_names
 from promoter.errors import InputError
+from promoter.ism.contents import ISM, Contents
 from promoter.ism.scores_format import (
     FORMAT,
     GENE_COLUMNS,
     MAKE_AGAIN,
+    SUMS,
     listed_parts,
     manifest_of,
     read_part_metadata,
     require_values,
 )
 from promoter.sequence import BASES
-from promoter.storage.formats import Checksums, open_table, open_whole_table, write_tables
+from promoter.storage.formats import Checksums, open_table, open_whole_table, read_table_metadata, write_tables
 from promoter.storage.parts import with_gene_names
 from promoter.storage.paths import AnyPath, resolve
 
@@ -46,7 +50,7 @@ Dtype = Literal["float32", "float16"]
 _GENE_TYPES = [pa.string(), pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string()]
 _GENES_PER_ROW_GROUP = 16  # a row group is read as a unit: a few genes must not cost reading all of a large part
 _BYTES_PER_ROW_GROUP = 1 << 25  # of scores in float32, so that a reader needs no more memory than this
-_FIX_PART = "run the same ism again: it computes damaged parts anew"
+_FIX_PART = "run the same job again: it computes damaged parts anew"
 _MEANING = (
     "TARGET_scores: f(sequence with base at position) - f(sequence), in target units, base-major "
     "(all A, then C, G, T), 0 at the reference base"
@@ -64,6 +68,8 @@ class Scores:
         scores: differences of predictions, float32, shape (N, targets, 4, length), target units.
         predictions_sd: standard deviation of each prediction over an ensemble's members; None for a single model.
         scores_sd: standard deviation of each score over an ensemble's members; None for a single model.
+        sums: what attributions add up to, and should add up to, float32, shape (N, 2, targets); None (default)
+            where nothing need add up. Written, and not read with the scores.
     """
 
     genes: pd.DataFrame
@@ -72,6 +78,7 @@ class Scores:
     scores: np.ndarray
     predictions_sd: np.ndarray | None = None
     scores_sd: np.ndarray | None = None
+    sums: np.ndarray | None = None
 
 
 def concatenate(batches: Sequence[Scores]) -> Scores:
@@ -84,7 +91,8 @@ def concatenate(batches: Sequence[Scores]) -> Scores:
     genes = pd.concat([batch.genes for batch in batches], ignore_index=True)
     predictions, scores = joined("predictions"), joined("scores")
     assert predictions is not None and scores is not None  # noqa: S101, PT018 # never None
-    return Scores(genes, batches[0].targets, predictions, scores, joined("predictions_sd"), joined("scores_sd"))
+    spread = {name: joined(name) for name in ("predictions_sd", "scores_sd", "sums")}
+    return Scores(genes, batches[0].targets, predictions, scores, **spread)
 
 
 def genes_per_row_group(targets: int, length: int) -> int:
@@ -111,7 +119,8 @@ def write_batches(
         path: path of the part, from `part_path`.
         batches: scores of the part's genes, which are not kept in memory; all but the last should be of a multiple
             of `genes_per_row_group`.
-        metadata: plain values to store in the part, among them the checksums of model and data.
+        metadata: plain values to store in the part, among them the checksums of model and data; of attribute also
+            the method, and what a score means.
         dtype: type of the stored scores, float32 by default. float16 keeps 11 bits: each score is off by at most
             0.05% or 3e-8, whichever is more.
 
@@ -147,6 +156,9 @@ def _to_table(scores: Scores, dtype: Dtype) -> pa.Table:
             arrays.append(pa.array(predictions[:, index], type=pa.float32()))
             arrays.append(_as_lists(values[:, index], dtype))
             names += [f"{target}_prediction{suffix}", f"{target}_scores{suffix}"]
+        if scores.sums is not None:
+            arrays += [pa.array(values, type=pa.float32()) for values in scores.sums[..., index].T]
+            names += [f"{target}_{kind}" for kind in SUMS]
     return pa.table(arrays, names=names)
 
 
@@ -192,38 +204,6 @@ def load_scores(
     return _from_table(table, list(targets or tables[0][1]))
 
 
-@dataclass(frozen=True)
-class Contents:
-    """Describe what a scores folder holds, without the scores.
-
-    Attributes:
-        genes: one row per gene, in file order: `gene_id`, `gene_name`, `chrom`, `start`, `end`, `strand`.
-        targets: names of the targets.
-        length: length of each sequence, in bases.
-        downstream: number of bases of each sequence from the TSS on; None if the folder does not say.
-        first: position of the first scored base in its sequence, 0-based, where there are no coordinates: 0 unless
-            `positions` were scored.
-        both_strands: whether the scores are means over both strands.
-    """
-
-    genes: pd.DataFrame
-    targets: list[str]
-    length: int
-    downstream: int | None
-    first: int = 0
-    both_strands: bool = False
-
-    @property
-    def located(self) -> bool:
-        """Tell whether the windows lie on a genome; the sequences of a library or a FASTA do not."""
-        return not self.genes[["chrom", "start", "strand"]].isna().any(axis=None)
-
-    @property
-    def noun(self) -> str:
-        """Return what a row is called in messages: gene, or sequence where the windows lie on no genome."""
-        return "gene" if self.located else "sequence"
-
-
 def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Contents:
     """Read which genes a scores folder holds, in file order, without reading the scores.
 
@@ -235,9 +215,11 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
     """
     scores_dir = _scores_folder(folder)
     widths: list[int] = []
+    methods: list[str] = []  # by the parts, which may lie without their manifest
 
     def read(file: pq.ParquetFile, targets: list[str]) -> Iterator[pa.Table]:
         widths.append(file.schema_arrow.field(f"{targets[0]}_scores").type.list_size)
+        methods.append(read_table_metadata(file, scores_dir).get("method") or ISM)
         yield file.read(columns=_present(file, GENE_COLUMNS[:-1]))
 
     tables = list(_read_parts(scores_dir, read, every=genes is None, whole=False))
@@ -251,7 +233,7 @@ def load_contents(folder: AnyPath, genes: Sequence[str] | None = None) -> Conten
     first = positions[0] if positions and not window else 0
     downstream = window["downstream"] if window else None
     length, both_strands = widths[0] // len(BASES), bool(manifest.get("both_strands"))
-    return Contents(table, tables[0][1], length, downstream, first, both_strands)
+    return Contents(table, tables[0][1], length, downstream, first, both_strands, methods[0])
 
 
 def iterate_scores(

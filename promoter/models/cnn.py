@@ -62,7 +62,11 @@ class PromoterCNN(TrainableNetwork):
         x_BCL = x_BCL[..., self.config.outside(length) :]
         if not self.config.both_strands:
             return self.head(self._features(x_BCL).flatten(1))
-        forward_BCN, reverse_BCN = self._features(torch.cat([x_BCL, x_BCL.flip(1, 2)])).chunk(2)
+        strands = (x_BCL, x_BCL.flip(1, 2))
+        if self.training:  # batch norms take their statistics from both
+            forward_BCN, reverse_BCN = self._features(torch.cat(strands)).chunk(2)
+        else:  # DeepLIFT compares the halves of a batch in each layer, which one batch of both would mix
+            forward_BCN, reverse_BCN = map(self._features, strands)
         return self.head(((forward_BCN + reverse_BCN.flip(2)) / 2).flatten(1))
 
     def _features(self, x_BCL: Tensor) -> Tensor:
@@ -109,7 +113,10 @@ def is_unmodified(model: nn.Module) -> bool:
     if type(model) is not PromoterCNN:
         return False
     for block in model.blocks:
-        if type(block) is not _Block or (type(block.conv), type(block.norm)) != (nn.Conv1d, nn.BatchNorm2d):
+        if type(block) is not _Block:
+            return False
+        parts = (nn.Conv1d, nn.BatchNorm2d, nn.MaxPool2d if block.pool > 1 else nn.Identity, nn.ReLU)
+        if (type(block.conv), type(block.norm), type(block.pool_layer), type(block.relu)) != parts:
             return False
     hooks = ("_forward_hooks", "_forward_pre_hooks")  # PyTorch has no public way to ask for them
     return not any("forward" in vars(part) or any(vars(part)[kind] for kind in hooks) for part in model.modules())
@@ -143,14 +150,15 @@ class _Block(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
         self.pool = pool
         self.pooling: Pooling = pooling
+        # modules, though they have no weights: DeepLIFT has rules for modules and none for functions
+        match pooling:
+            case "max":
+                self.pool_layer = nn.MaxPool2d((1, pool)) if pool > 1 else nn.Identity()
+            case _:
+                assert_never(pooling)
+        self.relu = nn.ReLU()
 
     def forward(self, x_BC1L: Tensor) -> Tensor:
         weight = self.conv.weight
         x_BC1L = self.norm(F.conv2d(x_BC1L, weight.unsqueeze(2), padding=(0, weight.shape[-1] // 2)))
-        if self.pool > 1:
-            match self.pooling:
-                case "max":
-                    x_BC1L = F.max_pool2d(x_BC1L, (1, self.pool))
-                case _:
-                    assert_never(self.pooling)
-        return F.relu(x_BC1L)
+        return self.relu(self.pool_layer(x_BC1L))

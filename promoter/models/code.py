@@ -77,8 +77,8 @@ class ModelCode:
                 loaded = getattr(importlib.import_module(module), function, None)
             except Exception as error:  # whatever the code raises when it is imported
                 raise InputError(f"{self.factory}: cannot be imported ({reason_of(error)})") from error
-        if not callable(loaded):
-            raise InputError(f"{self.factory}: {module} has no function {function}")
+            if not callable(loaded):
+                raise InputError(f"{self.factory}: {module} has no function {function}")
         return loaded
 
 
@@ -93,19 +93,26 @@ def find_code(factory: str) -> ModelCode:
     """
     if not _FACTORY.fullmatch(factory):
         raise InputError(f"{factory!r} names no code; write it as package.module:function")
+    top, here = _package(factory), os.getcwd()  # noqa: PTH109 # an entry of sys.path is text
+    path = list(sys.path)
+    sys.path.insert(0, here)  # as for `python -m`; a console command does not have it
+    try:
+        importlib.invalidate_caches()  # a module may have been written a moment ago
+        if (spec := _spec(top)) is None:
+            raise InputError(
+                f"{factory}: there is no module {top} in {here} nor on the import path; start the job where it "
+                "lies, set PYTHONPATH, or install it"
+            )
+        if top in _OWN or _is_installed(spec):
+            return ModelCode(factory, _installed_checksum(top), packages=_distributions([top]))
+        return _collect(factory)
+    finally:
+        sys.path[:] = path  # or later imports of ours could find files of the user's
+
+
+def _collect(factory: str) -> ModelCode:
+    """Read the modules that travel, from the factory's on."""
     top = _package(factory)
-    here = os.getcwd()  # noqa: PTH109 # an entry of sys.path is text
-    if here not in sys.path:  # first, as for `python -m`; a console command does not have it
-        sys.path.insert(0, here)
-    importlib.invalidate_caches()  # a module may have been written a moment ago
-    spec = _spec(top)
-    if spec is None:
-        raise InputError(
-            f"{factory}: there is no module {top} in {here} nor on the import path; start the job where it lies, "
-            "set PYTHONPATH, or install it"
-        )
-    if top in _OWN or _is_installed(spec):
-        return ModelCode(factory, _installed_checksum(top), packages=_distributions([top]))
     sources: dict[str, str] = {}
     installed: set[str] = set()
     waiting, seen = [top], {top}
@@ -288,12 +295,17 @@ def _distributions(packages: Sequence[str]) -> dict[str, str]:
     Those that this package needs are left out: it knows their versions, and torch's may differ between a node with
     a GPU and one without.
     """
-    known = importlib.metadata.packages_distributions() if packages else {}
+    known = _known_packages() if packages else {}
     names = {name for package in packages if package not in _OWN for name in known.get(package, [])}
     required = {
         _normalized(re.split(r"[^\w.-]", line)[0]) for line in importlib.metadata.requires("promoter") or []
     }
     return {name: importlib.metadata.version(name) for name in sorted(names) if _normalized(name) not in required}
+
+
+@functools.cache
+def _known_packages() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()  # reads the metadata of all that is installed
 
 
 def _normalized(name: str) -> str:

@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from promoter.errors import InputError, doubt
 from promoter.models.code import ModelCode, reason_of
 from promoter.models.config import ExternalConfig
-from promoter.models.trainable import TrainableNetwork
+from promoter.models.trainable import TrainableNetwork, device_of
 from promoter.sequence import BASES, one_hot
 from promoter.storage.schema import checked
 
@@ -98,8 +98,8 @@ class ExternalModel(TrainableNetwork):
 
     def forward(self, x_BCL: Tensor) -> Tensor:
         """Map one-hot (batch, 4, length) to predictions (batch, targets)."""
-        weight = next((p for p in self.module.parameters() if p.is_floating_point()), x_BCL)
-        x_BCL = x_BCL.to(weight.dtype)
+        weights = (*self.module.parameters(), *self.module.buffers())
+        x_BCL = x_BCL.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x_BCL.dtype))
         if self.bases != BASES:
             x_BCL = x_BCL[:, self._order]
         predicted = self.module(x_BCL)
@@ -115,8 +115,8 @@ class ExternalModel(TrainableNetwork):
     @torch.no_grad()
     def rescale_output(self, mean: Sequence[float] | Tensor, sd: Sequence[float] | Tensor) -> None:
         """Let the output be `output * sd + mean`, per target: from standardised to original units."""
-        like = next((p for p in self.module.parameters() if p.is_floating_point()), torch.zeros(()))
-        sd, mean = (torch.as_tensor(values, dtype=torch.float32, device=like.device) for values in (sd, mean))
+        device = device_of(self.module)
+        sd, mean = (torch.as_tensor(values, dtype=torch.float32, device=device) for values in (sd, mean))
         if self.scale is None or self.shift is None:
             self.scale, self.shift = sd.clone(), mean.clone()
         else:
@@ -159,24 +159,47 @@ def sum_bins(axis: int = -1) -> Callable[[Tensor], Tensor]:
     return lambda profile: profile.sum(dim=axis)
 
 
-def log_counts(pseudocount: float = 1.0) -> Callable[[Tensor], Tensor]:
+def log_counts(pseudocount: float = 1.0) -> nn.Module:
     """Return an `output` that takes the natural logarithm of counts.
 
     Args:
         pseudocount: number added to each count before (default 1).
     """
-    return lambda counts: torch.log(counts + pseudocount)
+    return _LogCounts(pseudocount)
 
 
-def chain(*steps: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return an `output` that applies functions one after another, the first one first."""
+def chain(*steps: Callable[[Any], Any]) -> nn.Module:
+    """Return an `output` that applies functions one after another, the first one first.
 
-    def apply(outputs: Any) -> Any:
-        for step in steps:
+    Args:
+        steps: the functions; one that is not linear is better an `nn.Module`, by which DeepLIFT finds its rules.
+    """
+    return _Chain(steps)
+
+
+class _LogCounts(nn.Module):
+    """Takes the logarithm of counts; a module, for which DeepLIFT has a rule."""
+
+    def __init__(self, pseudocount: float) -> None:
+        super().__init__()
+        self.pseudocount = pseudocount
+
+    def forward(self, counts: Tensor) -> Tensor:
+        return torch.log(counts + self.pseudocount)
+
+
+class _Chain(nn.Module):
+    """Applies functions, of which those that are modules are its own."""
+
+    def __init__(self, steps: Sequence[Callable[[Any], Any]]) -> None:
+        super().__init__()
+        self.steps = tuple(steps)
+        self.parts = nn.ModuleList(step for step in steps if isinstance(step, nn.Module))
+
+    def forward(self, outputs: Any) -> Any:
+        for step in self.steps:
             outputs = step(outputs)
         return outputs
-
-    return apply
 
 
 def build_external(code: ModelCode, **arguments: Any) -> ExternalModel:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+
+def device_of(model: nn.Module, device: str | torch.device | None = None) -> torch.device:
+    """Return a device as given, or that of a network's weights; the CPU for one without."""
+    weights = chain(model.parameters(), model.buffers())
+    return torch.device(device) if device else next((one.device for one in weights), torch.device("cpu"))
 
 
 class TrainableNetwork(nn.Module):

@@ -16,6 +16,7 @@ from promoter.models.cnn import evaluating
 from promoter.models.precision import full_float32
 from promoter.models.pretrained import genes_per_pass
 from promoter.models.strands import other_strand, reads_both_strands
+from promoter.models.trainable import device_of
 from promoter.sequence import one_hot
 from promoter.training.batches import Examples
 from promoter.training.distributed import DistributedContext
@@ -60,7 +61,7 @@ def predict(
     Raises:
         ValueError: `tokens` holds no sequence.
     """
-    device = torch.device(device or next(model.parameters()).device)
+    device = device_of(model, device)
     with full_float32():
         context = DistributedContext() if distributed else None
         strands = [tokens]
@@ -84,7 +85,7 @@ def evaluate(
 
     The other arguments are those of `predict`.
     """
-    device = torch.device(device or next(model.parameters()).device)
+    device = device_of(model, device)
     with full_float32():
         context = DistributedContext() if distributed else None
         return evaluate_on(model, examples, device, precision, context=context)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from jobs.inference import scoring
-from jobs.inference.scoring import ScoredBytes, choose_size, score_genes
+from jobs.inference.scoring import ScoredBytes, choose_size, engine_seconds, score_genes
 from jobs.inference.variant_effects import choose_genes_per_part
 from jobs.ray_runtime.capacity import Cluster, Node, TaskLimits
 from jobs.ray_runtime.part_files import PartTask
@@ -189,7 +189,8 @@ def test_the_genes_of_a_task_fall_with_targets_and_members(monkeypatch: pytest.M
             scored = ScoredBytes.of(targets, 2000, members=count)
             given = inputs(targets, count)
             limits = TaskLimits(None, 1, 1)
-            sizes[targets, count] = choose_size(given, 18_000, scored, limits, cluster, both_strands=False)
+            seconds = engine_seconds(given, limits, both_strands=False)
+            sizes[targets, count] = choose_size(seconds, 18_000, scored, limits, cluster)
             at_a_time[targets, count] = scored.genes_at_a_time
             assert scored.row_group * targets * 4 * 4 * 2000 <= 1 << 25 or scored.row_group == 1
             assert scored.genes_at_a_time % scored.row_group == 0

@@ -271,16 +271,6 @@ def test_without_trust_nothing_is_read(job, tmp_path: Path, capsys: pytest.Captu
     )
 
 
-def test_a_file_of_settings_cannot_answer_for_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    settings = {"model": {"name": "external", "factory": "own_nets:grouped"}, "trust_code": True}
-    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(settings))
-    words = ["--data", "none", "--out", "run", "--config", "theirs.yaml"]
-    status, _, said = outcome(capsys, train, *words)
-    assert (status, "--trust_code true: is not taken from a --config file" in said) == (2, True)
-    status, _, said = outcome(capsys, train, *words, "--trust_code", "true")
-    assert (status, "--trust_code" in said) == (2, False)  # but something else is missing
-
-
 @pytest.mark.parametrize(
     ("job", "factory", "more", "problem"),
     [

@@ -343,9 +343,9 @@ def spoil(case: Case, folder: Path, how: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("unfinished", "is not finished; run the same ism again"),
+        ("unfinished", "is not finished; run the same job again"),
         ("lost part", r"part-00002\.parquet: no such part"),
-        ("damaged part", r"part-00003\.parquet: cannot be read .*; run the same ism again"),
+        ("damaged part", r"part-00003\.parquet: cannot be read .*; run the same job again"),
         (
             "fasta",
             r"\['bigwig', 'bedgraph', 'bed'\]`: needs coordinates, .* choose `formats=\['modisco', 'h5'\]`",

@@ -414,7 +414,7 @@ def test_a_part_other_than_the_listed_one_is_refused_and_computed_again(folder: 
         lambda: list(iterate_scores(folder, targets=TARGETS[:1])),
     )
     for read in readers:
-        with pytest.raises(InputError, match=rf"^{path}: is not what was written .*; run the same ism again"):
+        with pytest.raises(InputError, match=rf"^{path}: is not what was written .*; run the same job again"):
             read()
     assert PartFiles(
         resolve(folder), "scores", ids, [METADATA] * 3, {"genes": 7, "genes_per_part": 3}
