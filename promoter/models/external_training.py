@@ -132,8 +132,7 @@ def explained(code: ModelCode | None) -> Iterator[None]:
 
 def _place(code: ModelCode, error: Exception) -> str | None:
     """Return the function of a user's network that an error arose in; None for one that arose elsewhere."""
-    tops = {path.partition("/")[0].removesuffix(".py") for path in (*code.sources, code.factory.partition(":")[0])}
-    tops = {top.partition(".")[0] for top in tops}
+    tops = {path.partition("/")[0].partition(".")[0] for path in (*code.sources, code.factory.partition(":")[0])}
     place = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         function = frame.f_code
