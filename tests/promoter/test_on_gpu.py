@@ -119,6 +119,7 @@ def test_another_model_scores_on_a_gpu_as_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "deeplift"])
 @pytest.mark.parametrize("external", [False, True])
+@pytest.mark.filterwarnings("ignore::promoter.errors.InputWarning")  # of 20 steps of a network of random weights
 @pytest.mark.usefixtures("tf32")
 def test_attributions_on_a_gpu_are_those_of_the_cpu(method: Any, external: bool) -> None:
     model, tokens = network()
