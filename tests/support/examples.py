@@ -44,7 +44,7 @@ def scores_by_loop(network: nn.Module, tokens_L: np.ndarray) -> np.ndarray:
     double = copy.deepcopy(network).double().eval()
 
     def predicted(row_L: np.ndarray) -> np.ndarray:
-        return double(torch.tensor(np.eye(4)[row_L].T[None]))[0].numpy()
+        return double(torch.tensor(np.eye(4)[row_L].T[None])).reshape(-1).numpy()
 
     reference_T = predicted(tokens_L)
     scores_TAL = np.zeros((len(reference_T), 4, len(tokens_L)))
