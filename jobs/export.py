@@ -1,4 +1,4 @@
-"""ISM scores as files for motif discovery and genome browsers."""
+"""Scores as files for motif discovery and genome browsers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def export(
     """Write scores for tf-modisco-lite, genome browsers, bedtools and chrombpnet's tools.
 
     Args:
-        scores: folder that promoter ism wrote.
+        scores: folder that promoter ism or attribute wrote.
         out: folder to write the files and config.yaml to.
         formats: one or more of modisco (ohe.npz and shap.npz, hypothetical contributions, 5'→3' along each gene),
             bigwig and bedgraph (actual contributions on the genome; where promoters overlap, those to the gene
@@ -68,7 +68,7 @@ def export(
         console.print(f"note: the h5 leaves out {written.past_ends:,} genes whose windows pass a chromosome's end")
     names = ", ".join(path.name for path in written.files)
     rows = plural(written.genes, written.noun)
-    console.print(f"contributions to {written.target} of {rows} in {out_dir}: {names}")
+    console.print(f"contributions to {written.target} of {rows}, by {written.method}, in {out_dir}: {names}")
     if "modisco" in formats:
         console.print(f"motifs: {modisco_command(out_dir, written.genes, written.length)}")
 

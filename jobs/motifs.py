@@ -1,4 +1,4 @@
-"""Motifs that ISM scores show: named by JASPAR, with their instances on the genome or in the sequences."""
+"""Motifs that scores show: named by JASPAR, with their instances on the genome or in the sequences."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def motifs(
     """Find the motifs that contributions show (TF-MoDISco), name them, and write where they stand.
 
     Args:
-        scores: folder that promoter ism wrote.
+        scores: folder that promoter ism or attribute wrote.
         out: folder to write motifs.tsv, motifs.meme, instances.bed (7th column: contribution; the first is the
             id of the sequence in a library), motifs.h5 (as modisco's report reads it), logos/ and config.yaml to.
         target: name of the target whose scores are read; may be left out when there is only one.
@@ -95,8 +95,8 @@ def _show(table: pd.DataFrame, contributions: Contributions, out_dir: UPath) -> 
     rows = plural(len(contributions.genes), contributions.noun)
     if table.empty:
         console.print(
-            f"no motifs: too few regions of these {rows} stand out; score more {contributions.noun}s with "
-            f"promoter ism. Empty tables in {out_dir}"
+            f"no motifs: too few regions of these {rows} stand out; score more {contributions.noun}s. "
+            f"Empty tables in {out_dir}"
         )
         return
     columns = ("motif", "resembles", "q", "IUPAC", "seqlets", "contribution")
@@ -107,7 +107,8 @@ def _show(table: pd.DataFrame, contributions: Contributions, out_dir: UPath) -> 
         shown.add_row(row["motif"], row["resembles"], q, row["iupac"], *numbers)
     console.print(shown)
     target = contributions.target
-    console.print(f"{len(table):,} motifs in the contributions to {target} of {rows}, in {out_dir}")
+    of = f"{target} of {rows}, by {contributions.method}"
+    console.print(f"{len(table):,} motifs in the contributions to {of}, in {out_dir}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ from promoter.errors import InputError
 def report(
     model: str,
     out: str,
+    model_weights: list[str] | None = None,
+    trust_code: bool = False,
     scores: str | None = None,
+    attributions: list[str] | None = None,
     genes: list[str] | None = None,
     show: int = 3,
     target: str | None = None,
@@ -30,9 +33,16 @@ def report(
 
     Args:
         model: model directory that promoter train or tune wrote, or the folder of a run with
-            folds/, an ensemble; the files beside it are read too.
+            folds/, an ensemble; the files beside it are read too. Or external:package.module:function, a function
+            that returns any PyTorch network (docs/your-model.md).
         out: HTML file to write.
-        scores: folder that promoter ism wrote with this model; genes or sequences are then drawn base by base.
+        model_weights: weights of an external model in the format of safetensors; several make an ensemble. By
+            default those with which its function returns it.
+        trust_code: run the code that an external model brings; false by default: refuse it.
+        scores: folder that promoter ism or attribute wrote with this model; genes or sequences are then drawn base
+            by base.
+        attributions: folders that promoter attribute wrote with this model; their agreement with the scores is
+            shown.
         genes: ids or names of genes or sequences to draw, beside those that are chosen.
         show: number of test genes or sequences to show for each of: highest, lowest and worst prediction.
         target: name of the target whose figures and scores to show; by default the first that has scores.
@@ -51,13 +61,15 @@ def report(
     if page_file.is_dir():
         raise InputError(f"--out {out}: is a folder; name a file in it, such as {page_file / 'report.html'}")
 
-    from promoter.checkpoint import serialize_models
     from promoter.ism.scores_format import find_manifest
+    from promoter.model_argument import open_models
     from promoter.report.build import build_report
 
-    inputs = {network.source: network.checksum for network in serialize_models([model])}
-    if scores is not None and (manifest := find_manifest(scores)):
-        inputs[str(manifest)] = storage.sha256(manifest)
+    members = open_models([model], weights=model_weights, trust_code=trust_code)
+    inputs = {network.source: network.checksum for network in members}
+    for folder in [*([scores] if scores else []), *(attributions or [])]:
+        if manifest := find_manifest(folder):
+            inputs[str(manifest)] = storage.sha256(manifest)
     with ExitStack() as stack:
         output = stack.enter_context(own_file("report", page_file, settings, inputs, overwrite=overwrite))
         drawn = figures and stack.enter_context(
@@ -65,7 +77,9 @@ def report(
         )
         page = build_report(
             model,
+            members,
             scores=scores,
+            attributions=attributions or (),
             genes=genes,
             show=show,
             target=target,

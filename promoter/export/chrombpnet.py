@@ -52,9 +52,10 @@ class H5Writer(FormatWriter):
             file.create_dataset(f"{group}/seq", shape, dtype, chunks=chunk, compression="gzip", compression_opts=1)
             for group, dtype in (("raw", np.int8), ("shap", np.float32), ("projected_shap", np.float32))
         )
+        strand = "; forward strand" if source.located else ""
         file.attrs["meaning"] = (
-            "shap: hypothetical contributions (ISM scores minus their mean over the bases), projected_shap: "
-            f"actual ones (times one-hot){'; forward strand' if source.located else ''}, (genes, ACGT, position)"
+            f"shap: hypothetical contributions (scores by {source.method} minus their mean over the bases), "
+            f"projected_shap: actual ones (times one-hot){strand}, (genes, ACGT, position)"
         )
         texts = {"coords_chrom": "chrom", "coords_strand": "strand"} if source.located else {}
         for key, column in {**texts, "gene_id": "gene_id"}.items():

@@ -1,4 +1,4 @@
-"""Export the ISM scores of one target in one or several formats."""
+"""Export the scores of one target in one or several formats."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Exported:
         tss_known: whether the scores say where the TSS is; otherwise it was taken to be the base after the window.
         renamed: chromosomes of the scores -> the genome's spelling, which the files have, where they differ.
         noun: what a row of the scores is called: gene, or sequence.
+        method: name of the method by which the scores were computed.
     """
 
     genes: int
@@ -41,6 +42,7 @@ class Exported:
     tss_known: bool
     renamed: dict[str, str]
     noun: str
+    method: str
 
 
 def export_scores(
@@ -55,7 +57,7 @@ def export_scores(
     """Write the scores of one target in other formats, reading some genes at a time.
 
     Args:
-        scores: folder that ism wrote.
+        scores: folder that ism or attribute wrote.
         out: folder for the files; all of them appear at the end.
         formats: names of formats, keys of `FORMATS`.
         genome: FASTA, .fai or chrom.sizes with the lengths of the chromosomes; None (default) where no format
@@ -75,7 +77,9 @@ def export_scores(
     sizes, spelling = _match_genome(table, genome) if genome and on_genome else ({}, {})
     table = table.assign(chrom=table["chrom"].replace(spelling))
     out_dir = storage.resolve(out)
-    source = ExportSource(out_dir, table, contents.length, contents.downstream, genome, sizes, contents.located)
+    source = ExportSource(
+        out_dir, table, contents.length, contents.downstream, genome, sizes, contents.located, contents.method_name
+    )
     with storage.Outputs() as outputs:
         by_name = {name: writer(source, outputs) for name, writer in FORMATS.items() if name in formats}
         writers = list(by_name.values())
@@ -88,10 +92,17 @@ def export_scores(
         for writer in writers:
             writer.finish()
     files = [out_dir / file for name in formats for file in by_name[name].files]
-    past_ends = max(writer.left_out for writer in writers)
-    tss_known = contents.downstream is not None
-    of_chroms = renamed(spelling)
-    return Exported(len(table), contents.length, target, files, past_ends, tss_known, of_chroms, contents.noun)
+    return Exported(
+        genes=len(table),
+        length=contents.length,
+        target=target,
+        files=files,
+        past_ends=max(writer.left_out for writer in writers),
+        tss_known=contents.downstream is not None,
+        renamed=renamed(spelling),
+        noun=contents.noun,
+        method=contents.method_name,
+    )
 
 
 def _match_genome(table: pd.DataFrame, genome: AnyPath) -> tuple[dict[str, int], dict[str, str]]:

@@ -35,6 +35,7 @@ class ExportSource:
         genome: path that the lengths of the chromosomes were read from; None if none was given.
         sizes: chromosome name -> length in bases; empty if no genome was given.
         located: whether the windows lie on a genome (default); the sequences of a library do not.
+        method: name of the method by which the scores were computed (default ISM).
     """
 
     out_dir: UPath
@@ -44,6 +45,7 @@ class ExportSource:
     genome: AnyPath | None
     sizes: dict[str, int]
     located: bool = True
+    method: str = "ISM"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 ISM = "ism"  # method of folders that name none: differences of predictions
+_NAMES = {ISM: "ISM", "integrated_gradients": "integrated gradients", "deeplift": "DeepLIFT"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Contents:
     def located(self) -> bool:
         """Tell whether the windows lie on a genome; the sequences of a library or a FASTA do not."""
         return not self.genes[["chrom", "start", "strand"]].isna().any(axis=None)
+
+    @property
+    def method_name(self) -> str:
+        """Return the method's name as people write it."""
+        return _NAMES.get(self.method, self.method)
 
     @property
     def noun(self) -> str:

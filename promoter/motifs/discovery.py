@@ -49,6 +49,7 @@ class Contributions:
         hypothetical_NAL: hypothetical contributions, float32, (genes, 4, length), target units; zeros at N.
         one_hot_NAL: one-hot sequences, float32, same shape; zeros at N.
         noun: what a row is called in messages: gene (default), or sequence where it lies on no genome.
+        method: name of the method by which the scores were computed (default ISM).
     """
 
     genes: pd.DataFrame
@@ -56,6 +57,7 @@ class Contributions:
     hypothetical_NAL: np.ndarray
     one_hot_NAL: np.ndarray
     noun: str = "gene"
+    method: str = "ISM"
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,10 @@ class Discovery:
 def read_contributions(
     scores: AnyPath, target: str | None = None, window: int | None = None, genes: Sequence[str] | None = None
 ) -> Contributions:
-    """Read the contributions that a folder of ISM scores gives.
+    """Read the contributions that a folder of scores gives.
 
     Args:
-        scores: folder that ism wrote.
+        scores: folder that ism or attribute wrote.
         target: name of the target; may be left out when there is only one.
         window: number of bases to keep, counted from the end of each sequence; all by default.
         genes: ids or names of the genes to read; all by default.
@@ -162,7 +164,9 @@ def read_contributions(
     minus = table["strand"] == "-"
     table["end"] = table["end"].where(~minus, table["start"] + window)
     table["start"] = table["start"].where(minus, table["end"] - window)
-    return Contributions(table, target, np.concatenate(hypothetical), np.concatenate(ones), contents.noun)
+    return Contributions(
+        table, target, np.concatenate(hypothetical), np.concatenate(ones), contents.noun, contents.method_name
+    )
 
 
 def discover_motifs(contributions: Contributions, max_seqlets: int = 2000, seed: int = 0) -> Discovery:

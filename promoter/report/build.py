@@ -21,13 +21,16 @@ import numpy as np
 from markupsafe import Markup
 
 from promoter import plots, storage
-from promoter.checkpoint import DESCRIPTION, deserialize_ensemble, serialize_models
+from promoter.checkpoint import DESCRIPTION, SerializedModel, deserialize_ensemble
 from promoter.errors import InputError
 from promoter.evaluation.evaluate import read_metrics
 from promoter.evaluation.predictions import read_predictions
+from promoter.ism.contents import ISM
 from promoter.labels import shown
+from promoter.model_argument import BY_CODE, open_models
 from promoter.palette import BASE_COLOURS, UNKNOWN_BASE_COLOUR
 from promoter.report import charts
+from promoter.report.agreement import agreement_section
 from promoter.report.browser_links import require_assembly
 from promoter.report.genes import choose, first_scored, read_hits, view_genes
 from promoter.report.sections import (
@@ -69,8 +72,10 @@ class Report:
 
 def build_report(
     model: AnyPath,
+    members: Sequence[SerializedModel] | None = None,
     *,
     scores: AnyPath | None = None,
+    attributions: Sequence[AnyPath] = (),
     genes: Sequence[str] | None = None,
     show: int = 3,
     target: str | None = None,
@@ -82,8 +87,11 @@ def build_report(
     """Build the page about a run of one or several networks.
 
     Args:
-        model: model directory of a run, or the folder of a run.
-        scores: folder that ism wrote with this model; None (default) leaves out the section on genes.
+        model: model directory of a run, or the folder of a run; or `external:package.module:function`.
+        members: the models, as `promoter.model_argument.open_models` returns them; None (default): those in
+            `model`.
+        scores: folder that ism or attribute wrote with this model; None (default) leaves out the section on genes.
+        attributions: folders that attribute wrote with this model, to be compared with `scores`; none by default.
         genes: ids of genes to draw in addition to the chosen ones.
         show: number of genes to choose of each kind: highest, lowest and worst predicted (default 3).
         target: name of the target to draw figures of (default: the first that has scores); the tables of metrics
@@ -103,7 +111,7 @@ def build_report(
     assembly = require_assembly(assembly) if assembly else None
     if genes and scores is None:
         raise InputError("their logos need `scores`", setting="genes", fix="make them with ism")
-    members = serialize_models([model])
+    members = list(members or open_models([model]))
     network, info = deserialize_ensemble(members)
     if target is not None and target not in info.targets:
         fix = f"there are {', '.join(info.targets)}"
@@ -131,10 +139,11 @@ def build_report(
         "noun": noun,
         "scored_noun": scored_noun,
         "run": run.name,
-        "folder": str(run),
+        "folder": str(model if str(model).startswith(BY_CODE) else run),
         "target": target,
         "other_targets": len(info.targets) - 1,
         "both_strands": chosen.contents.both_strands if chosen else False,
+        "estimates": chosen.contents.method_name if chosen and chosen.contents.method != ISM else None,
         "model": model_section(run, members, network, info),
         "metrics": metrics_section(metrics, info.targets, target=target, parts=parts),
         "compare": comparison_section(compare, metrics, run, info),
@@ -143,6 +152,7 @@ def build_report(
         "sizes": training_size_section(run, target, parts, noun=noun),
         "leaks": leakage_section(run, parts),
         "motifs": motifs_section(motifs, parts),
+        "agreement": agreement_section(chosen, attributions, members, parts),
         "search": search_section(search, parts),
     }
     views = view_genes(chosen, read_hits(motifs, chosen.contents.genes), assembly) if chosen else []

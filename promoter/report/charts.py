@@ -192,6 +192,19 @@ def beside_baselines(table: pd.DataFrame) -> Chart:
     )
 
 
+def agreement(table: pd.DataFrame) -> Chart:
+    """Draw how far contributions agree, a tick a gene and the median: columns `method`, `gene_id`, `pearson`."""
+    methods = list(table["method"].unique())
+    y = alt.Y("method:N", sort=methods, title=None)
+    x = alt.X("pearson:Q", title="Pearson r over the bases of a sequence", scale=alt.Scale(zero=False))
+    tips = [alt.Tooltip("gene_id:N", title="sequence"), alt.Tooltip("pearson:Q", format=".3f")]
+    ticks = _chart("sequences").mark_tick(opacity=0.35, color=AXIS_COLOUR).encode(x, y, tooltip=tips)
+    medians = table.groupby("method", sort=False, as_index=False)["pearson"].median()
+    middle = _chart("medians").mark_tick(thickness=3, size=24, color=SPLIT_COLOURS["test"]).encode(x, y)
+    data = {"sequences": table, "medians": medians}
+    return _finished(ticks + middle, data, 36 * len(methods), "Agreement with the scores drawn, by method.")
+
+
 def learning_curve(history: pd.DataFrame, columns: dict[str, str], label: str) -> Chart:
     """Draw a metric by epoch.
 

@@ -82,7 +82,7 @@ def choose(
         InputError: the scores are of other models than `members`, or the target or a gene has no scores.
     """
     folder = storage.resolve(scores)
-    _require_scores_of(folder, members)
+    require_scores_of(folder, members)
     contents = load_contents(folder)
     if target not in contents.targets:
         raise InputError(f"{folder}: has no scores of {target}; there are {', '.join(contents.targets)}")
@@ -136,6 +136,7 @@ def _view(chosen: ChosenGenes, scores: Scores, row: int, *, hits: pd.DataFrame, 
         "hits": [{key: one[key] for key in ("motif", "start", "end", "strand")} for one in of_gene],
     }
     page = {
+        "key": gene["gene_id"],
         "id": gene_label(gene["gene_id"], gene["gene_name"]),
         "why": chosen.reasons[gene["gene_id"]],
         "place": data["place"],
@@ -183,7 +184,8 @@ def choose_genes(known: pd.DataFrame, named: Sequence[str], each: int) -> dict[s
     return {gene: ", ".join(why) for gene, why in reasons.items()}
 
 
-def _require_scores_of(folder: UPath, members: Sequence[SerializedModel]) -> None:
+def require_scores_of(folder: UPath, members: Sequence[SerializedModel]) -> None:
+    """Raise InputError if a folder holds scores of other models than `members`."""
     manifest = find_manifest(folder)
     theirs = set((read_manifest(manifest).get("models") or []) if manifest else [])
     if theirs and theirs.isdisjoint(one.checksum for one in members):

@@ -69,6 +69,8 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
         f"{window['upstream']:,} bases upstream of the TSS, {window['downstream']:,} from it on"
         if window.get("upstream") is not None
         else f"{window['length']:,} bases"
+        if window["length"]
+        else "any length"
     )
     parameters = sum(weights.numel() for weights in network.parameters())
     genes, noun = info.data.get("genes"), model_noun(info)
@@ -76,10 +78,11 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
     facts = {
         "Networks": f"{len(members)}, an ensemble" if len(members) > 1 else "1",
         "Parameters": f"{parameters:,}" + " each" * (len(members) > 1),
+        "Code": getattr(network.config, "factory", None),
         "Targets": listed(info.targets, 20),
         "Window": around,
-        f"{'Expression v' if noun == 'gene' else 'V'}alues": {None: "as given", "none": "as given"}.get(
-            info.transform, info.transform
+        f"{'Expression v' if noun == 'gene' else 'V'}alues": (
+            {None: "as given", "none": "as given"}.get(info.transform, info.transform) if info.training else None
         ),
         f"{noun.capitalize()}s": f"{genes:,}" if genes else None,
         "Columns of the table": "; ".join(_LIBRARY_COLUMNS[name] for name in info.data.get("library", [])),
@@ -99,6 +102,7 @@ def model_section(run: UPath, members: list[SerializedModel], network: Any, info
         "training": {name: value for name, value in info.training.items() if name != "best_epoch"},
     }
     return {
+        "trained": bool(info.training),
         "facts": {name: value for name, value in facts.items() if value},
         "versions": info.versions,
         "checksums": {name: value for name, value in checksums.items() if value},

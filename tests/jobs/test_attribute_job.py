@@ -185,3 +185,63 @@ def test_a_folder_of_ism_or_of_another_method_is_not_added_to(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert exit_code(ism, *flags(run, data, ours, "--overwrite", "true")) == 0
     assert load_contents(ours).method == "ism"
+
+
+CODE = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv1d(4, 8, 7), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.last(F.relu(self.first(x)).mean(dim=2))
+
+
+def build():
+    torch.manual_seed(2)
+    return Functional()
+
+
+def silent():
+    class Detached(Functional):
+        def forward(self, x):
+            with torch.no_grad():
+                return super().forward(x)
+
+    torch.manual_seed(2)
+    return Detached()
+"""
+
+
+def test_an_external_network_is_attributed_and_doubted_where_deeplift_has_no_rule(
+    ray_cluster: object,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "functional_lab_net.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path / "lab")
+    given = ["--data", data, "--trust_code", "true", "--genes", "chr4_g0003,chr1_g0050"]
+    for method, doubted in (("gradient", False), ("integrated_gradients", False), ("deeplift", True)):
+        words = ["--model", "external:functional_lab_net:build", *given, "--method", method]
+        code, said, warned = outcome(capsys, attribute_job, *words, "--out", tmp_path / method)
+        assert code == 0, warned
+        printed = " ".join((said + warned).split())
+        assert ("take --method integrated_gradients" in printed) == doubted, printed
+    by_ism = ["--model", "external:functional_lab_net:build", *given, "--out", tmp_path / "ism"]
+    assert exit_code(ism, *by_ism) == 0
+    exact, estimated = load_scores(tmp_path / "ism").scores, load_scores(tmp_path / "gradient").scores
+    assert exact.shape == estimated.shape == (2, 2, 4, 100)
+    assert np.corrcoef(exact.ravel(), estimated.ravel())[0, 1] > 0.5
+    words = ["--model", "external:functional_lab_net:silent", *given, "--method", "gradient"]
+    code, _, said = outcome(capsys, attribute_job, *words, "--out", tmp_path / "silent")
+    assert code == 2
+    assert "no gradient with respect to the sequence" in said
+    assert not (tmp_path / "silent" / "manifest.json").exists()

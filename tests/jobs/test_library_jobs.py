@@ -154,7 +154,7 @@ def test_scores_of_a_library_are_exported_searched_and_reported(
     scores = ["--scores", folder / "ism"]
     code, printed, error = outcome(capsys, export, *scores, "--out", tmp_path / "default")
     assert (code, error, "gene" in printed.replace("genes.tsv", "")) == (0, "", False)
-    assert "contributions to activity of 24 sequences in" in printed
+    assert "contributions to activity of 24 sequences, by ISM, in" in printed
     assert {path.name for path in (tmp_path / "default").iterdir()} == {
         *("ohe.npz", "shap.npz", "genes.tsv", "config.yaml")
     }

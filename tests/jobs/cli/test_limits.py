@@ -32,6 +32,7 @@ REQUIRED = {
     "train": "--data d --out o",
     "tune": "--data d --out o",
     "ism": "--model m --data d --out o",
+    "attribute": "--model m --data d --out o --method gradient",
     "predict": "--model m --data d --out o.parquet",
     "motifs": "--scores s --out o",
     "report": "--model m --out o.html",

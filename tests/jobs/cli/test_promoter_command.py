@@ -15,7 +15,20 @@ from support.commands import ROOT
 from jobs.__main__ import job_summaries, main
 from jobs.cli.config_file import job_settings
 
-JOBS = ["demo", "export", "ism", "motifs", "predict", "prepare", "report", "train", "tune", "variants", "verify"]
+JOBS = [
+    "attribute",
+    "demo",
+    "export",
+    "ism",
+    "motifs",
+    "predict",
+    "prepare",
+    "report",
+    "train",
+    "tune",
+    "variants",
+    "verify",
+]
 HEAVY = {"matplotlib", "pandas", "pyarrow", "ray", "scipy", "torch"}
 # like the console script, whose own folder is on the import path, and not the working directory
 PROMOTER = (
@@ -127,6 +140,7 @@ REQUIRED = {
     "demo": "",
     "export": "--scores s --out o",
     "ism": "--model m --data d --out o",
+    "attribute": "--model m --data d --out o --method gradient",
     "motifs": "--scores s --out o",
     "predict": "--model m --data d --out o.parquet",
     "prepare": "--out o",
@@ -145,6 +159,10 @@ REFUSED = [
     ("demo --workers 0", "--workers 0: must be at least 1"),
     ("export --scores s --out o --formats bigWig", "--formats bigWig: choose among modisco, bigwig"),
     ("export --scores s --out o --formats bigwig", "--formats bigwig: needs the chromosomes' lengths"),
+    (
+        "attribute --model m --data d --out o --method gradient --steps 9",
+        "--steps 9: is a setting of integrated_gradients, not of gradient",
+    ),
     ("ism --model m --data d --out o --genes_per_task 0", "--genes_per_task 0: must be at least 1"),
     ("ism --model m --data d --out o --dtype int8", "--dtype int8: must be float32 or float16"),
     ("verify nowhere", "nowhere: no such folder or file; check the path"),
