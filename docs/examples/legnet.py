@@ -67,4 +67,4 @@ class LegNet(nn.Module):
 
 def network() -> ExternalModel:
     """Return the network for one value a sequence."""
-    return ExternalModel(LegNet(), targets=["expression"])
+    return ExternalModel(LegNet(), targets=["Measured Expression"])  # as the table calls it

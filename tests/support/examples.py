@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -15,9 +16,9 @@ from support.commands import ROOT
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-def load_example(name: str) -> ModuleType:
-    """Import `docs/examples/NAME.py`, under a name that nothing else has."""
-    spec = importlib.util.spec_from_file_location(f"docs_example_{name}", EXAMPLES / f"{name}.py")
+def load_example(name: str, folder: Path = EXAMPLES) -> ModuleType:
+    """Import an example from its file, under a name that nothing else has."""
+    spec = importlib.util.spec_from_file_location(f"docs_example_{name}", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -44,7 +45,7 @@ def scores_by_loop(network: nn.Module, tokens_L: np.ndarray) -> np.ndarray:
     double = copy.deepcopy(network).double().eval()
 
     def predicted(row_L: np.ndarray) -> np.ndarray:
-        return double(torch.tensor(np.eye(4)[row_L].T[None])).reshape(-1).numpy()
+        return double(torch.tensor(np.eye(5)[row_L, :4].T[None])).reshape(-1).numpy()
 
     reference_T = predicted(tokens_L)
     scores_TAL = np.zeros((len(reference_T), 4, len(tokens_L)))

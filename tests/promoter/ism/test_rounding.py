@@ -40,6 +40,16 @@ def test_scores_of_the_example_networks_equal_a_float64_loop(name: str, offset: 
     assert (np.abs(scores_TAL - expected_TAL).max((1, 2)) < 1e-4 * largest_T).all()
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tangermeme_can_capture_the_example_networks_with_batches_of_any_size(name: str) -> None:
+    make, length = NETWORKS[name]
+    network = make().eval()
+    batch = torch.export.Dim("batch", max=512)
+    captured = torch.export.export(network, (torch.zeros(2, 4, length),), dynamic_shapes={"x_BCL": {0: batch}})
+    x_BCL = torch.eye(4)[torch.randint(4, (5, length))].transpose(1, 2)
+    torch.testing.assert_close(captured.module()(x_BCL), network(x_BCL))
+
+
 class Offset(nn.Module):
     """A sum of effects of a given size beside a constant, in two targets of which the second has no constant."""
 
