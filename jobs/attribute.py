@@ -83,7 +83,7 @@ def attribute(
 
     from jobs.inference.scoring_run import run_scoring
 
-    run_scoring("attribute", {**settings, **how.settings}, limits, how, overwrite=overwrite)
+    run_scoring("attribute", {**settings, **how.settings}, limits, how, trust_code=trust_code, overwrite=overwrite)
 
 
 if __name__ == "__main__":

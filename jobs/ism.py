@@ -73,7 +73,7 @@ def ism(
 
     from jobs.inference.scoring_run import run_scoring
 
-    run_scoring("ism", settings, limits, None, overwrite=overwrite)
+    run_scoring("ism", settings, limits, None, trust_code=trust_code, overwrite=overwrite)
 
 
 if __name__ == "__main__":

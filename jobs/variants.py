@@ -13,16 +13,8 @@ from jobs.ray_runtime.capacity import TaskLimits
 from promoter import storage
 
 _FORMAT = 1
-_PATHS = (
-    "variants",
-    "model",
-    "model_weights",
-    "trust_code",
-    "data",
-    "genome",
-    "chrom_names",
-    "ensemble",
-)  # settings that name inputs
+# settings that name inputs
+_PATHS = ("variants", "model", "model_weights", "data", "genome", "chrom_names", "ensemble")
 
 
 def variants(  # noqa: PLR0915 # its imports count as statements

@@ -8,17 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-OVERWRITE = "overwrite"  # not kept in config.yaml: repeated by it, a job would replace its own output
+TRUST_CODE = "trust_code"
+# Not kept in config.yaml: repeated by it, a job would replace its own output, and consent to run code is given by
+# hand.
+_FOR_ONE_CALL = ("overwrite", TRUST_CODE)
 
 
 def job_settings(job: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a job was called with, as plain YAML values; `overwrite` is for one call alone.
+    """Return the settings that a job was called with, as plain YAML values, but for those of one call alone.
 
     Args:
         job: function whose parameters name the settings, in the order that config.yaml keeps.
         arguments: value of each parameter, such as `locals()` in the function; other names are left out.
     """
-    names = [name for name in inspect.signature(job).parameters if name != OVERWRITE]
+    names = [name for name in inspect.signature(job).parameters if name not in _FOR_ONE_CALL]
     return resolved({name: arguments[name] for name in names})
 
 

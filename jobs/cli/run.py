@@ -25,6 +25,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
+from jobs.cli.config_file import TRUST_CODE
 from jobs.cli.console import one_line, with_relative_paths
 from jobs.cli.explain import Setting, explain, given_flags, given_in_file, written_as
 from jobs.cli.lists import as_written, holds_text, is_list, join_lists, take_lists
@@ -250,6 +251,10 @@ def _read_config(file: str, groups: set[str], lists: Mapping[str, bool]) -> tupl
     settings = storage.read_yaml(file)
     path = storage.resolve(file)  # of a pipe, the copy that was read
     settings.pop(PROVENANCE, None)
+    if settings.pop(TRUST_CODE, False):  # files are passed on
+        raise InputError(
+            f"{path}: {TRUST_CODE}: a file cannot give it; give --{TRUST_CODE} true, if you trust the code"
+        )
     for group in groups & settings.keys():
         if not isinstance(settings[group], dict):
             raise InputError(f"{path}: {group} {settings[group]}: must hold settings of its own; see --help")

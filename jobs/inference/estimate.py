@@ -73,8 +73,7 @@ def announce_time(
     slots = limits.max_concurrent_tasks(cluster)
     hours = passes * seconds / slots / 3600
     message = (
-        f"{passes:,} {what} of {1000 * seconds:,.3g} ms on "
-        f"{plural(slots, 'worker')} will take about {_in_words(hours)}"
+        f"{passes:,} {what} of {1000 * seconds:,.3g} ms on {plural(slots, 'worker')} will take {_in_words(hours)}"
     )
     if max_hours is not None and hours > max_hours:
         raise InputError(
@@ -87,7 +86,7 @@ def announce_time(
 def _in_words(hours: float) -> str:
     if hours < 1 / 60:
         return "less than a minute"
-    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:,.1f} hours"
+    return f"about {hours * 60:.0f} min" if hours < 2 else f"about {hours:,.1f} hours"
 
 
 @ray.remote

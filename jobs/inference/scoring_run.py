@@ -36,20 +36,20 @@ from promoter.storage.parts import PartFiles, earlier_run
 _FORMAT = 1
 _FOLDER = "scores"
 # settings that do not change the scores
-_PATHS = ("model", "model_weights", "trust_code", "data", "ensemble", "genes_per_task")
+_PATHS = ("model", "model_weights", "data", "ensemble", "genes_per_task")
 
 
 class _Plan:
     """What a run scores, and what identifies it, by the settings that ism and attribute share."""
 
-    def __init__(self, settings: Mapping[str, Any], method: Method | None) -> None:
+    def __init__(self, settings: Mapping[str, Any], method: Method | None, *, trust_code: bool) -> None:
         self.inputs = load_inputs(
             settings["model"],
             settings["ensemble"],
             settings["data"],
             settings["targets"],
             model_weights=settings["model_weights"],
-            trust_code=settings["trust_code"],
+            trust_code=trust_code,
         )
         if method:
             require_explainable(self.inputs.network, method)
@@ -120,7 +120,13 @@ class _Plan:
 
 
 def run_scoring(
-    job: str, settings: Mapping[str, Any], limits: TaskLimits, method: Method | None, *, overwrite: bool
+    job: str,
+    settings: Mapping[str, Any],
+    limits: TaskLimits,
+    method: Method | None,
+    *,
+    trust_code: bool,
+    overwrite: bool,
 ) -> None:
     """Score genes and write their folder.
 
@@ -129,9 +135,10 @@ def run_scoring(
         settings: its settings by name, those that ism and attribute share and its own.
         limits: resources of each task.
         method: method of attribution; None for saturation mutagenesis.
+        trust_code: whether to run the code that an external model brings.
         overwrite: whether to take over an output folder that something else has filled.
     """
-    plan = _Plan(settings, method)
+    plan = _Plan(settings, method, trust_code=trust_code)
     inputs, noun = plan.inputs, plan.promoters.noun
     cut = functools.cache(plan.cut)  # which remembers what parts were checked
     owned = own_folder(job, settings["out"], settings, inputs.checksums, paths=_PATHS, overwrite=overwrite)

@@ -15,10 +15,11 @@ from promoter.attribution.gradients import baseline_of, differentiable, path_gra
 from promoter.attribution.methods import Method, MethodName
 from promoter.errors import InputError
 from promoter.ism.forward_passes import mutants_per_batch
-from promoter.ism.sequences import average_strands, checked_tokens, device_of, within_memory
+from promoter.ism.sequences import average_strands, checked_tokens, within_memory
 from promoter.models.cnn import evaluating
 from promoter.models.precision import full_float32
 from promoter.models.pretrained import PretrainedModel
+from promoter.models.trainable import device_of
 from promoter.sequence import BASES, one_hot
 
 _MEMORY_OF_BACKWARD = (

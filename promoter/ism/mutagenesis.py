@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from promoter.ism import forward_passes, incremental, self_check, via_tangermeme
-from promoter.ism.sequences import average_strands, checked_tokens, device_of, within_memory
+from promoter.ism.sequences import average_strands, checked_tokens, within_memory
 from promoter.models.cnn import PromoterCNN
 from promoter.models.precision import full_float32
 from promoter.models.pretrained import PretrainedModel
+from promoter.models.trainable import device_of
 from promoter.sequence import BASES
 
 _log = logging.getLogger(__name__)

@@ -38,12 +38,6 @@ def checked_tokens(
     return tokens_NL
 
 
-def device_of(model: nn.Module, device: str | torch.device | None) -> torch.device:
-    """Return a device as given, or that of a model's parameters: the CPU where it has none."""
-    parameter = next(model.parameters(), None)
-    return torch.device(device or (parameter.device if parameter is not None else "cpu"))
-
-
 def average_strands(
     score: Callable[[np.ndarray, tuple[int, int] | None], np.ndarray],
     model: nn.Module,

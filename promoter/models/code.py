@@ -93,19 +93,26 @@ def find_code(factory: str) -> ModelCode:
     """
     if not _FACTORY.fullmatch(factory):
         raise InputError(f"{factory!r} names no code; write it as package.module:function")
+    top, here = _package(factory), os.getcwd()  # noqa: PTH109 # an entry of sys.path is text
+    path = list(sys.path)
+    sys.path.insert(0, here)  # as for `python -m`; a console command does not have it
+    try:
+        importlib.invalidate_caches()  # a module may have been written a moment ago
+        if (spec := _spec(top)) is None:
+            raise InputError(
+                f"{factory}: there is no module {top} in {here} nor on the import path; start the job where it "
+                "lies, set PYTHONPATH, or install it"
+            )
+        if top in _OWN or _is_installed(spec):
+            return ModelCode(factory, _installed_checksum(top), packages=_distributions([top]))
+        return _collect(factory)
+    finally:
+        sys.path[:] = path  # or later imports of ours could find files of the user's
+
+
+def _collect(factory: str) -> ModelCode:
+    """Read the modules that travel, from the factory's on."""
     top = _package(factory)
-    here = os.getcwd()  # noqa: PTH109 # an entry of sys.path is text
-    if here not in sys.path:  # first, as for `python -m`; a console command does not have it
-        sys.path.insert(0, here)
-    importlib.invalidate_caches()  # a module may have been written a moment ago
-    spec = _spec(top)
-    if spec is None:
-        raise InputError(
-            f"{factory}: there is no module {top} in {here} nor on the import path; start the job where it lies, "
-            "set PYTHONPATH, or install it"
-        )
-    if top in _OWN or _is_installed(spec):
-        return ModelCode(factory, _installed_checksum(top), packages=_distributions([top]))
     sources: dict[str, str] = {}
     installed: set[str] = set()
     waiting, seen = [top], {top}

@@ -153,24 +153,47 @@ def sum_bins(axis: int = -1) -> Callable[[Tensor], Tensor]:
     return lambda profile: profile.sum(dim=axis)
 
 
-def log_counts(pseudocount: float = 1.0) -> Callable[[Tensor], Tensor]:
+def log_counts(pseudocount: float = 1.0) -> nn.Module:
     """Return an `output` that takes the natural logarithm of counts.
 
     Args:
         pseudocount: number added to each count before (default 1).
     """
-    return lambda counts: torch.log(counts + pseudocount)
+    return _LogCounts(pseudocount)
 
 
-def chain(*steps: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return an `output` that applies functions one after another, the first one first."""
+def chain(*steps: Callable[[Any], Any]) -> nn.Module:
+    """Return an `output` that applies functions one after another, the first one first.
 
-    def apply(outputs: Any) -> Any:
-        for step in steps:
+    Args:
+        steps: the functions; one that is not linear is better an `nn.Module`, by which DeepLIFT finds its rules.
+    """
+    return _Chain(steps)
+
+
+class _LogCounts(nn.Module):
+    """Takes the logarithm of counts; a module, for which DeepLIFT has a rule."""
+
+    def __init__(self, pseudocount: float) -> None:
+        super().__init__()
+        self.pseudocount = pseudocount
+
+    def forward(self, counts: Tensor) -> Tensor:
+        return torch.log(counts + self.pseudocount)
+
+
+class _Chain(nn.Module):
+    """Applies functions, of which those that are modules are its own."""
+
+    def __init__(self, steps: Sequence[Callable[[Any], Any]]) -> None:
+        super().__init__()
+        self.steps = tuple(steps)
+        self.parts = nn.ModuleList(step for step in steps if isinstance(step, nn.Module))
+
+    def forward(self, outputs: Any) -> Any:
+        for step in self.steps:
             outputs = step(outputs)
         return outputs
-
-    return apply
 
 
 def build_external(code: ModelCode, **arguments: Any) -> ExternalModel:

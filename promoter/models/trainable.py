@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of a network's weights; the CPU for one without."""
-    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+def device_of(model: nn.Module, device: str | torch.device | None = None) -> torch.device:
+    """Return a device as given, or that of a network's weights; the CPU for one without."""
+    weights = chain(model.parameters(), model.buffers())
+    return torch.device(device) if device else next((one.device for one in weights), torch.device("cpu"))
 
 
 class TrainableNetwork(nn.Module):

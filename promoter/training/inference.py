@@ -61,7 +61,7 @@ def predict(
     Raises:
         ValueError: `tokens` holds no sequence.
     """
-    device = torch.device(device or device_of(model))
+    device = device_of(model, device)
     with full_float32():
         context = DistributedContext() if distributed else None
         strands = [tokens]
@@ -85,7 +85,7 @@ def evaluate(
 
     The other arguments are those of `predict`.
     """
-    device = torch.device(device or device_of(model))
+    device = device_of(model, device)
     with full_float32():
         context = DistributedContext() if distributed else None
         return evaluate_on(model, examples, device, precision, context=context)

@@ -105,7 +105,7 @@ def test_an_ensemble_of_several_targets_is_scored_on_both_strands_and_some_posit
     ray_cluster: object, data: Path, tmp_path: Path
 ) -> None:
     promoters = read_promoters(data)
-    window = {"upstream": 100, "downstream": 0, "length": 100}
+    window: dict[str, int | None] = {"upstream": 100, "downstream": 0, "length": 100}
     networks = [PromoterCNN(CNNConfig((6, 5), (5, 3), (2,), hidden=8, n_targets=3)).eval() for _ in range(2)]
     for index, network in enumerate(networks):
         save_model(tmp_path / str(index), network, ModelInfo(["a", "b", "c"], window))
@@ -134,7 +134,7 @@ def test_too_few_steps_are_doubted_with_the_flag_to_change(
     for block in network.convolution_blocks():
         nn.init.constant_(block.norm.weight, 9)
         nn.init.constant_(block.norm.bias, -0.3)  # so that most ReLUs open somewhere on the path
-    window = {"upstream": 100, "downstream": 0, "length": 100}
+    window: dict[str, int | None] = {"upstream": 100, "downstream": 0, "length": 100}
     save_model(tmp_path / "run" / "model", network, ModelInfo(["expression"], window))
     given = flags(tmp_path / "run", data, tmp_path / "out", "--method", "integrated_gradients", "--steps", 1)
     given[given.index("--split") : given.index("--split") + 2] = ["--genes", "chr1_g0003,chr1_g0004,chr1_g0005"]

@@ -113,6 +113,22 @@ def test_code_is_refused_unless_it_is_trusted(tmp_path: Path, capsys: pytest.Cap
     assert "lab.network" not in sys.modules or "lab" not in capsys.readouterr().out
 
 
+def test_a_file_is_no_consent_to_run_code(
+    ray_cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p.parquet"
+    assert exit_code(predict_job, *flags(), "--out", out) == 0
+    config = tmp_path / "p.config.yaml"
+    assert "trust_code" not in yaml.safe_load(config.read_text())
+    code, _, err = outcome(capsys, predict_job, "--config", config)
+    assert (code, "--trust_code true" in err) == (2, True)
+    assert exit_code(predict_job, "--config", config, "--trust_code", "true") == 0
+    (tmp_path / "of_a_stranger.yaml").write_text(config.read_text() + "\ntrust_code: true\n")
+    code, _, err = outcome(capsys, predict_job, "--config", tmp_path / "of_a_stranger.yaml")
+    assert code == 2
+    assert "a file cannot give it" in err
+
+
 def test_predictions_are_those_of_the_network(
     ray_cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

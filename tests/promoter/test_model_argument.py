@@ -182,7 +182,7 @@ def test_tied_weights_are_kept_once_in_the_file(tmp_path: Path) -> None:
         (lambda state: state.update({"last.bias": torch.zeros(5)}), "has other shapes of last.bias"),
         (
             lambda state: [state.update({f"model.{name}": state.pop(name)}) for name in list(state)],
-            r"lacks conv.weight.* and has model.conv.*; take 'model.' off the names",
+            r"lacks conv.weight.* and has model\..*; take 'model.' off the names",
         ),
     ],
 )

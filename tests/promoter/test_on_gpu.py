@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from promoter.attribution import attribute
 from promoter.ism import forward_passes, saturation_mutagenesis
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.models.config import PretrainedConfig
+from promoter.models.external import ExternalModel
 from promoter.models.pretrained import PretrainedModel, embed
 from promoter.models.trunk import Trunk
 from promoter.sequence import one_hot
@@ -113,6 +115,18 @@ def test_another_model_scores_on_a_gpu_as_on_the_cpu() -> None:
     found = saturation_mutagenesis(model, tokens, device="cuda")
     # differences of float32 predictions of order 1
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "deeplift"])
+@pytest.mark.parametrize("external", [False, True])
+@pytest.mark.filterwarnings("ignore::promoter.errors.InputWarning")  # of 20 steps of a network of random weights
+@pytest.mark.usefixtures("tf32")
+def test_attributions_on_a_gpu_are_those_of_the_cpu(method: Any, external: bool) -> None:
+    model, tokens = network()
+    given = ExternalModel(model) if external else model
+    on_cpu, on_gpu = (attribute(given, tokens, method=method, device=device) for device in ("cpu", "cuda"))
+    largest = np.abs(on_cpu).max(axis=(2, 3), keepdims=True)
+    assert (np.abs(on_gpu - on_cpu) < 1e-4 * largest).all()
 
 
 def test_bf16_on_a_gpu_is_off_by_a_few_hundredths_of_the_largest_score() -> None:

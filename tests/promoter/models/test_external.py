@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from promoter.attribution.attributions import explain
+from promoter.attribution.completeness import unexplained_share
+from promoter.attribution.methods import Method
 from promoter.errors import InputError, InputWarning
 from promoter.ism import saturation_mutagenesis
 from promoter.models.external import ExternalModel, chain, examine, log_counts, select_head, sum_bins
@@ -130,6 +133,15 @@ def test_a_network_without_weights_predicts_and_is_scored() -> None:
     strong = np.isin(np.arange(4), (1, 2)).astype(int)
     expected = strong[None, :, None] - strong[tokens][:, None]
     assert np.array_equal(scores[:, 0], expected)
+
+
+def test_deeplift_has_a_rule_for_the_logarithm_of_counts() -> None:
+    torch.manual_seed(0)
+    profile = nn.Sequential(nn.Conv1d(4, 6, 5), nn.ReLU(), nn.Conv1d(6, 2, 1), nn.Softplus())
+    model = ExternalModel(profile, output=chain(sum_bins(), log_counts()))
+    sums = explain(model, TOKENS, Method.of("deeplift", shuffles=3)).sums
+    assert sums is not None
+    assert unexplained_share(sums).max() < 1e-3
 
 
 def test_rescaling_is_that_of_units_also_twice() -> None:
