@@ -43,4 +43,6 @@ clean:  ## remove the virtual environment, the demo's results and the built docu
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# for docs/examples: without what it needs for training alone (macs3, bam2bw), which has to be compiled
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps bpnet-lite
 	touch $@

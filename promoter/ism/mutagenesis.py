@@ -56,7 +56,8 @@ def saturation_mutagenesis(
             memory.
         precision: fp32 (the default) is exact to 1e-5 of a sequence's largest |score|. bf16 computes the matrix
             products of a `PromoterCNN` with an error of some 1e-2 of it, and a pretrained network in mixed
-            precision with an error of 1e-2 of a prediction. Any other model is computed as it is.
+            precision with an error of 1e-2 of a prediction. Any other model is exact to 1e-4 of a target's largest
+            |score| with fp32: what float32 rounds by more is computed in float64. With bf16 it is not.
         both_strands: True scores the mean of the predictions of a sequence and of the reverse complement of what
             the model sees of it, each strand by the same method; False is the default. A network that reads both
             strands itself is scored once.
@@ -141,5 +142,5 @@ def _choose_method(
             model, x_NL, batch_size=size, positions=positions, targets=targets, precision=rounding
         )
     return "through tangermeme", lambda x_NL, size: via_tangermeme.score_substitutions(
-        model, x_NL, size, positions=positions, targets=targets
+        model, x_NL, size, positions=positions, targets=targets, exact=precision == "fp32"
     )

@@ -105,7 +105,7 @@ class ExternalModel(TrainableNetwork):
         predicted = self.module(x_BCL)
         if self.output is not None:
             predicted = self.output(predicted)
-        y_BT = _as_table(predicted, len(x_BCL))
+        y_BT = _as_table(predicted, x_BCL.shape[0])  # len() would fix the batch for tangermeme
         return y_BT if self.scale is None or self.shift is None else y_BT * self.scale + self.shift
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
@@ -294,7 +294,7 @@ def _as_table(predicted: Any, batch: int) -> Tensor:
         raise InputError(f"returns a {kind}{heads}, not a tensor", fix=f"{fix}, such as select_head(0)")
     if not predicted.is_floating_point():
         raise InputError(f"returns {predicted.dtype}, not floating-point numbers", fix=fix)
-    if predicted.ndim == 0 or len(predicted) != batch:
+    if predicted.ndim == 0 or predicted.shape[0] != batch:
         raise InputError(f"returns shape {tuple(predicted.shape)} for {batch} sequences", fix=fix)
     if predicted.ndim == 1:
         return predicted[:, None]

@@ -34,17 +34,20 @@ def outcome(capsys: pytest.CaptureFixture[str], job: Callable[..., None], *words
     return code, printed.out, printed.err
 
 
-def start(job: str, arguments: Iterable[object], address: str | None = None) -> subprocess.Popen[str]:
+def start(
+    job: str, arguments: Iterable[object], address: str | None = None, *, cwd: Path = ROOT
+) -> subprocess.Popen[str]:
     """Start `python -m jobs.JOB ...` as a person does.
 
     Args:
         job: name of the job.
         arguments: words of its command line.
         address: address of the Ray cluster that it connects to; None: it starts one.
+        cwd: working directory; the repository by default.
     """
     return subprocess.Popen(
         [sys.executable, "-u", "-m", f"jobs.{job}", *map(str, arguments)],
-        cwd=ROOT,
+        cwd=cwd,
         env=os.environ | ({"RAY_ADDRESS": address} if address else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from cluster_fixtures import CommandRun
 from ray.cluster_utils import Cluster
 from support.commands import read_until, start
+from support.examples import EXAMPLES, load_example, randomise, scores_by_loop
 from support.processes import TIMEOUT, held, ray_workers, wait_until
 
 from promoter.checkpoint import ModelInfo, save_model
@@ -66,6 +69,38 @@ def test_scores_are_the_same_when_a_node_is_lost_and_another_joins(nodes: Cluste
     expected = saturation_mutagenesis(model, tokens)
     # on more threads and in other batches than a task: rounding
     np.testing.assert_allclose(scores.scores, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_scores_of_a_network_of_other_code_are_those_of_one_node_when_a_node_is_lost(
+    nodes: Cluster, tmp_path: Path
+) -> None:
+    """Its modules lie in the folder that the command is started in, and on the import path of no worker."""
+    here = tmp_path / "here"
+    here.mkdir()
+    shutil.copy(EXAMPLES / "legnet.py", here)
+    (here / "small.py").write_text("import legnet\n\n\ndef network():\n    return legnet.LegNet((24, 16, 16))\n")
+    network = load_example("legnet").LegNet((24, 16, 16))
+    randomise(network)
+    safetensors.torch.save_model(network, str(here / "w.safetensors"))
+    length, genes = 100, 24
+    tokens = np.random.default_rng(0).integers(0, 4, (genes, length), dtype=np.uint8)
+    (here / "p.fa").write_text("".join(f">g{i:02d}\n{one}\n" for i, one in enumerate(decode(tokens))))
+    flags = ["--model", "external:small:network", "--model_weights", "w.safetensors", "--trust_code", "true"]
+    flags += ["--data", "p.fa", "--genes_per_task", "1"]
+    process = start("ism", [*flags, "--out", tmp_path / "two"], nodes.address, cwd=here)
+    wait_until(lambda: len(list((tmp_path / "two").glob("scores/part-*.parquet"))) >= 3, while_runs=process)
+    with held(lambda: ray_workers("score_genes"), process):
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    printed = end(process)
+    assert "3 nodes" in printed
+    assert "legnet.py, small.py, sent to all nodes" in printed
+    end(start("ism", [*flags, "--out", tmp_path / "one", "--workers", 1], cwd=here))
+    two, one = load_scores(tmp_path / "two"), load_scores(tmp_path / "one")
+    assert two.genes["gene_id"].tolist() == [f"g{i:02d}" for i in range(genes)]
+    np.testing.assert_array_equal(two.scores, one.scores)
+    np.testing.assert_array_equal(two.predictions, one.predictions)
+    expected = scores_by_loop(network, tokens[0])
+    np.testing.assert_allclose(two.scores[0], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 def test_training_on_two_nodes_equals_two_workers_on_one_and_outlives_a_node(
