@@ -35,7 +35,7 @@ from promoter.model_info import (
 from promoter.models.build import Network
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.models.config import ARCHITECTURES, PretrainedConfig
-from promoter.models.external import rebuild_external
+from promoter.models.external import ExternalModel, rebuild_external
 from promoter.models.pretrained import empty_model
 from promoter.storage import AnyPath
 from promoter.storage.parsing import to_yaml
@@ -221,7 +221,9 @@ def deserialize_model(packed: SerializedModel, device: str | torch.device = "cpu
     except InputError as error:
         raise InputError(f"{packed.source}: {DESCRIPTION}: {error}; copy the directory again") from error
     try:
-        model.load_state_dict(safetensors.torch.load(packed.weights), assign=True)
+        # an external network keeps its number types, and ties between its weights
+        assign = not isinstance(model, ExternalModel)
+        model.load_state_dict(safetensors.torch.load(packed.weights), assign=assign)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{packed.source}: {WEIGHTS} does not fit its description ({reason})") from error
@@ -318,8 +320,11 @@ def load_model(folder: AnyPath, device: str | torch.device = "cpu", *, trust_cod
 
 
 def load_info(folder: AnyPath) -> ModelInfo:
-    """Read the description of a model directory; errors as for `load_model`."""
-    return deserialize_model(serialize_model(folder))[1]
+    """Read the description of a model directory; errors as for `load_model`, but no code of a network runs."""
+    packed = serialize_model(folder)
+    description, info = read_description(packed.description, packed.genes, packed.source)
+    external = description["architecture"].get("name") == EXTERNAL
+    return info if external else deserialize_model(packed)[1]
 
 
 def _write(where: UPath, packed: SerializedModel) -> None:

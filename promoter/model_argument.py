@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from promoter import storage
-from promoter.checkpoint import SerializedModel, pack_model, serialize_models, versions
+from promoter.checkpoint import SerializedModel, pack_model, serialize_models
 from promoter.errors import InputError, listed, note
 from promoter.model_info import ModelInfo
 from promoter.models.code import ModelCode, find_code
-from promoter.models.external import ExternalModel, build_external, examine
+from promoter.models.external import ExternalModel, build_external, examine, require_complete
 from promoter.sequence import BASES
 from promoter.storage import AnyPath
 
@@ -86,9 +86,8 @@ def _open_external(code: ModelCode, files: Sequence[str], length: int | None) ->
             )
         names = _names(model, length)
         model.name_outputs(names)
-        info = ModelInfo(
-            names, {"upstream": None, "downstream": None, "length": model.length}, versions=versions()
-        )
+        # no versions of libraries, by which the same code and weights would be another model after an upgrade
+        info = ModelInfo(names, {"upstream": None, "downstream": None, "length": model.length})
         models.append(replace(pack_model(model, info, source), trusted=True))
     announce_code(
         code, f"weights of {', '.join(files)}" if files else "the weights with which it returns the network"
@@ -116,7 +115,7 @@ def load_weights(module: nn.Module, file: str) -> None:
             value=file,
             fix="write it by safetensors.torch.save_model(network, file)",
         ) from error
-    own = module.state_dict()
+    own = {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
     missing = [name for name in own if name not in state and not _is_tied(name, own, state)]
     unknown = [name for name in state if name not in own]
     shapes = [name for name in state if name in own and state[name].shape != own[name].shape]
@@ -146,7 +145,7 @@ def _require_weights(first: ExternalModel, second: ExternalModel) -> None:
     """Raise InputError if a function returns other weights each time: they are drawn at random."""
     again = second.state_dict()
     for name, tensor in first.state_dict().items():
-        if name not in again or not torch.equal(tensor, again[name]):
+        if isinstance(tensor, Tensor) and not (name in again and torch.equal(tensor, again[name])):
             raise InputError(
                 f"{first.config.factory}: returns other weights each time ({name.removeprefix('module.')}), drawn "
                 "at random; give those of a trained network by `model_weights`"
@@ -157,7 +156,9 @@ def _names(model: ExternalModel, length: int | None) -> list[str]:
     """Try the network on sequences drawn at random, and return the names of its outputs."""
     generator = torch.Generator().manual_seed(0)
     size = (_SEQUENCES, model.length or length or _ANY_LENGTH)
-    outputs = examine(model, torch.randint(len(BASES), size, generator=generator, dtype=torch.uint8))
+    tokens = torch.randint(len(BASES), size, generator=generator, dtype=torch.uint8)
+    outputs = examine(model, tokens)
+    require_complete(model, tokens)
     if model.targets is None:
         note(
             f"{model.config.factory}: its {outputs} outputs have no names; ExternalModel(targets=[...]) gives them"

@@ -51,7 +51,7 @@ def seconds_per_pass(inputs: Inputs, limits: TaskLimits, kind: Literal["fp32", "
     try:
         return float(ray.get(measured)) * len(inputs.models)
     except RayTaskError as error:
-        raise error.cause if isinstance(error.cause, InputError) else error from error
+        raise error.cause from error
 
 
 def announce_time(

@@ -82,7 +82,7 @@ class Inputs:
         }
 
     def write_description(self, path: UPath) -> list[UPath]:
-        """Write the description of an external model, its code included, beside what was made with it.
+        """Write the description of the first external model, its code included, beside what was made with it.
 
         Args:
             path: path of the file.
@@ -90,9 +90,10 @@ class Inputs:
         Returns:
             The path; empty for a model that is kept in a directory of its own.
         """
-        if not self.models[0].source.startswith(BY_CODE):
+        by_code = [model for model in self.models if model.source.startswith(BY_CODE)]
+        if not by_code:
             return []
-        storage.write_text(path, self.models[0].description.decode())
+        storage.write_text(path, by_code[0].description.decode())
         return [path]
 
     def strands_read(self, both_strands: bool) -> int:

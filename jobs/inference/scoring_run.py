@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from upath import UPath
 
 from jobs.cli.console import console, plural
@@ -31,6 +32,8 @@ from promoter.attribution.methods import Method
 from promoter.checkpoint import DESCRIPTION
 from promoter.dataset.promoters import region_of_positions, select, window_of_region
 from promoter.errors import InputError
+from promoter.ism.rounding import doubt_unchecked
+from promoter.models.external import ExternalModel
 from promoter.storage.parts import PartFiles, earlier_run
 
 _FORMAT = 1
@@ -51,11 +54,13 @@ class _Plan:
             model_weights=settings["model_weights"],
             trust_code=trust_code,
         )
+        self.precision = settings.get("precision", "fp32")
         if method:
             require_explainable(self.inputs.network, method)
+        elif self.precision == "fp32" and isinstance(self.inputs.network, ExternalModel):
+            doubt_unchecked(self.inputs.network, torch.tensor(self.inputs.promoters.tokens[:1]))
         self.method = method
         self.both_strands: bool = settings["both_strands"]
-        self.precision = settings.get("precision", "fp32")
         announce_strands(self.inputs.models, self.both_strands)
         promoters = self.promoters = self.inputs.promoters
         held_out = self.inputs.info.get_split(promoters.genes)

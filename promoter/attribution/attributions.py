@@ -166,13 +166,13 @@ def _explain_strand(
     at_a_time = max(1, _BYTES_AT_A_TIME // (4 * copies * len(BASES) * length))
     scores, sums = None, []
     for rows, (per_base, sums_N2T) in within_memory(score, tokens_NL, at_a_time, batch_size or usual):
-        multipliers = per_base.cpu()
+        multipliers = per_base.cpu().float()
         x_NCL = one_hot(torch.tensor(tokens_NL[rows]), multipliers.dtype)[:, None]
         some = multipliers - (x_NCL * multipliers).sum(dim=2, keepdim=True)
         if scores is None:
             scores = np.empty((n, some.shape[1], len(BASES), end - start), np.float32)
         scores[rows] = some[..., start:end].numpy()
-        sums.append(sums_N2T.cpu().numpy())
+        sums.append(sums_N2T.cpu().float().numpy())
     assert scores is not None  # noqa: S101 # for the type checker: there is a sequence
     return scores, np.concatenate(sums)
 

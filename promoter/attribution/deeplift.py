@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ def shuffled_references(model: nn.Module, x_NCL: Tensor, *, shuffles: int, seed:
 
     outside = bases_outside(model, x_NCL.shape[-1])
     references_NSCL = x_NCL.cpu()[:, None].repeat(1, shuffles, 1, 1)
-    seeds = [(seed + shuffle) % 2**32 for shuffle in range(shuffles)]  # for each sequence the same
+    seeds = np.random.SeedSequence(seed).generate_state(shuffles).tolist()  # for each sequence the same
     for references_SCL in references_NSCL:
         known = torch.nonzero(references_SCL[0, :, outside:].sum(dim=0))[:, 0] + outside
         if len(known) > 2:

@@ -39,6 +39,11 @@ def agreement(first: AnyPath, second: AnyPath, target: str) -> pd.DataFrame:
             raise InputError(
                 f"{resolve(folder)}: has no scores of {target}; there are {', '.join(of_folder.targets)}"
             )
+    if contents[0].both_strands != contents[1].both_strands:
+        both, one = (second, first) if contents[1].both_strands else (first, second)
+        raise InputError(
+            f"{resolve(both)}: has means over both strands, {resolve(one)} not; give both the same `both_strands`"
+        )
     shared = _shared(contents[0], contents[1])
     if not shared:
         raise InputError(f"{resolve(second)}: shares no gene with {resolve(first)}; score the same ones in both")

@@ -16,7 +16,7 @@ from promoter.sequence import BASES, one_hot
 _BASES_PER_BATCH = {"cpu": 1 << 15, "cuda": 1 << 21}
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, whose tensors a network may keep and then use for gradients
 def score_substitutions(
     model: nn.Module,
     tokens_NL: Tensor,

@@ -6,14 +6,35 @@ what is to be measured. So some scores of each sequence are compared with those 
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
+from promoter.errors import doubt
 from promoter.ism import forward_passes
+from promoter.sequence import one_hot
 
 TOLERANCE = 1e-4  # of the largest |score| of the sequence and target
 _POSITIONS = 5  # compared, three mutants each: 20 passes in float64
 _MARGIN = 4  # the largest of thousands of errors, by that of 15: 4 standard deviations against 1 or 2
+
+
+def doubt_unchecked(model: nn.Module, tokens_NL: Tensor) -> None:
+    """Warn if a network does not run in float64, so that its scores cannot be checked.
+
+    Args:
+        model: the network.
+        tokens_NL: a sequence to try it on, uint8.
+    """
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).double().eval()(one_hot(tokens_NL, torch.float64))
+    except Exception as error:  # whatever a network written for float32 alone raises
+        doubt(
+            f"the network does not run in float64 ({' '.join(str(error).split())[:200]}), so that its scores are "
+            f"not checked: float32 may round them by more than {TOLERANCE:g} of the largest"
+        )
 
 
 def too_coarse(

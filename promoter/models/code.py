@@ -18,7 +18,7 @@ import re
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.abc import InspectLoader, MetaPathFinder
@@ -126,7 +126,7 @@ def _collect(factory: str) -> ModelCode:
             continue
         texts = _texts(_files(spec, name), factory)
         sources |= texts
-        for imported in {name for path, text in texts.items() for name in _imported(path, text)} - seen:
+        for imported in {name for text in texts.values() for name in _imported(text)} - seen:
             seen.add(imported)
             if imported not in sys.stdlib_module_names and imported not in _OWN:
                 waiting.append(imported)
@@ -219,6 +219,22 @@ class _Finder(MetaPathFinder, InspectLoader):
         return next((file for file in (f"{base}/__init__.py", f"{base}.py") if file in self.sources), None)
 
 
+def stray_modules(before: Collection[str]) -> list[str]:
+    """Return the modules imported since that are neither installed nor from text: those that would not travel.
+
+    Args:
+        before: names in `sys.modules` before.
+    """
+    strays = []
+    for name in set(sys.modules) - set(before):
+        spec = getattr(sys.modules[name], "__spec__", None)
+        if not isinstance(spec, ModuleSpec) or isinstance(spec.loader, _Finder) or name.partition(".")[0] in _OWN:
+            continue
+        if spec.origin and spec.origin.endswith(".py") and not _is_installed(spec):
+            strays.append(name)
+    return sorted(strays)
+
+
 def _package(factory: str) -> str:
     return factory.partition(":")[0].partition(".")[0]
 
@@ -254,12 +270,18 @@ def _files(spec: ModuleSpec, name: str) -> dict[str, Path]:
     """Return the Python files of a module or package, by their path as an import has it."""
     if not _folders(spec):
         return {f"{name}.py": Path(spec.origin)} if spec.origin else {}
-    return {
-        f"{name}/{path.relative_to(folder).as_posix()}": path
-        for folder in _folders(spec)
-        for path in sorted(folder.rglob("*.py"))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    }
+    files, seen = {}, set()
+    for folder in _folders(spec):
+        for place, inner, names in os.walk(folder, followlinks=True):
+            here = Path(place)
+            # a link to a folder above would never end
+            inner[:] = [one for one in inner if not one.startswith(".") and (here / one).resolve() not in seen]
+            seen.update((here / one).resolve() for one in inner)
+            inside = here.relative_to(folder)
+            for file in sorted(names):
+                if file.endswith(".py") and not file.startswith("."):
+                    files[f"{name}/{(inside / file).as_posix()}"] = here / file
+    return files
 
 
 def _texts(files: Mapping[str, Path], factory: str) -> dict[str, str]:
@@ -269,17 +291,17 @@ def _texts(files: Mapping[str, Path], factory: str) -> dict[str, str]:
         first = next(iter(files)).partition("/")[0]
         raise InputError(f"{factory}: {first} holds {size:,} bytes of Python, too much to travel; {_INSTALL}")
     try:
-        return {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+        return {name: path.read_text(encoding="utf-8-sig") for name, path in files.items()}
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{factory}: a module cannot be read ({reason_of(error)})") from error
 
 
-def _imported(path: str, text: str) -> set[str]:
+def _imported(text: str) -> set[str]:
     """Return the names of the packages that a module imports, anywhere in it."""
     try:
         tree = ast.parse(text)
-    except SyntaxError as error:
-        raise InputError(f"{path}: is not Python ({error})") from error
+    except SyntaxError:  # a template, say; where it matters, its import fails
+        return set()
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -11,6 +11,8 @@ Shapes: B sequences, L bases, T targets.
 
 from __future__ import annotations
 
+import sys
+import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -19,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from promoter.errors import InputError, doubt
-from promoter.models.code import ModelCode, reason_of
+from promoter.errors import InputError, doubt, listed
+from promoter.models.code import ModelCode, importable, reason_of, stray_modules
 from promoter.models.config import ExternalConfig
 from promoter.models.trainable import TrainableNetwork, device_of
 from promoter.sequence import BASES, one_hot
@@ -41,6 +43,7 @@ class _Entry(TypedDict):
     code: _Code
 
 
+_BUILT: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # layers of the networks that live
 _SAME = 1e-3  # of the largest prediction: more is not rounding
 
 
@@ -213,19 +216,33 @@ def build_external(code: ModelCode, **arguments: Any) -> ExternalModel:
     Raises:
         InputError: the code cannot be imported, the factory fails, or what it returns is no network.
     """
-    factory = code.load()
-    try:
-        made = factory(**arguments)
-    except InputError as error:
-        raise InputError(f"{code.factory}: {error}") from error
-    except Exception as error:  # whatever the user's code raises
-        raise InputError(
-            f"{code.factory}: failed ({reason_of(error)}); it is called on every node, so files that it reads "
-            "must be there, by absolute paths"
-        ) from error
+    before = set(sys.modules)
+    with importable(code.sources):  # which the function may import from when it is called
+        factory = code.load()
+        try:
+            made = factory(**arguments)
+        except InputError as error:
+            raise InputError(f"{code.factory}: {error}") from error
+        except Exception as error:  # whatever the user's code raises
+            raise InputError(
+                f"{code.factory}: failed ({reason_of(error)}); it is called on every node, so files that it reads "
+                "must be there, by absolute paths"
+            ) from error
+        if strays := stray_modules(before):
+            raise InputError(
+                f"{code.factory}: imports {listed(strays, 3)} by other means than an import statement, so that it "
+                "would not travel; write `import`, or install it on all nodes"
+            )
     if not isinstance(made, nn.Module):
         raise InputError(f"{code.factory}: returned {type(made).__name__}, not an nn.Module")
     model = made if isinstance(made, ExternalModel) else ExternalModel(made)
+    layers = [one for one in model.module.modules() if next(one.parameters(recurse=False), None) is not None]
+    if any(layer in _BUILT for layer in layers):
+        raise InputError(
+            f"{code.factory}: returns the same layers each time, so that networks with different weights would "
+            "share them; build a new network in each call"
+        )
+    _BUILT.update(layers)
     model.code, model.arguments = code, arguments
     model.config = replace(model.config, factory=code.factory)
     return model.eval()
@@ -249,7 +266,7 @@ def rebuild_external(entry: Mapping[str, Any], targets: Sequence[str]) -> Extern
     return model
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, whose tensors a network may keep and then use for gradients
 def examine(model: ExternalModel, tokens_NL: Tensor, *, drawn: bool = False) -> int:
     """Run a network on some sequences, and return its number of outputs.
 
@@ -263,8 +280,13 @@ def examine(model: ExternalModel, tokens_NL: Tensor, *, drawn: bool = False) -> 
         InputError: it fails, returns something else than numbers (batch, targets), or predicts something else for
             a sequence beside others, or the second time.
     """
-    name = model.code.factory if model.code else "ExternalModel"
+    name = _name(model)
     length = tokens_NL.shape[1]
+    odd = [key for key, value in model.state_dict().items() if not isinstance(value, Tensor)]
+    if odd:
+        raise InputError(
+            f"{name}: keeps {listed(odd, 3)}, which is no tensor and cannot be saved with the weights"
+        )
     x_NCL = one_hot(tokens_NL)
     model.eval()
     try:
@@ -283,6 +305,33 @@ def examine(model: ExternalModel, tokens_NL: Tensor, *, drawn: bool = False) -> 
     if not drawn and bool((first_NT == first_NT[:1]).all()):
         doubt(f"{name}: predicts {float(first_NT[0, 0]):g} for different sequences; its weights may not be loaded")
     return first_NT.shape[1]
+
+
+@torch.no_grad()
+def require_complete(model: ExternalModel, tokens_NL: Tensor) -> None:
+    """Raise InputError if the network, built anew with the same `state_dict`, predicts something else.
+
+    Args:
+        model: the network, as `build_external` returned it, with its weights.
+        tokens_NL: some sequences, uint8.
+    """
+    if model.code is None:
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.random.seed()
+        again = build_external(model.code, **model.arguments)
+    again.load_state_dict(model.state_dict())
+    x_NCL = one_hot(tokens_NL)
+    expected_NT = model.eval()(x_NCL)
+    if float((again(x_NCL) - expected_NT).abs().max()) > _SAME * float(expected_NT.abs().max()):
+        raise InputError(
+            f"{_name(model)}: has weights that its state_dict does not hold, such as layers in a list or tensors "
+            "that are no buffers, so it would be another network on each node; use nn.ModuleList, register_buffer"
+        )
+
+
+def _name(model: ExternalModel) -> str:
+    return model.code.factory if model.code else "ExternalModel"
 
 
 def _as_table(predicted: Any, batch: int) -> Tensor:

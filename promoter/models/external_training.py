@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from promoter.errors import InputError, NetworkError, listed, note
 from promoter.models.code import ModelCode, reason_of
-from promoter.models.external import ExternalModel, build_external, examine
+from promoter.models.external import ExternalModel, build_external, examine, require_complete
 from promoter.sequence import one_hot
 
 _DTYPES = (torch.float32, torch.float64)  # a step of Adam is lost in the rounding of smaller ones
@@ -51,6 +51,7 @@ def require_learnable(code: ModelCode, tokens_NL: Tensor, targets: Sequence[str]
             f"{name}: names its outputs {listed(model.targets)}; they are trained on the targets of the data, "
             f"{listed(targets)}, and named so"
         )
+    require_complete(model, tokens_NL)
     torch.manual_seed(0)
     again = build_external(code, length=length, n_targets=len(targets)).state_dict()
     drawn = model.state_dict().items()
@@ -67,11 +68,6 @@ def _require_weights(model: ExternalModel, name: str) -> None:
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         raise InputError(
             f"{name}: has layers without shapes (nn.Lazy…); give them sizes, or run it once in the function"
-        )
-    odd = [key for key, value in model.state_dict().items() if not isinstance(value, Tensor)]
-    if odd:
-        raise InputError(
-            f"{name}: keeps {listed(odd, 3)}, which is no tensor and cannot be saved with the weights"
         )
     trained = {key: weight for key, weight in model.module.named_parameters() if weight.requires_grad}
     if not trained:

@@ -91,7 +91,7 @@ def evaluate(
         return evaluate_on(model, examples, device, precision, context=context)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, whose tensors a network may keep and then use for gradients
 def _predict(
     model: nn.Module,
     tokens: np.ndarray,

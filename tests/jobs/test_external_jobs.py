@@ -182,6 +182,12 @@ def test_from_scores_to_motifs_and_a_page(
     text = (tmp_path / "r.html").read_text()
     for words_shown in ("Agreement of methods", "lab.network:counts", "DeepLIFT", "any length"):
         assert words_shown in text
+    both = ["--method", "gradient", "--both_strands", "true", "--out", tmp_path / "both"]
+    assert exit_code(attribute, *flags(), *both) == 0
+    other = [*page]
+    other[other.index(folders)] = tmp_path / "both"
+    code, _, err = outcome(capsys, report, *other)
+    assert (code, "give both the same --both_strands" in err) == (2, True), err
     page[page.index("w1.safetensors")] = "w2.safetensors"
     code, _, err = outcome(capsys, report, *page)
     assert code == 2

@@ -24,6 +24,7 @@ from promoter.training import predict
 pytestmark = pytest.mark.filterwarnings("ignore::promoter.errors.InputNote")
 TOKENS = np.random.default_rng(1).integers(0, 4, (6, 60), dtype=np.uint8)
 NETS = """
+import functools
 import torch
 from torch import nn
 from promoter.models.external import ExternalModel
@@ -48,6 +49,26 @@ def named():
 
 def misnamed():
     return ExternalModel(Net(), targets=["only"])
+
+@functools.cache
+def cached():
+    return Net()
+
+def hidden():
+    net = Net()
+    net.more = [nn.Linear(2, 2)]
+    net.forward = lambda x: net.more[0](Net.forward(net, x))
+    return net
+
+def closure():
+    head = nn.Linear(2, 2)
+    return ExternalModel(Net(), output=lambda y: head(y))
+
+class Extra(Net):
+    def get_extra_state(self):
+        return {"step": 1}
+    def set_extra_state(self, state):
+        pass
 
 def bug():
     return open("weights.h5")
@@ -103,6 +124,16 @@ def test_the_checksum_is_that_of_code_and_weights() -> None:
     assert checksum("w1.safetensors") != first
 
 
+def test_another_version_of_a_library_makes_no_other_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def checksum() -> str:
+        weights = ["w1.safetensors"]
+        return open_models(["external:nets:named"], weights=weights, trust_code=True, length=60)[0].checksum
+
+    first = checksum()
+    monkeypatch.setattr(np, "__version__", "0.0.1")
+    assert checksum() == first
+
+
 def test_weights_that_the_function_loads_itself_are_taken_and_said() -> None:
     with pytest.warns(InputNote, match="the weights with which it returns the network"):
         [packed] = open_models(["external:nets:fixed"], trust_code=True, length=60)
@@ -115,6 +146,11 @@ def test_weights_that_the_function_loads_itself_are_taken_and_said() -> None:
         ("external:nets:random", None, r"returns other weights each time \(conv.weight\), drawn at random"),
         ("external:nets:bug", None, "nets:bug: failed .FileNotFoundError.* on every node"),
         ("external:nets:number", None, "returned int, not an nn.Module"),
+        ("external:nets:cached", ["w1.safetensors"], "returns the same layers each time"),
+        ("external:nets:cached", None, "returns the same layers each time"),
+        ("external:nets:hidden", ["w1.safetensors"], "has weights that its state_dict does not hold"),
+        ("external:nets:closure", ["w1.safetensors"], "has weights that its state_dict does not hold"),
+        ("external:nets:Extra", ["w1.safetensors"], "keeps module._extra_state, which is no tensor"),
         ("external:nets:misnamed", ["w1.safetensors"], r"has 2 outputs for 1 targets \(only\)"),
         ("external:nets:named", ["absent.safetensors"], "absent.safetensors"),
         ("external:nets:named", ["nets.py"], "is not in the format of safetensors"),

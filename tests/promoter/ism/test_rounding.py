@@ -10,7 +10,9 @@ import torch
 from support.examples import load_example, randomise, scores_by_loop
 from torch import Tensor, nn
 
+from promoter.errors import InputWarning
 from promoter.ism import saturation_mutagenesis
+from promoter.ism.rounding import doubt_unchecked
 from promoter.models.external import ExternalModel
 
 bpnet_lite, deepstarr, legnet = (load_example(name) for name in ("bpnet_lite", "deepstarr", "legnet"))
@@ -108,3 +110,18 @@ def test_a_network_that_runs_in_float32_alone_is_scored_with_a_warning() -> None
     with pytest.warns(RuntimeWarning, match="OnlyFloat32: does not run in float64"):
         scores = saturation_mutagenesis(OnlyFloat32(), tokens)
     assert np.abs(scores).max() > 0
+
+
+def test_a_network_for_float32_alone_is_doubted() -> None:
+    class Single(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = nn.Parameter(torch.ones(1, 4, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.conv1d(x, self.kernel.float()).sum(2)
+
+    tokens = torch.zeros(1, 20, dtype=torch.uint8)
+    with pytest.warns(InputWarning, match="does not run in float64"):
+        doubt_unchecked(Single(), tokens)
+    doubt_unchecked(nn.Conv1d(4, 1, 3), tokens)  # warns of nothing

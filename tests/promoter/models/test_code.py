@@ -13,6 +13,7 @@ import pytest
 
 from promoter.errors import InputError
 from promoter.models.code import ModelCode, find_code, importable
+from promoter.models.external import build_external
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +94,30 @@ def test_networks_of_one_name_and_different_code_live_in_one_process() -> None:
     assert [make() for make in makers] == [1, 2, 1]
 
 
+def test_imports_within_the_function_are_those_of_its_own_code() -> None:
+    net = "from torch import nn\ndef make():\n    from helper import X\n    return nn.Linear(X, 1)\n"
+    codes = [ModelCode("net:make", "", {"net.py": net, "helper.py": f"X = {x}\n"}) for x in (1, 2)]
+    assert [build_external(code).module.in_features for code in (*codes, codes[0])] == [1, 2, 1]
+
+
+def test_a_module_that_is_imported_by_other_means_would_not_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("net.py", "import importlib\ndef make():\n    return importlib.import_module('parts').make()\n")
+    write("parts.py", "from torch import nn\ndef make():\n    return nn.Linear(2, 1)\n")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    with pytest.raises(InputError, match="imports parts by other means than an import statement"):
+        build_external(find_code("net:make"))
+
+
+def test_a_byte_order_mark_linked_folders_and_templates_travel(tmp_path: Path) -> None:
+    write("zoo/net.py", "\ufefffrom .linked.parts import PART\ndef make():\n    return PART\n")
+    write("zoo/template.py", "class {{ name }}:\n")
+    write("elsewhere/parts.py", "PART = 3\n")
+    Path("zoo/linked").symlink_to(Path("elsewhere").resolve())
+    Path("zoo/loop").symlink_to(Path("zoo").resolve())
+    code = find_code("zoo.net:make")
+    assert elsewhere(code, "f()", tmp_path / "other") == "3"
+
+
 def test_modules_of_the_process_are_back_afterwards() -> None:
     write("net.py", "X = 'mine'\n")
     sys.path.insert(0, "")
@@ -165,7 +190,7 @@ def test_a_name_that_leads_nowhere_is_refused(factory: str, message: str) -> Non
         ("make = 3\n", "net has no function make"),
         ("import absent_library\n", "cannot be imported .ModuleNotFoundError: No module named 'absent_library'"),
         ("raise RuntimeError('needs a licence')\n", "cannot be imported .RuntimeError: needs a licence"),
-        ("def make(:\n", "net.py: is not Python"),
+        ("def make(:\n", "cannot be imported .SyntaxError"),
     ],
 )
 def test_code_that_cannot_be_imported_is_refused_in_a_line(text: str, message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from promoter.attribution import attribute
 from promoter.attribution.attributions import explain
 from promoter.attribution.completeness import unexplained_share
 from promoter.attribution.methods import Method
@@ -142,6 +143,33 @@ def test_deeplift_has_a_rule_for_the_logarithm_of_counts() -> None:
     sums = explain(model, TOKENS, Method.of("deeplift", shuffles=3)).sums
     assert sums is not None
     assert unexplained_share(sums).max() < 1e-3
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "deeplift"])
+def test_a_network_that_keeps_a_table_is_explained_after_it_has_predicted(method: Any) -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(4, 1)
+            self.table: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.table is None:  # as tables of positions and angles are kept
+                self.table = torch.linspace(0, 1, x.shape[-1], dtype=x.dtype) * self.last.weight[0, 0].detach()
+            return self.last((x * self.table).sum(2))
+
+    model, tokens = ExternalModel(Positions()), TOKENS.numpy()
+    predict(model, tokens)
+    scores = saturation_mutagenesis(model, tokens)
+    assert np.allclose(attribute(model, tokens, method=method), scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "deeplift"])
+def test_a_network_in_bfloat16_is_explained(method: Any) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(160, 2))
+    expected = saturation_mutagenesis(network, TOKENS.numpy())
+    scores = attribute(ExternalModel(network.to(torch.bfloat16)), TOKENS.numpy(), method=method)
+    assert np.allclose(scores, expected, atol=2e-2)
 
 
 def test_rescaling_is_that_of_units_also_twice() -> None:
