@@ -59,7 +59,8 @@ def test_model_flags_hold_the_settings_of_each_network_and_are_the_configuration
     assert not isinstance(flags, (CNNConfig, PretrainedConfig))
     assert resolve_model(flags) == CNNConfig()
     settings = {field.name: field.default for field in fields(flags)}
-    assert settings == asdict(PretrainedConfig()) | asdict(CNNConfig()) | {"name": "promoter_cnn"}
+    of_external = {"name": "promoter_cnn", "factory": None}
+    assert settings == asdict(PretrainedConfig()) | asdict(CNNConfig()) | of_external
     assert resolve_model(replace(flags, name="borzoi", tss_bins=8)) == PretrainedConfig("borzoi", tss_bins=8)
     assert resolve_model(replace(flags, crop=500)) == CNNConfig(crop=500)
     with pytest.raises(InputError, match=r"--model\.tss_bins 8: is a setting of enformer and borzoi"):

@@ -19,7 +19,7 @@ from promoter.ism.sequences import average_strands, checked_tokens, within_memor
 from promoter.models.cnn import evaluating
 from promoter.models.precision import full_float32
 from promoter.models.pretrained import PretrainedModel
-from promoter.models.trainable import device_of
+from promoter.models.trainable import device_of, dtype_of
 from promoter.sequence import BASES, one_hot
 
 _MEMORY_OF_BACKWARD = (
@@ -154,8 +154,7 @@ def _explain_strand(
     """Return the scores of one strand, and sums and differences (N, 2, targets)."""
     n, length = tokens_NL.shape
     start, end = positions or (0, length)
-    parameter = next(model.parameters(), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
+    dtype = dtype_of(model)
 
     def score(some_NL: np.ndarray, size: int | None) -> tuple[Tensor, Tensor]:
         x_NCL = one_hot(torch.tensor(some_NL, device=device), dtype)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from promoter.models.cnn import evaluating
+from promoter.models.trainable import dtype_of
 from promoter.sequence import BASES, one_hot
 
 # Bases in one forward pass when no batch size is given. On a CPU larger batches leave the cache and
@@ -54,8 +55,7 @@ def _score_one(
 ) -> Tensor:
     """Score one sequence -> (targets, 4, region)."""
     start, end = region
-    parameter = next(model.parameters(), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
+    dtype = dtype_of(model)
     chosen = slice(None) if targets is None else list(targets)
     reference_T = _outputs(model, reference_L[None], dtype)[0, chosen]
     bases, positions = torch.nonzero(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from promoter.ism.forward_passes import mutants_per_batch
 from promoter.ism.rounding import TOLERANCE, too_coarse
+from promoter.models.trainable import dtype_of
 from promoter.sequence import one_hot
 
 
@@ -47,8 +48,7 @@ def score_substitutions(
         ValueError: the model returns several tensors.
     """
     start, end = positions or (0, tokens_NL.shape[1])
-    parameter = next(model.parameters(), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
+    dtype = dtype_of(model)
     options = {"batch_size": batch_size, "start": start, "targets": None if targets is None else list(targets)}
     scores_NTAL = _differences(model, tokens_NL, end=end, dtype=dtype, **options)
     if not exact or dtype == torch.float64:

@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 from promoter.errors import InputError, doubt, listed
 from promoter.models.code import ModelCode, importable, reason_of, stray_modules
 from promoter.models.config import ExternalConfig
-from promoter.models.trainable import TrainableNetwork, device_of
+from promoter.models.trainable import TrainableNetwork, device_of, dtype_of
 from promoter.sequence import BASES, one_hot
 from promoter.storage.schema import checked
 
@@ -101,8 +101,7 @@ class ExternalModel(TrainableNetwork):
 
     def forward(self, x_BCL: Tensor) -> Tensor:
         """Map one-hot (batch, 4, length) to predictions (batch, targets)."""
-        weights = (*self.module.parameters(), *self.module.buffers())
-        x_BCL = x_BCL.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x_BCL.dtype))
+        x_BCL = x_BCL.to(dtype_of(self.module, x_BCL.dtype))
         if self.bases != BASES:
             x_BCL = x_BCL[:, self._order]
         predicted = self.module(x_BCL)
@@ -231,7 +230,7 @@ def build_external(code: ModelCode, **arguments: Any) -> ExternalModel:
         if strays := stray_modules(before):
             raise InputError(
                 f"{code.factory}: imports {listed(strays, 3)} by other means than an import statement, so that it "
-                "would not travel; write `import`, or install it on all nodes"
+                "would not travel; write an import, or install it on all nodes"
             )
     if not isinstance(made, nn.Module):
         raise InputError(f"{code.factory}: returned {type(made).__name__}, not an nn.Module")

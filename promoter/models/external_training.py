@@ -37,7 +37,7 @@ def require_learnable(code: ModelCode, tokens_NL: Tensor, targets: Sequence[str]
     if model.length not in (None, length):
         raise InputError(
             f"{name}: takes sequences of {model.length:,} bases, the data has windows of {length:,}; let it take "
-            "its argument `length`, or prepare the data anew"
+            "its argument length, or prepare the data anew"
         )
     _require_weights(model, name)
     outputs = examine(model, tokens_NL, drawn=True)

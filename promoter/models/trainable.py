@@ -16,6 +16,12 @@ def device_of(model: nn.Module, device: str | torch.device | None = None) -> tor
     return torch.device(device) if device else next((one.device for one in weights), torch.device("cpu"))
 
 
+def dtype_of(model: nn.Module, default: torch.dtype = torch.float32) -> torch.dtype:
+    """Return the number type of a network's weights; `default` for one without."""
+    weights = chain(model.parameters(), model.buffers())
+    return next((one.dtype for one in weights if one.is_floating_point()), default)
+
+
 class TrainableNetwork(nn.Module):
     """A network as training sees it; the defaults suit one whose weights are all trained, each batch in one pass.
 
