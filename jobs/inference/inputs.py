@@ -116,12 +116,15 @@ def load_inputs(
         InputError: a file is missing or damaged, the models and the windows do not fit each other, or the models
             have no such target.
     """
-    promoters = read_promoters(data)
-    models = open_models(
-        [model, *(ensemble or [])], weights=model_weights, trust_code=trust_code, length=promoters.length
-    )
+    names = [model, *(ensemble or [])]
+    promoters = None
+    if any(name.startswith(BY_CODE) for name in names):  # which are tried on sequences of that length
+        promoters = read_promoters(data)
+    length = None if promoters is None else promoters.length
+    models = open_models(names, weights=model_weights, trust_code=trust_code, length=length)
     network, info = deserialize_ensemble(models)
     outputs = info.outputs_of(targets)
+    promoters = read_promoters(data) if promoters is None else promoters
     if info.training.get("loss") == "poisson":
         promoters = observed_in_log_units(promoters)
     require_fitting(promoters, info)

@@ -26,7 +26,6 @@ from promoter.models.code import ModelCode, importable, reason_of, stray_modules
 from promoter.models.config import ExternalConfig
 from promoter.models.trainable import TrainableNetwork, device_of, dtype_of
 from promoter.sequence import BASES, one_hot
-from promoter.storage.schema import checked
 
 
 class _Code(TypedDict):
@@ -257,6 +256,8 @@ def rebuild_external(entry: Mapping[str, Any], targets: Sequence[str]) -> Extern
     Raises:
         InputError: the entry is damaged, or as for `build_external`.
     """
+    from promoter.storage.schema import checked  # noqa: PLC0415 # what builds and trains networks needs torch alone
+
     known = checked(entry, _Entry, "architecture", "copy it again")
     model = build_external(ModelCode(known["factory"], **known["code"]), **known["arguments"])
     model.name_outputs(targets)

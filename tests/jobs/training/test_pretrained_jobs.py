@@ -292,7 +292,7 @@ def test_a_search_trains_borzoi_with_lora(ray_cluster: object, genome: Path, tmp
             ["--model.adapt", "lora"],
             "--model.adapt lora: is a setting of enformer and borzoi, not of promoter_cnn",
         ),
-        (["--model.name", "gpt"], "--model.name gpt: must be promoter_cnn, enformer or borzoi"),
+        (["--model.name", "gpt"], "--model.name gpt: must be promoter_cnn, enformer, borzoi or external"),
         (["--model.name", "borzoi", "--model.tss_bins", "0"], "--model.tss_bins 0: must be at least 1"),
     ],
 )
