@@ -31,10 +31,15 @@ def doubt_unchecked(model: nn.Module, tokens_NL: Tensor) -> None:
         with torch.no_grad():
             copy.deepcopy(model).double().eval()(one_hot(tokens_NL, torch.float64))
     except Exception as error:  # whatever a network written for float32 alone raises
-        doubt(
-            f"the network does not run in float64 ({' '.join(str(error).split())[:200]}), so that its scores are "
-            f"not checked: float32 may round them by more than {TOLERANCE:g} of the largest"
-        )
+        doubt(unchecked("the network", error))
+
+
+def unchecked(name: str, error: Exception) -> str:
+    """Return what to warn of where a network does not run in float64, in a line."""
+    return (
+        f"{name}: does not run in float64 ({' '.join(str(error).split())[:200]}), so that its scores are "
+        f"not checked: float32 may round them by more than {TOLERANCE:g} of the largest"
+    )
 
 
 def too_coarse(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from promoter.ism.forward_passes import mutants_per_batch
-from promoter.ism.rounding import TOLERANCE, too_coarse
+from promoter.ism.rounding import too_coarse, unchecked
 from promoter.models.trainable import dtype_of
 from promoter.sequence import one_hot
 
@@ -62,12 +62,7 @@ def score_substitutions(
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a network written for float32 alone raises
-        warnings.warn(
-            f"{type(model).__name__}: does not run in float64 ({' '.join(str(error).split())[:200]}), so its "
-            f"scores could not be checked: float32 may round them by more than {TOLERANCE:g} of the largest",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        warnings.warn(unchecked(type(model).__name__, error), RuntimeWarning, stacklevel=2)
     return scores_NTAL
 
 

@@ -152,6 +152,24 @@ class CNNConfig:
             )
 
 
+class _NoPromoterCNN:
+    """What configurations of all networks but `PromoterCNN` have in common."""
+
+    @property
+    def n_blocks(self) -> int:
+        """The number of blocks that settings are given for: none."""
+        return 0
+
+    @property
+    def incremental(self) -> CNNConfig | None:
+        """The configuration for the incremental engine: none, each mutant needs a forward pass."""
+        return None
+
+    def outside(self, length: int) -> int:
+        """Return the number of bases at the start of a window that the network does not see: none."""
+        return 0
+
+
 class Architecture(NamedTuple):
     """Facts about a pretrained network that are needed before it is loaded.
 
@@ -202,7 +220,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 @dataclass(frozen=True)
-class PretrainedConfig:
+class PretrainedConfig(_NoPromoterCNN):
     """A pretrained network and how it is fine-tuned.
 
     Args:
@@ -256,23 +274,9 @@ class PretrainedConfig:
         return self.weights or self.architecture.hub
 
     @property
-    def n_blocks(self) -> int:
-        """The number of blocks that settings are given for: none."""
-        return 0
-
-    @property
-    def incremental(self) -> CNNConfig | None:
-        """The configuration for the incremental engine: none, each mutant needs a forward pass."""
-        return None
-
-    @property
     def pretrained(self) -> PretrainedConfig | None:
         """The configuration by which pretrained weights are fetched: this one."""
         return self
-
-    def outside(self, length: int) -> int:
-        """Return the number of bases at the start of a window that the network does not see: none."""
-        return 0
 
     def for_window(self, length: int, window: Mapping[str, Any] | None = None) -> PretrainedConfig:
         """Return the network for windows of this length: this one, or the error of `require_length`."""
@@ -327,7 +331,7 @@ class PretrainedConfig:
 
 
 @dataclass(frozen=True)
-class ExternalConfig:
+class ExternalConfig(_NoPromoterCNN):
     """A network that a function outside this package returns, for training.
 
     Args:
@@ -352,23 +356,9 @@ class ExternalConfig:
             )
 
     @property
-    def n_blocks(self) -> int:
-        """The number of blocks that settings are given for: none."""
-        return 0
-
-    @property
-    def incremental(self) -> CNNConfig | None:
-        """The configuration for the incremental engine: none, it knows `PromoterCNN` only."""
-        return None
-
-    @property
     def pretrained(self) -> PretrainedConfig | None:
         """The configuration by which pretrained weights are fetched: none."""
         return None
-
-    def outside(self, length: int) -> int:
-        """Return the number of bases at the start of a window that the network is not given: none."""
-        return 0
 
     def for_window(self, length: int, window: Mapping[str, Any] | None = None) -> ExternalConfig:
         """Return the network for windows of this length: this one, whose function is told the length."""
