@@ -28,7 +28,7 @@ import ray
 import torch
 
 from jobs.prepare import prepare
-from jobs.ray_runtime.capacity import TaskLimits
+from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.fan_out import fan_out
 from jobs.train import train
@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     print(f"Ray started in {time.perf_counter() - began:.1f} s; load of this machine {psutil.getloadavg()[0]:.1f}")
     cold = time_of_cold_start()
     print(f"\na worker's start, with torch and the model: {cold:.1f} s")
-    rates = [tasks_per_second(count, in_flight) for count, in_flight in runs(options.tasks)]
+    rates = [tasks_per_second(cluster, count, in_flight) for count, in_flight in runs(options.tasks)]
     part = parts(options.parts)
     epoch = epochs(options.epochs)
     ray.shutdown()
@@ -108,14 +108,15 @@ def runs(count: int) -> list[tuple[int, int]]:
     return [(small, 2), (small, 64), (small, 1024), (count // 3, 1024), (count, 1024)]
 
 
-def tasks_per_second(count: int, in_flight: int) -> float:
+def tasks_per_second(cluster: Cluster, count: int, in_flight: int) -> float:
     """Run tasks that do nothing, with as much to carry as those of jobs.ism; print and return the rate."""
-    task = TaskLimits(None, 1, 0).apply(_nothing)
+    limits = TaskLimits(in_flight, 1, 0)
+    task = limits.apply(_nothing)
     genes, tokens = pd.DataFrame({"gene_id": ["g"] * 10}), np.zeros((10, LENGTH), np.uint8)
     process, held = psutil.Process(), 0
     before = process.memory_info().rss
     began = time.perf_counter()
-    for done, _ in fan_out(lambda item, _: task.remote(genes, tokens, item), range(count), in_flight):
+    for done, _ in fan_out(lambda item, _: task.remote(genes, tokens, item), range(count), limits, cluster):
         if done % 500 == 0:
             held = max(held, process.memory_info().rss - before)
     seconds = time.perf_counter() - began

@@ -31,7 +31,8 @@ def attribute(
     genes_per_task: int | None = None,
     workers: int | None = None,
     cpus_per_worker: int = 1,
-    gpus_per_worker: float = 0,
+    gpus_per_worker: float | None = None,
+    accelerator_type: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Estimate the score of every single-base change from gradients, in a few passes a gene.
@@ -73,12 +74,14 @@ def attribute(
             seconds and 256 MB. The memory of a task does not grow with it, but with targets and positions.
         workers: number of tasks that run at a time; by default as many as the cluster has room for.
         cpus_per_worker: number of CPUs reserved for each task.
-        gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
+        gpus_per_worker: number of GPUs reserved for each task, or a fraction of one; by default 1 where the
+            cluster has GPUs or may start some, else 0.
+        accelerator_type: name of the card for each task, as Ray has it, such as L4; by default any.
         overwrite: take over an output folder that another run, job or person has filled: what a job has left there
             is removed, other files of the same names are replaced.
     """
     settings = job_settings(attribute, locals())
-    limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
+    limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker, accelerator_type)
     how = Method.of(method, steps=steps, shuffles=shuffles, seed=seed)
 
     from jobs.inference.scoring_run import run_scoring

@@ -25,7 +25,8 @@ def predict(  # noqa: PLR0915 # its imports count as statements
     both_strands: bool = False,
     workers: int | None = None,
     cpus_per_worker: int = 1,
-    gpus_per_worker: float = 0,
+    gpus_per_worker: float | None = None,
+    accelerator_type: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Predict every gene of a data set, or every sequence of a FASTA.
@@ -48,11 +49,13 @@ def predict(  # noqa: PLR0915 # its imports count as statements
             of it, for networks trained on reverse complements; false by default: the window alone.
         workers: number of tasks that run at a time; by default as many as the cluster has room for.
         cpus_per_worker: number of CPUs reserved for each task.
-        gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
+        gpus_per_worker: number of GPUs reserved for each task, or a fraction of one; by default 1 where the
+            cluster has GPUs or may start some, else 0.
+        accelerator_type: name of the card for each task, as Ray has it, such as L4; by default any.
         overwrite: replace a file that promoter predict did not write.
     """
     settings = job_settings(predict, locals())
-    limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
+    limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker, accelerator_type)
     path = storage.resolve(out)
     if path.suffix != ".parquet":
         raise InputError(f"--out {out}: must be a file that ends in .parquet")
@@ -65,7 +68,9 @@ def predict(  # noqa: PLR0915 # its imports count as statements
     from jobs.inference.inputs import announce_strands, load_inputs
     from jobs.inference.predicting import interval_half_width, predict_genes, summarise
     from jobs.ray_runtime.connect import connect
-    from jobs.ray_runtime.fan_out import fan_out, progress
+    from jobs.ray_runtime.fan_out import Retry, fan_out
+    from jobs.ray_runtime.model_cache import task_memory
+    from jobs.ray_runtime.progress import progress
     from jobs.training.metrics_table import show_metrics
     from promoter.evaluation.evaluate import evaluate_data, kept_baselines, measured_targets
     from promoter.evaluation.predictions import predictions_table, write_predictions
@@ -80,18 +85,19 @@ def predict(  # noqa: PLR0915 # its imports count as statements
         targets = measured_targets(promoters, info)
         baselines = kept_baselines(inputs.models, promoters) if targets else {}
         cluster = connect()
-        task = limits.apply(predict_genes)
+        limits = limits.on(cluster, task_memory(inputs.models))
         models = [ray.put(serialized) for serialized in inputs.models]
         predicted = np.empty((len(models), len(promoters), len(info.targets)), np.float32)
         batches = [slice(start, start + _GENES_PER_TASK) for start in range(0, len(promoters), _GENES_PER_TASK)]
-        with progress("predict", len(promoters), f"{promoters.noun}s") as advance:
-            for rows, result in fan_out(
-                lambda rows, _: task.remote(promoters.tokens[rows], both_strands, *models),
-                batches,
-                limits.in_flight(cluster),
-            ):
+        with progress("predict", len(promoters), f"{promoters.noun}s") as shown:
+
+            def submit(rows: slice, retry: Retry) -> ray.ObjectRef:
+                task = limits.apply(predict_genes, label_selector=retry.label_selector)
+                return task.remote(promoters.tokens[rows], both_strands, *models)
+
+            for rows, result in fan_out(submit, batches, limits, cluster, progress=shown):
                 predicted[:, rows] = result
-                advance(result.shape[1])
+                shown.advance(result.shape[1])
         spread = predicted.std(axis=0, ddof=1) if len(models) > 1 else None
         half_width = interval_half_width(model, inputs, predicted, both_strands=both_strands)
         table = predictions_table(promoters, info, predicted.mean(axis=0), spread=spread, half_width=half_width)

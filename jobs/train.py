@@ -29,6 +29,7 @@ def train(
     trust_code: bool = False,
     workers: int = 1,
     gpus_per_worker: float | None = None,
+    accelerator_type: str | None = None,
     cpus_per_worker: int | None = None,
     min_workers: int | None = None,
     overwrite: bool = False,
@@ -64,7 +65,9 @@ def train(
             are then no test. For a model of another genome, whose chromosomes have the same names.
         trust_code: run the code of --model.name external, here and on all nodes; false by default: refuse it.
         workers: number of processes that share each batch by DDP.
-        gpus_per_worker: number of GPUs for each worker; by default 1 where the cluster has GPUs, else 0.
+        gpus_per_worker: number of GPUs for each worker; by default 1 where the cluster has GPUs or may start some,
+            else 0.
+        accelerator_type: name of the card for each worker, as Ray has it, such as L4; by default any.
         cpus_per_worker: number of CPUs for each worker; by default an equal share of a machine without GPUs, else
             1.
         min_workers: minimum number of workers: training continues with this many after losing nodes, and scales
@@ -73,7 +76,7 @@ def train(
             is removed, other files of the same names are replaced. A finished run
             that is damaged starts anew.
     """
-    require_resources(workers, cpus_per_worker, gpus_per_worker)
+    require_resources(workers, cpus_per_worker, gpus_per_worker, accelerator_type)
     if allow_seen and init is None:
         raise InputError("--allow_seen true: there is no --init whose genes it is about; leave it out")
     if min_workers is not None and not 1 <= min_workers <= workers:
@@ -115,6 +118,7 @@ def train(
         workers=workers,
         baselines=baselines,
         gpus_per_worker=gpus_per_worker,
+        accelerator_type=accelerator_type,
         cpus_per_worker=cpus_per_worker,
         min_workers=min_workers,
         embeddings=embeddings,

@@ -44,6 +44,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     at_once: int | None = None,
     workers: int = 1,
     gpus_per_worker: float | None = None,
+    accelerator_type: str | None = None,
     cpus_per_worker: int = 1,
     overwrite: bool = False,
 ) -> None:
@@ -79,14 +80,15 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         workers: processes of a trial; only 1, since a search scales by trials. For more, give best.yaml to
             promoter train.
         gpus_per_worker: number of GPUs for each trial, or a fraction of one; by default 1 where the cluster has
-            GPUs, else 0.
+            GPUs or may start some, else 0.
+        accelerator_type: name of the card for each trial, as Ray has it, such as L4; by default any.
         cpus_per_worker: number of CPUs for each trial.
         overwrite: take over an output folder that another run, job or person has filled: what a job has left there
             is removed, other files of the same names are replaced. A finished
             search that is damaged starts anew.
     """
     settings = job_settings(tune, locals())
-    require_resources(workers, cpus_per_worker, gpus_per_worker)
+    require_resources(workers, cpus_per_worker, gpus_per_worker, accelerator_type)
     if workers > 1:
         raise InputError(
             f"--workers {workers}: a trial is one process, and a search scales by trials; use --at_once for more "
@@ -111,6 +113,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         with_pretrained,
         with_targets,
     )
+    from jobs.training.resources import resources_of_worker
     from jobs.training.run import METRICS, PATHS
     from jobs.tuning.results import BEST, FINAL, SearchResult, show_folds, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
@@ -171,11 +174,12 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             workers=workers,
             baselines=True,
             gpus_per_worker=gpus_per_worker,
+            accelerator_type=accelerator_type,
             cpus_per_worker=cpus_per_worker,
             embeddings=embeddings,
             code=code,
-        )
-        resources: Any = base.scaling_config(cluster).resources_per_worker
+        ).on(cluster)
+        resources = resources_of_worker(base.scaling_config(cluster))
         output.begin()
         pretrained = with_pretrained(base, out_dir, cluster).pretrained
         embedded = pretrained and pretrained.embedded

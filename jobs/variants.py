@@ -34,7 +34,8 @@ def variants(  # noqa: PLR0915 # its imports count as statements
     max_hours: float | None = None,
     workers: int | None = None,
     cpus_per_worker: int = 1,
-    gpus_per_worker: float = 0,
+    gpus_per_worker: float | None = None,
+    accelerator_type: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Predict what each variant does to the genes in whose windows it falls, or to the sequences of a library.
@@ -68,17 +69,20 @@ def variants(  # noqa: PLR0915 # its imports count as statements
             of a forward pass.
         workers: number of tasks that run at a time; by default as many as the cluster has room for.
         cpus_per_worker: number of CPUs reserved for each task.
-        gpus_per_worker: number of GPUs reserved for each task, or a fraction of one.
+        gpus_per_worker: number of GPUs reserved for each task, or a fraction of one; by default 1 where the
+            cluster has GPUs or may start some, else 0.
+        accelerator_type: name of the card for each task, as Ray has it, such as L4; by default any.
         overwrite: take over an output folder that another run, job or person has filled: what a job has left there
             is removed, other files of the same names are replaced.
     """
     settings = job_settings(globals()["variants"], locals())  # `variants` is the file here
-    limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker)
+    limits = TaskLimits(workers, cpus_per_worker, gpus_per_worker, accelerator_type)
 
     from jobs.inference import variant_effects
     from jobs.inference.estimate import announce_time, seconds_per_pass
     from jobs.inference.inputs import announce_strands, load_inputs
     from jobs.ray_runtime.connect import connect
+    from jobs.ray_runtime.model_cache import task_memory
     from jobs.ray_runtime.part_files import compute_parts
     from jobs.ray_runtime.shared_disk import require_shared
     from promoter.checkpoint import DESCRIPTION
@@ -105,7 +109,7 @@ def variants(  # noqa: PLR0915 # its imports count as statements
         earlier = earlier_run(out_dir, identity)
         size = earlier["genes_per_part"] if earlier else variant_effects.choose_genes_per_part(inputs)
         identity["genes_per_part"] = size
-        in_flight = None
+        cluster = None
         with output.nothing_if_refused(), kept_notes() as notes:
             announce_strands(inputs.models, both_strands)
             source = variant_effects.AlleleSource(promoters, genome, chrom_names)
@@ -120,7 +124,7 @@ def variants(  # noqa: PLR0915 # its imports count as statements
             if missing:
                 cluster = connect()
                 require_shared(out_dir)
-                in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit
+                limits = limits.on(cluster, task_memory(inputs.models))  # refuses tasks that do not fit
                 if max_hours is not None or inputs.network.config.incremental is None:
                     sequences = parts.count_rows(missing) + sum(
                         alleles[index]["gene"].nunique() for index in missing
@@ -128,7 +132,7 @@ def variants(  # noqa: PLR0915 # its imports count as statements
                     announce_time(
                         sequences * inputs.strands_read(both_strands),
                         "forward passes (windows)",
-                        seconds_per_pass(inputs, limits, precision),
+                        seconds_per_pass(inputs, limits, cluster, precision),
                         limits=limits,
                         cluster=cluster,
                         max_hours=max_hours,
@@ -136,7 +140,7 @@ def variants(  # noqa: PLR0915 # its imports count as statements
             output.begin()
             inputs.write_description(out_dir / DESCRIPTION)
             parts.write_manifest(complete=False)
-        if in_flight is not None:
+        if cluster is not None:
             compute_parts(
                 parts,
                 missing,
@@ -146,7 +150,7 @@ def variants(  # noqa: PLR0915 # its imports count as statements
                 ),
                 shared=inputs.models,
                 limits=limits,
-                in_flight=in_flight,
+                cluster=cluster,
                 name="variants",
                 verb="predicted",
                 noun=promoters.noun,

@@ -61,7 +61,10 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 }
 # settings that say where to write and with what to compute, and not what comes out
 _RESOURCES = frozenset(
-    {"out", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "at_once", "max_hours"}
+    {
+        *("out", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "at_once"),
+        "max_hours",
+    }
 )
 
 _EARLIER = {"training": {"loss": "mse"}}  # what runs did before there was the setting

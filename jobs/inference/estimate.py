@@ -14,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import ray
 import torch
-from ray.exceptions import RayTaskError
 
 from jobs.cli.console import console, plural
 from jobs.inference.inputs import Inputs
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
+from jobs.ray_runtime.devices import ends_process_on_device_error
+from jobs.ray_runtime.fan_out import Retry, fan_out
 from jobs.ray_runtime.model_cache import loaded_model
 from promoter.attribution import Method, explain
 from promoter.checkpoint import SerializedModel
@@ -30,12 +31,15 @@ _MAX_PER_PASS = 32
 _REPEATS = 3  # the first warms up
 
 
-def seconds_per_pass(inputs: Inputs, limits: TaskLimits, kind: Literal["fp32", "bf16"] | Method) -> float:
+def seconds_per_pass(
+    inputs: Inputs, limits: TaskLimits, cluster: Cluster, kind: Literal["fp32", "bf16"] | Method
+) -> float:
     """Measure on a worker how long all models take for a pass of one sequence, in a full batch.
 
     Args:
         inputs: models, and genes to measure with.
         limits: resources of each task, which must fit on the cluster.
+        cluster: cluster that computes them.
         kind: precision of forward passes, or the method whose passes go back too.
 
     Raises:
@@ -47,11 +51,13 @@ def seconds_per_pass(inputs: Inputs, limits: TaskLimits, kind: Literal["fp32", "
         if isinstance(kind, Method)
         else functools.partial(predict, precision=kind)
     )
-    measured = limits.apply(_seconds_per_sequence).remote(inputs.models[0], inputs.promoters.tokens[0], compute)
-    try:
-        return float(ray.get(measured)) * len(inputs.models)
-    except RayTaskError as error:
-        raise error.cause from error
+
+    def submit(tokens: np.ndarray, retry: Retry) -> ray.ObjectRef:
+        task = limits.apply(_seconds_per_sequence, label_selector=retry.label_selector)
+        return task.remote(inputs.models[0], tokens, compute)
+
+    ((_, seconds),) = fan_out(submit, [inputs.promoters.tokens[0]], limits, cluster)
+    return float(seconds) * len(inputs.models)
 
 
 def announce_time(
@@ -90,6 +96,7 @@ def _in_words(hours: float) -> str:
 
 
 @ray.remote
+@ends_process_on_device_error
 def _seconds_per_sequence(model: SerializedModel, tokens: np.ndarray, compute: Callable[..., Any]) -> float:
     """Measure, in a worker process, a function of network and tokens; return the seconds of one sequence."""
     network = loaded_model(model)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from jobs.cli.console import console, new_table
 from jobs.inference.inputs import Inputs
+from jobs.ray_runtime.devices import ends_process_on_device_error
 from jobs.ray_runtime.model_cache import loaded_model
 from promoter.checkpoint import SerializedModel
 from promoter.dataset.gene_names import gene_labels
@@ -54,6 +55,7 @@ def interval_half_width(
 
 
 @ray.remote
+@ends_process_on_device_error
 def predict_genes(tokens: np.ndarray, both_strands: bool, *models: SerializedModel) -> np.ndarray:
     """Predict a batch of genes in a worker process: (models, genes, targets)."""
     return np.stack([predict(loaded_model(model), tokens, both_strands=both_strands) for model in models])

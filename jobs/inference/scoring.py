@@ -12,6 +12,7 @@ import pandas as pd
 from jobs.cli.console import console, new_table, one_line
 from jobs.inference.inputs import Inputs
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
+from jobs.ray_runtime.devices import is_device_error
 from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.part_files import Computed, PartTask
 from promoter.attribution import Method, explain
@@ -229,6 +230,8 @@ def _scored(
         try:
             yield score(rows)
         except _MODEL_ERRORS as error:
+            if is_device_error(error):  # no gene is to blame
+                raise
             if rows.stop - rows.start == 1:
                 failed[gene_ids[rows.start]] = one_line(error)
                 continue

@@ -24,6 +24,7 @@ from jobs.inference.scoring import (
 )
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.connect import connect
+from jobs.ray_runtime.model_cache import task_memory
 from jobs.ray_runtime.part_files import compute_parts
 from jobs.ray_runtime.shared_disk import require_shared
 from promoter.attribution.attributions import require_explainable
@@ -97,11 +98,11 @@ class _Plan:
         """Whether the incremental engine does not score the genes."""
         return self.method is not None or self.inputs.network.config.incremental is None
 
-    def seconds_per_gene(self, limits: TaskLimits) -> float:
+    def seconds_per_gene(self, limits: TaskLimits, cluster: Cluster) -> float:
         """Return how long a gene takes: measured on a worker, or estimated for the engine."""
         if not self.takes_passes:
             return engine_seconds(self.inputs, limits, both_strands=self.both_strands)
-        return self.passes * seconds_per_pass(self.inputs, limits, self.method or self.precision)
+        return self.passes * seconds_per_pass(self.inputs, limits, cluster, self.method or self.precision)
 
     def choose_size(self, seconds: float, limits: TaskLimits, cluster: Cluster) -> int:
         """Return the number of genes in a part, of which each takes some seconds."""
@@ -161,8 +162,8 @@ def run_scoring(
             console.print(f"{out_dir}: some parts are missing or damaged; they are scored again")
         cluster = connect()
         require_shared(out_dir)
-        in_flight = limits.in_flight(cluster)  # refuses tasks that do not fit, so before anything is written
-        seconds = plan.seconds_per_gene(limits)
+        limits = limits.on(cluster, task_memory(inputs.models))  # refuses before anything is written
+        seconds = plan.seconds_per_gene(limits, cluster)
         size = earlier["genes_per_part"] if earlier else size or plan.choose_size(seconds, limits, cluster)
         parts = cut(out_dir, size)
         missing = parts.missing()
@@ -185,7 +186,7 @@ def run_scoring(
             lambda index: plan.arguments(index, size),
             shared=inputs.models,
             limits=limits,
-            in_flight=in_flight,
+            cluster=cluster,
             name=job,
             verb="scored",
             noun=noun,

@@ -3,37 +3,72 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.cli.console import console
+from jobs.cli.console import console, plural
 from promoter import storage
-from promoter.errors import InputError
+from promoter.errors import InputError, doubt
 from promoter.limits import require_limits
 
 _REFRESH_SECONDS = 2.0  # age up to which a count of nodes is believed: asking costs a call to the head
 _PREFETCH_FACTOR = 2  # tasks submitted for each that runs, so that a worker never waits for the driver
+_MIN_ASKED = 64  # tasks submitted to a cluster that may grow to nobody knows what: they are what makes it grow
+ACCELERATOR = "accelerator_type:"  # what Ray puts before the name of a card among the resources of its node
 
 
 class Node(NamedTuple):
-    """CPUs and GPUs that a node offers to tasks."""
+    """What a node offers to tasks.
+
+    Attributes:
+        cpus: number of CPUs.
+        gpus: number of GPUs.
+        memory: bytes that Ray gives to tasks; infinite where that is not stated.
+        accelerators: names of its cards, as Ray has them, such as `L4`.
+    """
 
     cpus: float
     gpus: float
+    memory: float = math.inf
+    accelerators: frozenset[str] = frozenset()
 
-    def tasks_that_fit(self, cpus: float, gpus: float) -> int:
-        """Return how many tasks fit on the node at the same time.
+    def tasks_that_fit(self, demand: Demand) -> int:
+        """Return how many tasks that each reserve this fit on the node at the same time; of 0 CPUs one a CPU."""
+        if demand.accelerator_type and demand.accelerator_type not in self.accelerators:
+            return 0
+        shares = [self.cpus / demand.cpus if demand.cpus else self.cpus]
+        shares += [self.gpus / demand.gpus] if demand.gpus else []
+        shares += [self.memory / demand.memory] if demand.memory else []
+        return int(1e-6 + min(shares))  # // would make four of 1 // 0.2
 
-        Args:
-            cpus: number of CPUs that each task reserves; 0: one task a CPU.
-            gpus: number of GPUs, or fraction of one, that each task reserves.
-        """
-        fit = self.cpus / cpus if cpus else self.cpus
-        # // would make four of 1 // 0.2
-        return int(1e-6 + (min(fit, self.gpus / gpus) if gpus else fit))
+
+class Demand(NamedTuple):
+    """What a task or worker reserves.
+
+    Attributes:
+        cpus: number of CPUs.
+        gpus: number of GPUs, or fraction of one.
+        memory: bytes of memory; 0: none.
+        accelerator_type: name of the card it must have, as Ray has it; None: any.
+    """
+
+    cpus: float
+    gpus: float
+    memory: float = 0
+    accelerator_type: str | None = None
+
+    def __str__(self) -> str:
+        """Say it in a message, memory apart."""
+        card = f" of type {self.accelerator_type}" if self.accelerator_type else ""
+        return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs{card}"
+
+    def times(self, count: int) -> Demand:
+        """Return what so many reserve together."""
+        return self._replace(cpus=self.cpus * count, gpus=self.gpus * count, memory=self.memory * count)
 
 
 @dataclass(frozen=True)
@@ -60,29 +95,69 @@ class Cluster:
         """GPUs of all nodes."""
         return int(sum(node.gpus for node in self.nodes))
 
-    def check_capacity(self, count: int, cpus: float, gpus: float, flags: str) -> None:
+    @property
+    def largest(self) -> tuple[Node, ...]:
+        """Its nodes once the autoscaler has done what it may, as far as that is known."""
+        return self.max_nodes or self.nodes
+
+    def choose_gpus(self, asked: float | None) -> float:
+        """Return the number of GPUs for each task or worker: what was asked for, or by default what suits.
+
+        By default it is 1 where the cluster has GPUs or may start some, and 0 elsewhere; which is printed.
+
+        Args:
+            asked: number that the user gave; None for the default.
+        """
+        if asked is not None:
+            return asked
+        if self.local and self.gpus and (reason := _why_no_cuda()) is not None:
+            doubt(f"{reason}, so the {plural(self.gpus, 'GPU')} of this machine will not be used")
+            return 0
+        if any(node.gpus for node in self.largest):
+            console.print("a GPU each, since there are GPUs; --gpus_per_worker 0: on CPUs alone", style="dim")
+            return 1
+        if not self.local and self.max_nodes is None:
+            console.print(
+                "no GPU each, since there is none so far; where the cluster may start some: --gpus_per_worker 1",
+                style="dim",
+            )
+        return 0
+
+    def fit_memory(self, wanted: float) -> float:
+        """Return how many bytes a task should reserve, so that it can run: none where not all nodes state theirs.
+
+        Args:
+            wanted: bytes that it is expected to need.
+        """
+        largest = max((node.memory for node in self.largest if node.cpus), default=math.inf)
+        return 0 if math.isinf(largest) else min(wanted, largest)
+
+    def check_capacity(self, count: int, demand: Demand, flags: str) -> None:
         """Raise InputError if the request can never be met; otherwise print what the job is waiting for.
 
         Args:
             count: number of tasks or workers, which must all run at the same time.
-            cpus: number of CPUs that each reserves.
-            gpus: number of GPUs, or fraction of one, that each reserves.
+            demand: what each reserves.
             flags: names of the flags to lower, for the message.
 
         Raises:
             InputError: they do not fit on this machine, or on all nodes that the autoscaler may start.
         """
-        if tasks_that_fit(self.nodes, cpus, gpus) >= count:
+        if tasks_that_fit(self.nodes, demand) >= count:
             return
-        wants = f"{count * cpus:g} CPUs and {count * gpus:g} GPUs"
+        wants = demand.times(count)
         present = f"{len(self.nodes)} nodes with {self.cpus} CPUs and {self.gpus} GPUs"
         request = f"--workers {count}: they want {wants}" if count > 1 else f"a worker wants {wants}"
+        if demand.accelerator_type and (kinds := self._accelerators()):
+            present += f" ({', '.join(kinds)})"
+            flags += " or --accelerator_type"
         if self.local:
-            raise InputError(f"{request}, this machine has {self.cpus} and {self.gpus}; lower {flags}")
+            has = f"{self.cpus} and {self.gpus}" if not demand.accelerator_type else present
+            raise InputError(f"{request}, this machine has {has}; lower {flags}")
         if self.max_nodes is None:
             console.print(f"{request}, the cluster has {present} so far: waiting for more", style="dim")
             return
-        if tasks_that_fit(self.max_nodes, cpus, gpus) < count:
+        if tasks_that_fit(self.max_nodes, demand) < count:
             largest = Cluster(self.max_nodes, local=False)
             raise InputError(
                 f"{request}, which this cluster can never give: its autoscaler stops at "
@@ -90,6 +165,19 @@ class Cluster:
                 "or raise max_workers of the cluster"
             )
         console.print(f"{request}, the cluster has {present} so far: waiting for its autoscaler", style="dim")
+
+    def _accelerators(self) -> list[str]:
+        return sorted(frozenset().union(*(node.accelerators for node in self.largest)))
+
+
+def _why_no_cuda() -> str | None:
+    """Return why PyTorch cannot use the GPUs of this machine; None if it can."""
+    import torch  # here, since a command line is refused without it
+
+    if torch.cuda.is_available():
+        return None
+    built = torch.version.cuda or getattr(torch.version, "hip", None)
+    return "PyTorch finds no usable driver for GPUs" if built else "this PyTorch is built for CPUs alone"
 
 
 @dataclass(frozen=True)
@@ -99,7 +187,9 @@ class TaskLimits:
     Args:
         workers: maximum number of tasks at the same time; None: as many as fit.
         cpus: number of CPUs that each task reserves.
-        gpus: number of GPUs, or fraction of one, that each task reserves.
+        gpus: number of GPUs, or fraction of one, that each task reserves; None: 1 where there are GPUs.
+        accelerator_type: name of the card that each task must have, as Ray has it; None: any.
+        memory: bytes that each task reserves.
 
     Raises:
         InputError: a number that nothing can run with; names its flag.
@@ -107,46 +197,75 @@ class TaskLimits:
 
     workers: int | None
     cpus: int
-    gpus: float
+    gpus: float | None
+    accelerator_type: str | None = None
+    memory: float = 0
 
     def __post_init__(self) -> None:
         """Refuse numbers that nothing can run with."""
-        require_resources(self.workers, self.cpus, self.gpus)
+        require_resources(self.workers, self.cpus, self.gpus, self.accelerator_type)
 
-    def apply(self, task: Any, **options: Any) -> Any:
-        """Return the task with its resources; `fan_out` runs it again when its worker or node is lost."""
-        return task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, **options)
+    @property
+    def demand(self) -> Demand:
+        """What each task reserves."""
+        return Demand(self.cpus, self.gpus or 0, self.memory, self.accelerator_type)
 
-    def max_concurrent_tasks(self, cluster: Cluster) -> int:
-        """Return how many tasks can run at the same time on the cluster at its largest: at least 1."""
-        return max(1, self.workers or tasks_that_fit(cluster.max_nodes or cluster.nodes, self.cpus, self.gpus))
+    def on(self, cluster: Cluster, memory: float = 0) -> TaskLimits:
+        """Return the limits for a cluster: with the default number of GPUs, and memory.
 
-    def in_flight(self, cluster: Cluster) -> Callable[[], int]:
-        """Return a callable that gives the current limit on submitted tasks, which tracks the cluster's size.
+        Args:
+            cluster: cluster that the tasks will run on.
+            memory: bytes that a task is expected to need; 0 (default): that is not known.
 
         Raises:
             InputError: not even one task fits, nor ever will.
         """
-        cluster.check_capacity(1, self.cpus, self.gpus, "--cpus_per_worker or --gpus_per_worker")
+        gpus = cluster.choose_gpus(1 if self.accelerator_type and self.gpus is None else self.gpus)
+        limits = replace(self, gpus=gpus, memory=cluster.fit_memory(memory))
+        cluster.check_capacity(1, limits.demand, "--cpus_per_worker or --gpus_per_worker")
+        return limits
+
+    def apply(self, task: Any, **options: Any) -> Any:
+        """Return the task with its resources; `fan_out` runs it again when its worker or node is lost."""
+        demand = self.demand
+        resources: dict[str, Any] = {"num_cpus": demand.cpus, "num_gpus": demand.gpus}
+        resources |= {"memory": int(demand.memory)} if demand.memory else {}
+        resources |= {"accelerator_type": demand.accelerator_type} if demand.accelerator_type else {}
+        return task.options(**resources, max_retries=0, **options)
+
+    def max_concurrent_tasks(self, cluster: Cluster) -> int:
+        """Return how many tasks can run at the same time on the cluster at its largest: at least 1."""
+        return max(1, self.workers or tasks_that_fit(cluster.largest, self.demand))
+
+    def in_flight(self, cluster: Cluster) -> Callable[[], int]:
+        """Return a callable that gives the current limit on submitted tasks, which tracks the cluster's size.
+
+        It is twice what runs now, and no less than what the cluster may run at its largest: tasks that wait are
+        what an autoscaler starts nodes for, all at once.
+        """
         if self.workers:
             workers = self.workers
             return lambda: workers
+        growing = not cluster.local and cluster.max_nodes is None
+        least = max(_MIN_ASKED if growing else 1, self.max_concurrent_tasks(cluster))
 
         @functools.lru_cache(maxsize=1)
         def limit(period: float) -> int:
-            # at least one, and twice what runs: so an autoscaling cluster grows as long as there is work
-            return max(1, tasks_that_fit(alive_nodes(), self.cpus, self.gpus)) * _PREFETCH_FACTOR
+            return max(least, tasks_that_fit(alive_nodes(), self.demand) * _PREFETCH_FACTOR)
 
         return lambda: limit(time.monotonic() // _REFRESH_SECONDS)
 
 
-def require_resources(workers: int | None, cpus: int | None, gpus: float | None) -> None:
+def require_resources(
+    workers: int | None, cpus: int | None, gpus: float | None, accelerator_type: str | None = None
+) -> None:
     """Raise InputError for numbers of workers, CPUs or GPUs that nothing can run with.
 
     Args:
         workers: number of workers; None: left to the job.
         cpus: number of CPUs for each worker; None: left to the job.
         gpus: number of GPUs, or fraction of one, for each worker; None: left to the job.
+        accelerator_type: name of the card that each worker must have; None: any.
 
     Raises:
         InputError: names the flag.
@@ -154,13 +273,23 @@ def require_resources(workers: int | None, cpus: int | None, gpus: float | None)
     require_limits({"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus})
     if gpus is not None and gpus > 1 and gpus != int(gpus):
         raise InputError(f"--gpus_per_worker {gpus:g}: must be a whole number, or a fraction below 1")
+    if accelerator_type is not None and gpus == 0:
+        raise InputError(
+            f"--accelerator_type {accelerator_type}: a worker without GPU has no card to choose; leave out "
+            "--gpus_per_worker 0"
+        )
 
 
 def alive_nodes() -> tuple[Node, ...]:
     """Return the nodes that are alive now."""
+    return tuple(alive_nodes_by_id().values())
+
+
+def alive_nodes_by_id() -> dict[str, Node]:
+    """Return the nodes that are alive now, by Ray's id."""
     import ray  # here, since a command line is refused without it
 
-    return tuple(_node(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    return {node["NodeID"]: _node(node["Resources"]) for node in ray.nodes() if node["Alive"]}
 
 
 def autoscaler_max_nodes() -> tuple[Node, ...] | None:
@@ -187,9 +316,12 @@ def autoscaler_max_nodes() -> tuple[Node, ...] | None:
 
 
 def _node(resources: Mapping[str, float]) -> Node:
-    return Node(resources.get("CPU", 0), resources.get("GPU", 0))
+    cards = frozenset(name.removeprefix(ACCELERATOR) for name in resources if name.startswith(ACCELERATOR))
+    return Node(
+        resources.get("CPU", 0), resources.get("GPU", 0), resources.get("memory", math.inf), accelerators=cards
+    )
 
 
-def tasks_that_fit(nodes: Iterable[Node], cpus: float, gpus: float) -> int:
-    """Return how many tasks, each with these CPUs and GPUs, fit on the nodes at the same time."""
-    return sum(node.tasks_that_fit(cpus, gpus) for node in nodes)
+def tasks_that_fit(nodes: Iterable[Node], demand: Demand) -> int:
+    """Return how many tasks that each reserve this fit on the nodes at the same time."""
+    return sum(node.tasks_that_fit(demand) for node in nodes)

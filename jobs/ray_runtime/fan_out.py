@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
-from jobs.cli.console import console
+from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.connect import require_space
+from jobs.ray_runtime.devices import DeviceError, SickNodes
+from jobs.ray_runtime.progress import Progress
 
 Item = TypeVar("Item")
 _MAX_ATTEMPTS = 4  # runs of a task whose worker or node is lost, before the item is given up
@@ -37,36 +28,51 @@ class Retry:
     Attributes:
         number: tries before this one, 0 for the first.
         oom_retries: tries that ended for lack of memory, or may have; the task should compute in smaller batches.
+        tried: ids of the nodes whose card has failed the task.
+        label_selector: nodes that the task may run on, as Ray's tasks take them.
     """
 
     number: int = 0
     oom_retries: int = 0
+    tried: frozenset[str] = frozenset()
+    label_selector: dict[str, str] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int | None:
         """Maximum number of sequences to compute together, fewer each time that memory runs out; None: any."""
         return max(1, _BATCH_AFTER_OOM >> 2 * (self.oom_retries - 1)) if self.oom_retries else None
 
-    def after(self, error: RayError) -> Retry:
+    def after(self, error: RayError | DeviceError) -> Retry:
         """Return the next try; a second loss without a reason may be the system's answer to too much memory."""
-        return Retry(self.number + 1, self.oom_retries + (isinstance(error, OutOfMemoryError) or self.number > 0))
+        if isinstance(error, DeviceError):
+            tried = self.tried | {error.node}
+            return replace(
+                self, number=self.number + 1, oom_retries=self.oom_retries + error.out_of_memory, tried=tried
+            )
+        lacked_memory = isinstance(error, OutOfMemoryError) or self.number > 0
+        return replace(self, number=self.number + 1, oom_retries=self.oom_retries + lacked_memory)
 
 
 def fan_out(
     submit: Callable[[Item, Retry], ray.ObjectRef],
     items: Iterable[Item],
-    in_flight: int | Callable[[], int],
-    give_up: Callable[[Item, RayError], Any] | None = None,
+    limits: TaskLimits,
+    cluster: Cluster,
+    *,
+    progress: Progress | None = None,
+    give_up: Callable[[Item, RayError | DeviceError], Any] | None = None,
 ) -> Iterator[tuple[Item, Any]]:
     """Run a task for each item with a bounded number submitted, and yield (item, result) as they finish.
 
-    A task whose worker or node is lost, or that runs out of memory, is submitted again.
+    A task whose worker or node is lost, that runs out of memory, or whose card fails, is submitted again; of the
+    latter elsewhere, and after three errors of its card a node gets no more tasks.
 
     Args:
-        submit: function that starts the task of an item.
+        submit: function that starts the task of an item, by `TaskLimits.apply`.
         items: arguments of the tasks, one each.
-        in_flight: maximum number of tasks submitted at the same time, or a function that returns it, called again
-            whenever a task ends.
+        limits: resources of each task, and how many are submitted at the same time.
+        cluster: cluster that they run on.
+        progress: counts the losses; None (default): nobody does.
         give_up: function that returns the result of an item whose task is lost four times; by default the error is
             raised.
 
@@ -75,62 +81,58 @@ def fan_out(
     """
     pending: dict[ray.ObjectRef, tuple[Item, Retry]] = {}
     queue = iter(items)
-    limit = in_flight if callable(in_flight) else lambda: in_flight
+    limit, sick = limits.in_flight(cluster), SickNodes(limits)
+
+    def start(item: Item, retry: Retry) -> None:
+        retry = replace(retry, label_selector=sick.label_selector(retry.tried))
+        pending[submit(item, retry)] = item, retry
+
+    def count(loss: RayError | DeviceError) -> None:
+        if progress is not None:
+            progress.count_loss(loss)
+        if isinstance(loss, DeviceError):
+            sick.count(loss)
+            sick.require_others(may_grow=not cluster.local)
+
     try:
         while True:
             for item in islice(queue, max(0, limit() - len(pending))):
-                pending[submit(item, Retry())] = (item, Retry())
+                start(item, Retry())
             if not pending:
+                sick.show()
                 return
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
             if not ready:
                 require_space()
+                sick.require_others(may_grow=not cluster.local)
             for reference in ready:
-                item, attempt = pending.pop(reference)
-                try:
-                    result = ray.get(reference)
-                except RayTaskError as error:  # what the task itself raised
-                    raise error.cause from error
-                except TaskCancelledError:
-                    raise
-                except RayError as error:
-                    attempt = attempt.after(error)
-                    if attempt.number < _MAX_ATTEMPTS:
-                        pending[submit(item, attempt)] = (item, attempt)
-                        continue
-                    if give_up is None:
-                        raise
-                    result = give_up(item, error)
-                yield item, result
+                item, retry = pending.pop(reference)
+                result, loss = _result_or_loss(reference)
+                if loss is None:
+                    yield item, result
+                    continue
+                count(loss)
+                retry = retry.after(loss)
+                if retry.number < _MAX_ATTEMPTS:
+                    start(item, retry)
+                elif give_up is None:
+                    raise loss
+                else:
+                    yield item, give_up(item, loss)
     finally:
         for reference in pending:
             ray.cancel(reference, force=False)
 
 
-@contextmanager
-def progress(name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left on a terminal, or one line at the end elsewhere; yields `advance`."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with bar:
-        task = bar.add_task(name, total=total)
-        yield lambda count: bar.advance(task, count)
-
-
-class _Rate(ProgressColumn):
-    """Shows the rate in units a second."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        # rich measures between advances; a lone one leaves the mean since the start
-        speed = task.finished_speed or task.speed or (task.completed / task.elapsed if task.elapsed else 0)
-        return Text(f"{speed:,.{1 if speed >= 10 else 2}f} {self.unit}/s", style="dim")
+def _result_or_loss(reference: ray.ObjectRef) -> tuple[Any, RayError | DeviceError | None]:
+    """Return the result of a task, or by what it was lost; raise what it raised itself."""
+    try:
+        return ray.get(reference), None
+    except RayTaskError as error:
+        if isinstance(error.cause, DeviceError):
+            return None, error.cause
+        raise error.cause from error
+    except TaskCancelledError:
+        raise
+    except RayError as error:
+        return None, error

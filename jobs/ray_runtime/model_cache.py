@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import ray
 import torch
@@ -11,10 +12,29 @@ from promoter.checkpoint import SerializedModel, deserialize_model
 from promoter.models.build import Network
 from promoter.training.allocator import keep_freed_memory
 
+# Seen: 0.6 GB for Python with PyTorch and Ray; the rest for scores and batches (`ScoredBytes`, `forward_passes`).
+PROCESS_BYTES = 1_200_000_000
+_COPIES = 3  # of the weights: as they are sent, as they are read, in the network
+
 
 def task_device() -> str:
-    """Return `cuda` for a task that reserves a GPU, else `cpu`."""
-    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    """Return `cuda` for a task that reserves a GPU, else `cpu`.
+
+    Raises:
+        RuntimeError: PyTorch is built for GPUs, and cannot use that of the task; it would take hours on the CPU.
+    """
+    if not ray.get_gpu_ids():
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.version.cuda:
+        raise RuntimeError("CUDA driver: PyTorch cannot use the GPU that this task has reserved")
+    return "cpu"
+
+
+def task_memory(models: Sequence[SerializedModel]) -> int:
+    """Return about how many bytes of memory a task with these models needs, for Ray to pack nodes by."""
+    return PROCESS_BYTES + _COPIES * sum(len(model.weights) for model in models)
 
 
 @functools.lru_cache(maxsize=32)  # the models of an ensemble

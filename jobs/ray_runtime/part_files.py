@@ -10,8 +10,10 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
 from jobs.cli.console import console, plural
-from jobs.ray_runtime.capacity import TaskLimits
-from jobs.ray_runtime.fan_out import Retry, fan_out, progress
+from jobs.ray_runtime.capacity import Cluster, TaskLimits
+from jobs.ray_runtime.devices import DeviceError, ends_process_on_device_error
+from jobs.ray_runtime.fan_out import Retry, fan_out
+from jobs.ray_runtime.progress import progress
 from jobs.ray_runtime.shared_disk import require_same_disk
 from promoter.errors import listed
 from promoter.storage.formats import Checksums
@@ -49,7 +51,7 @@ def compute_parts(
     *,
     shared: Sequence[Any],
     limits: TaskLimits,
-    in_flight: Callable[[], int],
+    cluster: Cluster,
     name: str,
     verb: str,
     noun: str = "gene",
@@ -69,7 +71,7 @@ def compute_parts(
         arguments: function from a part's index to its arguments by name.
         shared: values that all tasks take, such as the models.
         limits: resources of each task.
-        in_flight: function that returns the maximum number of tasks submitted at the same time.
+        cluster: cluster that they run on.
         name: name of the progress bar.
         verb: past participle for messages, such as `scored`.
         noun: what the data's rows are called in messages (default gene).
@@ -86,25 +88,27 @@ def compute_parts(
     if len(missing) < len(parts.gene_ids):
         present = len(parts.gene_ids) - len(missing)
         console.print(f"resuming: {present:,} of {plural(len(parts.gene_ids), 'part')} are there already")
-    task = limits.apply(_compute_part, name=compute.__name__)
+    compute = ends_process_on_device_error(compute)
     references = [ray.put(value) for value in shared]
     manifest = None if parts.manifest is None else str(parts.out_dir / MANIFEST)
 
     def submit(index: int, retry: Retry) -> ray.ObjectRef:
         gene_ids, metadata = list(parts.gene_ids[index]), dict(parts.metadata[index])
         part = PartTask(str(parts.path(index)), gene_ids, metadata, retry.batch_size)
+        task = limits.apply(_compute_part, name=compute.__name__, label_selector=retry.label_selector)
         return task.remote(compute, part, manifest, *references, **arguments(index))
 
-    def give_up(index: int, error: RayError) -> Computed:
-        reason = f"its task was lost time and again, {type(error).__name__}"
-        if isinstance(error, OutOfMemoryError):
+    def give_up(index: int, error: RayError | DeviceError) -> Computed:
+        last = str(error) if isinstance(error, DeviceError) else type(error).__name__
+        reason = f"its task was lost time and again, {last}"
+        if isinstance(error, OutOfMemoryError) or getattr(error, "out_of_memory", False):
             reason += f"; {oom_fix}"
         return None, dict.fromkeys(parts.gene_ids[index], reason), None
 
     results: dict[int, Computed] = {}
-    with progress(name, parts.count_rows(missing), unit or f"{noun}s") as advance:
-        for index, result in fan_out(submit, missing, in_flight, give_up):
-            advance(len(parts.gene_ids[index]))
+    with progress(name, parts.count_rows(missing), unit or f"{noun}s") as shown:
+        for index, result in fan_out(submit, missing, limits, cluster, progress=shown, give_up=give_up):
+            shown.advance(len(parts.gene_ids[index]))
             results[index] = result
     if failed := {gene: reason for index in missing for gene, reason in results[index][1].items()}:
         raise RuntimeError(_record_failures(parts, failed, verb, noun))

@@ -80,7 +80,7 @@ def embed_genes(
             lambda index: {"tokens": promoters.tokens[cuts[index]], "config": config},
             shared=[trunk],
             limits=limits,
-            in_flight=limits.in_flight(cluster),
+            cluster=cluster,
             name="embed",
             verb="embedded",
         )

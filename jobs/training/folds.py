@@ -14,7 +14,7 @@ from upath import UPath
 from jobs.cli.console import console, with_flags
 from jobs.cli.outputs import own_folder
 from jobs.ray_runtime.connect import connect
-from jobs.ray_runtime.fan_out import progress
+from jobs.ray_runtime.progress import progress
 from jobs.training.job import TrainingJob, held_out_genes, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import format_number, show_metrics
 from jobs.training.resources import trainings_that_fit
@@ -76,6 +76,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
             except InputError as error:
                 raise InputError(f"fold {fold}: {error}" if folds > 1 else str(error)) from error
         cluster = connect()
+        job = job.on(cluster)
         scaling = job.scaling_config(cluster)
         max_concurrent = trainings_that_fit(cluster, scaling)
         output.begin()
@@ -156,7 +157,7 @@ def train_all(trainings: dict[str, TrainingJob], folder: UPath, related: Related
     for name in trainings:
         waiting.put(name)
     errors: list[BaseException] = []
-    with progress("train", sum(job.training.epochs for job in trainings.values()), "epochs") as advance:
+    with progress("train", sum(job.training.epochs for job in trainings.values()), "epochs") as shown:
 
         def train_one(name: str) -> None:
             epochs = 0
@@ -165,13 +166,13 @@ def train_all(trainings: dict[str, TrainingJob], folder: UPath, related: Related
                 nonlocal epochs
                 if "epoch" in record:
                     epochs += 1
-                    advance(1)
+                    shown.advance(1)
 
             train_once(trainings[name], folder / name, related=related, on_epoch=count)
-            advance(trainings[name].training.epochs - epochs)  # stopped early, or finished by an earlier run
+            shown.advance(trainings[name].training.epochs - epochs)  # stopped early, or finished by an earlier run
             metrics = read_metrics(folder / name / METRICS, trainings[name].promoters.target_names)["test"]
-            shown = [f"{target} {format_number(values['pearson'])}" for target, values in metrics.items()]
-            console.print(f"{name}: test r {', '.join(shown[:4])}{', …' * (len(shown) > 4)}")
+            scores = [f"{target} {format_number(values['pearson'])}" for target, values in metrics.items()]
+            console.print(f"{name}: test r {', '.join(scores[:4])}{', …' * (len(scores) > 4)}")
 
         def work() -> None:
             while not errors:

@@ -14,6 +14,7 @@ from upath import UPath
 from jobs.cli.config_file import resolved
 from jobs.cli.console import console, plural, with_flags
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
+from jobs.ray_runtime.model_cache import PROCESS_BYTES
 from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
 from jobs.training.warm_start import InitModel
@@ -33,6 +34,8 @@ from promoter.training import TrainingConfig
 from promoter.training.batches import doubt_constant_targets, require_enough_genes, require_values, weights_of
 from promoter.training.losses import standardisation
 
+_COPIES_OF_DATA = 2  # in the memory of a worker: its sets, and what it sends to the device
+_COPIES_OF_TRUNK = 4  # as sent, as read, in the network, and its gradients
 _SEQUENCES_TRIED = 4
 
 
@@ -71,6 +74,7 @@ class TrainingJob:
     baselines: bool
     gpus_per_worker: float | None
     cpus_per_worker: int | None
+    accelerator_type: str | None = None
     min_workers: int | None = None
     embeddings: str | None = None
     learning_curve: list[int] | None = None
@@ -81,7 +85,9 @@ class TrainingJob:
     @property
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
-        optional = {name for name in ("embeddings", "learning_curve") if getattr(self, name) is None}
+        optional = {
+            name for name in ("accelerator_type", "embeddings", "learning_curve") if getattr(self, name) is None
+        }
         left_out = {"promoters", "pretrained", "init", "code"} | optional  # which earlier versions did not write
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
         if self.init is not None:
@@ -99,6 +105,11 @@ class TrainingJob:
         """Number of bases at the end of the windows that the network sees."""
         return self.promoters.length - self.model.outside(self.promoters.length)
 
+    def on(self, cluster: Cluster) -> TrainingJob:
+        """Return the job with the number of GPUs that a worker has on this cluster, if none was given."""
+        gpus = 1 if self.accelerator_type and self.gpus_per_worker is None else self.gpus_per_worker
+        return replace(self, gpus_per_worker=cluster.choose_gpus(gpus))
+
     def scaling_config(self, cluster: Cluster) -> ScalingConfig:
         """Return what `scaling_config` makes of the workers on this cluster."""
         return scaling_config(
@@ -107,7 +118,16 @@ class TrainingJob:
             gpus_per_worker=self.gpus_per_worker,
             cpus_per_worker=self.cpus_per_worker,
             min_workers=self.min_workers,
+            accelerator_type=self.accelerator_type,
+            memory=self.memory,
         )
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of memory a worker needs, for Ray to pack nodes by."""
+        trunk = self.pretrained.trunk.weights if self.pretrained else b""
+        arrays = self.promoters.tokens.nbytes + self.promoters.targets.nbytes
+        return PROCESS_BYTES + _COPIES_OF_DATA * arrays + _COPIES_OF_TRUNK * len(trunk)
 
 
 def inputs_of(data: str, promoters: Promoters, code: ModelCode | None) -> dict[str, str]:
@@ -213,7 +233,8 @@ def with_pretrained(job: TrainingJob, out_dir: UPath, cluster: Cluster) -> Train
         return replace(job, pretrained=Pretrained(trunk, None))
     one_worker = replace(job, workers=1, cpus_per_worker=job.cpus_per_worker or 1, min_workers=None)
     resources: Any = one_worker.scaling_config(cluster).resources_per_worker
-    limits = TaskLimits(None, int(resources.get("CPU", 1)), resources.get("GPU", 0))
+    limits = TaskLimits(None, int(resources.get("CPU", 1)), resources.get("GPU", 0), job.accelerator_type)
+    limits = limits.on(cluster, PROCESS_BYTES + _COPIES_OF_TRUNK * len(trunk.weights))
     folder = storage.require_writable(job.embeddings) if job.embeddings else out_dir / "embeddings"
     both_strands = job.training.reverse_complement > 0
     embedded = embed_genes(

@@ -44,7 +44,8 @@ def train_curve(job: TrainingJob, out_dir: UPath, *, overwrite: bool = False) ->
     def train_parts(whole: TrainingJob) -> None:
         cluster = connect()
         max_concurrent = trainings_that_fit(cluster, whole.scaling_config(cluster))
-        pretrained = {name: replace(part, pretrained=whole.pretrained) for name, part in parts.items()}
+        shared = {"pretrained": whole.pretrained, "gpus_per_worker": whole.gpus_per_worker}
+        pretrained = {name: replace(part, **shared) for name, part in parts.items()}
         console.print(f"learning curve: {plural(len(parts), 'network')} on parts of the training set")
         train_all(pretrained, out_dir / _FOLDER, related, max_concurrent)
         folders = [*(out_dir / _FOLDER / name for name in parts), out_dir]

@@ -99,6 +99,7 @@ def train_once(
             return
         cluster = connect()
         require_shared(out_dir)
+        job = job.on(cluster)
         scaling = job.scaling_config(cluster)
         output.begin()
         job = with_pretrained(job, out_dir, cluster)
@@ -314,5 +315,5 @@ def _show_start(job: TrainingJob, held_out: SplitAssignment, scaling: ScalingCon
     workers = max_workers(scaling)
     minimum = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
     resources: Any = scaling.resources_per_worker or {}
-    each = ", ".join(plural(amount, kind) for kind, amount in resources.items())
+    each = ", ".join(plural(resources[kind], kind) for kind in ("CPU", "GPU") if kind in resources)
     console.print(f"{minimum}{plural(workers, 'worker')} with {each}{' each' * (workers != 1)}")

@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster as RayCluster
 from support.commands import ROOT, read_until, start
 from support.processes import TIMEOUT, held, ray_workers
 
-from jobs.ray_runtime.capacity import Cluster, Node, TaskLimits, autoscaler_max_nodes
+from jobs.ray_runtime.capacity import Cluster, Demand, Node, TaskLimits, autoscaler_max_nodes
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
@@ -28,12 +28,12 @@ HEAD = Node(4, 0)
 
 
 def test_tasks_that_fit_are_counted_node_by_node() -> None:
-    assert Node(4, 1).tasks_that_fit(1, 0) == 4
-    assert Node(4, 1).tasks_that_fit(1, 0.5) == 2
-    assert Node(1, 1).tasks_that_fit(1, 0.25) == 1
-    assert [Node(64, 1).tasks_that_fit(1, gpus) for gpus in (0.1, 0.2, 0.3, 0.5)] == [10, 5, 3, 2]
-    assert Node(4, 0).tasks_that_fit(1, 1) == 0
-    assert Node(4, 1).tasks_that_fit(0, 0) == 4  # tasks that want nothing: one a CPU
+    assert Node(4, 1).tasks_that_fit(Demand(1, 0)) == 4
+    assert Node(4, 1).tasks_that_fit(Demand(1, 0.5)) == 2
+    assert Node(1, 1).tasks_that_fit(Demand(1, 0.25)) == 1
+    assert [Node(64, 1).tasks_that_fit(Demand(1, gpus)) for gpus in (0.1, 0.2, 0.3, 0.5)] == [10, 5, 3, 2]
+    assert Node(4, 0).tasks_that_fit(Demand(1, 1)) == 0
+    assert Node(4, 1).tasks_that_fit(Demand(0, 0)) == 4  # tasks that want nothing: one a CPU
     place = Cluster((HEAD, GPU_NODE, GPU_NODE), local=False)
     assert TaskLimits(None, 1, 1).max_concurrent_tasks(place) == 2
     growing = Cluster((HEAD,), local=False, max_nodes=(HEAD, *[GPU_NODE] * 8))
@@ -44,7 +44,7 @@ def test_tasks_that_fit_are_counted_node_by_node() -> None:
 
 def test_more_than_the_autoscaler_may_start_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     place = Cluster((HEAD,), local=False, max_nodes=(HEAD, GPU_NODE, GPU_NODE))
-    place.check_capacity(2, 1, 1, "--workers")  # not there yet: waited for
+    place.check_capacity(2, Demand(1, 1), "--workers")  # not there yet: waited for
     assert (
         "they want 2 CPUs and 2 GPUs, the cluster has 1 nodes with 4 CPUs and 0 GPUs so far"
         in capsys.readouterr().out
@@ -52,13 +52,13 @@ def test_more_than_the_autoscaler_may_start_is_refused(capsys: pytest.CaptureFix
     with pytest.raises(
         InputError, match=r"--workers 3: they want 3 CPUs and 3 GPUs.*stops at 3 nodes with 12 CPUs and 2"
     ):
-        place.check_capacity(3, 1, 1, "--workers")
+        place.check_capacity(3, Demand(1, 1), "--workers")
     with pytest.raises(InputError, match="a worker wants 1 CPUs and 2 GPUs"):
-        TaskLimits(None, 1, 2).in_flight(place)
+        TaskLimits(None, 1, 2).on(place)
 
 
 def test_workers_are_waited_for_where_the_maximum_of_nodes_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
-    Cluster((HEAD,), local=False).check_capacity(100, 1, 1, "--workers")
+    Cluster((HEAD,), local=False).check_capacity(100, Demand(1, 1), "--workers")
     assert "waiting for more" in capsys.readouterr().out
 
 
@@ -114,7 +114,7 @@ GROWING = """
         while not Path(sys.argv[1]).exists():
             yield 0
 
-    for _, node in fan_out.fan_out(submit, items(), limits.in_flight(place)):
+    for _, node in fan_out.fan_out(submit, items(), limits, place):
         done += 1
         used.add(node)
         print(submitted - done, len(used), flush=True)

@@ -14,7 +14,7 @@ from support.commands import read_until, start
 from support.processes import command_lines, held, ray_workers, read_children
 
 from jobs.ray_runtime import process_group
-from jobs.ray_runtime.capacity import Cluster
+from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.fan_out import Retry, fan_out
 
 pytestmark = pytest.mark.ray
@@ -51,7 +51,7 @@ def test_fan_out_yields_each_result_once_and_bounds_what_is_submitted(ray_cluste
         return _work.remote(gauge, item)
 
     results = {}
-    for item, result in fan_out(submit, range(20), 3):
+    for item, result in fan_out(submit, range(20), TaskLimits(3, 1, 0), ray_cluster):
         assert len(submitted) - len(results) <= 3
         results[item] = result
     assert results == {item: item * item for item in range(20)}
@@ -68,7 +68,7 @@ def _fail(item: int) -> int:
 
 def test_fan_out_raises_what_the_task_raised(ray_cluster: Cluster):
     with pytest.raises(KeyError, match="gene 3"):
-        list(fan_out(lambda item, _: _fail.remote(item), range(10), 2))
+        list(fan_out(lambda item, _: _fail.remote(item), range(10), TaskLimits(2, 1, 0), ray_cluster))
 
 
 @ray.remote(num_cpus=1, max_retries=0)
@@ -81,7 +81,8 @@ def _die_once(item: int, folder: str) -> int:
 
 
 def test_fan_out_loses_no_item_when_a_worker_dies(ray_cluster: Cluster, tmp_path: Path):
-    results = sorted(item for item, _ in fan_out(lambda i, _: _die_once.remote(i, str(tmp_path)), range(6), 2))
+    found = fan_out(lambda i, _: _die_once.remote(i, str(tmp_path)), range(6), TaskLimits(2, 1, 0), ray_cluster)
+    results = sorted(item for item, _ in found)
     assert results == [0, 1, 2, 3, 4, 5]
     assert (tmp_path / "2").exists()
 
@@ -169,12 +170,15 @@ def test_fan_out_gives_up_an_item_lost_four_times_and_finishes_the_others(ray_cl
             tries.append(attempt)
         return _die_always.remote(item)
 
-    results = dict(fan_out(submit, range(4), 2, lambda item, error: f"{item}: {type(error).__name__}"))
+    def give_up(item: int, error: Exception) -> str:
+        return f"{item}: {type(error).__name__}"
+
+    results = dict(fan_out(submit, range(4), TaskLimits(2, 1, 0), ray_cluster, give_up=give_up))
     assert results == {0: 0, 1: "1: WorkerCrashedError", 2: 2, 3: 3}
     # from the second loss on memory is suspected, and smaller batches are asked for
     assert tries == [Retry(0, 0), Retry(1, 0), Retry(2, 1), Retry(3, 2)]
     with pytest.raises(WorkerCrashedError):
-        list(fan_out(lambda item, _: _die_always.remote(item), [1], 1))
+        list(fan_out(lambda item, _: _die_always.remote(item), [1], TaskLimits(1, 1, 0), ray_cluster))
 
 
 def test_out_of_memory_asks_for_smaller_batches_at_once():

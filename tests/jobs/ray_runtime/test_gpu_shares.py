@@ -81,7 +81,7 @@ SHARING = """
     place = connect()
     limits = TaskLimits(None, 1, 0.5)
     task, folder = limits.apply(work), Path(sys.argv[1])
-    found = fan_out(lambda item, attempt: task.remote(item, folder), range(4), limits.in_flight(place))
+    found = fan_out(lambda item, attempt: task.remote(item, folder), range(4), limits, place)
     print(json.dumps([place.gpus, limits.max_concurrent_tasks(place), [result for _, result in found]]))
 """
 
