@@ -12,8 +12,8 @@ from promoter.checkpoint import SerializedModel, deserialize_model
 from promoter.models.build import Network
 from promoter.training.allocator import keep_freed_memory
 
-# Seen: 0.6 GB for Python with PyTorch and Ray; the rest for scores and batches (`ScoredBytes`, `forward_passes`).
-PROCESS_BYTES = 1_200_000_000
+# Seen: at most 0.54 GB in ISM of 2 kb by the published network; the rest is for scores of many targets.
+PROCESS_BYTES = 1_000_000_000
 _COPIES = 3  # of the weights: as they are sent, as they are read, in the network
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,10 @@ import torch
 ray = pytest.importorskip("ray", reason="the jobs need Ray, which is not installed")
 
 from jobs.ism import ism
-from jobs.ray_runtime.capacity import Cluster
+from jobs.ray_runtime.capacity import Cluster, TaskLimits
+from jobs.ray_runtime.devices import DeviceError, ends_process_on_device_error
+from jobs.ray_runtime.fan_out import Retry, fan_out
+from jobs.ray_runtime.progress import Progress
 from jobs.train import train
 from promoter.checkpoint import load_model
 from promoter.dataset.promoters import read_promoters
@@ -40,6 +44,75 @@ def test_two_tasks_share_a_real_gpu(ray_cluster: Cluster, data: Path, run: Path,
     np.testing.assert_allclose(found.scores, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
     both = [task.options(num_cpus=0, num_gpus=0.5).remote() for task in [_device] * 2]
     assert ray.get(both) == ["0", "0"]
+
+
+@pytest.mark.gpu
+@pytest.mark.ray
+@gpu()
+def test_without_a_flag_tasks_take_the_card(
+    ray_cluster: Cluster, data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ism(str(run / "model"), str(data), str(tmp_path / "ism"), split="test")
+    assert "a GPU each" in capsys.readouterr().out
+    limits = TaskLimits(None, 1, None).on(ray_cluster)
+    assert ray.get(limits.apply(_device).remote()) == "0"
+
+
+@ray.remote
+@ends_process_on_device_error
+def _fail_on_the_card(folder: str, item: int) -> tuple[int, float]:
+    """Read past the end of an array on the card, once: CUDA then refuses all that this process asks of it."""
+    mark = Path(folder) / str(item)
+    values = torch.arange(4.0, device="cuda")
+    if item == 1 and not mark.exists():
+        mark.touch()
+        values = values[torch.tensor([7], device="cuda")]
+    return os.getpid(), float(values.sum())
+
+
+@pytest.mark.gpu
+@pytest.mark.ray
+@gpu()
+def test_a_process_whose_cuda_failed_ends_and_the_task_is_repeated(ray_cluster: Cluster, tmp_path: Path) -> None:
+    limits, progress = TaskLimits(1, 1, 1).on(ray_cluster), Progress("test", 6, "tasks")
+    results = dict(
+        fan_out(
+            lambda item, _: limits.apply(_fail_on_the_card).remote(str(tmp_path), item),
+            range(6),
+            limits,
+            ray_cluster,
+            progress=progress,
+        )
+    )
+    assert {item: total for item, (_, total) in results.items()} == dict.fromkeys(range(6), 6.0)
+    assert progress.losses in (1, 2)  # the next task may have reached the process before it ended
+    assert any("DeviceError" in reason for reason in progress.reasons)
+    assert len({process for process, _ in results.values()}) == 2
+
+
+@ray.remote
+@ends_process_on_device_error
+def _fill_the_card() -> None:
+    torch.empty(torch.cuda.get_device_properties(0).total_memory, dtype=torch.float64, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.ray
+@gpu()
+def test_a_full_card_is_an_error_of_the_card_that_blames_no_node(
+    ray_cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = TaskLimits(1, 1, 1).on(ray_cluster)
+    tries = []
+
+    def submit(item: int, retry: Retry) -> Any:
+        tries.append(retry)
+        return limits.apply(_fill_the_card).remote()
+
+    with pytest.raises(DeviceError, match="out of memory"):
+        list(fan_out(submit, [0], limits, ray_cluster))
+    assert [retry.batch_size for retry in tries] == [None, 64, 16, 4]
+    assert "left out" not in capsys.readouterr().out
 
 
 @ray.remote

@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 import ray
 from ray.exceptions import WorkerCrashedError
+from support.processes import TIMEOUT
 
 from jobs.ray_runtime.capacity import Cluster
 from jobs.ray_runtime.devices import DeviceError
@@ -17,7 +18,9 @@ from jobs.ray_runtime.progress import Progress
 
 def wait_for_lines(capsys: pytest.CaptureFixture[str], count: int) -> list[str]:
     lines: list[str] = []
+    deadline = time.monotonic() + TIMEOUT
     while len(lines) < count:
+        assert time.monotonic() < deadline, lines
         time.sleep(0.05)
         lines += capsys.readouterr().out.splitlines()
     return lines
@@ -56,7 +59,9 @@ def test_counters_reach_the_metrics_that_ray_exports(ray_cluster: Cluster) -> No
         r'promoter_tasks_done(_total)?\{.*job="test".*\} 2\.0',
         r'promoter_losses(_total)?\{.*node="host1".*reason="DeviceError".*\} 1\.0',
     ]
+    deadline = time.monotonic() + TIMEOUT
     while True:
+        assert time.monotonic() < deadline
         text = urllib.request.urlopen(url).read().decode()  # of this machine
         if all(re.search(pattern, text) for pattern in wanted):
             return
