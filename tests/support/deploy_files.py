@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -88,3 +90,13 @@ def launched(config: dict[str, Any], count: int, *, together: bool, **request: f
         )
     )
     return {launch.instance_type: launch.count for launch in reply.to_launch}
+
+
+def page_options(section: str) -> list[str]:
+    """Return the options that a section of docs/cluster.md gives to `ray job submit`."""
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    assign = re.search(r"^options=\(.*?\)$", page[page.index(f"\n## {section}\n") :], re.DOTALL | re.MULTILINE)
+    assert assign
+    script = f"USER=me; {assign[0]}; printf '%s\\0' \"${{options[@]}}\""
+    run = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True)
+    return run.stdout.split("\0")[:-1]
