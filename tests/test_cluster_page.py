@@ -139,7 +139,7 @@ def test_the_jobs_know_the_flags_of_the_page(job: str, command: Command, walk: W
 def flags_of(job: str, words: list[str]) -> list[str]:
     """Return the flags of `python -m jobs.JOB` or `promoter JOB`, wherever it stands in a command."""
     for index, word in enumerate(words):
-        if word == f"jobs.{job}" or (word == job and Path(words[index - 1]).name == "promoter"):
+        if word == f"jobs.{job}" or (word == job and Path(words[index - 1]).name in ("promoter", "slurm.sh")):
             return words[index + 1 :]
     return []
 
