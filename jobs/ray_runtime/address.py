@@ -1,7 +1,8 @@
 """What Ray reads from the environment, checked before Ray does: it waits minutes for a head that does not answer.
 
-Ray reports what is wrong here in C++ logs, or not at all. So the address must parse and answer, and the folder for
-the files of a Ray that is started here must leave room for the names of its sockets.
+Ray reports what is wrong here in C++ logs, or not at all. So the address must parse and answer, the format of logs
+must be one that Ray has, and the folder for the files of a Ray that is started here must leave room for the names of
+its sockets.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 from promoter.errors import InputError
 
 ADDRESS = "RAY_ADDRESS"
+_ENCODING = "RAY_LOGGING_CONFIG_ENCODING"
 _WAIT_SECONDS = 12.0  # for name service, connection and answer together
 _NOT_HOSTS = ("auto", "local")  # Ray finds the address itself, or starts a head
 _HOST_AND_PORT = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:.%]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
@@ -64,10 +66,17 @@ def refused_by_ray(address: str, error: Exception) -> InputError:
 
 
 def temporary_folder() -> tuple[str | None, str]:
-    """Return the folder in which Ray makes its own, `ray`, and the variable that names it; None for the default."""
+    """Return the variable that names the folder of Ray's files, None for the default, and that folder."""
     names = ("RAY_TMPDIR", "TMPDIR") if sys.platform == "linux" else ("RAY_TMPDIR",)
     name = next((name for name in names if name in os.environ), None)
     return name, os.environ[name] if name else "/tmp"  # noqa: S108 # where Ray's own goes
+
+
+def require_log_encoding() -> None:
+    """Raise InputError if RAY_LOGGING_CONFIG_ENCODING names no format of logs that Ray has."""
+    encoding = os.environ.get(_ENCODING, "")
+    if encoding not in ("", "TEXT", "JSON"):
+        raise InputError(f"{_ENCODING}={encoding}: must be TEXT or JSON")
 
 
 def require_temporary_folder() -> None:

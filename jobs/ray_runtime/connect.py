@@ -18,7 +18,13 @@ from ray.exceptions import AuthenticationError
 
 from jobs.cli.console import console, plural
 from jobs.cli.run import terminate
-from jobs.ray_runtime.address import ADDRESS, refused_by_ray, require_address, require_temporary_folder
+from jobs.ray_runtime.address import (
+    ADDRESS,
+    refused_by_ray,
+    require_address,
+    require_log_encoding,
+    require_temporary_folder,
+)
 from jobs.ray_runtime.capacity import Cluster, alive_nodes, autoscaler_max_nodes
 from jobs.ray_runtime.environment import has_token, is_debug
 from jobs.ray_runtime.import_path import without_shadowing
@@ -27,7 +33,7 @@ from jobs.ray_runtime.running import RunningRay, find_running, ignored
 from promoter import storage
 from promoter.errors import InputError, StorageError
 
-_TOKEN_FIX = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds it, or keep it in ~/.ray/auth_token"
+_ASK_FOR_IT = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds it, or keep it in ~/.ray/auth_token"
 _LEAST_TO_START = 1 << 26  # bytes: Ray's logs and sockets fit in less
 
 
@@ -43,6 +49,7 @@ def connect() -> Cluster:
     running = find_running()
     if not ray.is_initialized():
         require_address()
+        require_log_encoding()
         _start(running)
         if threading.current_thread() is threading.main_thread():
             # Ray's own handlers would end the process with SIGABRT and stack traces
@@ -60,11 +67,11 @@ def _start(running: RunningRay | None) -> None:
     if running is None:
         require_temporary_folder()
     elif running.wants_token and not has_token():
-        raise InputError(f"Ray at {running.address}: wants a token, and there is none", fix=_TOKEN_FIX)
+        raise InputError(f"Ray at {running.address}: wants a token, and there is none", fix=_ASK_FOR_IT)
     require_space(_LEAST_TO_START)
     # the dashboard would take seconds to start; without it one of Ray Train's helpers logs warnings, which only
     # --debug shows
-    options = {"include_dashboard": is_debug()} | _limits() if running is None else {}
+    options: dict[str, Any] = {"include_dashboard": is_debug()} | _limits() if running is None else {}
     try:
         with without_shadowing():
             ray.init(

@@ -24,7 +24,7 @@ def is_debug() -> bool:
 
 
 def set_environment() -> None:
-    """Set what Ray's import reads: loopback and a token for a Ray of this job alone, the user's token for others."""
+    """Set what Ray reads: loopback and a new token for a Ray of this job alone, the user's token for others."""
     settings: dict[str, str] = {}
     if not is_debug():
         # The driver prints what raylets say of lost workers, whatever ray.init is told; jobs say it themselves.

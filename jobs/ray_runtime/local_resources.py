@@ -1,7 +1,7 @@
 """What of this machine a Ray started here may use: Ray itself takes all that the machine has.
 
-A job of Slurm, a container or `taskset` may use a part of it: CPU affinity, the limits of the process's control group
-and of those around it, and what Slurm says where it does not bind. Ray obeys `CUDA_VISIBLE_DEVICES` by itself.
+A job of Slurm, a container or `taskset` may use a part of it: CPU affinity, the limits of the process's control
+group and of those around it, and what Slurm says where it does not bind. Ray obeys `CUDA_VISIBLE_DEVICES` itself.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def cpu_limit(environment: Mapping[str, str] = os.environ) -> CpuLimit:
 
 
 def memory_limit() -> int | None:
-    """Return how many bytes of memory the control groups of this process leave it; None if all of the machine's."""
+    """Return how many bytes of memory this process's control groups allow; None if all of the machine's."""
     names = ("memory.max", "memory/memory.limit_in_bytes")
     limits = [int(text) for text in _group_files(*names) if text.isdecimal()]
     limit = min(limits, default=None)

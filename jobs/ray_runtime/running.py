@@ -1,8 +1,8 @@
-"""Which Ray a job uses: that of `RAY_ADDRESS`, else one that its user has started on this machine, else one of its own.
+"""Which Ray a job uses: that of `RAY_ADDRESS`, one that its user started on this machine, or one of its own.
 
-This is Ray's order, and as for Ray only a Ray of `ray start` counts that keeps its files in the usual folder (`/tmp/ray`,
-or where RAY_TMPDIR or TMPDIR says). But Ray would take another user's too, and what is left of a dead one. Here all that
-is left alone is named.
+This is Ray's order, and as for Ray only a Ray of `ray start` counts that keeps its files in the usual folder
+(`/tmp/ray`, or where RAY_TMPDIR or TMPDIR says). But Ray would also take another user's, or what is left of a dead
+one. Here all that is left alone is named.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _read(raylet: psutil.Process) -> tuple[RunningRay, str | None] | None:
 
 
 def _is_of_a_driver(raylet: psutil.Process, session: str) -> bool:
-    """Tell whether a program has started this Ray for itself: the raylet is a child of the session's first process.
+    """Tell whether a program has started this Ray for itself: the raylet's parent is the session's creator.
 
     That of `ray start` has ended, or it waits with `--block`.
     """
