@@ -27,11 +27,11 @@ RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \n')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0
 
 run_node() {  # on each node: Ray, until the step ends
-    RAY_TMPDIR=/tmp/promoter-$SLURM_JOB_ID-$SLURM_NODEID  # on its own disk; the sockets in it want a short path
-    rm -rf "$RAY_TMPDIR"  # left by a try that was killed
-    mkdir -m 700 "$RAY_TMPDIR" || exit 1
-    trap 'kill "$ray"; wait "$ray"; rm -rf "$RAY_TMPDIR"; exit' TERM INT
-    local flags=(--block "--num-cpus=$SLURM_CPUS_PER_TASK" "--temp-dir=$RAY_TMPDIR"
+    folder=/tmp/promoter-$SLURM_JOB_ID-$SLURM_NODEID  # on its own disk; the sockets in it want a short path
+    rm -rf "$folder"  # left by a try that was killed
+    mkdir -m 700 "$folder" || exit 1  # Ray opens its own folder, in this one, to everybody
+    trap 'kill "$ray"; wait "$ray"; rm -rf "$folder"; exit' TERM INT
+    local flags=(--block "--num-cpus=$SLURM_CPUS_PER_TASK" "--temp-dir=$folder/ray"
         --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0)
     local mib=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * SLURM_CPUS_PER_TASK))}
     if ((mib)); then  # else the job has all of the node's, as --mem=0 says
