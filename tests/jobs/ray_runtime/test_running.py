@@ -61,7 +61,9 @@ def test_a_running_ray_of_this_user_is_taken_and_no_other(tmp_path: Path) -> Non
         printed = _run(_JOB.format("print(os.environ['RAY_AUTH_TOKEN'])"), with_token)
         line, token = printed.stdout.splitlines()[-2:]  # before them, other Rays of this machine are named
         assert line.startswith("Ray running at ")
-        assert line.endswith(f":{head.port} (1 node): 7 CPUs, 0 GPUs; RAY_ADDRESS=local starts one for this job alone")
+        assert line.endswith(
+            f":{head.port} (1 node): 7 CPUs, 0 GPUs; RAY_ADDRESS=local starts one for this job alone"
+        )
         assert token == head.token
         assert printed.stderr == ""
 
@@ -111,7 +113,10 @@ def test_the_ray_of_another_user_is_named_and_left_alone(tmp_path: Path) -> None
 def test_auto_wants_a_ray_that_is_running(tmp_path: Path) -> None:
     done = _run(_JOB.format("pass"), _environment(TMPDIR=str(tmp_path), RAY_ADDRESS="auto"))
     assert done.returncode == 2
-    assert "error: RAY_ADDRESS=auto: no Ray of yours runs on this machine; `ray start --head` starts one" in done.stderr
+    assert (
+        "error: RAY_ADDRESS=auto: no Ray of yours runs on this machine; `ray start --head` starts one"
+        in done.stderr
+    )
 
 
 @pytest.fixture(scope="module")
