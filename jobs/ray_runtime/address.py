@@ -1,8 +1,8 @@
 """What Ray reads from the environment, checked before Ray does: it waits minutes for a head that does not answer.
 
 Ray reports what is wrong here in C++ logs, or not at all. So the address must parse and answer, the format of logs
-must be one that Ray has, and the folder for the files of a Ray that is started here must leave room for the names of
-its sockets.
+must be one that Ray has, and the folder for the files of a Ray that is started here must leave room for the names
+of its sockets.
 """
 
 from __future__ import annotations

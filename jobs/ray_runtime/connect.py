@@ -50,6 +50,8 @@ def connect() -> Cluster:
     if not ray.is_initialized():
         require_address()
         require_log_encoding()
+        for note in ignored():  # before it: a start may fail
+            console.print(note, style="dim")
         _start(running)
         if threading.current_thread() is threading.main_thread():
             # Ray's own handlers would end the process with SIGABRT and stack traces
@@ -115,9 +117,7 @@ def require_space(least: int = 1 << 20) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _announce(cluster: Cluster, running: RunningRay | None) -> None:
-    """Print once what was connected to, and what was not."""
-    for note in ignored():
-        console.print(note, style="dim")
+    """Print once what was connected to."""
     has = f"{cluster.cpus} CPUs, {cluster.gpus} GPUs"
     if running is None:
         reason = cpu_limit().reason

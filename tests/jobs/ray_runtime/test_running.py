@@ -137,7 +137,8 @@ def alone() -> subprocess.CompletedProcess[str]:
     except ray.exceptions.WorkerCrashedError:
         print('a task was lost')
     session = Path('/tmp/ray') / ray.get_runtime_context().get_session_name()
-    print(*(line for path in session.glob('logs/worker-*.err') for line in path.read_text().splitlines()), sep='\\n')
+    for path in session.glob('logs/worker-*.err'):
+        print(path.read_text())
     time.sleep(2)  # for what Ray would print
 """
     environment = _environment(RAY_ADDRESS="local", RAY_LOGGING_CONFIG_ENCODING="JSON", TMPDIR="/tmp")  # noqa: S108
