@@ -19,7 +19,8 @@
 
 set -euo pipefail
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+nodelist=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodelist%%$'\n'*}
 port=$((20000 + SLURM_JOB_ID % 10000))  # below those that the kernel gives to connections
 export RAY_ADDRESS=$head:$port
 # A token for this job alone. It is in the environment of its processes, which their owner and root can read.
@@ -43,9 +44,13 @@ run_node() {  # on each node: Ray, until the step ends
         flags+=("--address=$RAY_ADDRESS")
         until (exec 3<> "/dev/tcp/${RAY_ADDRESS/://}") 2> /dev/null; do sleep 1; done
     fi
-    env -u RAY_ADDRESS ray start "${flags[@]}" > /dev/null &
-    ray=$!
-    wait "$ray"
+    while true; do
+        env -u RAY_ADDRESS ray start "${flags[@]}" > /dev/null &
+        ray=$!
+        wait "$ray" || true
+        echo "Ray ended on node $SLURM_NODEID: starting it again" >&2
+        sleep 1
+    done
 }
 export -f run_node
 
