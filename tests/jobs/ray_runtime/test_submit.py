@@ -81,7 +81,7 @@ def test_every_job_is_submitted_and_leaves_its_outputs(head: Head, files: Path) 
             *(*small, "--workers", 2, "--baselines", "false"),
         )
     )
-    assert "Ray on 1 nodes: 2 CPUs, 0 GPUs" in printed
+    assert " (1 node): 2 CPUs, 0 GPUs" in printed
     assert len(pd.read_csv(run / "history.csv")) == 2
     assert (run / "metrics.json").exists()
 
