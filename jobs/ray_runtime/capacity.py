@@ -164,7 +164,7 @@ def alive_nodes() -> tuple[Node, ...]:
 
 
 def autoscaler_max_nodes() -> tuple[Node, ...] | None:
-    """Return the nodes of a cluster at its largest, if this is the head of an autoscaling one; None if nothing tells.
+    """Return the nodes of an autoscaling cluster at its largest, if this is its head; None if nothing tells.
 
     Ray 2.60 has no call for it: its own `get_max_resources_from_cluster_config` is filled by Anyscale's autoscaler
     alone. But `ray up` leaves the file that it started from on the head, where drivers of submitted jobs run, and
