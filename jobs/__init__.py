@@ -1,8 +1,8 @@
 """Ray entry points: `python -m jobs.NAME --help`. They hold no biology; that is in `promoter`."""
 
 import os
-import secrets
 import sys
+from importlib.abc import MetaPathFinder
 
 # Ray reads these when it is imported, which is after this. What the user has set stays.
 _SETTINGS = {
@@ -12,15 +12,20 @@ _SETTINGS = {
     # The controller looks at its workers this often; an epoch's report waits for it (default: 2 s).
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
 }
-# For the Ray that a job starts on this machine for itself. Where Ray was imported before, it has read its own.
-if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
-    _SETTINGS |= {
-        # In spite of its name: nodes are called 127.0.0.1, so that Ray listens there and nowhere else.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "GLOO_SOCKET_IFNAME": "lo",
-        # A token for this run alone: nobody else on the machine can connect, and no file is written.
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
+
+
+class _BeforeRay(MetaPathFinder):
+    """Set what depends on the Ray that is running just before Ray is imported: `--help` need not look for it."""
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "ray":
+            sys.meta_path.remove(self)
+            from jobs.ray_runtime.environment import set_environment
+
+            set_environment()
+
+
+if "ray" not in sys.modules:  # else Ray has read its environment already
+    sys.meta_path.insert(0, _BeforeRay())

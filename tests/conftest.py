@@ -12,6 +12,7 @@ import pytest
 from support.files import Command, Write
 
 ROOT = Path(__file__).parents[1]
+os.environ.setdefault("RAY_ADDRESS", "local")  # not a Ray that happens to run on this machine
 hypothesis.settings.register_profile("untimed", deadline=None)  # a slow machine is no failure
 hypothesis.settings.load_profile("untimed")
 

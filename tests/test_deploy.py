@@ -1,4 +1,4 @@
-"""What deploys the project: cluster files, the image, the upload of a job, the commands of docs/cluster.md."""
+"""What deploys the project: cluster files of `ray up`, the image, the upload of a job."""
 
 from __future__ import annotations
 
@@ -6,42 +6,29 @@ import jobs  # noqa: F401 # isort: skip # before ray, which reads the environmen
 
 import copy
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import boto3
 import click
 import jsonschema
 import pytest
 import ray
-import yaml
+from moto import mock_aws
 from packaging.requirements import Requirement
 from ray._private.runtime_env.packaging import create_package
+from ray.autoscaler._private.aws.config import _configure_security_group
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts
-from support.files import Command
-
-ROOT = Path(__file__).parents[1]
-DEPLOY = ROOT / "deploy"
-tomllib = pytest.importorskip("tomllib", reason="the images have Python 3.11")
-LAUNCHED = ("cluster.yaml", "deploy/gcp.yaml")
-_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-_OPERATORS = {"&&", "||", ";", "|"}
-
-
-def load(name: str) -> Any:
-    return yaml.safe_load((ROOT / name).read_text())
-
-
-def pins(name: str) -> dict[str, str]:
-    lines = (ROOT / name).read_text().splitlines()
-    return dict(line.split("==") for line in lines if not line.startswith("#"))
-
+from support.deploy_files import DEPLOY, LAUNCHED, PROJECT, ROOT, kuberay_specs, launched, load, pins
 
 # --- ray up ------------------------------------------------------------------------------------------------------
 
@@ -76,30 +63,87 @@ def test_all_cluster_files_say_the_same_versions() -> None:
     version = pins("constraints.txt")["ray"]
     assert version == ray.__version__
     for name in LAUNCHED:
-        docker = load(name)["docker"]
-        assert docker["head_image"] == f"rayproject/ray:{version}-py311-cpu"
-        assert docker["worker_image"] == f"rayproject/ray:{version}-py311-gpu"
-    assert f"FROM rayproject/ray:{version}-py311-${{PLATFORM}}\n" in (DEPLOY / "Dockerfile").read_text()
+        assert load(name)["docker"]["head_image"] == f"rayproject/ray:{version}-py311-cpu"
+    bases = [rest[0] for name, rest in instructions() if name == "FROM"]
+    assert set(bases) == {f"rayproject/ray:{version}-py311-${{PLATFORM}}"}
     assert {spec["rayVersion"] for spec in kuberay_specs().values()} == {version}
 
 
+# CPUs, GB and GPUs as the clouds sell them
+_MACHINES = {
+    **{"m7i.xlarge": (4, 16, 0), "m7i.2xlarge": (8, 32, 0), "g6.xlarge": (4, 16, 1), "g6.12xlarge": (48, 192, 4)},
+    **{"n2-standard-4": (4, 16, 0), "n2-standard-8": (8, 32, 0)},
+    **{"g2-standard-4": (4, 16, 1), "g2-standard-48": (48, 192, 4)},
+}
+
+
 def test_the_cluster_scales_to_zero_and_the_head_has_no_gpu(config: dict[str, Any]) -> None:
-    kinds = {"m7i.xlarge": {"CPU": 4}, "n2-standard-4": {"CPU": 4}}  # as the clouds sell them
-    kinds |= {"g6.xlarge": {"CPU": 4, "GPU": 1}, "g2-standard-4": {"CPU": 4, "GPU": 1}}
-    for one in config["available_node_types"].values():
-        node = one["node_config"]
-        assert one["resources"] == kinds[node.get("InstanceType") or node["machineType"]]
-    assert "GPU" not in config["available_node_types"]["head"]["resources"]
-    assert {one["min_workers"] for one in workers(config).values()} == {0}
-    assert {one["max_workers"] for one in workers(config).values()} == {config["max_workers"]}
+    kinds = workers(config)
+    assert {kind["min_workers"] for kind in kinds.values()} == {0}
+    assert max(kind["max_workers"] for kind in kinds.values()) == config["max_workers"]
     assert config["idle_timeout_minutes"] == 5
+    for kind in config["available_node_types"].values():
+        cpus, gigabytes, gpus = _MACHINES[machine(kind)]
+        offered = kind["resources"]
+        assert offered["CPU"] == (cpus if gpus < 4 else cpus / 2)  # see test_four_gpu_workers_get_one_machine
+        assert offered.get("GPU", 0) == gpus
+        assert offered.get("memory", 0) <= 0.7 * gigabytes * 2**30  # 30% are the object store's
+    assert "GPU" not in config["available_node_types"]["head"]["resources"]
+
+
+def machine(kind: dict[str, Any]) -> str:
+    return kind["node_config"].get("InstanceType") or kind["node_config"]["machineType"]
 
 
 def test_spot_nodes_are_tried_before_on_demand_ones(config: dict[str, Any]) -> None:
-    spot, on_demand = (config["available_node_types"][name] for name in ("gpu_spot", "gpu_on_demand"))
-    assert spot["priority"] > on_demand.get("priority", 0)
-    assert "spot" in json.dumps(spot["node_config"]).lower()
-    assert "spot" not in json.dumps(on_demand["node_config"]).lower()
+    kinds = workers(config)
+    assert set(kinds) == {
+        f"{kind}_{market}" for kind in ("cpu", "gpu", "gpu4") for market in ("spot", "on_demand")
+    }
+    for name in ("cpu", "gpu", "gpu4"):
+        spot, on_demand = kinds[f"{name}_spot"], kinds[f"{name}_on_demand"]
+        assert spot["priority"] > on_demand.get("priority", 0)
+        assert "spot" in json.dumps(spot["node_config"]).lower()
+        assert "spot" not in json.dumps(on_demand["node_config"]).lower()
+        same = ("resources", "docker", "max_workers")
+        assert [spot.get(key) for key in same] == [on_demand.get(key) for key in same]
+        assert machine(spot) == machine(on_demand)
+
+
+# What jobs may reserve beside the GPU. Ray scores types of nodes by all of it, and by the type of the accelerator.
+_BESIDE: list[dict[str, float]] = [
+    {"CPU": 1},
+    {"CPU": 4},
+    {"CPU": 1, "memory": 3e9},
+    {"CPU": 2, "memory": 8e9, "accelerator_type:L4": 0.001},
+]
+
+
+@pytest.mark.parametrize("beside", _BESIDE, ids=str)
+@pytest.mark.parametrize("together", [True, False], ids=["workers", "tasks"])
+def test_four_gpu_workers_get_one_machine_and_one_a_small_one(
+    config: dict[str, Any], beside: dict[str, float], together: bool
+) -> None:
+    assert launched(config, 1, together=together, GPU=1, **beside) == {"gpu_spot": 1}
+    assert launched(config, 4, together=together, GPU=1, **beside) == {"gpu4_spot": 1}
+    assert launched(config, 8, together=together, GPU=1, **beside) == {"gpu4_spot": 1, "gpu4_on_demand": 1}
+
+
+@pytest.mark.parametrize("memory", [{}, {"memory": 2e9}], ids=str)
+def test_what_needs_no_gpu_starts_no_machine_that_has_one(
+    config: dict[str, Any], memory: dict[str, float]
+) -> None:
+    for count, nodes in ((1, 1), (8, 1), (64, 8)):
+        assert launched(config, count, together=False, CPU=1, **memory) == {"cpu_spot": nodes}
+
+
+def test_containers_see_gpus_where_the_machine_has_some(config: dict[str, Any]) -> None:
+    version = pins("constraints.txt")["ray"]
+    for kind in config["available_node_types"].values():
+        docker = {**config["docker"], **kind.get("docker", {})}  # as Ray does
+        gpu = "GPU" in kind["resources"]
+        assert docker["worker_image"] == f"rayproject/ray:{version}-py311-{'gpu' if gpu else 'cpu'}"
+        assert ("--gpus all" in docker.get("worker_run_options", [])) == gpu  # docker fails where there is none
 
 
 def test_cluster_files_open_nothing_but_ssh(config: dict[str, Any]) -> None:
@@ -108,6 +152,44 @@ def test_cluster_files_open_nothing_but_ssh(config: dict[str, Any]) -> None:
     started = start_options(config["head_start_ray_commands"][-1])
     assert started["dashboard_host"] == "127.0.0.1"
     assert "0.0.0.0" not in str(config)  # noqa: S104
+
+
+def test_ray_keeps_the_ssh_rule_of_a_security_group_and_opens_one_that_it_makes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray's own code, on a simulated AWS; the group is made as docs/cluster.md does."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "simulated")
+    config = prepare_config(load("cluster.yaml"))
+    group_name = config["provider"]["security_group"]["GroupName"]
+
+    def ssh_from() -> set[str]:
+        permissions = client.describe_security_groups(GroupNames=[group_name])["SecurityGroups"][0][
+            "IpPermissions"
+        ]
+        assert [rule["UserIdGroupPairs"][0]["GroupId"] for rule in permissions if rule["IpProtocol"] == "-1"]
+        ranges = [rule["IpRanges"] for rule in permissions if rule.get("FromPort") == 22]
+        return {one["CidrIp"] for some in ranges for one in some}
+
+    for made_before in (True, False):
+        with mock_aws():
+            client = boto3.client("ec2", region_name=config["provider"]["region"])
+            subnet = client.describe_subnets()["Subnets"][0]
+            if made_before:
+                group = client.create_security_group(GroupName=group_name, Description="nodes of Ray")["GroupId"]
+                mine = {
+                    "IpProtocol": "tcp",
+                    "FromPort": 22,
+                    "ToPort": 22,
+                    "IpRanges": [{"CidrIp": "192.0.2.7/32"}],
+                }
+                nodes = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
+                client.authorize_security_group_ingress(GroupId=group, IpPermissions=[mine, nodes])
+            resolved = copy.deepcopy(config)
+            for kind in resolved["available_node_types"].values():
+                kind["node_config"]["SubnetIds"] = [subnet["SubnetId"]]
+            _configure_security_group(resolved)
+            assert ssh_from() == ({"192.0.2.7/32"} if made_before else {"0.0.0.0/0"})
 
 
 def start_options(line: str) -> dict[str, Any]:
@@ -147,15 +229,39 @@ def test_the_setup_of_nodes_installs_the_dependencies_of_pyproject(tmp_path: Pat
     """The very command of the nodes, without pip: their folder, and their Python's standard library alone."""
     command = [sys.executable, "-I", str(DEPLOY / "requirements.py"), str(ROOT / "pyproject.toml"), "s3"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split("\n")
-    wanted = _PROJECT["dependencies"] + _PROJECT["optional-dependencies"]["s3"]
+    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["s3"]
     assert sorted(filter(None, printed)) == sorted(wanted)
+
+
+@pytest.mark.slow
+def test_nodes_of_an_image_that_has_all_packages_download_nothing(tmp_path: Path) -> None:
+    """The command of the nodes, in this environment, which has what constraints.txt says; without any index."""
+    (line,) = (line for line in load("cluster.yaml")["setup_commands"] if line.startswith("pip install"))
+    here = {
+        "~/promoter/constraints.txt": "constraints.txt",
+        "/tmp/requirements.txt": str(tmp_path / "requirements.txt"),  # noqa: S108 # of the nodes
+    }
+    here["~/promoter/constraints-cloud.txt"] = "deploy/constraints-cloud.txt"
+    words = [here.get(word, word) for word in shlex.split(line)]
+    printed = subprocess.run(
+        [sys.executable, str(DEPLOY / "requirements.py"), "pyproject.toml", "s3"],
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+    )
+    (tmp_path / "requirements.txt").write_bytes(printed.stdout)
+    pip = [sys.executable, "-m", *words, "--dry-run", "--no-index"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    run = subprocess.run(pip, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    assert "already satisfied: torch" in run.stdout
+    assert "Would install" not in run.stdout
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "deploy/constraints-cloud.txt"])
 def test_pinned_versions_are_within_the_ranges_of_pyproject(name: str) -> None:
-    extras = _PROJECT["optional-dependencies"]
+    extras = PROJECT["optional-dependencies"]
     pinned = pins(name)
-    ranges = [Requirement(line) for line in _PROJECT["dependencies"] + extras["s3"] + extras["gcs"]]
+    ranges = [Requirement(line) for line in PROJECT["dependencies"] + extras["s3"] + extras["gcs"]]
     checked = [one for one in ranges if one.name in pinned and one.specifier.contains(pinned[one.name])]
     assert {one.name for one in checked} == {one.name for one in ranges if one.name in pinned} != set()
 
@@ -187,119 +293,6 @@ def statements(policy: dict[str, Any]) -> dict[str, str]:
     }
 
 
-# --- KubeRay -----------------------------------------------------------------------------------------------------
-
-# The fields of ray.io/v1 that our files use, from KubeRay's API reference (1.6); a pod's are Kubernetes' own.
-_TEXT, _WHOLE, _FLAG = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
-
-
-def fields(required: str, **properties: Any) -> dict[str, Any]:
-    closed = {"type": "object", "additionalProperties": False}
-    return {**closed, "properties": properties, "required": required.split()}
-
-
-_AMOUNTS = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
-_RESOURCES = fields("requests limits", requests=_AMOUNTS, limits=_AMOUNTS)
-_TEXTS = {"type": "object", "additionalProperties": _TEXT}
-_CONTAINER = fields(
-    "name image resources securityContext",
-    name=_TEXT,
-    image=_TEXT,
-    resources=_RESOURCES,
-    securityContext=fields(
-        "allowPrivilegeEscalation capabilities",
-        allowPrivilegeEscalation={"const": False},
-        capabilities=fields("drop", drop={"const": ["ALL"]}),
-    ),
-    ports={"type": "array", "items": fields("name containerPort", name=_TEXT, containerPort=_WHOLE)},
-)
-_POD = fields(
-    "spec",
-    spec=fields(
-        "serviceAccountName securityContext containers",
-        serviceAccountName={"const": "promoter"},
-        securityContext=fields("runAsNonRoot", runAsNonRoot={"const": True}, runAsUser=_WHOLE, runAsGroup=_WHOLE),
-        tolerations={
-            "type": "array",
-            "items": fields("key operator effect", key=_TEXT, operator=_TEXT, effect={"enum": ["NoSchedule"]}),
-        },
-        containers={"type": "array", "items": _CONTAINER, "minItems": 1},
-    ),
-)
-_CLUSTER_SPEC = fields(
-    "rayVersion authOptions enableInTreeAutoscaling headGroupSpec workerGroupSpecs",
-    rayVersion=_TEXT,
-    authOptions=fields("mode", mode={"const": "token"}),
-    enableInTreeAutoscaling={"const": True},
-    autoscalerOptions=fields("", idleTimeoutSeconds=_WHOLE, resources=_RESOURCES),
-    headGroupSpec=fields(
-        "rayStartParams template", serviceType={"const": "ClusterIP"}, rayStartParams=_TEXTS, template=_POD
-    ),
-    workerGroupSpecs={
-        "type": "array",
-        "items": fields(
-            "groupName replicas minReplicas maxReplicas rayStartParams template",
-            groupName=_TEXT,
-            replicas=_WHOLE,
-            minReplicas=_WHOLE,
-            maxReplicas=_WHOLE,
-            rayStartParams=_TEXTS,
-            template=_POD,
-        ),
-    },
-)
-_JOB_SPEC = fields(
-    "entrypoint rayClusterSpec",
-    entrypoint=_TEXT,
-    shutdownAfterJobFinishes=_FLAG,
-    ttlSecondsAfterFinished=_WHOLE,
-    backoffLimit=_WHOLE,
-    rayClusterSpec=_CLUSTER_SPEC,
-)
-
-
-def kuberay(kind: str) -> dict[str, Any]:
-    name = {"RayCluster": "kuberay-cluster.yaml", "RayJob": "kuberay-job.yaml"}.get(kind, "kuberay-cluster.yaml")
-    documents = yaml.safe_load_all((DEPLOY / name).read_text())
-    return next(one for one in documents if one["kind"] == kind)
-
-
-def kuberay_specs() -> dict[str, dict[str, Any]]:
-    return {"cluster": kuberay("RayCluster")["spec"], "job": kuberay("RayJob")["spec"]["rayClusterSpec"]}
-
-
-@pytest.mark.parametrize(("kind", "spec"), [("RayCluster", _CLUSTER_SPEC), ("RayJob", _JOB_SPEC)])
-def test_kuberay_files_use_its_fields(kind: str, spec: dict[str, Any]) -> None:
-    document = kuberay(kind)
-    schema = fields(
-        "apiVersion kind metadata spec",
-        apiVersion={"const": "ray.io/v1"},
-        kind={"const": kind},
-        metadata=fields("name", name=_TEXT),
-        spec=spec,
-    )
-    jsonschema.validate(document, schema)
-    document["spec"]["authOption"] = {"mode": "token"}
-    with pytest.raises(jsonschema.ValidationError, match="authOption"):
-        jsonschema.validate(document, schema)
-
-
-def test_kuberay_pods_hold_what_they_ask_for() -> None:
-    spec = kuberay_specs()["cluster"]
-    assert kuberay_specs()["job"] == spec
-    (group,) = spec["workerGroupSpecs"]
-    assert group["replicas"] == group["minReplicas"] == 0 < group["maxReplicas"]
-    (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
-    (worker,) = group["template"]["spec"]["containers"]
-    assert head["image"] == worker["image"] == f"MY-REGISTRY/promoter:{_PROJECT['version']}"
-    assert head["resources"]["requests"] == head["resources"]["limits"]
-    assert worker["resources"]["requests"] == worker["resources"]["limits"]
-    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert "nvidia.com/gpu" not in head["resources"]["limits"]
-    assert [one["key"] for one in group["template"]["spec"]["tolerations"]] == ["nvidia.com/gpu"]
-    assert kuberay("ServiceAccount")["metadata"]["name"] == "promoter"
-
-
 # --- the image ---------------------------------------------------------------------------------------------------
 
 
@@ -309,8 +302,18 @@ def instructions() -> list[tuple[str, list[str]]]:
     return [(name, rest.split()) for name, rest in lines]
 
 
+def copies() -> list[tuple[str, int]]:
+    """What the image copies from the project: the path, and the index of the instruction in the Dockerfile."""
+    return [
+        (word, number)
+        for number, (name, words) in enumerate(instructions())
+        if name == "COPY" and "--from=pins" not in words
+        for word in words[1:-1]
+    ]
+
+
 def test_the_image_is_built_from_files_that_exist_and_are_not_ignored() -> None:
-    copied = [word for name, rest in instructions() if name == "COPY" for word in rest[1:-1]]
+    copied = list(dict.fromkeys(word for word, _ in copies()))
     assert all((ROOT / name).exists() for name in copied)
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in ignore if line and not line.startswith("#")]
@@ -318,10 +321,39 @@ def test_the_image_is_built_from_files_that_exist_and_are_not_ignored() -> None:
     assert set(wheel_sources()) <= set(copied)
 
 
+def test_an_edit_of_the_code_or_of_another_pin_leaves_the_layer_of_torch_as_it_is(tmp_path: Path) -> None:
+    """What stands before a layer decides whether it is built anew; the instruction that makes it is run here."""
+    steps = instructions()
+    final = max(number for number, (name, _) in enumerate(steps) if name == "FROM")
+    runs = [number for number, (name, _) in enumerate(steps) if name == "RUN" and number > final]
+    before = [rest for name, rest in steps[final : runs[0]] if name == "COPY"]
+    assert before == [["--from=pins", "--chown=ray:users", "/tmp/pins/torch.txt", "./"]]  # noqa: S108 # of the image
+    assert steps[runs[0]][1][-2:] == ["-r", "torch.txt"]
+    assert min(number for word, number in copies() if word in ("promoter", "jobs")) > runs[1]
+
+    make = next(" ".join(rest) for name, rest in steps if name == "RUN")
+    torch = []
+    for edit in ("", "x"):
+        folder = tmp_path / f"pins{edit}"
+        folder.mkdir()
+        for name, number in copies():
+            if number < final:
+                shutil.copy(ROOT / name, folder)
+        for name, text in (("constraints.txt", "\n# an edit\nzzz==1.0\n"), ("pyproject.toml", "\n# an edit\n")):
+            if edit:
+                (folder / name).write_text((folder / name).read_text() + text)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        subprocess.run(make, shell=True, check=True, cwd=folder, env={**os.environ, "PATH": path})  # noqa: S602
+        torch.append((folder / "torch.txt").read_text())
+        wanted = {*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["gcs"]}
+        assert wanted <= set((folder / "requirements.txt").read_text().splitlines())
+    assert torch == [f"torch=={pins('constraints.txt')['torch']}\n"] * 2
+
+
 def wheel_sources() -> list[str]:
     whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = whole["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    return [*packages, whole["project"]["readme"], *whole["project"]["license-files"]]
+    return [*packages, PROJECT["readme"], *PROJECT["license-files"]]
 
 
 def test_the_image_is_pinned_unprivileged_and_without_secrets() -> None:
@@ -332,7 +364,7 @@ def test_the_image_is_pinned_unprivileged_and_without_secrets() -> None:
     whole = " ".join(word for _, rest in instructions() for word in rest)
     for argument in (rest[0].split("=")[0] for name, rest in instructions() if name == "ARG"):
         assert f"${argument}" in whole or f"${{{argument}" in whole
-    assert "-c constraints.txt -c constraints-cloud.txt -r /tmp/requirements.txt" in whole
+    assert "-c constraints.txt -c constraints-cloud.txt -r requirements.txt" in whole
     assert not re.search(r"secret|password|AUTH_TOKEN|ACCESS_KEY", whole, re.IGNORECASE)
 
 
@@ -388,66 +420,3 @@ def test_a_job_uploads_the_code_and_nothing_else(littered: Path, tmp_path: Path,
     parsed = [sys.executable, "-m", "jobs.tune", "--data", "d", "--out", "o", "--space", "space.yaml"]
     run = subprocess.run([*parsed, "--print_config"], cwd=tmp_path / "unpacked", capture_output=True, check=False)
     assert run.returncode == 0, run.stderr
-
-
-# --- the page ----------------------------------------------------------------------------------------------------
-
-
-def told() -> list[list[str]]:
-    """The commands in the code of docs/cluster.md and of the RayJob, split as a shell does."""
-    page = (ROOT / "docs" / "cluster.md").read_text()
-    blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    commands = [[]]
-    for line in [*lines, kuberay("RayJob")["spec"]["entrypoint"]]:
-        for word in shlex.split(line, comments=True):
-            commands.append([]) if word in _OPERATORS else commands[-1].append(word)
-        commands.append([])
-    return [one for one in commands if one]
-
-
-def test_the_cluster_page_tells_commands_that_ray_knows() -> None:
-    commands = [words[1:] for words in told() if words[0] == "ray"]
-    assert {words[0] for words in commands} >= {
-        "up",
-        "down",
-        "dashboard",
-        "job",
-        "get-auth-token",
-        "exec",
-        "monitor",
-    }
-    for words in commands:
-        resolve(scripts.cli, words)
-    with pytest.raises(click.NoSuchOption):
-        resolve(scripts.cli, ["job", "submit", "--workdir", ".", "--", "python"])
-
-
-def resolve(group: click.Command, words: list[str]) -> None:
-    """Parse as the command line does, without running; a wrong command or flag raises."""
-    context = group.make_context("ray", list(words))
-    while isinstance(context.command, click.Group):
-        _, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
-        assert command is not None
-        context = command.make_context(command.name, rest, parent=context)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("job", ["prepare", "train", "tune", "ism"])
-def test_the_cluster_page_tells_commands_that_the_jobs_know(job: str, command: Command) -> None:
-    calls = [words[words.index(f"jobs.{job}") + 1 :] for words in told() if f"jobs.{job}" in words]
-    assert calls
-    for words in calls:
-        given = dict(zip(words[::2], words[1::2], strict=True))
-        given.pop("--config", None)  # a file in the bucket
-        run = command(job, *(word for pair in given.items() for word in pair), "--print_config")
-        assert run.returncode == 0, run.stderr
-        printed = yaml.safe_load(run.stdout)
-        assert {flag: str(printed[flag[2:]]).removesuffix(".0") for flag in given} == given
-
-
-def test_the_cluster_page_names_files_that_exist() -> None:
-    page = (ROOT / "docs" / "cluster.md").read_text()
-    named = set(re.findall(r"\b(?:deploy|tests)/[\w./-]+\.\w+|\bcluster\.yaml\b", page))
-    assert named >= {"deploy/gcp.yaml", "deploy/aws/head.json", "cluster.yaml"}
-    assert all((ROOT / name).is_file() for name in named)

@@ -293,10 +293,11 @@ def alive_nodes_by_id() -> dict[str, Node]:
 
 
 def autoscaler_max_nodes() -> tuple[Node, ...] | None:
-    """Return the nodes of a cluster of `ray up` at its largest, if this is its head; None if nothing tells.
+    """Return the nodes of an autoscaling cluster at its largest, if this is its head; None if nothing tells.
 
     Ray 2.60 has no call for it: its own `get_max_resources_from_cluster_config` is filled by Anyscale's autoscaler
-    alone. But `ray up` leaves the file that it started from on the head, where drivers of submitted jobs run.
+    alone. But `ray up` leaves the file that it started from on the head, where drivers of submitted jobs run, and
+    deploy/kuberay-account.yaml puts one of the same form there.
     """
     bootstrap = Path("~/ray_bootstrap_config.yaml").expanduser()
     try:

@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 from upath import UPath
 
 from jobs.cli.console import console
-from jobs.ray_runtime.connect import is_debug
+from jobs.ray_runtime.environment import is_debug
 from jobs.tuning.asha import ScheduleAwareASHA
 from jobs.tuning.live_table import SearchScreen, error_of
 from jobs.tuning.sampler import KnownTrials, Sampler, TrialSource

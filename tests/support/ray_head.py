@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +109,12 @@ class Head:
         except (urllib.error.URLError, OSError):
             return False
 
+    def join(self, **flags: object) -> None:
+        """Start a node of this head, with these flags of `ray start`; it ends with the head."""
+        words = [*_RAY, "start", f"--address=127.0.0.1:{self.port}", "--object-store-memory=100000000"]
+        words += [f"--{name}={value}" for name, value in flags.items()]
+        subprocess.run(words, env=self.environment, cwd=self.folder, check=True, capture_output=True, text=True)
+
     def workers(self, name: str) -> list[psutil.Process]:
         """Return the processes of tasks and actors whose name holds a text."""
         lines = read_each(command_line, filter(self._is_mine, psutil.process_iter()))
@@ -139,14 +145,14 @@ class Head:
             timeout=TIMEOUT,
         )
 
-    def submit(self, job: str, *flags: object, wait: bool = True) -> subprocess.CompletedProcess[str]:
-        """Submit a job as docs/cluster.md says, and wait for its end unless told otherwise."""
-        options = [
-            "--working-dir",
-            ".",
-            *([] if wait else ["--no-wait", "--submission-id", f"{job}-{time.time_ns()}"]),
-        ]
-        return self.job("submit", *options, "--", "python", "-m", f"jobs.{job}", *flags)
+    def submit(
+        self, job: str, *flags: object, wait: bool = True, options: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Submit a job, with more options of `ray job submit`, and wait for its end unless told otherwise."""
+        more = [] if wait else ["--no-wait", "--submission-id", f"{job}-{time.time_ns()}"]
+        return self.job(
+            "submit", "--working-dir", ".", *more, *options, "--", "python", "-m", f"jobs.{job}", *flags
+        )
 
     def start_job(self, job: str, *flags: object) -> str:
         ended = self.submit(job, *flags, wait=False)

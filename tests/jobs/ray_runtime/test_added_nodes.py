@@ -70,7 +70,7 @@ def test_the_maximum_of_nodes_is_read_from_the_file_of_ray_up(
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
     # eight workers in all, whatever their kind
-    assert autoscaler_max_nodes() == (HEAD, *[GPU_NODE] * 8)
+    assert autoscaler_max_nodes() == (HEAD, *[Node(24, 4)] * 2, *[GPU_NODE] * 6)
     (tmp_path / "ray_bootstrap_config.yaml").write_text("available_node_types: 3\n")
     assert autoscaler_max_nodes() is None
 

@@ -39,7 +39,7 @@ def listener(answer: bytes | None) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("", "is not HOST:PORT; unset RAY_ADDRESS"),
+        ("", "is not HOST:PORT; RAY_ADDRESS=local starts Ray"),
         (" ", "is not HOST:PORT"),
         ("nonsense", "is not HOST:PORT"),
         ("ray://", "is not HOST:PORT"),

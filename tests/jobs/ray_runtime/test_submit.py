@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from support.commands import SMALL_NETWORK
+from support.deploy_files import kuberay, page_options
 from support.processes import TIMEOUT, has_checkpoint, held, wait_until
 from support.ray_head import Head
 
@@ -30,14 +32,15 @@ from promoter.sequence import decode
 from promoter.simulation.genome import simulate
 
 UPSTREAM = 100
+_HEAD_MEMORY = 11_000_000_000
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    one = Head()
+    one = Head(variables={"RAY_NODE_TYPE_NAME": "head"})  # as `ray up` starts it, and as large
     try:
-        one.start()
+        one.start(memory=_HEAD_MEMORY)
         yield one
     finally:
         one.end()
@@ -62,8 +65,14 @@ def test_every_job_is_submitted_and_leaves_its_outputs(head: Head, files: Path) 
     genome, data, run = files / "genome", files / "data", files / "run"
     window = ["--upstream", UPSTREAM, "--max_n", 1]
     inputs = ["--genome", genome / "genome.fa", "--genes", genome / "genes.bed"]
-    done(head.submit("prepare", *inputs, "--expression", genome / "expression.tsv", *window, "--out", data))
+    prepare = ["prepare", *inputs, "--expression", genome / "expression.tsv", *window, "--out", data]
+    options = [*page_options("AWS"), "--submission-id", "prepare-1"]
+    done(head.submit(*prepare, options=options))
     assert json.loads((data / "summary.json").read_text())["genes_kept"] == 160
+    again = head.submit(*prepare, options=options)
+    assert again.returncode == 1
+    assert "submission_id prepare-1 already exists" in again.stdout + again.stderr
+    assert "metadata={'user': 'me'}" in head.job("list").stdout
 
     small = [*SMALL_NETWORK, "--training.epochs", 2, "--training.batch_size", 16, "--cpus_per_worker", 1]
     printed = done(
@@ -72,7 +81,7 @@ def test_every_job_is_submitted_and_leaves_its_outputs(head: Head, files: Path) 
             *(*small, "--workers", 2, "--baselines", "false"),
         )
     )
-    assert "Ray on 1 nodes: 2 CPUs, 0 GPUs" in printed
+    assert " (1 node): 2 CPUs, 0 GPUs" in printed
     assert len(pd.read_csv(run / "history.csv")) == 2
     assert (run / "metrics.json").exists()
 
@@ -124,10 +133,15 @@ def submit_together(head: Head, *jobs: tuple[Any, ...]) -> None:
 
 
 def test_a_submitted_job_that_fails_ends_non_zero_and_shows_its_own_last_line(head: Head, files: Path) -> None:
-    ended = head.submit("predict", "--model", files / "nowhere", "--data", files, "--out", files / "p.parquet")
+    """Nor does the entrypoint of the RayJob, which repeats what ends with 1, run it again."""
+    repeat = shlex.split(kuberay("RayJob")["spec"]["entrypoint"])
+    flags = ["--model", files / "nowhere", "--data", files, "--out", files / "p.parquet"]
+    words = [*repeat[: repeat.index("jobs.train")], "jobs.predict", *flags]
+    ended = head.job("submit", "--working-dir", ".", "--", *words)
     assert ended.returncode == 1
     printed = ended.stdout + ended.stderr
-    assert f"error: {files / 'nowhere'}" in printed
+    # once in the log of its only run, once in Ray's message about the end
+    assert printed.count(f"error: {files / 'nowhere'}") == printed.count("error:") == 2
     assert "exit code 2" in printed
     assert "Traceback" not in printed
     assert not (files / "p.parquet").exists()
@@ -136,6 +150,26 @@ def test_a_submitted_job_that_fails_ends_non_zero_and_shows_its_own_last_line(he
 def test_the_head_answers_nothing_without_the_token(head: Head) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{head.dashboard}/api/jobs/", timeout=10)  # noqa: S310 # of loopback
+
+
+def test_a_second_driver_waits_for_the_memory_of_the_head_though_another_node_has_it(tmp_path: Path) -> None:
+    """On a head as KubeRay's: without CPUs. The second driver fails where it runs beside the first."""
+    one = Head(variables={"RAY_NODE_TYPE_NAME": "headgroup"})
+    try:
+        one.start(**{"num-cpus": 0, "memory": _HEAD_MEMORY})
+        one.join(**{"num-cpus": 2, "memory": 2 * _HEAD_MEMORY, "labels": "ray.io/node-group=cpu"})
+        submit = ["submit", "--no-wait", *page_options("Kubernetes"), "--submission-id"]
+        first = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; touch {tmp_path}/ended"
+        assert one.job(*submit, "first", "--", "sh", "-c", first).returncode == 0
+        wait_until(lambda: "RUNNING" in one.status("first"))
+        assert one.job(*submit, "second", "--", "test", "-e", tmp_path / "ended").returncode == 0
+        wait_until(lambda: "waiting for resources" in one.status("second") or "FAILED" in one.status("second"))
+        (tmp_path / "go").touch()
+        for name in ("first", "second"):
+            one.job("logs", "--follow", name)
+            assert "succeeded" in one.status(name)
+    finally:
+        one.end()
 
 
 # --- stopped, and lost -------------------------------------------------------------------------------------------
