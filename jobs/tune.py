@@ -197,6 +197,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             finished = run_trials(
                 job,
                 out_dir,
+                cluster=cluster,
                 count=count,
                 algorithm=algorithm,
                 points=points,

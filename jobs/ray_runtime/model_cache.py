@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import ray
 import torch
 
 from promoter.checkpoint import SerializedModel, deserialize_model
 from promoter.models.build import Network
-from promoter.training.allocator import keep_freed_memory
+from promoter.training.allocator import expandable_segments, keep_freed_memory
 
 
 def task_device() -> str:
-    """Return `cuda` for a task that reserves a GPU, else `cpu`."""
-    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    """Return `cuda` for a task that reserves a GPU, else `cpu`; call it before the task uses its GPU."""
+    if not ray.get_gpu_ids() or not torch.cuda.is_available():
+        return "cpu"
+    os.environ.update(expandable_segments())
+    return "cuda"
 
 
 @functools.lru_cache(maxsize=32)  # the models of an ensemble

@@ -39,7 +39,7 @@ from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.homology import Related
 from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
-from promoter.training.allocator import KEEP_FREED_MEMORY
+from promoter.training.allocator import KEEP_FREED_MEMORY, expandable_segments
 from promoter.training.batches import require_orientation
 from promoter.training.losses import LOSSES
 from promoter.training.warm_start import start_from
@@ -159,7 +159,8 @@ def _run_workers(
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
                 callbacks=[callback],
-                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},  # Ray Train runs the loop in a thread
+                # Ray Train runs the loop in a thread
+                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY | expandable_segments()},
             ),
         )
 
