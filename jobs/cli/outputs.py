@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("promoter", "torch", "numpy", "pandas", "ray", "pyarrow", "pyfaidx", "pybedtools")
 _OF_TRAINING = (
     *("model", "folds", "learning_curve", "embeddings", "checkpoints"),  # the last one is Ray's, while it trains
+    *("tensorboard", "mlflow.json"),  # with --track
     *(
         "history.csv",
         "leakage.csv",
@@ -38,7 +39,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "train": _OF_TRAINING,
     "tune": (
         *("search", "training"),  # Ray's folder, and that of the final training, until they are done
-        *("trials.csv", "best.yaml", "importance.csv", "figures", "tensorboard"),
+        *("trials.csv", "best.yaml", "importance.csv", "figures"),
         *_OF_TRAINING,
     ),
     "predict": (),
@@ -61,7 +62,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 }
 # settings that say where to write and with what to compute, and not what comes out
 _RESOURCES = frozenset(
-    {"out", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "at_once", "max_hours"}
+    {"out", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "at_once", "max_hours", "track"}
 )
 
 _EARLIER = {"training": {"loss": "mse"}}  # what runs did before there was the setting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from jobs.cli.console import console, plural, with_flags
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
+from jobs.training.tracking import TrackedRun, Tracking
 from jobs.training.warm_start import InitModel
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
@@ -60,6 +62,7 @@ class TrainingJob:
         pretrained: weights that a pretrained network starts from; None: not loaded yet, or no such network.
         init: earlier models that the training starts from; None for new weights.
         code: code of an external network; None for any other.
+        tracking: where the training is followed; None: nowhere.
     """
 
     data: str
@@ -77,15 +80,19 @@ class TrainingJob:
     pretrained: Pretrained | None = None
     init: InitModel | None = None
     code: ModelCode | None = None
+    tracking: Tracking | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
+        # which earlier versions did not write
         optional = {name for name in ("embeddings", "learning_curve") if getattr(self, name) is None}
-        left_out = {"promoters", "pretrained", "init", "code"} | optional  # which earlier versions did not write
+        left_out = {"promoters", "pretrained", "init", "code", "tracking"} | optional
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
         if self.init is not None:
             settings |= {"init": self.init.path, "allow_seen": self.init.allow_seen}
+        if self.tracking is not None and self.tracking.trackers:
+            settings["track"] = list(self.tracking.trackers)
         return resolved(settings | {"split": self.split.settings()})
 
     @property
@@ -98,6 +105,10 @@ class TrainingJob:
     def crop(self) -> int:
         """Number of bases at the end of the windows that the network sees."""
         return self.promoters.length - self.model.outside(self.promoters.length)
+
+    def follow(self, folder: UPath) -> AbstractContextManager[TrackedRun]:
+        """Give the run by which the trackers follow this training, which writes to `folder`."""
+        return (self.tracking or Tracking(folder, ())).follow(folder, self.settings)
 
     def scaling_config(self, cluster: Cluster) -> ScalingConfig:
         """Return what `scaling_config` makes of the workers on this cluster."""

@@ -90,7 +90,10 @@ def train_once(
             job.init.require_unseen(promoters, held_out)
         info = replace(job.init.extend(info, promoters), init=job.init.describe(promoters, held_out))
     settings = job.settings | {"out": str(out_dir)}
-    with own_folder("train", out_dir, settings, job.inputs, paths=PATHS, overwrite=overwrite) as output:
+    with (
+        own_folder("train", out_dir, settings, job.inputs, paths=PATHS, overwrite=overwrite) as output,
+        job.follow(out_dir) as tracked,
+    ):
         if output.is_finished(METRICS, overwrite=overwrite):
             storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash at the very end leaves it
             if not quiet:
@@ -104,9 +107,10 @@ def train_once(
         job = with_pretrained(job, out_dir, cluster)
         if not quiet:
             _show_start(job, held_out, scaling)
-        on_epoch = on_epoch or EpochLogger(job.training.epochs)
+        on_epoch = tracked.before(on_epoch or EpochLogger(job.training.epochs))
         finished = _run_workers(out_dir, job, info=info, held_out=held_out, scaling=scaling, on_epoch=on_epoch)
         state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
+        tracked.finish(metrics["test"])
         if before_end is not None:
             before_end(job)
         output.finish(without=[_RAY_FOLDER])

@@ -17,9 +17,11 @@ from upath import UPath
 from jobs.cli.console import console, plural
 from jobs.ray_runtime.capacity import Cluster, tasks_that_fit
 from jobs.ray_runtime.connect import is_debug
+from jobs.training.tracking import Tracking
 from jobs.tuning.asha import ScheduleAwareASHA
 from jobs.tuning.live_table import SearchScreen, error_of, number_of
 from jobs.tuning.sampler import MAX_PENDING, KnownTrials, Sampler, TrialSource
+from jobs.tuning.trial_tracker import TrialTracker
 from jobs.tuning.trials import DEVICE_ERROR, CrossValidationTrial, TrialJob
 from promoter import storage
 from promoter.training.search_space import SearchSpace
@@ -76,6 +78,7 @@ def run_trials(
     out_dir: UPath,
     *,
     cluster: Cluster,
+    tracking: Tracking,
     count: int,
     algorithm: str,
     points: list[dict[str, Any]] | None,
@@ -89,6 +92,7 @@ def run_trials(
         job: data and settings that the trials share.
         out_dir: output folder of the command; Ray's files go to `job.folder`, which lies in it.
         cluster: cluster that the trials run on.
+        tracking: where the search is followed.
         count: number of trials.
         algorithm: `tpe`, `random` or `grid`.
         points: configurations of a grid; None for the other algorithms.
@@ -145,7 +149,7 @@ def run_trials(
             resume_config=_RESUME if resumed else None,
             reuse_actors=True,
             raise_on_failed_trial=False,
-            callbacks=[known, screen, FailurePolicy()],
+            callbacks=[known, screen, FailurePolicy(), TrialTracker(tracking)],
             verbose=0,
         )
     finally:
