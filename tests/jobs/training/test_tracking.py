@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.commands import SMALL_NETWORK, exit_code
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from upath import UPath
 
 from jobs.train import train
@@ -22,6 +22,7 @@ from jobs.tune import tune
 from promoter import storage
 from promoter.errors import InputError
 
+messages: Any = event_pb2  # its classes are made when it is imported
 Points = dict[str, list[tuple[int, float]]]
 
 
@@ -32,8 +33,8 @@ def read_logs(folder: Path) -> Points:
         content = path.read_bytes()
         while content:
             (size,) = struct.unpack("<Q", content[:8])
-            event, content = Event.FromString(content[12 : 12 + size]), content[16 + size :]
-            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+            event, content = messages.Event.FromString(content[12 : 12 + size]), content[16 + size :]
+            if event.HasField("session_log") and event.session_log.status == messages.SessionLog.START:
                 points = defaultdict(
                     list, {tag: [p for p in seen if p[0] < event.step] for tag, seen in points.items()}
                 )
