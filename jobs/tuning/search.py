@@ -11,6 +11,7 @@ from typing import Any
 
 import ray.tune
 from ray.tune import Checkpoint, CheckpointConfig, ResumeConfig
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from upath import UPath
 
@@ -43,6 +44,7 @@ class FailurePolicy(ray.tune.Callback):
 
     def __init__(self) -> None:
         self._started: set[str] = set()
+        self.device_error = ""  # Ray Tune makes its own error, with a traceback, of what a callback raises
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Forget the failures that an interrupted run has seen."""
@@ -62,11 +64,12 @@ class FailurePolicy(ray.tune.Callback):
         if (error := storage.find_disk_error(RuntimeError(text))) is not None:
             raise error
         if DEVICE_ERROR in text:
-            raise RuntimeError(
+            self.device_error = (
                 f"trial {number_of(trial)} failed {_MAX_FAILURES + 1} times without progress, at last by a "
                 f"{DEVICE_ERROR}{text.partition(DEVICE_ERROR)[2]}; leave that node out, and run the same "
                 "command again"
             )
+            raise RuntimeError(self.device_error)
 
 
 def _forgive(trial: Trial) -> None:
@@ -124,7 +127,7 @@ def run_trials(
         trial_dirname_creator=trial_folder,
         max_failures=_MAX_FAILURES,
     )
-    known, screen = KnownTrials(), SearchScreen(count, job.metric)
+    known, screen, policy = KnownTrials(), SearchScreen(count, job.metric), FailurePolicy()
     sampler = Sampler(
         job.space, algorithm, points=points, known=known, larger_is_better=job.larger_is_better, seed=seed
     )
@@ -149,9 +152,13 @@ def run_trials(
             resume_config=_RESUME if resumed else None,
             reuse_actors=True,
             raise_on_failed_trial=False,
-            callbacks=[known, screen, FailurePolicy(), TrialTracker(tracking)],
+            callbacks=[known, screen, policy, TrialTracker(tracking)],
             verbose=0,
         )
+    except TuneError:
+        if policy.device_error:
+            raise RuntimeError(policy.device_error) from None
+        raise
     finally:
         screen.close()
     # Ray counts the trials that it breaks off as terminated

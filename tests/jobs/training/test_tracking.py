@@ -94,7 +94,7 @@ def test_no_point_is_doubled_when_a_training_resumes_or_repeats_an_epoch(tmp_pat
     assert logs["val_mse"] == expected
     assert history(database, run, "val_mse") == expected
     assert [step for step, _ in logs["val_pearson"]] == [2, 3, 4, 5, 6]  # NaN is no point
-    assert logs["test_mse/a+b"] == [(7, 2.0)]
+    assert logs["test_mse/a_b"] == [(7, 2.0)]
     assert history(database, run, "test_mse/a_b") == [(7, 2.0)]
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "run/fold_1"
