@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from jobs.cli.model_flags import Model, ModelFlags, find_trusted, resolve_model
 from jobs.cli.run import given_settings, run
@@ -32,6 +33,7 @@ def train(
     accelerator_type: str | None = None,
     cpus_per_worker: int | None = None,
     min_workers: int | None = None,
+    track: list[Literal["tensorboard", "mlflow"]] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train a network on some genes, choose its best epoch on others, and evaluate it on yet others.
@@ -72,6 +74,8 @@ def train(
             1.
         min_workers: minimum number of workers: training continues with this many after losing nodes, and scales
             back up when nodes return; by default it waits until there is room for all.
+        track: tensorboard, mlflow or both: follow each epoch there; by default neither. Logs for TensorBoard go to
+            tensorboard/ in the output folder. MLflow is an extra, and its address MLFLOW_TRACKING_URI.
         overwrite: take over an output folder that another run, job or person has filled: what a job has left there
             is removed, other files of the same names are replaced. A finished run
             that is damaged starts anew.
@@ -95,9 +99,12 @@ def train(
     from jobs.training.job import TrainingJob, network_for, note_schedule, read_training_data, try_code
     from jobs.training.learning_curve import train_curve
     from jobs.training.run import train_once
+    from jobs.training.tracking import start_tracking
     from jobs.training.warm_start import given_names, note_start, read_init
     from promoter.splits.units import choose_unit
 
+    out_dir = storage.require_writable(out)
+    tracking = start_tracking(out_dir, track)
     promoters = read_training_data(data, training.loss)
     note_schedule(training)
     if init is not None:
@@ -125,8 +132,8 @@ def train(
         init=start,
         learning_curve=learning_curve,
         code=code,
+        tracking=tracking,
     )
-    out_dir = storage.require_writable(out)
     if learning_curve is not None:
         train_curve(job, out_dir, overwrite=overwrite)
     elif folds == 1 and seeds == 1:

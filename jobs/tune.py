@@ -24,6 +24,8 @@ from promoter.training.config import TrainingConfig
 if TYPE_CHECKING:
     from promoter.models.config import NetworkConfig
 
+_NEW_SETTINGS = (("embeddings", None), ("track", None))  # which earlier versions did not write
+
 
 def tune(  # noqa: PLR0915 # its imports count as statements
     data: str,
@@ -46,6 +48,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     gpus_per_worker: float | None = None,
     accelerator_type: str | None = None,
     cpus_per_worker: int = 1,
+    track: list[Literal["tensorboard", "mlflow"]] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Search for the best network and recipe, then train it and evaluate it once on the test genes.
@@ -83,6 +86,9 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             GPUs or may start some, else 0.
         accelerator_type: name of the card for each trial, as Ray has it, such as L4; by default any.
         cpus_per_worker: number of CPUs for each trial.
+        track: tensorboard, mlflow or both: follow the final training there; by default neither. Logs of the trials
+            for TensorBoard are always left in tensorboard/. MLflow, an extra, shows the trials as they run; its
+            address is MLFLOW_TRACKING_URI.
         overwrite: take over an output folder that another run, job or person has filled: what a job has left there
             is removed, other files of the same names are replaced. A finished
             search that is damaged starts anew.
@@ -115,6 +121,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     )
     from jobs.training.resources import resources_of_worker
     from jobs.training.run import METRICS, PATHS
+    from jobs.training.tracking import start_tracking
     from jobs.tuning.results import BEST, FINAL, SearchResult, show_folds, train_best, write_results
     from jobs.tuning.search import SEARCH_FOLDER, run_trials
     from jobs.tuning.trials import TrialJob
@@ -125,6 +132,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     from promoter.training.cross_validation import require_scorable
     from promoter.training.search_space import SearchSpace, SpaceValidator
 
+    tracking = start_tracking(storage.resolve(out), track)
     promoters = read_training_data(data, training.loss)
     network = with_targets(resolve_model(model), promoters.target_names)
     network_for(network, promoters)  # refuses windows that it cannot take; the trials fit their own to them
@@ -149,8 +157,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
     if "training.schedule" not in domains:
         note_schedule(training)
     settings |= resolved({"model": network, "space": domains, "split": split.settings(), "folds": len(splits)})
-    if embeddings is None:
-        del settings["embeddings"]
+    settings = {name: value for name, value in settings.items() if (name, value) not in _NEW_SETTINGS}
     genes_of_fold = [(int((fold == "train").sum()), int((fold == "val").sum())) for fold in splits]
     validator = SpaceValidator(promoters.length, genes_of_fold)
     search_space = SearchSpace(domains, network, training, validator)
@@ -178,6 +185,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             cpus_per_worker=cpus_per_worker,
             embeddings=embeddings,
             code=code,
+            tracking=tracking,
         ).on(cluster)
         resources = resources_of_worker(base.scaling_config(cluster))
         output.begin()
@@ -201,6 +209,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             finished = run_trials(
                 job,
                 out_dir,
+                cluster=cluster,
+                tracking=tracking,
                 count=count,
                 algorithm=algorithm,
                 points=points,

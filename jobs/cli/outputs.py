@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("promoter", "torch", "numpy", "pandas", "ray", "pyarrow", "pyfaidx", "pybedtools")
 _OF_TRAINING = (
     *("model", "folds", "learning_curve", "embeddings", "checkpoints"),  # the last one is Ray's, while it trains
+    *("tensorboard", "mlflow.json"),  # with --track
     *(
         "history.csv",
         "leakage.csv",
@@ -38,7 +39,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "train": _OF_TRAINING,
     "tune": (
         *("search", "training"),  # Ray's folder, and that of the final training, until they are done
-        *("trials.csv", "best.yaml", "importance.csv", "figures", "tensorboard"),
+        *("trials.csv", "best.yaml", "importance.csv", "figures"),
         *_OF_TRAINING,
     ),
     "predict": (),
@@ -63,7 +64,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 _RESOURCES = frozenset(
     {
         *("out", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "at_once"),
-        "max_hours",
+        *("max_hours", "track"),
     }
 )
 

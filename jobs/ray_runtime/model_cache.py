@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 
 import ray
@@ -10,7 +11,7 @@ import torch
 
 from promoter.checkpoint import SerializedModel, deserialize_model
 from promoter.models.build import Network
-from promoter.training.allocator import keep_freed_memory
+from promoter.training.allocator import expandable_segments, keep_freed_memory
 
 # Seen: at most 0.54 GB in ISM of 2 kb by the published network; the rest is for scores of many targets.
 PROCESS_BYTES = 1_000_000_000
@@ -18,7 +19,7 @@ _COPIES = 3  # of the weights: as they are sent, as they are read, in the networ
 
 
 def task_device() -> str:
-    """Return `cuda` for a task that reserves a GPU, else `cpu`.
+    """Return `cuda` for a task that reserves a GPU, else `cpu`; call it before the task uses its GPU.
 
     Raises:
         RuntimeError: PyTorch is built for GPUs, and cannot use that of the task; it would take hours on the CPU.
@@ -26,6 +27,7 @@ def task_device() -> str:
     if not ray.get_gpu_ids():
         return "cpu"
     if torch.cuda.is_available():
+        os.environ.update(expandable_segments())
         return "cuda"
     if torch.version.cuda:
         raise RuntimeError("CUDA driver: PyTorch cannot use the GPU that this task has reserved")

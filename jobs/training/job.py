@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.model_cache import PROCESS_BYTES
 from jobs.training.embeddings import embed_genes
 from jobs.training.resources import scaling_config
+from jobs.training.tracking import TrackedRun, Tracking
 from jobs.training.warm_start import InitModel
 from promoter import checkpoint, storage
 from promoter.checkpoint import ModelInfo
@@ -63,6 +65,7 @@ class TrainingJob:
         pretrained: weights that a pretrained network starts from; None: not loaded yet, or no such network.
         init: earlier models that the training starts from; None for new weights.
         code: code of an external network; None for any other.
+        tracking: where the training is followed; None: nowhere.
     """
 
     data: str
@@ -81,17 +84,20 @@ class TrainingJob:
     pretrained: Pretrained | None = None
     init: InitModel | None = None
     code: ModelCode | None = None
+    tracking: Tracking | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `jobs.train --config` takes to do the same."""
-        optional = {
-            name for name in ("accelerator_type", "embeddings", "learning_curve") if getattr(self, name) is None
-        }
-        left_out = {"promoters", "pretrained", "init", "code"} | optional  # which earlier versions did not write
+        # which earlier versions did not write
+        names = ("accelerator_type", "embeddings", "learning_curve")
+        optional = {name for name in names if getattr(self, name) is None}
+        left_out = {"promoters", "pretrained", "init", "code", "tracking"} | optional
         settings = {name: value for name, value in vars(self).items() if name not in left_out}
         if self.init is not None:
             settings |= {"init": self.init.path, "allow_seen": self.init.allow_seen}
+        if self.tracking is not None and self.tracking.trackers:
+            settings["track"] = list(self.tracking.trackers)
         return resolved(settings | {"split": self.split.settings()})
 
     @property
@@ -109,6 +115,10 @@ class TrainingJob:
         """Return the job with the number of GPUs that a worker has on this cluster, if none was given."""
         gpus = 1 if self.accelerator_type and self.gpus_per_worker is None else self.gpus_per_worker
         return replace(self, gpus_per_worker=cluster.choose_gpus(gpus))
+
+    def follow(self, folder: UPath) -> AbstractContextManager[TrackedRun]:
+        """Give the run by which the trackers follow this training, which writes to `folder`."""
+        return (self.tracking or Tracking(folder, ())).follow(folder, self.settings)
 
     def scaling_config(self, cluster: Cluster) -> ScalingConfig:
         """Return what `scaling_config` makes of the workers on this cluster."""

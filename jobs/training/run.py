@@ -39,7 +39,7 @@ from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.homology import Related
 from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
-from promoter.training.allocator import KEEP_FREED_MEMORY
+from promoter.training.allocator import KEEP_FREED_MEMORY, expandable_segments
 from promoter.training.batches import require_orientation
 from promoter.training.losses import LOSSES
 from promoter.training.warm_start import start_from
@@ -90,7 +90,10 @@ def train_once(
             job.init.require_unseen(promoters, held_out)
         info = replace(job.init.extend(info, promoters), init=job.init.describe(promoters, held_out))
     settings = job.settings | {"out": str(out_dir)}
-    with own_folder("train", out_dir, settings, job.inputs, paths=PATHS, overwrite=overwrite) as output:
+    with (
+        own_folder("train", out_dir, settings, job.inputs, paths=PATHS, overwrite=overwrite) as output,
+        job.follow(out_dir) as tracked,
+    ):
         if output.is_finished(METRICS, overwrite=overwrite):
             storage.remove_folder(out_dir / _RAY_FOLDER)  # a crash at the very end leaves it
             if not quiet:
@@ -105,9 +108,10 @@ def train_once(
         job = with_pretrained(job, out_dir, cluster)
         if not quiet:
             _show_start(job, held_out, scaling)
-        on_epoch = on_epoch or EpochLogger(job.training.epochs)
+        on_epoch = tracked.before(on_epoch or EpochLogger(job.training.epochs))
         finished = _run_workers(out_dir, job, info=info, held_out=held_out, scaling=scaling, on_epoch=on_epoch)
         state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
+        tracked.finish(metrics["test"])
         if before_end is not None:
             before_end(job)
         output.finish(without=[_RAY_FOLDER])
@@ -160,7 +164,8 @@ def _run_workers(
                 failure_config=FailureConfig(max_failures=_MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
                 callbacks=[callback],
-                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},  # Ray Train runs the loop in a thread
+                # Ray Train runs the loop in a thread
+                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY | expandable_segments()},
             ),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,9 @@ from ray.tune.search import Searcher, SearchGenerator
 
 from jobs.tuning.live_table import number_of
 from promoter.training.search_space import SearchSpace
-from promoter.training.study import new_study
+from promoter.training.study import RANDOM_DRAWS, new_study
+
+MAX_PENDING = 64  # trials that wait for a node at the same time: each holds a placement group open
 
 
 class KnownTrials(ray.tune.Callback):
@@ -56,6 +59,11 @@ class Sampler(Searcher):
         self.space, self.algorithm, self.points = space, algorithm, points
         self.known, self.larger_is_better, self.seed = known, larger_is_better, seed
 
+    @property
+    def independent_draws(self) -> int:
+        """Number of draws from the first on that look at no results, so that nothing is lost by drawing early."""
+        return RANDOM_DRAWS if self.points is None and self.algorithm == "tpe" else sys.maxsize
+
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Draw the next configuration."""
         trials = sorted(self.known.trials, key=number_of)
@@ -89,14 +97,21 @@ class TrialSource(SearchGenerator):
     Ray's own generator and concurrency limiter count by files of theirs. A kill or a failed upload can leave them
     older or newer than the trials: a search then ran more trials than asked for, fewer, or waited for ever.
 
+    An autoscaler starts nodes for the trials that wait. But each of these was drawn before the results that came
+    since, so no more are drawn than may start once the cluster has grown.
+
     Args:
         sampler: draws the configurations.
-        max_concurrent_trials: maximum number of trials at the same time; None: as many as fit.
+        max_concurrent_trials: maximum number of unfinished trials; None: as many as fit.
+        capacity: number of trials that the cluster runs at the same time at its largest, without effect under
+            `max_concurrent_trials`; None: not known, in which case only draws that look at no results are made
+            early.
     """
 
-    def __init__(self, sampler: Sampler, max_concurrent_trials: int | None) -> None:
+    def __init__(self, sampler: Sampler, max_concurrent_trials: int | None, capacity: int | None) -> None:
         super().__init__(sampler)
-        self.known, self.max_concurrent_trials = sampler.known, max_concurrent_trials
+        self.known, self.sampler = sampler.known, sampler
+        self.max_concurrent_trials, self.capacity = max_concurrent_trials, capacity
 
     def add_configurations(self, experiments: Any) -> None:
         """Take what the trials have in common; Ray asks for it again if it has failed to restore the trials.
@@ -117,11 +132,18 @@ class TrialSource(SearchGenerator):
         return super().is_finished()
 
     def next_trial(self) -> Trial | None:
-        """Return the next trial; None where all are drawn, or as many are unfinished as may be."""
-        unfinished = sum(not trial.is_finished() for trial in self.known.trials)
-        if self.max_concurrent_trials is not None and unfinished >= self.max_concurrent_trials:
-            return None
-        return super().next_trial()
+        """Return the next trial; None where all are drawn, or where the next would be drawn too early."""
+        return super().next_trial() if self._may_draw() else None
+
+    def _may_draw(self) -> bool:
+        unfinished = [trial for trial in self.known.trials if not trial.is_finished()]
+        if self.max_concurrent_trials is not None:
+            return len(unfinished) < self.max_concurrent_trials
+        if all(trial.status != Trial.PENDING for trial in unfinished):
+            return True  # one waits at any time, and starts as soon as another ends
+        if self.capacity is not None:
+            return len(unfinished) < self.capacity
+        return len(self.known.trials) < self.sampler.independent_draws
 
     def has_checkpoint(self, dirpath: str) -> bool:
         """Return False: nothing is restored."""

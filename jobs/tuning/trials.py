@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,11 @@ import numpy as np
 import ray.tune
 import torch
 from ray.tune.experiment import Trial
+from ray.tune.result import SHOULD_CHECKPOINT
 
 from jobs.cli.console import with_flags
 from jobs.ray_runtime.model_cache import task_device
+from jobs.tuning.shared_gpu import memory_is_taken, release_memory, wait_for_memory
 from promoter.errors import InputError, NetworkError, TrainingDivergedError
 from promoter.models.code import ModelCode
 from promoter.models.external_training import explained
@@ -24,7 +28,8 @@ from promoter.training.allocator import keep_freed_memory
 from promoter.training.cross_validation import CrossValidation
 from promoter.training.search_space import SearchSpace
 
-MAX_FAILURES = 2  # deaths of a trial's process before the trial counts as failed
+DEVICE_ERROR = "GPU error on node "  # begins the message of a trial that failed by its GPU
+_DEVICE_ERRORS = getattr(torch, "AcceleratorError", ())  # torch 2.8 and later
 _STATE = "states.pt"
 _SCORES = "scores.json"
 
@@ -41,6 +46,7 @@ class TrialJob:
         seeds: number of networks for each fold.
         resources: CPUs and GPUs of a trial, as Ray names them.
         folder: Ray's folder of the trials.
+        seconds_per_checkpoint: minimum time between two checkpoints of a trial; 0 (default): one an epoch.
         trunk: weights of a pretrained network whose trunk is trained too; None for any other.
         code: code of an external network; None for any other.
     """
@@ -52,6 +58,7 @@ class TrialJob:
     seeds: int
     resources: dict[str, float]
     folder: str
+    seconds_per_checkpoint: float = 0
     trunk: SerializedTrunk | None = None
     code: ModelCode | None = None
 
@@ -93,8 +100,15 @@ class CrossValidationTrial(ray.tune.Trainable):
         self.job, self.drawn = job, config
         self.device = task_device()
         self.training: CrossValidation | None = None
+        release_memory()  # of the trial before, for those that share the GPU
+        self.checkpointed = time.monotonic()
         self.saved: bytes | None = None
         self.scores: list[float] = []  # by epoch; with these a resumed search knows what ASHA compared
+
+    @property
+    def share(self) -> float:
+        """The trial's share of a GPU; 1 for one or more of its own."""
+        return min(1.0, self.job.resources.get("GPU", 0) or 1.0)
 
     def step(self) -> dict[str, Any]:
         """Train for an epoch."""
@@ -104,6 +118,11 @@ class CrossValidationTrial(ray.tune.Trainable):
                     self.training = self.job.begin(self.drawn, self.device, self.saved)
                 self.training.advance()
         except Exception as error:  # _permanent_failure raises it again if a retry may succeed
+            if isinstance(error, torch.OutOfMemoryError) and memory_is_taken(self.share):
+                self.training = error.__traceback__ = None  # whose frames hold tensors
+                raise RuntimeError(
+                    f"{wait_for_memory(self.share)} ({' '.join(str(error).split())[:150]})"
+                ) from None
             return {**_permanent_failure(error), "scores": tuple(self.scores), "done": True}
         scores, complete = self.training.fold_scores(), self.training.is_finished()
         epoch, score = self.training.epoch, float(np.mean(scores))
@@ -114,6 +133,7 @@ class CrossValidationTrial(ray.tune.Trainable):
             "epoch": epoch,
             "complete": complete,
             "done": complete,
+            SHOULD_CHECKPOINT: time.monotonic() - self.checkpointed >= self.job.seconds_per_checkpoint,
             **{f"fold_{i}": score for i, score in enumerate(scores, start=1)},
         }
 
@@ -122,6 +142,7 @@ class CrossValidationTrial(ray.tune.Trainable):
         if self.training is not None:
             (Path(checkpoint_dir) / _STATE).write_bytes(self.training.to_bytes())
             (Path(checkpoint_dir) / _SCORES).write_text(json.dumps(self.scores))
+        self.checkpointed = time.monotonic()
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Resume from what `save_checkpoint` wrote."""
@@ -146,7 +167,12 @@ class CrossValidationTrial(ray.tune.Trainable):
 
 
 def _permanent_failure(error: Exception) -> dict[str, Any]:
-    """Return the report for a failure that a retry would not fix; re-raise any other."""
+    """Return the report for a failure that a retry would not fix; re-raise any other.
+
+    Ray Tune ends the process of a trial that raises, and starts another for it.
+    """
+    if isinstance(error, _DEVICE_ERRORS):
+        raise RuntimeError(f"{DEVICE_ERROR}{platform.node()}: {' '.join(str(error).split())}") from error
     out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # GPU, CPU
     if not out_of_memory and not isinstance(error, TrainingDivergedError | NetworkError | InputError):
         raise error

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from promoter.training.search_space import SearchSpace
 
 _MIN_TRIALS = 4  # the forest behind fANOVA needs some to fit
+RANDOM_DRAWS = 10  # the first draws of a tree-structured Parzen estimator, which look at no results
 
 
 def new_study(
@@ -31,7 +32,7 @@ def new_study(
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=random_state)
     else:
         # several trials run at a time: the liar keeps them from being alike
-        sampler = optuna.samplers.TPESampler(seed=random_state, constant_liar=True)
+        sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_DRAWS, seed=random_state, constant_liar=True)
     return optuna.create_study(sampler=sampler, direction=direction)
 
 

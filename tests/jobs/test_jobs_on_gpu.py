@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ from jobs.ism import ism
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.devices import DeviceError, ends_process_on_device_error
 from jobs.ray_runtime.fan_out import Retry, fan_out
+from jobs.ray_runtime.model_cache import task_device
 from jobs.ray_runtime.progress import Progress
 from jobs.train import train
+from jobs.tune import tune
+from jobs.tuning.shared_gpu import memory_is_taken, release_memory, wait_for_memory
 from promoter.checkpoint import load_model
 from promoter.dataset.promoters import read_promoters
 from promoter.ism import load_scores, saturation_mutagenesis
@@ -119,6 +124,75 @@ def test_a_full_card_is_an_error_of_the_card_that_blames_no_node(
 def _device() -> str:
     torch.zeros(1, device="cuda")
     return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+HOLD = """
+import sys, torch
+held = torch.empty(int(sys.argv[1]), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def take(size: float) -> torch.Tensor:
+    return torch.empty(int(size), dtype=torch.uint8, device="cuda")
+
+
+@pytest.mark.gpu
+@gpu()
+def test_memory_that_a_neighbour_took_is_told_from_that_of_a_process_itself() -> None:
+    release_memory()
+    total = torch.cuda.mem_get_info()[1]
+    words = [sys.executable, "-c", HOLD, str(int(0.8 * total))]
+    neighbour = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert neighbour.stdout is not None
+        assert neighbour.stdout.readline() == "held\n"
+        with pytest.raises(torch.OutOfMemoryError):
+            take(0.4 * total)
+        assert memory_is_taken(0.5)
+        assert not memory_is_taken(1)
+    finally:
+        neighbour.communicate()  # the end of its input is its end
+    assert not memory_is_taken(0.5)  # what CUDA takes for this process is nobody else's
+    own = take(0.6 * total)
+    with pytest.raises(torch.OutOfMemoryError):
+        take(0.6 * total)
+    assert not memory_is_taken(0.5)
+    del own
+    assert torch.cuda.memory_reserved() >= 0.6 * total
+    assert wait_for_memory(0.5).startswith("other processes held ")  # at once: it has released its own
+    assert torch.cuda.memory_reserved() < 0.1 * total
+
+
+@pytest.mark.gpu
+@pytest.mark.ray
+@gpu()
+def test_trials_that_share_a_gpu_finish_and_blocks_of_its_memory_grow(
+    ray_cluster: Cluster, data: Path, tmp_path: Path
+) -> None:
+    space = {"training.learning_rate": {"choices": [1e-3, 3e-3, 1e-2]}}
+    tune(
+        data=str(data),
+        out=str(tmp_path),
+        space=space,
+        algorithm="grid",
+        folds=2,
+        split=SplitConfig(test=["chr4"]),
+        model=CNNConfig((8, 8), (7, 3), (4,), hidden=8),
+        training=TrainingConfig(epochs=2, batch_size=16),
+        gpus_per_worker=0.5,
+        at_once=2,
+    )
+    table = pd.read_csv(tmp_path / "trials.csv")
+    assert set(table["status"]) <= {"finished", "stopped"}
+    assert ray.get(_grows.options(num_gpus=0.5).remote())
+
+
+@ray.remote
+def _grows() -> bool:
+    held = torch.zeros(1 << 26, device=task_device())
+    return held.is_cuda and any(block["is_expandable"] for block in torch.cuda.memory_snapshot())
 
 
 @pytest.mark.gpu

@@ -22,6 +22,7 @@ from jobs.predict import predict
 from jobs.prepare import prepare
 from jobs.train import train
 from jobs.tune import tune
+from jobs.tuning import search
 from promoter import storage
 from promoter.errors import InputError, StorageError
 from promoter.ism import load_scores
@@ -171,13 +172,18 @@ def test_a_search_in_a_bucket_resumes_and_finds_the_same(
             saved.add(path)
         return "ExpiredToken" if len(saved) > 4 and method != "GET" else None  # in the second trial
 
-    with s3.failing(expire):
+    with s3.failing(expire), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_BUCKET_SECONDS", 0)  # a checkpoint an epoch
         assert exit_code(tune, *remote) == 1
     error = line(capsys)
     assert f"{at}/search" in error
     assert "renew the credentials" in error
     assert "search/best.yaml" not in s3.keys("search/")
+    s3.requests.clear()
     assert exit_code(tune, *remote) == 0
+    written = [path.rpartition("/")[2] for method, path in s3.requests if method == "PUT"]
+    assert written.count("states.pt") == 1  # within a minute: what is left of the second trial
+    assert sum(name.startswith("experiment_state") for name in written) <= 3  # its start and its end
     assert "resuming the search" in capsys.readouterr().out
     assert not [key for key in s3.keys("search/") if key.startswith(("search/search", "search/training"))]
     assert exit_code(tune, *flags, "--data", data, "--out", tmp_path / "search") == 0

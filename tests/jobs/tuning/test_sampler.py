@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 
 from jobs.tuning.sampler import KnownTrials, Sampler, TrialSource
-from jobs.tuning.search import DiskWatch
+from jobs.tuning.search import FailurePolicy
 from jobs.tuning.trials import CrossValidationTrial
 from promoter.errors import InputError
 from promoter.models.build import NetworkConfig
@@ -129,10 +129,18 @@ def test_the_next_point_of_a_grid_is_that_after_the_trials() -> None:
         trials.append(trial_of(number, point, None, Trial.RUNNING))
 
 
-def source_of(trials: list[Trial], folder: Path, max_concurrent_trials: int | None = None) -> TrialSource:
-    source = TrialSource(sampler_of(space_of(SPACE), trials), max_concurrent_trials)
+def source_of(
+    trials: list[Trial],
+    folder: Path,
+    max_concurrent_trials: int | None = None,
+    *,
+    capacity: int | None = 4,
+    algorithm: str = "tpe",
+    count: int = 4,
+) -> TrialSource:
+    source = TrialSource(sampler_of(space_of(SPACE), trials, algorithm), max_concurrent_trials, capacity)
     source.add_configurations(
-        ray.tune.Experiment("search", CrossValidationTrial, num_samples=4, storage_path=str(folder))
+        ray.tune.Experiment("search", CrossValidationTrial, num_samples=count, storage_path=str(folder))
     )
     return source
 
@@ -172,6 +180,29 @@ def test_as_many_trials_are_unfinished_as_may_be(tmp_path: Path) -> None:
     assert one.next_trial() is None  # the one of an interrupted run counts
 
 
+@pytest.mark.parametrize(
+    ("capacity", "algorithm", "running", "waiting"),
+    [
+        (1, "tpe", 0, 1),  # a machine that does not grow: beside what runs, one waits
+        (1, "tpe", 2, 1),
+        (8, "tpe", 0, 8),  # its autoscaler is asked for all nodes that it may start
+        (8, "tpe", 3, 5),
+        (8, "tpe", 8, 1),
+        (None, "tpe", 0, 10),  # drawn at random in any case
+        (None, "tpe", 4, 6),
+        (None, "tpe", 10, 1),
+        (None, "random", 10, 20),
+    ],
+)
+def test_trials_wait_for_nodes_that_may_come_and_others_are_drawn_from_results(
+    tmp_path: Path, capacity: int | None, algorithm: str, running: int, waiting: int
+) -> None:
+    drawn = sampler_of(space_of(SPACE), []).suggest("x")
+    trials = [trial_of(number, drawn, None, Trial.RUNNING) for number in range(1, running + 1)]
+    source = source_of(trials, tmp_path, capacity=capacity, algorithm=algorithm, count=30)
+    assert len(draw_all(source, trials)) == running + waiting
+
+
 def test_trials_that_could_not_be_restored_are_not_begun_anew_without_a_word(tmp_path: Path) -> None:
     source = source_of([], tmp_path)
     with pytest.raises(RuntimeError, match="could not restore the trials of the interrupted search; "):
@@ -182,7 +213,7 @@ def test_a_trial_that_a_full_disk_ends_ends_the_search(tmp_path: Path) -> None:
     def end(text: str) -> None:
         (tmp_path / "error.txt").write_text(text)
         trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"))
-        DiskWatch().on_trial_error(1, [trial], trial)
+        FailurePolicy().on_trial_error(1, [trial], trial)
 
     end("Traceback\nRuntimeError: its worker was lost")
     with pytest.raises(OSError, match="No space left on device"):
