@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import psutil
 from ray.train import ScalingConfig
 
-from jobs.ray_runtime.capacity import Cluster, tasks_that_fit
+from jobs.ray_runtime.capacity import Cluster, Node, tasks_that_fit
 from promoter.errors import InputError
+
+_QUEUED = 16  # trainings asked for where nobody knows how large the cluster may become
+_BYTES_IN_DRIVER = 1 << 29  # on the driver's node for each training: Ray Train's controller and two small actors
 
 
 def scaling_config(
@@ -26,14 +31,14 @@ def scaling_config(
         gpus_per_worker: number of GPUs for each worker, or fraction of one; None: 1 if the cluster has
             GPUs, else 0.
         cpus_per_worker: number of CPUs for each worker; None: 1 for a worker with a GPU, else an equal
-            share of the cluster's.
+            share of the cluster's, as large as a node can give.
         min_workers: minimum number of workers, for as many as find room; None: always `workers`.
 
     Raises:
         InputError: the cluster has less, and can never have more; or several workers would share a GPU.
     """
     gpus = float(cluster.gpus > 0) if gpus_per_worker is None else gpus_per_worker
-    cpus = cpus_per_worker or (1 if gpus else max(1, cluster.cpus // workers))
+    cpus = cpus_per_worker or (1 if gpus else _equal_share(cluster, workers))
     cluster.check_capacity(min_workers or workers, cpus, gpus, "--workers, --cpus_per_worker or --gpus_per_worker")
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
     if 0 < gpus < 1 and workers > 1:
@@ -45,11 +50,38 @@ def scaling_config(
     return ScalingConfig(num_workers=number, use_gpu=gpus > 0, resources_per_worker=resources)
 
 
-def trainings_that_fit(cluster: Cluster, scaling: ScalingConfig) -> int:
-    """Return how many trainings, each with all of its workers, fit on the cluster at the same time: at least 1."""
+def _equal_share(cluster: Cluster, workers: int) -> int:
+    """Return the number of CPUs with which all workers find room on the nodes: at least 1."""
+    shares = range(cluster.cpus // workers, 1, -1)
+    return next((cpus for cpus in shares if tasks_that_fit(cluster.nodes, cpus, 0) >= workers), 1)
+
+
+def max_concurrent_trainings(cluster: Cluster, scaling: ScalingConfig) -> int:
+    """Return how many trainings, each with all of its workers, to ask for at the same time: at least 1.
+
+    On a machine, and on a cluster whose largest size is known, as many as fit. Another cluster may grow, so it is
+    asked for more: Ray starts each as soon as it finds room, and an autoscaler sees what is wanted.
+    """
+    if is_elastic(scaling):  # Ray counts whole nodes for it, not what other trainings leave of them
+        return 1
+    fitting = trainings_that_fit(cluster.max_nodes or cluster.nodes, scaling)
+    if cluster.local:
+        return fitting
+    if cluster.max_nodes is None:
+        fitting = max(fitting, _QUEUED)
+    return max(1, min(fitting, int(psutil.virtual_memory().available // _BYTES_IN_DRIVER)))
+
+
+def trainings_that_fit(nodes: Iterable[Node], scaling: ScalingConfig) -> int:
+    """Return how many trainings, each with all of its workers, fit on the nodes at the same time: at least 1."""
     each: Any = scaling.resources_per_worker or {}
-    workers = tasks_that_fit(cluster.nodes, each.get("CPU", 0), each.get("GPU", 0))
+    workers = tasks_that_fit(nodes, each.get("CPU", 0), each.get("GPU", 0))
     return max(1, workers // max_workers(scaling))
+
+
+def is_elastic(scaling: ScalingConfig) -> bool:
+    """Tell whether the number of workers is a range."""
+    return isinstance(scaling.num_workers, tuple)
 
 
 def max_workers(scaling: ScalingConfig) -> int:

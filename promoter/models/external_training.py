@@ -103,7 +103,7 @@ def _require_gradients(model: ExternalModel, name: str, tokens_NL: Tensor) -> No
 def explained(code: ModelCode | None) -> Iterator[None]:
     """Within it, what a user's code raises says so: the network, the error and the function that it arose in.
 
-    Errors of other code, and those of a full memory, pass as they are.
+    Errors of other code, and those of a full memory or a GPU, pass as they are.
 
     Args:
         code: the code; None (no user's network) changes nothing.
@@ -118,7 +118,7 @@ def explained(code: ModelCode | None) -> Iterator[None]:
         raise
     except Exception as error:
         where = None if code is None else _place(code, error)
-        if code is None or where is None or _is_full_memory(error):
+        if code is None or where is None or _is_of_device(error):
             raise
         if isinstance(error, InputError):
             text = str(error).removeprefix(f"{code.factory}: ")
@@ -139,5 +139,7 @@ def _place(code: ModelCode, error: Exception) -> str | None:
     return place
 
 
-def _is_full_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+def _is_of_device(error: Exception) -> bool:
+    """Tell whether memory was full or a GPU failed, which is not the code's fault."""
+    kinds = torch.OutOfMemoryError | torch.AcceleratorError | MemoryError
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
