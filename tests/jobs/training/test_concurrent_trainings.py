@@ -86,7 +86,7 @@ def test_networks_of_folds_are_trained_on_nodes_that_join(data: Path, tmp_path: 
         assert printed[-1] == "3 networks, as many at a time as find room (now 1, at most 3)\n"
         with held(lambda: ray_workers("RayTrainWorker"), driver) as first:
             nodes.add_node(num_cpus=2)
-            suspended = wait_until(
+            others = wait_until(
                 lambda: suspend(set(ray_workers("RayTrainWorker")) - set(first)), while_runs=driver
             )
             wait_until(lambda: len(ray_workers("RayTrainWorker")) == 3, while_runs=driver)
