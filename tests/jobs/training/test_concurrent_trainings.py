@@ -69,7 +69,7 @@ def test_a_training_that_fails_is_told_at_once_the_others_end_and_none_begins(
     told = "bad: the loss is not a number in epoch 1; lower --training.learning_rate"
     assert told in printed
     assert printed.index(told) < printed.index("good: test r")
-    assert "those in training run to their end, no other begins" in printed
+    assert "networks in training run to their end, no other begins" in printed
     assert not (tmp_path / f"later_{ray_cluster.cpus - 1}").exists()
 
 
