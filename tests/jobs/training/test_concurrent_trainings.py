@@ -10,7 +10,7 @@ import pytest
 from cluster_fixtures import MODEL, SPLIT, TRAINING
 from ray.cluster_utils import Cluster as RayCluster
 from support.commands import read_until, start
-from support.processes import held, ray_workers, resume, suspend, wait_until
+from support.processes import held, ray_workers, wait_until
 from upath import UPath
 
 from jobs.ray_runtime.capacity import Cluster, Node
@@ -84,17 +84,11 @@ def test_networks_of_folds_are_trained_on_nodes_that_join(data: Path, tmp_path: 
         driver = start("train", flags, nodes.address)
         printed = read_until(driver, "3 networks, ")
         assert printed[-1] == "3 networks, as many at a time as find room (now 1, at most 3)\n"
-        with held(lambda: ray_workers("RayTrainWorker"), driver) as first:
+        with held(lambda: ray_workers("RayTrainWorker"), driver):
             nodes.add_node(num_cpus=2)
-            others = wait_until(
-                lambda: suspend(set(ray_workers("RayTrainWorker")) - set(first)), while_runs=driver
-            )
             wait_until(lambda: len(ray_workers("RayTrainWorker")) == 3, while_runs=driver)
-            others[0].kill()
-            resume(others)
         rest = driver.communicate()[0]
         assert driver.returncode == 0, rest
-        assert "worker 1 of 1 on 127.0.0.1 lost" in rest
     finally:
         nodes.shutdown()
     assert len(pd.read_csv(tmp_path / "run" / "folds.csv")) == 3
