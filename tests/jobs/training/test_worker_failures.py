@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,10 +110,11 @@ def test_a_training_outlives_four_losses_and_ends_when_it_gets_no_further(
         printed += read_until(driver, "/1000 ")
     assert sum(line == "worker 1 of 1 on 127.0.0.1 lost\n" for line in printed) == 4
     killed: set[psutil.Process] = set()
-    while driver.poll() is None:  # each as soon as it is there, before it has trained an epoch
-        for worker in set(ray_workers("RayTrainWorker", driver.pid)) - killed:
+    while driver.poll() is None:  # each as soon as it trains, before it has done an epoch
+        for worker in set(ray_workers("RayTrainWorker.run_train_fn", driver.pid)) - killed:
             worker.kill()
             killed.add(worker)
+        time.sleep(0.05)
     last = driver.communicate()[0].splitlines()[-1]
     assert driver.returncode == 1
     assert last.startswith("error: failed 3 times after epoch ")
