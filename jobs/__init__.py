@@ -9,8 +9,6 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # prints in a worker would show twice
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about a default to come
-    # The controller looks at its workers this often; an epoch's report waits for it (default: 2 s).
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
 }
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)

@@ -58,7 +58,7 @@ def new_table(*columns: str, right: Collection[str], **options: Any) -> Table:
 def one_line(error: BaseException) -> str:
     """Return an exception's message on one line, with its type where the message alone says too little."""
     text = " ".join(str(error).split())
-    if type(error).__module__.startswith("promoter."):
+    if type(error).__module__.startswith(("promoter.", "jobs.")):
         text = with_flags(text)
     else:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__

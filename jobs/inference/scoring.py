@@ -12,12 +12,12 @@ import pandas as pd
 from jobs.cli.console import console, new_table, one_line
 from jobs.inference.inputs import Inputs
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
-from jobs.ray_runtime.devices import is_device_error
 from jobs.ray_runtime.model_cache import loaded_model
 from jobs.ray_runtime.part_files import Computed, PartTask
 from promoter.attribution import Method, explain
 from promoter.checkpoint import SerializedModel
 from promoter.dataset.promoters import crop_windows
+from promoter.device_errors import is_device_error
 from promoter.ism import Scores, saturation_mutagenesis
 from promoter.ism.ensemble import mean_and_sd
 from promoter.ism.operations import operations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import socket
 import threading
 import time
@@ -23,6 +22,7 @@ from ray.util.metrics import Gauge
 
 from jobs.cli.console import console, one_line, plural
 from jobs.ray_runtime.capacity import Node, TaskLimits, alive_nodes_by_id
+from promoter.device_errors import is_device_error, is_out_of_memory
 from promoter.errors import listed
 
 _P = ParamSpec("_P")
@@ -31,15 +31,6 @@ _MAX_ERRORS = 3  # of one node, after which it is left out
 _SECONDS_TO_TELL = 0.5  # between an error and the end of its process, so that the error reaches the driver
 _WAIT_SECONDS = 600.0  # for another node where all that there are have been left out, and more may come
 _MAX_NAMED = 3  # nodes named in a message
-# PyTorch before 2.8 has no class of its own for most of them
-_TEXTS = re.compile(
-    r"CUDA (driver )?error|CUDA driver|cuDNN error|CUBLAS_STATUS|CUSOLVER_STATUS|CUFFT_STATUS|NCCL error|HIP error"
-    r"|No CUDA GPUs|no kernel image|CUDA unknown error|CUDA out of memory"
-)
-_CLASSES: tuple[type[BaseException], ...] = (
-    torch.OutOfMemoryError,
-    *([torch.AcceleratorError] if hasattr(torch, "AcceleratorError") else []),
-)
 
 
 class DeviceError(RuntimeError):
@@ -59,24 +50,6 @@ class DeviceError(RuntimeError):
     def __str__(self) -> str:
         """Name node and reason."""
         return f"node {self.host}: {self.reason}"
-
-
-def is_device_error(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that it was raised from, is one of the card, a full one included."""
-    while error is not None:
-        if isinstance(error, _CLASSES) or (isinstance(error, RuntimeError) and _TEXTS.search(str(error))):
-            return True
-        error = error.__cause__
-    return False
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that it was raised from, says that a card is full."""
-    while error is not None:
-        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
-            return True
-        error = error.__cause__
-    return False
 
 
 def ends_process_on_device_error(compute: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -43,10 +43,10 @@ class Progress:
         self.reasons: Tally[str] = Tally()
         self._began = time.monotonic()
         self._metrics = {
-            "done": Counter("promoter_done", "What is done: genes, say.", ("job", "unit")),
-            "tasks": Counter("promoter_tasks_done", "Tasks that are done.", ("job",)),
+            "genes": Counter("promoter_genes", "Genes or sequences done.", ("job", "unit")),
+            "tasks": Counter("promoter_parts_done", "Tasks done, each a part.", ("job",)),
             "losses": Counter(
-                "promoter_losses", "Tasks lost with worker, node or card.", ("job", "reason", "node")
+                "promoter_failures", "Tasks lost with worker, node or card.", ("job", "reason", "node")
             ),
         }
         self._bar: Bar | None = None
@@ -55,7 +55,7 @@ class Progress:
         """Count units that are done; one call a task."""
         self.done += count
         if count:  # Ray's counters take nothing else
-            self._metrics["done"].inc(count, {"job": self.name, "unit": self.unit})
+            self._metrics["genes"].inc(count, {"job": self.name, "unit": self.unit})
         self._metrics["tasks"].inc(1, {"job": self.name})
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], count)

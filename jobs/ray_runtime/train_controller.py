@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -10,19 +11,33 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import Checkpoint, ControllerError, Result, UserCallback, WorkerGroupError
+from ray.train import Checkpoint, ControllerError, Result, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.ray_runtime.connect import require_space
+from jobs.ray_runtime.worker_failures import WorkerFailures
+
+_POLL_SECONDS = 0.1  # how often the controller looks at its workers; the report of an epoch waits for it
+_MAX_POLLS = 200  # of workers in a second: a call each, from one Python process
 
 
-def report(record: dict[str, Any], write: Callable[[Path], None]) -> None:
+def report_start(position: str | None) -> None:
+    """Report from a worker that it has started, and on which node; all workers must, before anything else.
+
+    Args:
+        position: how far the checkpoint is that it resumes from, for messages; None: it starts anew.
+    """
+    ray.train.report({"started": ray.util.get_node_ip_address(), "position": position})
+
+
+def report(record: dict[str, Any], position: str, write: Callable[[Path], None]) -> None:
     """Report from a worker, with a checkpoint.
 
     Args:
         record: what the driver is told of the first worker's progress.
+        position: how far the training has come, for messages.
         write: function that fills the checkpoint's folder; only the first worker calls it.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -30,7 +45,7 @@ def report(record: dict[str, Any], write: Callable[[Path], None]) -> None:
         if ray.train.get_context().get_world_rank() == 0:
             write(Path(folder))
             saved = Checkpoint.from_directory(folder)
-        ray.train.report(record, checkpoint=saved)
+        ray.train.report(record | {"position": position}, checkpoint=saved)
 
 
 def read_checkpoint(name: str) -> bytes | None:
@@ -48,11 +63,16 @@ class Run:
     Ray's own `TuneReportCallback` passes reports on too, but can block for ever when two come at once (seen with
     Ray 2.60: its reader puts into a queue that only it empties); so a queue of our own carries them.
 
+    The trainer's own limit on failures must be -1: the run is ended by `WorkerFailures`.
+
     Args:
         build: function that returns the trainer; the callback it is given must be among the trainer's.
+        workers: number of workers, or the maximum of a range.
     """
 
-    def __init__(self, build: Callable[[UserCallback], TorchTrainer]) -> None:
+    def __init__(self, build: Callable[[UserCallback], TorchTrainer], workers: int) -> None:
+        # Ray Train hands this on to the controller; what the user has set stays
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", f"{poll_interval(workers):g}")
         # on this node: another may be lost, and the run with it
         this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._records = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": this_node})
@@ -69,6 +89,8 @@ class Run:
 
     def next(self) -> dict[str, Any] | None:
         """Wait for the next report and return it; None at the end.
+
+        Beside what workers report there are records `{"failed": line}` of failures that are tried again.
 
         Raises:
             StorageError: the disk of Ray's files is full.
@@ -91,20 +113,33 @@ class Run:
         self._thread.join()
         self._records.shutdown(force=True)
         result = self._outcome[0]
-        if isinstance(result, WorkerGroupError) and result.worker_failures:
-            raise next(iter(result.worker_failures.values())) from result
-        if isinstance(result, ControllerError):  # such as a store that fails as it keeps the checkpoints
+        if isinstance(result, ControllerError):  # what the relay raised, or a store that fails to keep checkpoints
             raise result.controller_failure from result
         if isinstance(result, BaseException):
             raise result
         return result
 
 
+def poll_interval(workers: int) -> float:
+    """Return the seconds between two looks of the controller at its workers."""
+    return max(_POLL_SECONDS, workers / _MAX_POLLS)
+
+
 class _Relay(UserCallback):
-    """Passes each committed report on; runs in the process of Ray Train's controller."""
+    """Passes each committed report on, and ends a run that gets no further; runs in Ray Train's controller."""
 
     def __init__(self, records: Queue) -> None:
         self.records = records
+        self.failures = WorkerFailures()
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        if "started" in metrics[0]:
+            self.failures.started([metric["started"] for metric in metrics], metrics[0]["position"])
+        if checkpoint is not None:
+            self.failures.progressed(metrics[0]["position"])
         self.records.put_nowait(metrics[0])
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        # What this raises ends the run: Ray Train repeats no error of a callback.
+        if line := self.failures.describe(worker_exceptions):
+            self.records.put_nowait({"failed": line})

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ray.train import ScalingConfig
 from upath import UPath
 
-from jobs.cli.console import console, with_flags
+from jobs.cli.console import console, one_line, plural, with_flags
 from jobs.cli.outputs import own_folder
+from jobs.ray_runtime.capacity import Cluster
 from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.progress import progress
 from jobs.training.job import TrainingJob, held_out_genes, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import format_number, show_metrics
-from jobs.training.resources import trainings_that_fit
-from jobs.training.run import METRICS, PATHS, train_once
+from jobs.training.resources import is_elastic, max_concurrent_trainings, trainings_that_fit
+from jobs.training.run import METRICS, PATHS, describe_event, share, train_once
 from promoter import storage
 from promoter.checkpoint import serialize_model
 from promoter.errors import InputError
@@ -78,7 +80,6 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
         cluster = connect()
         job = job.on(cluster)
         scaling = job.scaling_config(cluster)
-        max_concurrent = trainings_that_fit(cluster, scaling)
         output.begin()
         job = with_pretrained(job, out_dir, cluster)
         if folds > 1:
@@ -86,8 +87,7 @@ def train_folds(job: TrainingJob, out_dir: UPath, *, folds: int, seeds: int, ove
         else:
             show_split(job, assigned[0])
         trainings = _trainings(job, splits, seeds)
-        console.print(f"{len(trainings)} networks, {min(max_concurrent, len(trainings))} at a time")
-        train_all(trainings, out_dir / _FOLDS, related, max_concurrent)
+        train_all(trainings, out_dir / _FOLDS, related, cluster=cluster, scaling=scaling)
         _publish(job, out_dir, folds, seeds, groups=_groups(job, assigned, related))
         output.finish()
     console.print(f"networks in {out_dir / _FOLDS}, their predictions and metrics in {out_dir}")
@@ -144,15 +144,23 @@ def _splits(job: TrainingJob, folds: int) -> list[SplitConfig]:
     return [replace(job.split, fold=[fold, folds]) for fold in range(1, folds + 1)]
 
 
-def train_all(trainings: dict[str, TrainingJob], folder: UPath, related: Related, max_concurrent: int) -> None:
+def train_all(
+    trainings: dict[str, TrainingJob], folder: UPath, related: Related, *, cluster: Cluster, scaling: ScalingConfig
+) -> None:
     """Run all trainings, each in a folder of its name, and raise the first error.
 
+    An error is printed when it happens. Trainings that have begun then run to their end, and no other is begun.
+
     Args:
-        trainings: name -> training.
+        trainings: name -> training; they have their data in common.
         folder: folder for a folder of each name.
         related: function that finds the related genes, as for `train_once`.
-        max_concurrent: number of trainings at the same time.
+        cluster: cluster that trains them.
+        scaling: workers of each.
     """
+    max_concurrent = min(max_concurrent_trainings(cluster, scaling), len(trainings))
+    console.print(f"{plural(len(trainings), 'network')}, {_at_a_time(cluster, scaling, max_concurrent)}")
+    shared = share(next(iter(trainings.values())), scaling)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in trainings:
         waiting.put(name)
@@ -162,13 +170,15 @@ def train_all(trainings: dict[str, TrainingJob], folder: UPath, related: Related
         def train_one(name: str) -> None:
             epochs = 0
 
-            def count(record: dict[str, Any]) -> None:
+            def on_record(record: dict[str, Any]) -> None:
                 nonlocal epochs
+                if event := describe_event(record):
+                    console.print(f"{name}: {event}")
                 if "epoch" in record:
                     epochs += 1
                     shown.advance(1)
 
-            train_once(trainings[name], folder / name, related=related, on_epoch=count)
+            train_once(trainings[name], folder / name, related=related, on_epoch=on_record, shared=shared)
             shown.advance(trainings[name].training.epochs - epochs)  # stopped early, or finished by an earlier run
             metrics = read_metrics(folder / name / METRICS, trainings[name].promoters.target_names)["test"]
             scores = [f"{target} {format_number(values['pearson'])}" for target, values in metrics.items()]
@@ -177,20 +187,35 @@ def train_all(trainings: dict[str, TrainingJob], folder: UPath, related: Related
         def work() -> None:
             while not errors:
                 try:
-                    train_one(waiting.get_nowait())
+                    name = waiting.get_nowait()
                 except queue.Empty:
                     return
+                try:
+                    train_one(name)
                 except BaseException as error:  # whatever it is, the main thread raises it
                     errors.append(error)
+                    console.print(
+                        f"{name}: {one_line(error)}; networks in training run to their end, no other begins"
+                    )
 
         # the main thread stays free for Ctrl-C
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(max_concurrent, len(trainings)))]
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(max_concurrent)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     if errors:
         raise errors[0]
+
+
+def _at_a_time(cluster: Cluster, scaling: ScalingConfig, max_concurrent: int) -> str:
+    """Return how many networks train at the same time, for a message."""
+    now = min(trainings_that_fit(cluster.nodes, scaling), max_concurrent)
+    if is_elastic(scaling):
+        return "one at a time, each on as many workers as find room"
+    if now == max_concurrent:
+        return f"{now} at a time"
+    return f"as many at a time as find room (now {now}, at most {max_concurrent})"
 
 
 def _groups(job: TrainingJob, assigned: list[SplitAssignment], related: Related) -> np.ndarray:

@@ -12,7 +12,6 @@ from jobs.ray_runtime.connect import connect
 from jobs.training.folds import train_all
 from jobs.training.job import TrainingJob, require_trainable
 from jobs.training.metrics_table import TARGETS_SHOWN, format_interval
-from jobs.training.resources import trainings_that_fit
 from jobs.training.run import train_once
 from promoter import storage
 from promoter.errors import InputError
@@ -42,12 +41,12 @@ def train_curve(job: TrainingJob, out_dir: UPath, *, overwrite: bool = False) ->
     parts = _parts(job, related, len(complete.rows("train")))
 
     def train_parts(whole: TrainingJob) -> None:
-        cluster = connect()
-        max_concurrent = trainings_that_fit(cluster, whole.scaling_config(cluster))
         shared = {"pretrained": whole.pretrained, "gpus_per_worker": whole.gpus_per_worker}
         pretrained = {name: replace(part, **shared) for name, part in parts.items()}
-        console.print(f"learning curve: {plural(len(parts), 'network')} on parts of the training set")
-        train_all(pretrained, out_dir / _FOLDER, related, max_concurrent)
+        console.print("learning curve: a network on each part of the training set")
+        cluster = connect()
+        scaling = whole.scaling_config(cluster)
+        train_all(pretrained, out_dir / _FOLDER, related, cluster=cluster, scaling=scaling)
         folders = [*(out_dir / _FOLDER / name for name in parts), out_dir]
         targets = job.promoters.target_names
         curve = learning_curve(

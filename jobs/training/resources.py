@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import psutil
 from ray.train import ScalingConfig
 
-from jobs.ray_runtime.capacity import ACCELERATOR, Cluster, Demand, tasks_that_fit
+from jobs.ray_runtime.capacity import ACCELERATOR, Cluster, Demand, Node, tasks_that_fit
 from promoter.errors import InputError
+
+_QUEUED = 16  # trainings asked for where nobody knows how large the cluster may become
+_BYTES_IN_DRIVER = 1 << 29  # on the driver's node for each training: Ray Train's controller and two small actors
 
 
 def scaling_config(
@@ -28,7 +33,7 @@ def scaling_config(
         gpus_per_worker: number of GPUs for each worker, or fraction of one; None: 1 if the cluster has
             GPUs or may start some, else 0.
         cpus_per_worker: number of CPUs for each worker; None: 1 for a worker with a GPU, else an equal
-            share of the cluster's.
+            share of the cluster's, as large as a node can give.
         min_workers: minimum number of workers, for as many as find room; None: always `workers`.
         accelerator_type: name of the card that each worker must have, as Ray has it; None: any.
         memory: bytes that each worker is expected to need; 0 (default): that is not known.
@@ -37,7 +42,7 @@ def scaling_config(
         InputError: the cluster has less, and can never have more; or several workers would share a GPU.
     """
     gpus = cluster.choose_gpus(1 if accelerator_type and gpus_per_worker is None else gpus_per_worker)
-    cpus = cpus_per_worker or (1 if gpus else max(1, cluster.cpus // workers))
+    cpus = cpus_per_worker or (1 if gpus else _equal_share(cluster, workers))
     demand = Demand(cpus, gpus, cluster.fit_memory(memory), accelerator_type)
     cluster.check_capacity(min_workers or workers, demand, "--workers, --cpus_per_worker or --gpus_per_worker")
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
@@ -61,12 +66,39 @@ def resources_of_worker(scaling: ScalingConfig) -> dict[str, float]:
     return {**resources, **card}
 
 
-def trainings_that_fit(cluster: Cluster, scaling: ScalingConfig) -> int:
-    """Return how many trainings, each with all of its workers, fit on the cluster at the same time: at least 1."""
+def _equal_share(cluster: Cluster, workers: int) -> int:
+    """Return the number of CPUs with which all workers find room on the nodes: at least 1."""
+    shares = range(cluster.cpus // workers, 1, -1)
+    return next((cpus for cpus in shares if tasks_that_fit(cluster.nodes, Demand(cpus, 0)) >= workers), 1)
+
+
+def max_concurrent_trainings(cluster: Cluster, scaling: ScalingConfig) -> int:
+    """Return how many trainings, each with all of its workers, to ask for at the same time: at least 1.
+
+    On a machine, and on a cluster whose largest size is known, as many as fit. Another cluster may grow, so it is
+    asked for more: Ray starts each as soon as it finds room, and an autoscaler sees what is wanted.
+    """
+    if is_elastic(scaling):  # Ray counts whole nodes for it, not what other trainings leave of them
+        return 1
+    fitting = trainings_that_fit(cluster.max_nodes or cluster.nodes, scaling)
+    if cluster.local:
+        return fitting
+    if cluster.max_nodes is None:
+        fitting = max(fitting, _QUEUED)
+    return max(1, min(fitting, int(psutil.virtual_memory().available // _BYTES_IN_DRIVER)))
+
+
+def trainings_that_fit(nodes: Iterable[Node], scaling: ScalingConfig) -> int:
+    """Return how many trainings, each with all of its workers, fit on the nodes at the same time: at least 1."""
     each: Any = scaling.resources_per_worker or {}
     demand = Demand(each.get("CPU", 0), each.get("GPU", 0), each.get("memory", 0), scaling.accelerator_type)
-    workers = tasks_that_fit(cluster.nodes, demand)
+    workers = tasks_that_fit(nodes, demand)
     return max(1, workers // max_workers(scaling))
+
+
+def is_elastic(scaling: ScalingConfig) -> bool:
+    """Tell whether the number of workers is a range."""
+    return isinstance(scaling.num_workers, tuple)
 
 
 def max_workers(scaling: ScalingConfig) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from upath import UPath
 from jobs.cli.console import as_clock, console, plural
 from jobs.cli.outputs import own_folder
 from jobs.ray_runtime.connect import connect
+from jobs.ray_runtime.preemption import PreemptionNotices
 from jobs.ray_runtime.process_group import PrivateTorchConfig
 from jobs.ray_runtime.shared_disk import require_shared
-from jobs.ray_runtime.train_controller import Run, read_checkpoint, report
+from jobs.ray_runtime.train_controller import Run, read_checkpoint, report, report_start
 from jobs.training.job import TrainingJob, describe, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import max_workers
@@ -29,7 +31,6 @@ from promoter import checkpoint, storage
 from promoter.baselines import fit_coefficients
 from promoter.checkpoint import ModelInfo, serialize_model
 from promoter.dataset.promoters import near_tss
-from promoter.errors import TrainingDivergedError
 from promoter.evaluation.evaluate import evaluate, read_metrics
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
 from promoter.kept_baselines import save_baselines
@@ -50,7 +51,39 @@ _PREDICTIONS = "predictions.npy"
 METRICS = "metrics.json"
 RESULTS = ("history.csv", "leakage.csv", "predictions.parquet", "baselines.parquet", METRICS)  # beside model/
 PATHS = ("data", "embeddings", "init")  # settings that do not change what comes out
-_MAX_FAILURES = 3  # worker deaths before the run gives up
+_BASELINES = threading.Lock()  # they take some GB in this process: those of one training at a time
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What trainings have in common: their workers, and the data, which are in Ray's object store once.
+
+    Attributes:
+        scaling: number of workers and their resources.
+        tokens: sequences, or embeddings by a frozen trunk.
+        trunk: weights of a pretrained network; None for any other.
+        targets: values of the targets.
+        weights: weights of the sequences.
+    """
+
+    scaling: ScalingConfig
+    tokens: ray.ObjectRef
+    trunk: ray.ObjectRef | None
+    targets: ray.ObjectRef
+    weights: ray.ObjectRef
+
+
+def share(job: TrainingJob, scaling: ScalingConfig) -> Shared:
+    """Put the data of a training into Ray's object store."""
+    pretrained, promoters = job.pretrained, job.promoters
+    embedded = pretrained and pretrained.embedded
+    return Shared(
+        scaling=scaling,
+        tokens=ray.put(promoters.tokens if embedded is None else embedded),
+        trunk=pretrained and ray.put(pretrained.trunk),
+        targets=ray.put(promoters.targets),
+        weights=ray.put(promoters.weights),
+    )
 
 
 def train_once(
@@ -61,6 +94,7 @@ def train_once(
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     before_end: Callable[[TrainingJob], None] | None = None,
     overwrite: bool = False,
+    shared: Shared | None = None,
 ) -> None:
     """Train a network, or resume an interrupted run; do nothing if it is finished.
 
@@ -74,10 +108,12 @@ def train_once(
         before_end: function called with the job once its results are written, and before they are recorded as
             finished; None (default): there is nothing more to do.
         overwrite: true to take over a folder that another run has filled.
+        shared: what it has in common with other trainings; None (default): nothing.
 
     Raises:
         InputError: settings that do not suit the data, or a folder that holds another run or a damaged one.
         TrainingDivergedError: the loss is no longer a number.
+        NoProgressError: the workers have failed three times at the same point.
     """
     quiet = on_epoch is not None
     promoters = job.promoters
@@ -103,13 +139,14 @@ def train_once(
         cluster = connect()
         require_shared(out_dir)
         job = job.on(cluster)
-        scaling = job.scaling_config(cluster)
+        scaling = job.scaling_config(cluster) if shared is None else shared.scaling
         output.begin()
         job = with_pretrained(job, out_dir, cluster)
         if not quiet:
             _show_start(job, held_out, scaling)
         on_epoch = tracked.before(on_epoch or EpochLogger(job.training.epochs))
-        finished = _run_workers(out_dir, job, info=info, held_out=held_out, scaling=scaling, on_epoch=on_epoch)
+        shared = shared or share(job, scaling)
+        finished = _run_workers(out_dir, job, shared, info=info, held_out=held_out, on_epoch=on_epoch)
         state, metrics = _publish(out_dir, finished, job=job, info=info, held_out=held_out)
         tracked.finish(metrics["test"])
         if before_end is not None:
@@ -125,21 +162,19 @@ def train_once(
 def _run_workers(
     out_dir: UPath,
     job: TrainingJob,
+    shared: Shared,
     *,
     info: ModelInfo,
     held_out: SplitAssignment,
-    scaling: ScalingConfig,
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> Checkpoint:
     """Train until done, resuming what Ray finds in the run's folder, and return the last checkpoint."""
-    pretrained = job.pretrained
-    embedded = pretrained and pretrained.embedded
     loop = {
-        "tokens": ray.put(job.promoters.tokens if embedded is None else embedded),
-        "trunk": pretrained and ray.put(pretrained.trunk),
+        "tokens": shared.tokens,
+        "trunk": shared.trunk,
+        "targets": shared.targets,
+        "weights": shared.weights,
         "length": job.promoters.length,
-        "targets": ray.put(job.promoters.targets),
-        "weights": ray.put(job.promoters.weights),
         "split": held_out.split,
         "info": info,
         "model": job.model,
@@ -155,13 +190,13 @@ def _run_workers(
         return TorchTrainer(
             _train_on_worker,
             train_loop_config=loop,
-            scaling_config=scaling,
+            scaling_config=shared.scaling,
             torch_config=PrivateTorchConfig(),
             run_config=RunConfig(
                 name=_RAY_FOLDER,
                 storage_path=folder,
                 storage_filesystem=filesystem,
-                failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+                failure_config=FailureConfig(max_failures=-1),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
                 callbacks=[callback],
                 # Ray Train runs the loop in a thread
@@ -169,19 +204,24 @@ def _run_workers(
             ),
         )
 
-    diverged = ""
-    run = Run(build)
+    run = Run(build, max_workers(shared.scaling))
     while (record := run.next()) is not None:
-        if "diverged" in record:
-            diverged = record["diverged"]
-        else:
-            on_epoch(record)
+        on_epoch(record)
     result = run.result()
-    if diverged:
-        raise TrainingDivergedError(diverged)
     if result.checkpoint is None:
         raise RuntimeError(f"Ray Train ended without a checkpoint: {result.error}")
     return result.checkpoint
+
+
+def describe_event(record: dict[str, Any]) -> str | None:
+    """Return a line on what happened to the workers of a training; None for a record of anything else."""
+    if "failed" in record:
+        return record["failed"]
+    if "leaving" in record:
+        return f"{record['leaving']} of its nodes will be taken away: saved after {record['position']}"
+    if "started" in record and record["position"]:
+        return f"resuming after {record['position']}"
+    return None
 
 
 class EpochLogger:
@@ -196,9 +236,9 @@ class EpochLogger:
         self.seconds: list[float] = []
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Print the record of an epoch as a line."""
-        if "restored" in record:
-            console.print(f"resuming after epoch {record['restored']}")
+        """Print the record of an epoch, or of what happened to the workers, as a line."""
+        if event := describe_event(record):
+            console.print(event)
         if "epoch" not in record:
             return
         if not self.seconds:
@@ -220,6 +260,10 @@ def _train_on_worker(job: dict[str, Any]) -> None:
 
 
 def _train(job: dict[str, Any]) -> None:
+    saved = read_checkpoint(_STATE)
+    restored = None if saved is None else TrainingState.from_bytes(saved)
+    report_start(restored and restored.position)
+    notices = PreemptionNotices()
     tokens: np.ndarray = ray.get(job["tokens"])
     targets: np.ndarray = ray.get(job["targets"])
     split: np.ndarray = job["split"]
@@ -235,28 +279,26 @@ def _train(job: dict[str, Any]) -> None:
 
     def on_epoch(state: TrainingState) -> None:
         record = state.history[-1] | {"best_epoch": state.best_epoch}
-        report(record, lambda folder: _write_state(folder, state))
+        report(record, state.position, lambda folder: _write_state(folder, state))
 
-    saved = read_checkpoint(_STATE)
-    restored = None if saved is None else TrainingState.from_bytes(saved)
-    if restored is not None:
-        ray.train.report({"restored": restored.epoch})
-    elif job["start"]:
+    def on_batch(snapshot: Callable[[], TrainingState]) -> None:
+        if leaving := notices.new():
+            state = snapshot()  # on all workers
+            report({"leaving": len(leaving)}, state.position, lambda folder: _write_state(folder, state))
+
+    if restored is None and job["start"]:
         start_from(model, ray.get(job["start"]), examples["train"], LOSSES[training.loss]())
-    try:
-        state = fit(
-            model,
-            examples["train"],
-            examples["val"],
-            config=training,
-            device=device,
-            state=restored,
-            on_epoch=on_epoch,
-            max_workers=job["max_workers"],
-        )
-    except TrainingDivergedError as error:  # would fail again: end the run instead of having it repeated
-        ray.train.report({"diverged": str(error)})
-        return
+    state = fit(
+        model,
+        examples["train"],
+        examples["val"],
+        config=training,
+        device=device,
+        state=restored,
+        on_epoch=on_epoch,
+        on_batch=on_batch,
+        max_workers=job["max_workers"],
+    )
     predicted = predict(model, tokens, device=device, precision=training.precision, distributed=True)
 
     def write(folder: Path) -> None:
@@ -266,7 +308,7 @@ def _train(job: dict[str, Any]) -> None:
         complete = network_with_trunk(model, job["length"], ray.get(job["trunk"]) if embedded else None)
         checkpoint.save_model(folder / "model", complete, best)
 
-    report({"finished": True}, write)
+    report({"finished": True}, state.position, write)
 
 
 def _write_state(folder: Path, state: TrainingState) -> None:
@@ -289,15 +331,16 @@ def _publish(
     baselines = None
     if job.baselines:
         tokens = near_tss(promoters).tokens
-        baselines, coefficients = fit_coefficients(
-            tokens,
-            promoters.targets,
-            held_out.unit,
-            held_out.split == "train",
-            embedded=job.pretrained and job.pretrained.embedded,
-            weights=promoters.weights,
-            crop=tokens.shape[1] - job.model.outside(tokens.shape[1]),
-        )
+        with _BASELINES:
+            baselines, coefficients = fit_coefficients(
+                tokens,
+                promoters.targets,
+                held_out.unit,
+                held_out.split == "train",
+                embedded=job.pretrained and job.pretrained.embedded,
+                weights=promoters.weights,
+                crop=tokens.shape[1] - job.model.outside(tokens.shape[1]),
+            )
         checksum = serialize_model(out_dir / "model").checksum
         save_baselines(out_dir / "model", coefficients, checksum, tokens.shape[1])
         write_predictions(out_dir / "baselines.parquet", baselines_table(table, info.targets, baselines))

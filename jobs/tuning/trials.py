@@ -19,6 +19,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from jobs.cli.console import with_flags
 from jobs.ray_runtime.model_cache import task_device
 from jobs.tuning.shared_gpu import memory_is_taken, release_memory, wait_for_memory
+from promoter.device_errors import is_device_error, is_out_of_memory
 from promoter.errors import InputError, NetworkError, TrainingDivergedError
 from promoter.models.code import ModelCode
 from promoter.models.external_training import explained
@@ -29,7 +30,6 @@ from promoter.training.cross_validation import CrossValidation
 from promoter.training.search_space import SearchSpace
 
 DEVICE_ERROR = "GPU error on node "  # begins the message of a trial that failed by its GPU
-_DEVICE_ERRORS = getattr(torch, "AcceleratorError", ())  # torch 2.8 and later
 _STATE = "states.pt"
 _SCORES = "scores.json"
 
@@ -171,9 +171,9 @@ def _permanent_failure(error: Exception) -> dict[str, Any]:
 
     Ray Tune ends the process of a trial that raises, and starts another for it.
     """
-    if isinstance(error, _DEVICE_ERRORS):
+    out_of_memory = is_out_of_memory(error)
+    if is_device_error(error) and not out_of_memory:
         raise RuntimeError(f"{DEVICE_ERROR}{platform.node()}: {' '.join(str(error).split())}") from error
-    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # GPU, CPU
     if not out_of_memory and not isinstance(error, TrainingDivergedError | NetworkError | InputError):
         raise error
     return {"score": float("nan"), "complete": False, "reason": " ".join(with_flags(str(error)).split())[:300]}

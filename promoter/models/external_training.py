@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from promoter.device_errors import is_device_error, is_out_of_memory
 from promoter.errors import InputError, NetworkError, listed, note
 from promoter.models.code import ModelCode, reason_of
 from promoter.models.external import ExternalModel, build_external, examine, require_complete
@@ -118,7 +119,7 @@ def explained(code: ModelCode | None) -> Iterator[None]:
         raise
     except Exception as error:
         where = None if code is None else _place(code, error)
-        if code is None or where is None or _is_of_the_machine(error):
+        if code is None or where is None or is_device_error(error) or is_out_of_memory(error):
             raise
         if isinstance(error, InputError):
             text = str(error).removeprefix(f"{code.factory}: ")
@@ -137,8 +138,3 @@ def _place(code: ModelCode, error: Exception) -> str | None:
         elif place is None and function is ExternalModel.forward.__code__:
             place = "a layer"
     return place
-
-
-def _is_of_the_machine(error: Exception) -> bool:
-    gpu = getattr(torch, "AcceleratorError", torch.OutOfMemoryError)  # torch 2.8 and later
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError, gpu)) or "can't allocate memory" in str(error)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from promoter.training.batches import Examples
     from promoter.training.config import TrainingConfig
     from promoter.training.inference import evaluate, predict
-    from promoter.training.loop import TrainingState, fit
+    from promoter.training.loop import fit
+    from promoter.training.state import TrainingState
 
 __getattr__ = lazy_names(__name__, __file__)

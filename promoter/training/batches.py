@@ -108,15 +108,20 @@ class TrainingBatches:
         self.weights_N = None if weights is None else torch.from_numpy(weights).to(device)
         self.config, self.device, self.context = config, device, context
 
-    def iterate_epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield an epoch's batches; order and augmentation depend on seed and epoch, not on the processes."""
+    def iterate_epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield an epoch's batches; order and augmentation depend on seed and epoch, not on the processes.
+
+        Args:
+            epoch: number of the epoch, from 1.
+            first: index of the first batch to yield (default 0).
+        """
         n, config = len(self.tokens_NL), self.config
         generator = torch.Generator().manual_seed(mix_seed(config.seed, epoch))
         order = torch.randperm(n, generator=generator)
         flip = torch.rand(n, generator=generator) < config.reverse_complement
         shift = torch.randint(-config.jitter, config.jitter + 1, (n,), generator=generator)
         order, flip, shift = (drawn.to(self.device) for drawn in (order, flip, shift))
-        for start, stop in batch_bounds(n, config.batch_size, self.min_size):
+        for start, stop in batch_bounds(n, config.batch_size, self.min_size)[first:]:
             share = slice(start + self.context.rank, stop, self.context.size)
             rows = order[share]
             if self.tokens_NL.is_floating_point():  # embeddings (genes, strands, dim)

@@ -17,8 +17,9 @@ from promoter.models.code import ModelCode
 from promoter.models.weights import SerializedTrunk
 from promoter.training.batches import Examples
 from promoter.training.config import TrainingConfig
-from promoter.training.loop import TrainingState, restore_best_weights, train_epochs
+from promoter.training.loop import restore_best_weights, train_epochs
 from promoter.training.losses import LOSSES, Loss
+from promoter.training.state import TrainingState
 
 Metric = Literal["pearson", "mse"]
 

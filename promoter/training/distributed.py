@@ -30,6 +30,14 @@ class DistributedContext:
             dist.all_reduce(tensor)
         return tensor
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the tensor of each process, stacked in the order of their ranks; all have one shape."""
+        if self.size == 1:
+            return tensor.unsqueeze(0)
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor)
+        return torch.stack(parts)
+
     def average_buffers(self, model: nn.Module) -> None:
         """Give every process the same batch-norm statistics: the mean of what each has seen.
 

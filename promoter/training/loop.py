@@ -6,13 +6,13 @@ Shapes: B genes of a batch, T targets.
 from __future__ import annotations
 
 import copy
-import io
+import functools
 import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ from promoter.training.batches import (
     Examples,
     TrainingBatches,
     batch_bounds,
-    mix_seed,
     require_enough_genes,
     require_orientation,
     require_values,
@@ -40,54 +39,11 @@ from promoter.training.config import TrainingConfig
 from promoter.training.distributed import DistributedContext
 from promoter.training.inference import as_model_input, autocast, evaluate_on
 from promoter.training.losses import LOSSES, SQUARED_ERROR, Loss, SquaredError
+from promoter.training.state import PartialEpoch, TrainingState
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _GENES_FOR_STATISTICS = 512  # enough that their sampling error does not show in a validation loss
-
-
-@dataclass
-class TrainingState:
-    """Hold all that a later process needs to resume a training as if it had not been interrupted.
-
-    Attributes:
-        epoch: number of finished epochs.
-        history: one record per epoch: `epoch`, `learning_rate`, `train_mse`, `val_mse` and `val_pearson` (means
-            over targets, in their units, whatever the loss and the weights; r of targets with at least
-            `metrics.MIN_GENES_FOR_R` validation genes, NaN if there is none), `val_loss` (the mean over targets of
-            the loss on the scale of training, weighted as the validation genes are, which chooses the best epoch;
-            for the squared error the standardised MSE),
-            `genes_per_second` of the training pass, `seconds` since the end of the epoch before (validation and
-            `on_epoch` included).
-        best_epoch: number of the epoch with the lowest `val_loss`; 0 before the first.
-        model: weights after `epoch`, on the scale of training.
-        best_model: weights after `best_epoch`, on the scale of training.
-        optimizer: state of Adam.
-        scheduler: state of the learning-rate schedule.
-    """
-
-    epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    model: dict[str, Any] = field(default_factory=dict)
-    best_model: dict[str, Any] = field(default_factory=dict)
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    scheduler: dict[str, Any] = field(default_factory=dict)
-
-    def to_bytes(self) -> bytes:
-        """Serialize; `from_bytes` reads it without unpickling code."""
-        buffer = io.BytesIO()
-        torch.save(vars(self), buffer)
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> TrainingState:
-        """Read what `to_bytes` wrote, onto the CPU."""
-        return cls(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-
-    def is_finished(self, config: TrainingConfig) -> bool:
-        """Tell whether the epochs are used up or early stopping has ended the training."""
-        stalled = config.patience is not None and self.epoch - self.best_epoch >= config.patience
-        return self.epoch >= config.epochs or stalled
+OnBatch = Callable[[Callable[[], TrainingState]], None]
 
 
 def fit(
@@ -99,6 +55,7 @@ def fit(
     device: str | torch.device = "cpu",
     state: TrainingState | None = None,
     on_epoch: Callable[[TrainingState], None] | None = None,
+    on_batch: OnBatch | None = None,
     max_workers: int | None = None,
     loss: Loss | None = None,
 ) -> TrainingState:
@@ -122,6 +79,9 @@ def fit(
             default) starts anew.
         on_epoch: called after each epoch, on every process, with a state that is valid during the call; None (the
             default) calls nothing.
+        on_batch: called after each batch, on every process, with a function that returns a state from which a
+            later call resumes after this batch. It is valid during the call, and every process must make it or
+            none, since they put together what each knows. None (the default) calls nothing.
         max_workers: maximum number of processes, for a training whose number of processes changes from one
             resumption to the next: batches are cut for so many, and so stay the same. None (the default) takes the
             present number.
@@ -137,7 +97,15 @@ def fit(
     config, state = config or TrainingConfig(), state or TrainingState()
     loss = loss or LOSSES[config.loss]()
     for _ in train_epochs(
-        model, train, val, config, device=device, state=state, max_workers=max_workers, loss=loss
+        model,
+        train,
+        val,
+        config,
+        device=device,
+        state=state,
+        max_workers=max_workers,
+        loss=loss,
+        on_batch=on_batch,
     ):
         if on_epoch is not None:
             on_epoch(state)
@@ -164,6 +132,7 @@ def train_epochs(
     state: TrainingState,
     loss: Loss,
     max_workers: int | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Iterator[TrainingState]:
     """Train as `fit` does, one epoch per step, so that several trainings can advance side by side.
 
@@ -181,9 +150,9 @@ def train_epochs(
     model.begin_adapting()
     model.to(device)
     scale = loss.scale(train.targets)
-    steps = len(batch_bounds(len(train.tokens), config.batch_size, min_batch_size))
-    optimisation = _Optimisation(model, config, loss, device=device, context=context, steps=steps)
-    if state.epoch:
+    bounds = batch_bounds(len(train.tokens), config.batch_size, min_batch_size)
+    optimisation = _Optimisation(model, config, loss, device=device, context=context, steps=len(bounds))
+    if state.epoch or state.partial:
         optimisation.load(state)
     batches = TrainingBatches(
         train, scale, config=config, device=device, context=context, network=model.config, min_size=min_batch_size
@@ -192,8 +161,14 @@ def train_epochs(
     while not state.is_finished(config):
         began = time.perf_counter()
         epoch = state.epoch + 1
-        torch.manual_seed(mix_seed(config.seed, epoch, context.rank))
-        loss_T, squared_error_T = optimisation.train(batches.iterate_epoch(epoch))
+        done = PartialEpoch.resume(state, len(scale.sd), device, context=context, seed=config.seed)
+        genes = sum(stop - start for start, stop in bounds[done.batches :])
+
+        def snapshot(done: PartialEpoch = done) -> TrainingState:
+            return replace(state, partial=done.gather(context), **optimisation.weights())
+
+        after_batch = None if on_batch is None else functools.partial(on_batch, snapshot)
+        loss_T, squared_error_T = optimisation.train(batches.iterate_epoch(epoch, done.batches), done, after_batch)
         training_seconds = time.perf_counter() - began
         optimisation.recompute_batch_norm_stats(batches.iterate_epoch(epoch))
         evaluation = evaluate_on(optimisation.forward, val, device, config.precision, context=context, scale=scale)
@@ -206,7 +181,7 @@ def train_epochs(
             "val_mse": float(evaluation.mse.mean()),
             "val_pearson": _mean_r(evaluation.pearson, val.targets),
             "val_loss": val_loss,
-            "genes_per_second": len(train.tokens) / training_seconds,
+            "genes_per_second": genes / training_seconds,
             "seconds": time.perf_counter() - ended,
         }
         ended += record["seconds"]
@@ -302,8 +277,20 @@ class _Optimisation:
             norm.momentum = momentum
         self.context.average_buffers(self.model)
 
-    def train(self, batches: Iterator[Batch]) -> np.ndarray:
-        """Make a step per batch; return the mean loss and squared error of all processes' genes: (2, targets).
+    def weights(self) -> dict[str, Any]:
+        """Return the weights, and the states of optimiser and schedule, as the fields of a `TrainingState`."""
+        return {
+            "model": _trainable_state_dict(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def train(
+        self, batches: Iterator[Batch], done: PartialEpoch, after_batch: Callable[[], None] | None
+    ) -> np.ndarray:
+        """Make a step per batch, count it in `done`, and return means over all processes' genes: (2, targets).
+
+        They are of loss and squared error.
 
         The loss of a batch is a mean over targets, of each target's mean over its values in the global batch. A
         target without a value there adds 0 to it, so that its presence changes the weight of no other target.
@@ -314,9 +301,6 @@ class _Optimisation:
         weight of a gene would depend on which genes share its batch.
         """
         self.wrapped.train()
-        shape = 2, self.model.config.n_targets
-        totals_2T = torch.zeros(shape, dtype=torch.float64, device=self.device)  # loss, squared error
-        values_T = torch.zeros(shape[1], dtype=torch.int64, device=self.device)
         for batch in batches:
             self.optimizer.zero_grad(set_to_none=True)
             passes = self._passes(batch)
@@ -336,13 +320,16 @@ class _Optimisation:
                 same = type(self.loss) is SquaredError and part.weights is None
                 squared_T = loss_T if same else SQUARED_ERROR.sum(output_BT.detach(), part.targets)
                 # read once an epoch: reading each step would stall a GPU
-                totals_2T += torch.stack([loss_T, squared_T])
+                done.totals_2T += torch.stack([loss_T, squared_T])
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
             self.optimizer.step()
             if isinstance(self.scheduler, OneCycleLR):
                 self.scheduler.step()
-            values_T += batch.global_values
-        return (self.context.sum(totals_2T) / values_T).cpu().numpy()
+            done.values_T += batch.global_values
+            done.batches += 1
+            if after_batch is not None:
+                after_batch()
+        return (self.context.sum(done.totals_2T) / done.values_T).cpu().numpy()
 
     def _passes(self, batch: Batch) -> list[Batch]:
         """Cut a batch into what fits into memory; without batch norms to be trained the gradient is the same."""
@@ -366,9 +353,9 @@ def _update_state(state: TrainingState, record: dict[str, float], optimisation: 
     better = all(record["val_loss"] < earlier["val_loss"] for earlier in state.history)
     state.epoch = int(record["epoch"])
     state.history.append(record)
-    state.model = _trainable_state_dict(optimisation.model)
-    state.optimizer = optimisation.optimizer.state_dict()
-    state.scheduler = optimisation.scheduler.state_dict()
+    state.partial = {}
+    for name, value in optimisation.weights().items():
+        setattr(state, name, value)
     if better:
         state.best_epoch = state.epoch
         state.best_model = copy.deepcopy(state.model)

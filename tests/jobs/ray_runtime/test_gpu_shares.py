@@ -31,11 +31,11 @@ def test_workers_ask_for_a_gpu_each_where_there_are_gpus() -> None:
     scaling = scaling_config(place, 4)
     assert (scaling.num_workers, scaling.use_gpu) == (4, True)
     assert scaling.resources_per_worker == {"CPU": 1, "GPU": 1}
-    assert trainings_that_fit(place, scaling) == 2
-    assert trainings_that_fit(place, scaling_config(place, 1, gpus_per_worker=0.5)) == 16
+    assert trainings_that_fit(place.nodes, scaling) == 2
+    assert trainings_that_fit(place.nodes, scaling_config(place, 1, gpus_per_worker=0.5)) == 16
     without = scaling_config(place, 2, gpus_per_worker=0)
     assert not without.use_gpu
-    assert without.resources_per_worker == {"CPU": 10}
+    assert without.resources_per_worker == {"CPU": 8}  # an equal share of 20 CPUs would fit no node
 
 
 def test_elastic_workers_ask_for_a_range() -> None:

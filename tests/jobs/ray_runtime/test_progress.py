@@ -55,9 +55,9 @@ def test_counters_reach_the_metrics_that_ray_exports(ray_cluster: Cluster) -> No
     node = ray.nodes()[0]
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     wanted = [
-        r'promoter_done(_total)?\{.*job="test".*unit="genes".*\} 7\.0',
-        r'promoter_tasks_done(_total)?\{.*job="test".*\} 2\.0',
-        r'promoter_losses(_total)?\{.*node="host1".*reason="DeviceError".*\} 1\.0',
+        r'ray_promoter_genes_total\{.*job="test".*unit="genes".*\} 7\.0',
+        r'ray_promoter_parts_done_total\{.*job="test".*\} 2\.0',
+        r'ray_promoter_failures_total\{.*node="host1".*reason="DeviceError".*\} 1\.0',
     ]
     deadline = time.monotonic() + TIMEOUT
     while True:

@@ -17,9 +17,10 @@ from support.commands import ROOT
 
 from jobs.ray_runtime import devices
 from jobs.ray_runtime.capacity import Node, TaskLimits
-from jobs.ray_runtime.devices import DeviceError, SickNodes, is_device_error, is_out_of_memory
+from jobs.ray_runtime.devices import DeviceError, SickNodes
 from jobs.ray_runtime.fan_out import Retry
 from promoter.checkpoint import ModelInfo, save_model
+from promoter.device_errors import is_device_error, is_out_of_memory
 from promoter.errors import NetworkError
 from promoter.ism import load_scores, saturation_mutagenesis
 from promoter.models.cnn import CNNConfig, PromoterCNN

@@ -19,7 +19,8 @@ from promoter.sequence import encode
 from promoter.training.batches import Examples
 from promoter.training.config import TrainingConfig
 from promoter.training.inference import evaluate, predict
-from promoter.training.loop import TrainingState, fit
+from promoter.training.loop import fit
+from promoter.training.state import TrainingState
 
 LENGTH = 32
 

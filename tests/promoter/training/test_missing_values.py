@@ -25,8 +25,9 @@ from promoter.training.batches import Examples, doubt_constant_targets, mix_seed
 from promoter.training.config import TrainingConfig
 from promoter.training.cross_validation import CrossValidation
 from promoter.training.inference import evaluate, predict
-from promoter.training.loop import TrainingState, fit
+from promoter.training.loop import fit
 from promoter.training.losses import Loss, standardisation
+from promoter.training.state import TrainingState
 
 LENGTH, DIM = 32, 6
 NAN = np.nan

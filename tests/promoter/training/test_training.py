@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from promoter.sequence import decode, encode, one_hot
 from promoter.training.batches import Examples, augment, batch_bounds
 from promoter.training.config import TrainingConfig
 from promoter.training.inference import evaluate, predict
-from promoter.training.loop import TrainingState, fit
+from promoter.training.loop import fit
 from promoter.training.losses import standardisation
+from promoter.training.state import TrainingState
 
 LENGTH = 32
 TIMINGS = {"genes_per_second", "seconds"}
@@ -273,6 +275,33 @@ def test_a_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(recipe: str) -> N
         assert_same_weights(again.model, state.model)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_fit_resumed_after_any_batch_equals_an_uninterrupted_one_bit_for_bit(recipe: str) -> None:
+    config = replace(RECIPES[recipe], epochs=3)
+    train, val = random_examples(37, 1), random_examples(16, 2)
+    model, states = network(), []
+    state = fit(model, train, val, config=config, on_batch=lambda snapshot: states.append(snapshot().to_bytes()))
+    assert len(states) == 3 * 5  # batches of 37 genes
+    expected = run(config)[0]
+    assert_same_weights(model.state_dict(), expected.state_dict())  # a look at the state changes nothing
+    for content in states:
+        again_model, again, _ = run(config, TrainingState.from_bytes(content), seed=9)
+        assert timeless(again.history) == timeless(state.history)
+        assert again.partial == {}
+        assert_same_weights(again_model.state_dict(), model.state_dict())
+        assert_same_weights(again.best_model, state.best_model)
+
+
+def test_a_state_says_how_far_the_training_has_come() -> None:
+    states: list[TrainingState] = []
+    config = TrainingConfig(epochs=2, batch_size=8)
+    train = random_examples(16, 1)
+    ended = fit(network(), train, train, config=config, on_batch=lambda snapshot: states.append(snapshot()))
+    positions = ["batch 1 of epoch 1", "batch 2 of epoch 1", "batch 1 of epoch 2", "batch 2 of epoch 2"]
+    assert [state.position for state in states] == positions
+    assert ended.position == "epoch 2"
+
+
 def test_one_cycle_raises_the_rate_for_30_of_100_steps_and_lowers_it_to_nothing() -> None:
     config = TrainingConfig(epochs=10, batch_size=8, schedule="one_cycle", learning_rate=0.02, early_stopping=None)
     _, state, _ = run(config)
@@ -474,6 +503,19 @@ def work(rank: int, world: int, folder: str) -> None:
     train, val = random_examples(37, 1), random_examples(35, 2)
     model, saved = network(rank), []  # other initial weights on each: those of rank 0 count
     state = fit(model, train, val, config=AUGMENTED, on_epoch=lambda now: saved.append(now.to_bytes()))
+    within: list[Any] = [None]
+
+    def save_once(snapshot: Callable[[], TrainingState]) -> None:
+        taken = snapshot()
+        if taken.partial["batches"] == 2 and taken.epoch == 1:
+            within[:] = [taken.to_bytes()]
+
+    fit(network(rank), train, val, config=AUGMENTED, on_batch=save_once)
+    dist.broadcast_object_list(within)  # the first process writes the checkpoint
+    halfway = network(9)
+    ended = fit(halfway, train, val, config=AUGMENTED, state=TrainingState.from_bytes(within[0]))
+    seen["within"] = within[0]
+    seen |= {"resumed within": halfway.state_dict(), "history of resumed within": timeless(ended.history)}
     seen |= {"weights": model.state_dict(), "history": timeless(state.history)}
     seen["steps"] = state.optimizer["state"][0]["step"]
     again = network(9)
@@ -528,6 +570,29 @@ def test_resuming_a_training_on_several_processes_equals_its_uninterrupted_run(
                 assert torch.equal(seen["resumed"][name], weights), name
             else:  # DDP's first step has its own order of gradients, and so of the sum of three
                 torch.testing.assert_close(seen["resumed"][name], weights, rtol=1e-3, atol=1e-4)
+
+
+def test_several_processes_resume_within_an_epoch_to_the_result_of_their_uninterrupted_run(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for seen in ranks:
+        assert_same_weights(seen["resumed within"], ranks[0]["resumed within"])
+        for name, weights in seen["weights"].items():
+            if len(ranks) == 2:
+                assert torch.equal(seen["resumed within"][name], weights), name
+            else:  # as above: the sum of three in another order
+                torch.testing.assert_close(seen["resumed within"][name], weights, rtol=1e-3, atol=1e-4)
+        if len(ranks) == 2:
+            assert seen["history of resumed within"] == seen["history"]
+
+
+def test_fewer_processes_resume_within_an_epoch_with_the_sums_of_all(ranks: list[dict[str, Any]]) -> None:
+    """Dropout differs; that no gene is lost shows in the mean over the epoch."""
+    state = TrainingState.from_bytes(ranks[0]["within"])
+    train, val = random_examples(37, 1), random_examples(35, 2)
+    ended = fit(network(9), train, val, config=AUGMENTED, state=state, max_workers=len(ranks))
+    found, expected = (history[1]["train_mse"] for history in (ended.history, ranks[0]["history"]))
+    assert found == pytest.approx(expected, rel=0.2)
 
 
 def test_the_global_batch_keeps_its_size_on_several_processes(ranks: list[dict[str, Any]]) -> None:

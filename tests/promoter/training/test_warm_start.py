@@ -12,8 +12,9 @@ from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.training.batches import Examples
 from promoter.training.config import TrainingConfig
 from promoter.training.inference import predict
-from promoter.training.loop import TrainingState, fit
+from promoter.training.loop import fit
 from promoter.training.losses import LOSSES, Loss
+from promoter.training.state import TrainingState
 from promoter.training.warm_start import WarmStart, start_from
 
 CONFIG = TrainingConfig(epochs=3, batch_size=64, learning_rate=0.02, reverse_complement=0)

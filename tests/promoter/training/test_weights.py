@@ -20,8 +20,9 @@ from promoter.sequence import one_hot
 from promoter.training.batches import Examples, mix_seed, require_values
 from promoter.training.cross_validation import CrossValidation, require_scorable
 from promoter.training.inference import predict
-from promoter.training.loop import TrainingState, fit
+from promoter.training.loop import fit
 from promoter.training.losses import SQUARED_ERROR, Loss, TargetScale
+from promoter.training.state import TrainingState
 
 
 def weighted(examples: Examples, seed: int = 7, zeros: int = 0) -> Examples:
