@@ -16,7 +16,7 @@ import pytest
 import yaml
 from support.deploy_files import DEPLOY, PROJECT, kuberay, kuberay_config, kuberay_specs, launched
 
-from jobs.ray_runtime.capacity import autoscaler_max_nodes
+from jobs.ray_runtime.capacity import autoscaler_limits
 
 # The fields of ray.io/v1 that our files use, from KubeRay's API reference (1.6); a pod's are Kubernetes' own.
 _TEXT, _WHOLE, _FLAG = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
@@ -179,7 +179,7 @@ def test_jobs_on_kubernetes_read_the_maximum_of_nodes_from_a_file_that_agrees_wi
     (volume,) = kuberay_specs()["cluster"]["headGroupSpec"]["template"]["spec"]["volumes"]
     table = kuberay("ConfigMap")
     assert (mounted["name"], volume["configMap"]["name"]) == (volume["name"], table["metadata"]["name"])
-    assert mounted["mountPath"] == "/home/ray/ray_bootstrap_config.yaml"  # where autoscaler_max_nodes looks
+    assert mounted["mountPath"] == "/home/ray/ray_bootstrap_config.yaml"  # where autoscaler_limits looks
 
     text = table["data"][mounted["subPath"]]
     written, derived = yaml.safe_load(text), kuberay_config(kuberay_specs()["cluster"])
@@ -192,9 +192,10 @@ def test_jobs_on_kubernetes_read_the_maximum_of_nodes_from_a_file_that_agrees_wi
     }
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / Path(mounted["mountPath"]).name).write_text(text)
-    most = autoscaler_max_nodes()
-    assert most is not None
-    assert sorted((node.cpus, node.gpus) for node in most) == sorted([(0, 0), *[(7, 0)] * 8, *[(3, 1)] * 8])
+    limits = autoscaler_limits()
+    assert limits is not None
+    assert sorted((node.cpus, node.gpus) for node in limits[0]) == sorted([(0, 0), *[(7, 0)] * 8, *[(3, 1)] * 8])
+    assert limits[1] == derived["max_workers"]
 
 
 # --- how the RayJob repeats a job --------------------------------------------------------------------------------

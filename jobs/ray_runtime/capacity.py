@@ -61,6 +61,12 @@ class Demand(NamedTuple):
     memory: float = 0
     accelerator_type: str | None = None
 
+    @classmethod
+    def of(cls, resources: Mapping[str, float]) -> Demand:
+        """Return the same from resources as Ray names them."""
+        card = next((name.removeprefix(ACCELERATOR) for name in resources if name.startswith(ACCELERATOR)), None)
+        return cls(resources.get("CPU", 0), resources.get("GPU", 0), resources.get("memory", 0), card)
+
     def __str__(self) -> str:
         """Say it in a message, memory apart."""
         card = f" of type {self.accelerator_type}" if self.accelerator_type else ""
@@ -78,12 +84,14 @@ class Cluster:
     Attributes:
         nodes: nodes that are alive.
         local: true if this process started the cluster, on this machine.
-        max_nodes: all nodes that an autoscaler may bring it to; None if that is not known.
+        max_nodes: the head, and all nodes that an autoscaler may start; None if that is not known.
+        max_workers: maximum number of nodes beside the head; None: all of `max_nodes`.
     """
 
     nodes: tuple[Node, ...]
     local: bool
     max_nodes: tuple[Node, ...] | None = None
+    max_workers: int | None = None
 
     @property
     def cpus(self) -> int:
@@ -95,10 +103,13 @@ class Cluster:
         """GPUs of all nodes."""
         return int(sum(node.gpus for node in self.nodes))
 
-    @property
-    def largest(self) -> tuple[Node, ...]:
-        """Its nodes once the autoscaler has done what it may, as far as that is known."""
-        return self.max_nodes or self.nodes
+    def largest(self, demand: Demand) -> tuple[Node, ...]:
+        """Return its nodes once the autoscaler has done what it may for tasks that each reserve this."""
+        if self.max_nodes is None:
+            return self.nodes
+        head, *workers = self.max_nodes
+        workers.sort(key=lambda node: node.tasks_that_fit(demand), reverse=True)
+        return (head, *workers[: self.max_workers])
 
     def choose_gpus(self, asked: float | None) -> float:
         """Return the number of GPUs for each task or worker: what was asked for, or by default what suits.
@@ -113,7 +124,7 @@ class Cluster:
         if self.local and self.gpus and (reason := _why_no_cuda()) is not None:
             doubt(f"{reason}, so the {plural(self.gpus, 'GPU')} of this machine will not be used")
             return 0
-        if any(node.gpus for node in self.largest):
+        if any(node.gpus for node in (*self.nodes, *(self.max_nodes or ()))):
             console.print("a GPU each, since there are GPUs; --gpus_per_worker 0: on CPUs alone", style="dim")
             return 1
         if not self.local and self.max_nodes is None:
@@ -129,7 +140,8 @@ class Cluster:
         Args:
             wanted: bytes that it is expected to need.
         """
-        largest = max((node.memory for node in self.largest if node.cpus), default=math.inf)
+        nodes = (*self.nodes, *(self.max_nodes or ())[1:])  # the head is there, and knows
+        largest = max((node.memory for node in nodes if node.cpus), default=math.inf)
         return 0 if math.isinf(largest) else min(wanted, largest)
 
     def check_capacity(self, count: int, demand: Demand, flags: str) -> None:
@@ -157,17 +169,18 @@ class Cluster:
         if self.max_nodes is None:
             console.print(f"{request}, the cluster has {present} so far: waiting for more", style="dim")
             return
-        if tasks_that_fit(self.max_nodes, demand) < count:
-            largest = Cluster(self.max_nodes, local=False)
+        if tasks_that_fit(self.largest(demand), demand) < count:
+            largest = Cluster(self.largest(demand), local=False)
             raise InputError(
                 f"{request}, which this cluster can never give: its autoscaler stops at "
-                f"{len(self.max_nodes)} nodes with {largest.cpus} CPUs and {largest.gpus} GPUs; lower {flags}, "
+                f"{len(largest.nodes)} nodes with {largest.cpus} CPUs and {largest.gpus} GPUs; lower {flags}, "
                 "or raise max_workers of the cluster"
             )
         console.print(f"{request}, the cluster has {present} so far: waiting for its autoscaler", style="dim")
 
     def _accelerators(self) -> list[str]:
-        return sorted(frozenset().union(*(node.accelerators for node in self.largest)))
+        nodes = (*self.nodes, *(self.max_nodes or ()))
+        return sorted(frozenset().union(*(node.accelerators for node in nodes)))
 
 
 def _why_no_cuda() -> str | None:
@@ -235,7 +248,7 @@ class TaskLimits:
 
     def max_concurrent_tasks(self, cluster: Cluster) -> int:
         """Return how many tasks can run at the same time on the cluster at its largest: at least 1."""
-        return max(1, self.workers or tasks_that_fit(cluster.largest, self.demand))
+        return max(1, self.workers or tasks_that_fit(cluster.largest(self.demand), self.demand))
 
     def in_flight(self, cluster: Cluster) -> Callable[[], int]:
         """Return a callable that gives the current limit on submitted tasks, which tracks the cluster's size.
@@ -292,8 +305,8 @@ def alive_nodes_by_id() -> dict[str, Node]:
     return {node["NodeID"]: _node(node["Resources"]) for node in ray.nodes() if node["Alive"]}
 
 
-def autoscaler_max_nodes() -> tuple[Node, ...] | None:
-    """Return the nodes of an autoscaling cluster at its largest, if this is its head; None if nothing tells.
+def autoscaler_limits() -> tuple[tuple[Node, ...], int] | None:
+    """Return the head and all nodes that an autoscaler may start, and how many at the same time; None if unknown.
 
     Ray 2.60 has no call for it: its own `get_max_resources_from_cluster_config` is filled by Anyscale's autoscaler
     alone. But `ray up` leaves the file that it started from on the head, where drivers of submitted jobs run, and
@@ -312,8 +325,7 @@ def autoscaler_max_nodes() -> tuple[Node, ...] | None:
         ]
     except (InputError, LookupError, TypeError, ValueError, AttributeError):  # not of `ray up`, or of another Ray
         return None
-    # the largest first: what these cannot give no choice of nodes can
-    return (head, *sorted(workers, key=lambda node: (node.gpus, node.cpus), reverse=True)[:limit])
+    return (head, *workers), limit
 
 
 def _node(resources: Mapping[str, float]) -> Node:

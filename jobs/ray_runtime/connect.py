@@ -25,7 +25,7 @@ from jobs.ray_runtime.address import (
     require_log_encoding,
     require_temporary_folder,
 )
-from jobs.ray_runtime.capacity import Cluster, alive_nodes, autoscaler_max_nodes
+from jobs.ray_runtime.capacity import Cluster, alive_nodes, autoscaler_limits
 from jobs.ray_runtime.environment import has_token, is_debug
 from jobs.ray_runtime.import_path import without_shadowing
 from jobs.ray_runtime.local_resources import cpu_limit, memory_limit, object_store_size
@@ -59,7 +59,8 @@ def connect() -> Cluster:
             signal.signal(signal.SIGINT, signal.default_int_handler)
     if not is_debug():
         logging.getLogger("ray.train").setLevel(logging.ERROR)
-    cluster = Cluster(alive_nodes(), running is None, None if running is None else autoscaler_max_nodes())
+    max_nodes, max_workers = (running is not None and autoscaler_limits()) or (None, None)
+    cluster = Cluster(alive_nodes(), running is None, max_nodes, max_workers)
     _announce(cluster, running)
     return cluster
 

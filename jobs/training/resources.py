@@ -80,7 +80,7 @@ def max_concurrent_trainings(cluster: Cluster, scaling: ScalingConfig) -> int:
     """
     if is_elastic(scaling):  # Ray counts whole nodes for it, not what other trainings leave of them
         return 1
-    fitting = trainings_that_fit(cluster.max_nodes or cluster.nodes, scaling)
+    fitting = trainings_that_fit(cluster.largest(Demand.of(resources_of_worker(scaling))), scaling)
     if cluster.local:
         return fitting
     if cluster.max_nodes is None:
@@ -90,9 +90,7 @@ def max_concurrent_trainings(cluster: Cluster, scaling: ScalingConfig) -> int:
 
 def trainings_that_fit(nodes: Iterable[Node], scaling: ScalingConfig) -> int:
     """Return how many trainings, each with all of its workers, fit on the nodes at the same time: at least 1."""
-    each: Any = scaling.resources_per_worker or {}
-    demand = Demand(each.get("CPU", 0), each.get("GPU", 0), each.get("memory", 0), scaling.accelerator_type)
-    workers = tasks_that_fit(nodes, demand)
+    workers = tasks_that_fit(nodes, Demand.of(resources_of_worker(scaling)))
     return max(1, workers // max_workers(scaling))
 
 

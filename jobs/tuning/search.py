@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 from upath import UPath
 
 from jobs.cli.console import console, plural
-from jobs.ray_runtime.capacity import Cluster, tasks_that_fit
+from jobs.ray_runtime.capacity import Cluster, Demand, tasks_that_fit
 from jobs.ray_runtime.environment import is_debug
 from jobs.training.tracking import Tracking
 from jobs.tuning.asha import ScheduleAwareASHA
@@ -179,7 +179,8 @@ def _capacity(cluster: Cluster, resources: Mapping[str, float]) -> int | None:
         return 1  # it does not grow: beside what runs, one waits
     if cluster.max_nodes is None:
         return None
-    return tasks_that_fit(cluster.max_nodes, resources.get("CPU", 0), resources.get("GPU", 0))
+    demand = Demand.of(resources)
+    return tasks_that_fit(cluster.largest(demand), demand)
 
 
 def _configure_tune(max_concurrent_trials: int | None, state_seconds: int) -> None:

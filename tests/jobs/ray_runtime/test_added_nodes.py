@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster as RayCluster
 from support.commands import ROOT, read_until, start
 from support.processes import TIMEOUT, held, ray_workers
 
-from jobs.ray_runtime.capacity import Cluster, Demand, Node, TaskLimits, autoscaler_max_nodes
+from jobs.ray_runtime.capacity import Cluster, Demand, Node, TaskLimits, autoscaler_limits
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError
@@ -66,13 +66,21 @@ def test_the_maximum_of_nodes_is_read_from_the_file_of_ray_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert autoscaler_max_nodes() is None
+    assert autoscaler_limits() is None
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
-    # eight workers in all, whatever their kind
-    assert autoscaler_max_nodes() == (HEAD, *[Node(24, 4)] * 2, *[GPU_NODE] * 6)
+    limits = autoscaler_limits()
+    assert limits is not None
+    assert (limits[0][0].cpus, limits[0][0].gpus, limits[1]) == (4, 0, 8)
+    # eight workers in all, those that fit most of what is asked for: on small GPU nodes, large ones, or CPUs alone
+    cluster = Cluster((HEAD,), False, *limits)
+    for gpus, memory in ((1, 0), (0, 2e9), (4, 0)):
+        limits_of_task = TaskLimits(None, 1, gpus, None, memory)
+        head, *others = [node.tasks_that_fit(limits_of_task.demand) for node in limits[0]]
+        assert limits_of_task.max_concurrent_tasks(cluster) == head + sum(sorted(others, reverse=True)[:8])
+    assert TaskLimits(None, 1, 1).max_concurrent_tasks(cluster) == 6 + 2 * 4
     (tmp_path / "ray_bootstrap_config.yaml").write_text("available_node_types: 3\n")
-    assert autoscaler_max_nodes() is None
+    assert autoscaler_limits() is None
 
 
 # --- real nodes --------------------------------------------------------------------------------------------------

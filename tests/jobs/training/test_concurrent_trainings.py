@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,7 +25,7 @@ GPU_NODE, HEAD = Node(4, 1), Node(4, 0)
 
 
 def test_as_many_trainings_are_asked_for_as_the_largest_cluster_holds() -> None:
-    def at_a_time(cluster: Cluster, **options: int) -> int:
+    def at_a_time(cluster: Cluster, **options: Any) -> int:
         return max_concurrent_trainings(cluster, scaling_config(cluster, 1, **options))
 
     machine = Cluster((Node(4, 0),), local=True)
