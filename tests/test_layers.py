@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the top down; those on one line do not import one another, but for their own modules.
 LAYERS = [
-    ["lazy", "errors", "palette"],
+    ["lazy", "errors", "device_errors", "palette"],
     ["sequence", "limits", "labels"],
     ["storage"],
     ["dataset"],
