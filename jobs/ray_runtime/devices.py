@@ -29,8 +29,15 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _MAX_ERRORS = 3  # of one node, after which it is left out
 _SECONDS_TO_TELL = 0.5  # between an error and the end of its process, so that the error reaches the driver
+_SECONDS_TO_END = 3600.0  # more than a process takes to end
 _WAIT_SECONDS = 600.0  # for another node where all that there are have been left out, and more may come
 _MAX_NAMED = 3  # nodes named in a message
+
+
+class _Process:
+    """The state of this process."""
+
+    is_leaving = False  # after an error of its card
 
 
 class DeviceError(RuntimeError):
@@ -57,18 +64,25 @@ def ends_process_on_device_error(compute: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(compute)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            result = compute(*args, **kwargs)
-            _report_memory()
-            return result
-        except Exception as error:
-            if not is_device_error(error):
-                raise
-            leave_process()
-            node = ray.get_runtime_context().get_node_id()
-            raise DeviceError(one_line(error), node, socket.gethostname(), is_out_of_memory(error)) from None
+        return _guarded(functools.partial(compute, *args, **kwargs))
 
     return run
+
+
+def _guarded(compute: Callable[[], _R]) -> _R:
+    """Compute in a task; apart from what Ray sends to the worker, so that it finds the state of its process."""
+    if _Process.is_leaving:  # the next task is lost with the process: its own error would be counted as another
+        time.sleep(_SECONDS_TO_END)
+    try:
+        result = compute()
+        _report_memory()
+        return result
+    except Exception as error:
+        if not is_device_error(error):
+            raise
+        leave_process()
+        node = ray.get_runtime_context().get_node_id()
+        raise DeviceError(one_line(error), node, socket.gethostname(), is_out_of_memory(error)) from None
 
 
 def _report_memory() -> None:
@@ -80,6 +94,7 @@ def _report_memory() -> None:
 
 def leave_process() -> None:
     """End this process in a moment, when what it raises has reached the driver."""
+    _Process.is_leaving = True
 
     def leave() -> None:
         time.sleep(_SECONDS_TO_TELL)

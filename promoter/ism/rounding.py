@@ -75,7 +75,8 @@ def too_coarse(
                 positions=(start + offset, start + offset + 1),
                 targets=targets,
             )
-            difference_TA = (scores_TAL[..., offset] - expected_1TA1[0, ..., 0]).abs()
+            expected_TA = expected_1TA1[0, ..., 0].to(scores_TAL.device)  # which scores have left
+            difference_TA = (scores_TAL[..., offset] - expected_TA).abs()
             error_T = torch.maximum(error_T, difference_TA.amax(1))
         coarse_N[row] = (_MARGIN * error_T > TOLERANCE * scores_TAL.abs().amax((1, 2))).any()
     return coarse_N

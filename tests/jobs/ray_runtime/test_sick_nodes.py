@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from ray.cluster_utils import Cluster as RayCluster
 from support.commands import ROOT
 
 from jobs.ray_runtime import devices
-from jobs.ray_runtime.capacity import Node, TaskLimits
-from jobs.ray_runtime.devices import DeviceError, SickNodes
-from jobs.ray_runtime.fan_out import Retry
+from jobs.ray_runtime.capacity import Cluster, Node, TaskLimits
+from jobs.ray_runtime.devices import DeviceError, SickNodes, ends_process_on_device_error
+from jobs.ray_runtime.fan_out import Retry, fan_out
+from jobs.ray_runtime.progress import Progress
 from promoter.checkpoint import ModelInfo, save_model
 from promoter.device_errors import is_device_error, is_out_of_memory
 from promoter.errors import NetworkError
@@ -86,6 +88,34 @@ def test_a_node_is_left_out_after_three_errors_and_a_run_without_others_ends(
     for may_grow in (True, False):
         with pytest.raises(RuntimeError, match=r"no node is left whose card works: host1 \(CUDA error"):
             sick.require_others(may_grow)
+
+
+_spoiled = False
+
+
+@ray.remote
+@ends_process_on_device_error
+def _fail_for_good(folder: str, item: int) -> int:
+    """Fail once as CUDA does: whatever this process is given afterwards fails as well."""
+    global _spoiled  # noqa: PLW0603 # the state of the process
+    mark = Path(folder) / str(item)
+    if item == 1 and not mark.exists():
+        mark.touch()
+        _spoiled = True
+    if _spoiled:
+        raise RuntimeError(ECC)
+    return item
+
+
+@pytest.mark.ray
+def test_one_error_of_a_process_is_counted_once_though_more_tasks_reach_it(
+    ray_cluster: Cluster, tmp_path: Path
+) -> None:
+    limits, progress = TaskLimits(6, 1, 0).on(ray_cluster), Progress("test", 12, "tasks")
+    submit = limits.apply(_fail_for_good).remote
+    found = fan_out(lambda item, _: submit(str(tmp_path), item), range(12), limits, ray_cluster, progress=progress)
+    assert dict(found) == {item: item for item in range(12)}
+    assert [count for reason, count in progress.reasons.items() if "DeviceError" in reason] == [1]
 
 
 # in a process of its own, and in the workers through the environment: the real job, with one sick node
