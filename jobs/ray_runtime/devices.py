@@ -8,6 +8,7 @@ elsewhere, and after three errors nothing more is sent to the node.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import socket
 import threading
@@ -28,7 +29,7 @@ from promoter.errors import listed
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _MAX_ERRORS = 3  # of one node, after which it is left out
-_SECONDS_TO_TELL = 0.5  # between an error and the end of its process, so that the error reaches the driver
+SECONDS_TO_TELL = 0.5  # between an error and the end of its process, so that the error reaches the driver
 _SECONDS_TO_END = 3600.0  # more than a process takes to end
 _WAIT_SECONDS = 600.0  # for another node where all that there are have been left out, and more may come
 _MAX_NAMED = 3  # nodes named in a message
@@ -60,7 +61,10 @@ class DeviceError(RuntimeError):
 
 
 def ends_process_on_device_error(compute: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Return the function of a task so that an error of the card becomes a `DeviceError` and ends the process."""
+    """Return the function of a task so that an error of its card becomes a `DeviceError`.
+
+    The process then ends, unless the card was only full.
+    """
 
     @functools.wraps(compute)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -80,9 +84,14 @@ def _guarded(compute: Callable[[], _R]) -> _R:
     except Exception as error:
         if not is_device_error(error):
             raise
-        leave_process()
-        node = ray.get_runtime_context().get_node_id()
-        raise DeviceError(one_line(error), node, socket.gethostname(), is_out_of_memory(error)) from None
+        full = is_out_of_memory(error)
+        if not full:
+            leave_process()
+        failure = DeviceError(one_line(error), ray.get_runtime_context().get_node_id(), socket.gethostname(), full)
+    if full:
+        gc.collect()  # the error held the tensors of its frames
+        torch.cuda.empty_cache()
+    raise failure
 
 
 def _report_memory() -> None:
@@ -97,7 +106,7 @@ def leave_process() -> None:
     _Process.is_leaving = True
 
     def leave() -> None:
-        time.sleep(_SECONDS_TO_TELL)
+        time.sleep(SECONDS_TO_TELL)
         os._exit(1)
 
     threading.Thread(target=leave, daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -12,7 +13,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancell
 
 from jobs.ray_runtime.capacity import Cluster, TaskLimits
 from jobs.ray_runtime.connect import require_space
-from jobs.ray_runtime.devices import DeviceError, SickNodes
+from jobs.ray_runtime.devices import SECONDS_TO_TELL, DeviceError, SickNodes
 from jobs.ray_runtime.progress import Progress
 
 Item = TypeVar("Item")
@@ -93,6 +94,8 @@ def fan_out(
         if isinstance(loss, DeviceError):
             sick.count(loss)
             sick.require_others(may_grow=not cluster.local)
+            if not loss.out_of_memory:
+                time.sleep(2 * SECONDS_TO_TELL)  # until its process has ended, and cannot be given the task again
 
     try:
         while True:
