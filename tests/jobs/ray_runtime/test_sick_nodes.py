@@ -120,16 +120,22 @@ def test_one_error_of_a_process_is_counted_once_though_more_tasks_reach_it(
 
 # in a process of its own, and in the workers through the environment: the real job, with one sick node
 JOB = """
-    import sys
     import os
+    import time
+    from pathlib import Path
+
     import torch
     from jobs.inference import scoring
 
     predict = scoring.predict
+    errors = Path(os.environ["ERRORS"])
 
     def fail(*args, **options):
         if os.environ.get("SICK_NODE"):
+            (errors / str(os.getpid())).touch()
             raise torch.AcceleratorError("{error}")
+        while len(list(errors.iterdir())) < 3:  # so that the other node cannot do all the work before
+            time.sleep(0.1)
         return predict(*args, **options)
 
     scoring.predict = fail
@@ -173,10 +179,12 @@ def test_a_sick_node_loses_no_gene_and_is_named(tmp_path: Path) -> None:
     (patch / "sick.py").write_text(textwrap.dedent(JOB).format(error=ECC))
     model, tokens, flags = save_inputs(tmp_path, genes=40)
     path = os.pathsep.join([str(patch), str(ROOT)])
-    nodes = start_nodes({"SICK_NODE": "1", "PYTHONPATH": path}, {"PYTHONPATH": path})
+    (tmp_path / "errors").mkdir()
+    shared = {"PYTHONPATH": path, "ERRORS": str(tmp_path / "errors")}
+    nodes = start_nodes({"SICK_NODE": "1", **shared}, shared)
     try:
         words = [sys.executable, "-m", "jobs.ism", *map(str, flags)]
-        environment = {**os.environ, "RAY_ADDRESS": str(nodes.address), "PYTHONPATH": path}
+        environment = {**os.environ, "RAY_ADDRESS": str(nodes.address), **shared}
         ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     finally:
         nodes.shutdown()
