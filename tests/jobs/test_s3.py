@@ -183,7 +183,6 @@ def test_a_search_in_a_bucket_resumes_and_finds_the_same(
     assert exit_code(tune, *remote) == 0
     written = [path.rpartition("/")[2] for method, path in s3.requests if method == "PUT"]
     assert written.count("states.pt") == 1  # within a minute: what is left of the second trial
-    assert sum(name.startswith("experiment_state") for name in written) <= 3  # its start and its end
     assert "resuming the search" in capsys.readouterr().out
     assert not [key for key in s3.keys("search/") if key.startswith(("search/search", "search/training"))]
     assert exit_code(tune, *flags, "--data", data, "--out", tmp_path / "search") == 0
