@@ -111,16 +111,19 @@ class Cluster:
         workers.sort(key=lambda node: node.tasks_that_fit(demand), reverse=True)
         return (head, *workers[: self.max_workers])
 
-    def choose_gpus(self, asked: float | None) -> float:
+    def choose_gpus(self, asked: float | None, accelerator_type: str | None = None) -> float:
         """Return the number of GPUs for each task or worker: what was asked for, or by default what suits.
 
         By default it is 1 where the cluster has GPUs or may start some, and 0 elsewhere; which is printed.
 
         Args:
             asked: number that the user gave; None for the default.
+            accelerator_type: name of the card that is wanted, for which the default is 1; None: any, or none.
         """
         if asked is not None:
             return asked
+        if accelerator_type:
+            return 1
         if self.local and self.gpus and (reason := _why_no_cuda()) is not None:
             doubt(f"{reason}, so the {plural(self.gpus, 'GPU')} of this machine will not be used")
             return 0
@@ -233,7 +236,7 @@ class TaskLimits:
         Raises:
             InputError: not even one task fits, nor ever will.
         """
-        gpus = cluster.choose_gpus(1 if self.accelerator_type and self.gpus is None else self.gpus)
+        gpus = cluster.choose_gpus(self.gpus, self.accelerator_type)
         limits = replace(self, gpus=gpus, memory=cluster.fit_memory(memory))
         cluster.check_capacity(1, limits.demand, "--cpus_per_worker or --gpus_per_worker")
         return limits

@@ -147,6 +147,8 @@ class SickNodes:
         """
         left_out = set(self.left_out)
         avoided = left_out | set(tried)
+        if not avoided:  # as a rule, and then the head need not be asked for its nodes with each task
+            return {}
         if not self._usable(avoided):
             avoided = left_out
         return {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"} if avoided else {}

@@ -88,7 +88,6 @@ def compute_parts(
     if len(missing) < len(parts.gene_ids):
         present = len(parts.gene_ids) - len(missing)
         console.print(f"resuming: {present:,} of {plural(len(parts.gene_ids), 'part')} are there already")
-    compute = ends_process_on_device_error(compute)
     references = [ray.put(value) for value in shared]
     manifest = None if parts.manifest is None else str(parts.out_dir / MANIFEST)
 
@@ -135,6 +134,7 @@ def _record_failures(parts: PartFiles, failed: dict[str, str], verb: str, noun: 
 
 
 @ray.remote
+@ends_process_on_device_error
 def _compute_part(
     compute: Callable[..., Computed], part: PartTask, manifest: str | None, *shared: Any, **arguments: Any
 ) -> Computed:

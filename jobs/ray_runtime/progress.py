@@ -23,6 +23,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from jobs.cli.console import as_clock, console, plural
+from jobs.ray_runtime.capacity import alive_nodes
 from jobs.ray_runtime.devices import DeviceError
 
 _SECONDS = 60.0  # between two lines
@@ -113,7 +114,7 @@ def progress(name: str, total: int, unit: str) -> AbstractContextManager[Progres
 def _nodes() -> str:
     """Return how many nodes there are, and what is in use; a run that waits for resources is known by it."""
     everything, free = ray.cluster_resources(), ray.available_resources()
-    nodes = sum(node["Alive"] for node in ray.nodes())
+    nodes = len(alive_nodes())
     used = [
         f"{everything[kind] - free.get(kind, 0):g} of {plural(everything[kind], kind)}"
         for kind in ("CPU", "GPU")

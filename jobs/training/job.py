@@ -65,7 +65,7 @@ class TrainingJob:
         pretrained: weights that a pretrained network starts from; None: not loaded yet, or no such network.
         init: earlier models that the training starts from; None for new weights.
         code: code of an external network; None for any other.
-        tracking: where the training is followed; None: nowhere.
+        tracking: trackers that follow the training; None: none.
     """
 
     data: str
@@ -113,8 +113,7 @@ class TrainingJob:
 
     def on(self, cluster: Cluster) -> TrainingJob:
         """Return the job with the number of GPUs that a worker has on this cluster, if none was given."""
-        gpus = 1 if self.accelerator_type and self.gpus_per_worker is None else self.gpus_per_worker
-        return replace(self, gpus_per_worker=cluster.choose_gpus(gpus))
+        return replace(self, gpus_per_worker=cluster.choose_gpus(self.gpus_per_worker, self.accelerator_type))
 
     def follow(self, folder: UPath) -> AbstractContextManager[TrackedRun]:
         """Give the run by which the trackers follow this training, which writes to `folder`."""

@@ -41,7 +41,7 @@ def scaling_config(
     Raises:
         InputError: the cluster has less, and can never have more; or several workers would share a GPU.
     """
-    gpus = cluster.choose_gpus(1 if accelerator_type and gpus_per_worker is None else gpus_per_worker)
+    gpus = cluster.choose_gpus(gpus_per_worker, accelerator_type)
     cpus = cpus_per_worker or (1 if gpus else _equal_share(cluster, workers))
     demand = Demand(cpus, gpus, cluster.fit_memory(memory), accelerator_type)
     cluster.check_capacity(min_workers or workers, demand, "--workers, --cpus_per_worker or --gpus_per_worker")

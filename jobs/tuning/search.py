@@ -95,7 +95,7 @@ def run_trials(
         job: data and settings that the trials share.
         out_dir: output folder of the command; Ray's files go to `job.folder`, which lies in it.
         cluster: cluster that the trials run on.
-        tracking: where the search is followed.
+        tracking: trackers that follow the search.
         count: number of trials.
         algorithm: `tpe`, `random` or `grid`.
         points: configurations of a grid; None for the other algorithms.

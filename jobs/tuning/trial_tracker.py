@@ -15,7 +15,7 @@ class TrialTracker(ray.tune.Callback):
     """Follows the trials of a search in MLflow; Ray Tune itself leaves logs for TensorBoard.
 
     Args:
-        tracking: where the search is followed.
+        tracking: trackers that follow the search.
     """
 
     def __init__(self, tracking: Tracking) -> None:
