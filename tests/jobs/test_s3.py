@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,18 @@ def test_ism_in_a_bucket_keeps_complete_files_computes_the_others_and_exports_th
         assert exit_code(export, "--scores", scores, "--genome", genome, "--out", out) == 0
     for name in ("genes.tsv", "regions.bed", "contributions.bw"):
         assert s3.read(f"export/{name}") == (tmp_path / "export" / name).read_bytes()
+
+
+def test_a_search_in_a_bucket_writes_its_state_at_most_once_a_minute(s3: Server, at: str) -> None:
+    flags = ["--space", "{training.learning_rate: {choices: [1.0e-3, 1.0e-2]}}", "--split.test", "chr4"]
+    flags += ["--trials", 2, "--folds", 2, "--at_once", 1, "--training.epochs", 3, "--model.channels", "8,8"]
+    flags += ["--model.kernel_sizes", "7,3", "--model.pool_sizes", 4]
+    began = time.monotonic()
+    assert exit_code(tune, *flags, "--data", f"{at}/data", "--out", f"{at}/search-state") == 0
+    minutes = (time.monotonic() - began) / 60
+    written = [path.rpartition("/")[2] for method, path in s3.requests if method == "PUT"]
+    assert sum(name.startswith("experiment_state") for name in written) <= 3 + minutes  # its start and its end
+    assert written.count("states.pt") <= 2 + 2 * minutes  # the end of each trial
 
 
 def test_a_search_in_a_bucket_resumes_and_finds_the_same(
