@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from promoter.bootstrap import EACH, SHARED, Draws, Samples, draw, interval, moments
 
@@ -326,6 +325,8 @@ def pearson_difference(
 def _ranks(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """Rank each column; of weighted genes the rank is the weight below, and half the weight of the ties."""
     if weights is None:
+        from scipy import stats  # noqa: PLC0415 # takes a second, and most workers need no ranks
+
         return stats.rankdata(values, axis=0)
     ranks = np.empty(values.shape)
     for column, of_column in enumerate(values.T):

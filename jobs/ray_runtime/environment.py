@@ -14,6 +14,8 @@ _LOCAL = {
     # In spite of its name: nodes are called 127.0.0.1, so that Ray listens there and nowhere else.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "GLOO_SOCKET_IFNAME": "lo",
+    # Nobody takes this machine away from itself, and the process that looks takes seconds to start.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 _MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 

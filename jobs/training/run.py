@@ -12,21 +12,20 @@ import numpy as np
 import pandas as pd
 import ray
 import ray.train
-import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchTrainer
 from upath import UPath
 
 from jobs.cli.console import as_clock, console, plural
 from jobs.cli.outputs import own_folder
 from jobs.ray_runtime.connect import connect
-from jobs.ray_runtime.preemption import PreemptionNotices
 from jobs.ray_runtime.process_group import PrivateTorchConfig
 from jobs.ray_runtime.shared_disk import require_shared
-from jobs.ray_runtime.train_controller import Run, read_checkpoint, report, report_start
+from jobs.ray_runtime.train_controller import Run
 from jobs.training.job import TrainingJob, describe, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import max_workers
+from jobs.training.worker import PREDICTIONS, STATE, train_on_worker
 from promoter import checkpoint, storage
 from promoter.baselines import fit_coefficients
 from promoter.checkpoint import ModelInfo, serialize_model
@@ -34,20 +33,13 @@ from promoter.dataset.promoters import near_tss
 from promoter.evaluation.evaluate import evaluate, read_metrics
 from promoter.evaluation.predictions import baselines_table, predictions_table, write_predictions
 from promoter.kept_baselines import save_baselines
-from promoter.models.build import Learner, build_learner, network_with_trunk
-from promoter.models.external_training import explained
-from promoter.models.weights import SerializedTrunk
 from promoter.splits.assign import SplitAssignment, assign_splits
 from promoter.splits.homology import Related
-from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
+from promoter.training import TrainingState
 from promoter.training.allocator import KEEP_FREED_MEMORY, expandable_segments
 from promoter.training.batches import require_orientation
-from promoter.training.losses import LOSSES
-from promoter.training.warm_start import start_from
 
 _RAY_FOLDER = "checkpoints"  # Ray's folder in --out; removed when the model is written
-_STATE = "state.pt"
-_PREDICTIONS = "predictions.npy"
 METRICS = "metrics.json"
 RESULTS = ("history.csv", "leakage.csv", "predictions.parquet", "baselines.parquet", METRICS)  # beside model/
 PATHS = ("data", "embeddings", "init")  # settings that do not change what comes out
@@ -188,7 +180,7 @@ def _run_workers(
 
     def build(callback: UserCallback) -> TorchTrainer:
         return TorchTrainer(
-            _train_on_worker,
+            train_on_worker,
             train_loop_config=loop,
             scaling_config=shared.scaling,
             torch_config=PrivateTorchConfig(),
@@ -253,76 +245,14 @@ class EpochLogger:
         )
 
 
-def _train_on_worker(job: dict[str, Any]) -> None:
-    """Train on one of the workers (runs in its process)."""
-    with explained(job["code"]):
-        _train(job)
-
-
-def _train(job: dict[str, Any]) -> None:
-    saved = read_checkpoint(_STATE)
-    restored = None if saved is None else TrainingState.from_bytes(saved)
-    report_start(restored and restored.position)
-    notices = PreemptionNotices()
-    tokens: np.ndarray = ray.get(job["tokens"])
-    targets: np.ndarray = ray.get(job["targets"])
-    split: np.ndarray = job["split"]
-    training: TrainingConfig = job["training"]
-    info: ModelInfo = job["info"]
-    genes = Examples(tokens, targets, ray.get(job["weights"]))
-    examples = {name: genes.rows(split == name) for name in ("train", "val")}
-    torch.manual_seed(training.seed)
-    embedded = tokens.ndim > 2
-    trunk: SerializedTrunk | None = (job["trunk"] and not embedded and ray.get(job["trunk"])) or None
-    model: Learner = build_learner(job["model"], tokens.shape[-1], trunk, job["code"])
-    device = get_device()
-
-    def on_epoch(state: TrainingState) -> None:
-        record = state.history[-1] | {"best_epoch": state.best_epoch}
-        report(record, state.position, lambda folder: _write_state(folder, state))
-
-    def on_batch(snapshot: Callable[[], TrainingState]) -> None:
-        if leaving := notices.new():
-            state = snapshot()  # on all workers
-            report({"leaving": len(leaving)}, state.position, lambda folder: _write_state(folder, state))
-
-    if restored is None and job["start"]:
-        start_from(model, ray.get(job["start"]), examples["train"], LOSSES[training.loss]())
-    state = fit(
-        model,
-        examples["train"],
-        examples["val"],
-        config=training,
-        device=device,
-        state=restored,
-        on_epoch=on_epoch,
-        on_batch=on_batch,
-        max_workers=job["max_workers"],
-    )
-    predicted = predict(model, tokens, device=device, precision=training.precision, distributed=True)
-
-    def write(folder: Path) -> None:
-        _write_state(folder, state)
-        np.save(folder / _PREDICTIONS, predicted, allow_pickle=False)
-        best = replace(info, training={**info.training, "best_epoch": state.best_epoch})
-        complete = network_with_trunk(model, job["length"], ray.get(job["trunk"]) if embedded else None)
-        checkpoint.save_model(folder / "model", complete, best)
-
-    report({"finished": True}, state.position, write)
-
-
-def _write_state(folder: Path, state: TrainingState) -> None:
-    (folder / _STATE).write_bytes(state.to_bytes())
-
-
 def _publish(
     out_dir: UPath, finished: Checkpoint, *, job: TrainingJob, info: ModelInfo, held_out: SplitAssignment
 ) -> tuple[TrainingState, dict[str, Any]]:
     """Write the results, and return the last state and the metrics."""
     promoters = job.promoters
     with finished.as_directory() as folder:
-        state = TrainingState.from_bytes((Path(folder) / _STATE).read_bytes())
-        predicted = np.load(Path(folder) / _PREDICTIONS, allow_pickle=False)
+        state = TrainingState.from_bytes((Path(folder) / STATE).read_bytes())
+        predicted = np.load(Path(folder) / PREDICTIONS, allow_pickle=False)
         checkpoint.copy_model(Path(folder) / "model", out_dir / "model")
     storage.write_text(out_dir / "history.csv", pd.DataFrame(state.history).to_csv(index=False))
     storage.write_text(out_dir / "leakage.csv", held_out.leaks.to_csv(index=False))

@@ -20,7 +20,6 @@ from promoter.models.trainable import device_of
 from promoter.sequence import one_hot
 from promoter.training.batches import Examples
 from promoter.training.distributed import DistributedContext
-from promoter.training.losses import TargetScale
 
 _GENES_PER_PREDICTION = 32  # small enough for a CPU's cache; fixed, so that results do not depend on it
 
@@ -68,7 +67,7 @@ def predict(
         if both_strands and not reads_both_strands(model):
             strands.append(other_strand(model, tokens))
         of_strands = [
-            _predict(model, strand, device=device, precision=precision, context=context) for strand in strands
+            predict_on(model, strand, device=device, precision=precision, context=context) for strand in strands
         ]
         return of_strands[0] if len(of_strands) == 1 else np.stack(of_strands).mean(axis=0)
 
@@ -85,14 +84,18 @@ def evaluate(
 
     The other arguments are those of `predict`.
     """
-    device = device_of(model, device)
-    with full_float32():
-        context = DistributedContext() if distributed else None
-        return evaluate_on(model, examples, device, precision, context=context)
+    predictions = predict(model, examples.tokens, device=device, precision=precision, distributed=distributed)
+    observed = examples.targets
+    return Evaluation(
+        predictions,
+        metrics.mse(observed, predictions),
+        metrics.pearson(observed, predictions),
+        metrics.spearman(observed, predictions),
+    )
 
 
 @torch.no_grad()  # not inference mode, whose tensors a network may keep and then use for gradients
-def _predict(
+def predict_on(
     model: nn.Module,
     tokens: np.ndarray,
     *,
@@ -123,31 +126,6 @@ def _predict(
     if context:
         context.sum(outputs)
     return outputs.cpu().numpy()
-
-
-def evaluate_on(
-    model: nn.Module,
-    examples: Examples,
-    device: torch.device,
-    precision: str,
-    *,
-    context: DistributedContext | None,
-    scale: TargetScale | None = None,
-) -> Evaluation:
-    """Evaluate in original units, also a network in training, whose output `scale` brings to these.
-
-    The other arguments are those of `evaluate`; all processes of `context` must call this and share the work.
-    """
-    predictions = _predict(model, examples.tokens, device=device, precision=precision, context=context)
-    if scale is not None:
-        predictions = (predictions * scale.sd + scale.mean).astype(np.float32)
-    observed = examples.targets
-    return Evaluation(
-        predictions,
-        metrics.mse(observed, predictions),
-        metrics.pearson(observed, predictions),
-        metrics.spearman(observed, predictions),
-    )
 
 
 def as_model_input(tokens: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
+from promoter import metrics
 from promoter.errors import TrainingDivergedError
 from promoter.metrics import MIN_GENES_FOR_R
 from promoter.models.build import Learner
@@ -37,7 +38,7 @@ from promoter.training.batches import (
 )
 from promoter.training.config import TrainingConfig
 from promoter.training.distributed import DistributedContext
-from promoter.training.inference import as_model_input, autocast, evaluate_on
+from promoter.training.inference import as_model_input, autocast, predict_on
 from promoter.training.losses import LOSSES, SQUARED_ERROR, Loss, SquaredError
 from promoter.training.state import PartialEpoch, TrainingState
 
@@ -171,15 +172,17 @@ def train_epochs(
         loss_T, squared_error_T = optimisation.train(batches.iterate_epoch(epoch, done.batches), done, after_batch)
         training_seconds = time.perf_counter() - began
         optimisation.recompute_batch_norm_stats(batches.iterate_epoch(epoch))
-        evaluation = evaluate_on(optimisation.forward, val, device, config.precision, context=context, scale=scale)
-        val_loss = float(loss.mean(evaluation.predictions, val.targets, scale, val.weights).mean())
+        forward, precision = optimisation.forward, config.precision
+        predicted = predict_on(forward, val.tokens, device=device, precision=precision, context=context)
+        predicted = (predicted * scale.sd + scale.mean).astype(np.float32)
+        val_loss = float(loss.mean(predicted, val.targets, scale, val.weights).mean())
         rate = optimisation.end_epoch(val_loss)
         record = {
             "epoch": epoch,
             "learning_rate": rate,
             "train_mse": float((squared_error_T * scale.sd**2).mean()),
-            "val_mse": float(evaluation.mse.mean()),
-            "val_pearson": _mean_r(evaluation.pearson, val.targets),
+            "val_mse": float(metrics.mse(val.targets, predicted).mean()),
+            "val_pearson": _mean_r(metrics.pearson(val.targets, predicted), val.targets),
             "val_loss": val_loss,
             "genes_per_second": genes / training_seconds,
             "seconds": time.perf_counter() - ended,

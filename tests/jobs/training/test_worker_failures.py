@@ -154,6 +154,8 @@ def test_a_notice_that_the_node_will_be_taken_away_saves_a_checkpoint_within_the
     nodes: Cluster, train_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.1")
+    # set in this process, whose own Ray no one takes away
+    monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
     flags = [*train_flags, "--workers", 1, "--training.batch_size", 2, "--training.epochs", 8]
     flags += ["--training.early_stopping", "null", "--baselines", "false"]
     driver = start("train", [*flags, "--out", tmp_path / "drained"], nodes.address)

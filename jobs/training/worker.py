@@ -1,0 +1,93 @@
+"""What a worker of Ray Train does: a training's loop, from checkpoint to checkpoint.
+
+It stands by itself since each worker is a new process, and would take longer to import what splits and evaluates
+than to import PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.train.torch import get_device
+
+from jobs.ray_runtime.preemption import PreemptionNotices
+from jobs.ray_runtime.train_controller import read_checkpoint, report, report_start
+from promoter import checkpoint
+from promoter.checkpoint import ModelInfo
+from promoter.models.build import Learner, build_learner, network_with_trunk
+from promoter.models.external_training import explained
+from promoter.models.weights import SerializedTrunk
+from promoter.training import Examples, TrainingConfig, TrainingState, fit, predict
+from promoter.training.losses import LOSSES
+from promoter.training.warm_start import start_from
+
+STATE = "state.pt"
+PREDICTIONS = "predictions.npy"
+
+
+def train_on_worker(job: dict[str, Any]) -> None:
+    """Train on one of the workers; `job` is the loop's configuration that `jobs.training.run` makes."""
+    with explained(job["code"]):
+        _train(job)
+
+
+def _train(job: dict[str, Any]) -> None:
+    saved = read_checkpoint(STATE)
+    restored = None if saved is None else TrainingState.from_bytes(saved)
+    report_start(restored and restored.position)
+    notices = PreemptionNotices()
+    tokens: np.ndarray = ray.get(job["tokens"])
+    targets: np.ndarray = ray.get(job["targets"])
+    split: np.ndarray = job["split"]
+    training: TrainingConfig = job["training"]
+    info: ModelInfo = job["info"]
+    genes = Examples(tokens, targets, ray.get(job["weights"]))
+    examples = {name: genes.rows(split == name) for name in ("train", "val")}
+    torch.manual_seed(training.seed)
+    embedded = tokens.ndim > 2
+    trunk: SerializedTrunk | None = (job["trunk"] and not embedded and ray.get(job["trunk"])) or None
+    model: Learner = build_learner(job["model"], tokens.shape[-1], trunk, job["code"])
+    device = get_device()
+
+    def on_epoch(state: TrainingState) -> None:
+        record = state.history[-1] | {"best_epoch": state.best_epoch}
+        report(record, state.position, lambda folder: _write_state(folder, state))
+
+    def on_batch(snapshot: Callable[[], TrainingState]) -> None:
+        if leaving := notices.new():
+            state = snapshot()  # on all workers
+            report({"leaving": len(leaving)}, state.position, lambda folder: _write_state(folder, state))
+
+    if restored is None and job["start"]:
+        start_from(model, ray.get(job["start"]), examples["train"], LOSSES[training.loss]())
+    state = fit(
+        model,
+        examples["train"],
+        examples["val"],
+        config=training,
+        device=device,
+        state=restored,
+        on_epoch=on_epoch,
+        on_batch=on_batch,
+        max_workers=job["max_workers"],
+    )
+    predicted = predict(model, tokens, device=device, precision=training.precision, distributed=True)
+
+    def write(folder: Path) -> None:
+        _write_state(folder, state)
+        np.save(folder / PREDICTIONS, predicted, allow_pickle=False)
+        best = replace(info, training={**info.training, "best_epoch": state.best_epoch})
+        complete = network_with_trunk(model, job["length"], ray.get(job["trunk"]) if embedded else None)
+        checkpoint.save_model(folder / "model", complete, best)
+
+    report({"finished": True}, state.position, write)
+
+
+def _write_state(folder: Path, state: TrainingState) -> None:
+    (folder / STATE).write_bytes(state.to_bytes())
