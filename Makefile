@@ -16,11 +16,11 @@ test-unit: install  ## run the tests of the library: no Ray, one process a core
 test: install  ## run the tests of library and jobs but the slow ones; print the slowest
 	@echo "what needs no Ray, two processes:"
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not ray" -n 2 -rs --durations=20
-	@echo "what uses Ray, in one process that shares a cluster:"
-	$(PYTEST) -m "ray and not slow" -rs --durations=20 tests/jobs
+	@echo "what uses Ray, two processes, each with a cluster:"
+	$(PYTEST) -m "ray and not slow" -n 2 --dist loadfile -rs --durations=20 tests/jobs
 
 test-slow: install  ## run the slow tests (kill-and-resume, multi-node, submitted jobs, real data)
-	$(PYTEST) -m slow -rs --durations=20
+	$(PYTEST) -m slow -n 2 --dist loadfile -rs --durations=20
 
 install: $(VENV)/installed  ## make the virtual environment (.venv) and install into it
 

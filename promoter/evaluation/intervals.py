@@ -20,7 +20,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeFloat
-from scipy.optimize import minimize
 from typing_extensions import TypedDict
 
 from promoter import storage
@@ -67,6 +66,8 @@ def fit_scale(error: np.ndarray, spread: np.ndarray) -> Scale:
         """Compute the negative log likelihood under a Laplace distribution, robust to a few large errors."""
         scale = np.sqrt(unit * (np.exp(logs[0]) + np.exp(logs[1]) * relative))
         return float(np.mean(np.log(scale) + np.sqrt(2) * size / scale))
+
+    from scipy.optimize import minimize  # noqa: PLC0415 # takes a second, and workers only read what it found
 
     logs = minimize(misfit, np.log([0.5, 0.5]), bounds=[(-9, 3), (-9, 3)], method="L-BFGS-B").x
     a, b = unit * np.exp(logs) / (1.0, mean_square)

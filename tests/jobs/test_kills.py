@@ -22,7 +22,7 @@ from promoter.dataset.genome import Genome
 from promoter.storage.records import RECORD, Record, read_record
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-JOBS = ("prepare", "train", "folds", "tune", "predict", "ism", "variants", "motifs", "export", "report")
+JOBS = ("prepare", "folds", "tune", "predict", "ism", "variants", "motifs", "export", "report")
 SEED = int(os.environ.get("KILL_SEED", "1"))
 TIMED = ("history.csv", "trials.csv")  # these say how long things took
 SMALL = (
@@ -56,14 +56,12 @@ def words(data: Path, run: Path, scores: Path, vcf: Path, tmp_path: Path) -> Map
     """The command line of each job; `folds` is a training."""
     genome, out = data / "genome", ("--out", tmp_path / "out")
     of_model = ("--model", run / "model", "--data", data)
-    held_out = ("--split.val", "chr3", "--split.test", "chr4")
     search = "{training.learning_rate: {choices: [1.0e-3, 3.0e-3]}}"
     return {
         "prepare": [
             *("--genome", genome / "genome.fa", "--genes", genome / "genes.bed", "--upstream", "100"),
             *("--expression", genome / "expression.tsv", "--max_n", "1", *out),
         ],
-        "train": ["--data", data, *held_out, *SMALL, *out],
         "folds": ["--data", data, "--folds", "3", *SMALL, *out],
         "tune": [
             *("--data", data, "--split.test", "chr4", "--folds", "2", "--space", search, "--algorithm", "grid"),

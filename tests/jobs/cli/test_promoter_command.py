@@ -190,6 +190,24 @@ def test_a_refusal_that_needs_no_data_imports_no_heavy_library(command: str, mes
     assert message in error
 
 
+def test_what_workers_run_imports_nothing_that_takes_seconds_and_is_not_used() -> None:
+    """Each worker is a new process, of which a fold, a seed and a lost worker cost one more."""
+    modules = ("jobs.training.worker", "jobs.inference.scoring", "jobs.inference.predicting")
+    late = {
+        "scipy",
+        "numba",
+        "matplotlib",
+        "optuna",
+        "tensorboardX",
+        "tangermeme",
+        "transformers",
+        "torch._dynamo",
+    }
+    code = f"import sys, {', '.join(modules)}; print(sorted({late!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_settings_are_those_of_the_signature_in_its_order() -> None:
     def job(out: Path, genes: tuple[str, ...] = ()) -> None: ...
 

@@ -97,6 +97,7 @@ def nodes() -> Iterator[RayCluster]:
 
 GROWING = """
     import sys, time
+    from dataclasses import replace
     from pathlib import Path
     import ray
     from jobs.ray_runtime import capacity, fan_out
@@ -110,6 +111,7 @@ GROWING = """
         return ray.get_runtime_context().get_node_id()
 
     place = connect()
+    place = replace(place, max_nodes=place.nodes)  # else many tasks are submitted: they may be what it grows by
     limits = capacity.TaskLimits(None, 1, 0)
     task, submitted, done, used = limits.apply(work), 0, 0, set()
 

@@ -112,25 +112,27 @@ def test_no_point_is_doubled_when_a_training_resumes_or_repeats_an_epoch(tmp_pat
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_trainings_folds_and_trials_are_followed_and_a_resumed_command_may_track_otherwise(
+def test_trainings_seeds_and_trials_are_followed_and_a_resumed_command_may_track_otherwise(
     ray_cluster: object, data: Path, tmp_path: Path, database: Any
 ) -> None:
-    flags = ["--data", data, *SMALL_NETWORK, "--training.epochs", 2, "--baselines", "false", "--folds", 3]
+    flags = ["--data", data, *SMALL_NETWORK, "--training.epochs", 2, "--baselines", "false", "--seeds", 2]
+    flags += ["--split.val", "chr3", "--split.test", "chr4"]
     out = tmp_path / "cv"
     assert exit_code(train, *flags, "--out", out, "--track", "tensorboard,mlflow") == 0
     runs = runs_of(database)
-    assert set(runs) == {"cv/fold_1", "cv/fold_2", "cv/fold_3"}
-    metrics = storage.read_json(out / "folds" / "fold_2" / "metrics.json")["test"]["expression"]
+    assert set(runs) == {"cv/fold_1_seed_1", "cv/fold_1_seed_2"}
+    metrics = storage.read_json(out / "folds" / "fold_1_seed_2" / "metrics.json")["test"]["expression"]
+    second = runs["cv/fold_1_seed_2"]
     for points in (
-        read_logs(out / "tensorboard" / "fold_2"),
-        {name: history(database, runs["cv/fold_2"], name) for name in runs["cv/fold_2"].data.metrics},
+        read_logs(out / "tensorboard" / "fold_1_seed_2"),
+        {name: history(database, second, name) for name in second.data.metrics},
     ):
-        table = pd.read_csv(out / "folds" / "fold_2" / "history.csv")
+        table = pd.read_csv(out / "folds" / "fold_1_seed_2" / "history.csv")
         for name in ("train_mse", "val_mse", "val_pearson", "learning_rate"):
             assert [step for step, _ in points[name]] == [1, 2]
             np.testing.assert_allclose([value for _, value in points[name]], table[name], rtol=1e-6)
         assert points["test_pearson/expression"] == [(3, pytest.approx(metrics["pearson"]))]
-    assert runs["cv/fold_2"].data.params["model.channels"] == "[8, 8]"
+    assert second.data.params["model.channels"] == "[8, 8]"
     assert exit_code(train, *flags, "--out", out) == 0  # finished already, with another --track
     space = "{training.learning_rate: {choices: [3.0e-3, 1.0e+6]}}"
     flags = ["--data", data, "--space", space, "--algorithm", "grid", "--folds", 2, *SMALL_NETWORK]
