@@ -66,7 +66,8 @@ def train(
         allow_seen: train although the model of --init has learned from genes that are held out here; their metrics
             are then no test. For a model of another genome, whose chromosomes have the same names.
         trust_code: run the code of --model.name external, here and on all nodes; false by default: refuse it.
-        workers: number of processes that share each batch by DDP.
+        workers: number of processes that share each batch by DDP; 0 trains in this process, on its machine, which
+            saves the start of others: for small sets and debuggers.
         gpus_per_worker: number of GPUs for each worker; by default 1 where the cluster has GPUs or may start some,
             else 0.
         accelerator_type: name of the card for each worker, as Ray has it, such as L4; by default any.
@@ -80,11 +81,10 @@ def train(
             is removed, other files of the same names are replaced. A finished run
             that is damaged starts anew.
     """
-    require_resources(workers, cpus_per_worker, gpus_per_worker, accelerator_type)
+    require_resources(workers or 1, cpus_per_worker, gpus_per_worker, accelerator_type)
     if allow_seen and init is None:
         raise InputError("--allow_seen true: there is no --init whose genes it is about; leave it out")
-    if min_workers is not None and not 1 <= min_workers <= workers:
-        raise InputError(f"--min_workers {min_workers}: must be from 1 to --workers {workers}")
+    _require_workers(workers, min_workers, cpus_per_worker, accelerator_type)
     if learning_curve is not None:
         _require_curve(learning_curve, folds, seeds)
         if init is not None:
@@ -140,6 +140,17 @@ def train(
         train_once(job, out_dir, overwrite=overwrite)
     else:
         train_folds(job, out_dir, folds=folds, seeds=seeds, overwrite=overwrite)
+
+
+def _require_workers(workers: int, least: int | None, cpus: int | None, accelerator_type: str | None) -> None:
+    """Raise InputError for settings of workers where there is none, and a minimum that is no part of them."""
+    if workers == 0 and (least, cpus, accelerator_type) != (None, None, None):
+        raise InputError(
+            "--workers 0: this process trains, with what its machine has; leave out --min_workers, "
+            "--cpus_per_worker and --accelerator_type"
+        )
+    if least is not None and not 1 <= least <= workers:
+        raise InputError(f"--min_workers {least}: must be from 1 to --workers {workers}")
 
 
 def _require_curve(sizes: list[int], folds: int, seeds: int) -> None:

@@ -80,8 +80,8 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             default.
         trust_code: run the code of --model.name external, here and on all nodes; false by default: refuse it.
         at_once: maximum number of concurrent trials; by default as many as the cluster has room for.
-        workers: processes of a trial; only 1, since a search scales by trials. For more, give best.yaml to
-            promoter train.
+        workers: 1 (the default), or 0 to train the final network in this process. A trial is always one process,
+            since a search scales by trials; for more workers, give best.yaml to promoter train.
         gpus_per_worker: number of GPUs for each trial, or a fraction of one; by default 1 where the cluster has
             GPUs or may start some, else 0.
         accelerator_type: name of the card for each trial, as Ray has it, such as L4; by default any.
@@ -94,7 +94,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             search that is damaged starts anew.
     """
     settings = job_settings(tune, locals())
-    require_resources(workers, cpus_per_worker, gpus_per_worker, accelerator_type)
+    require_resources(workers or 1, cpus_per_worker, gpus_per_worker, accelerator_type)
     if workers > 1:
         raise InputError(
             f"--workers {workers}: a trial is one process, and a search scales by trials; use --at_once for more "

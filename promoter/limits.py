@@ -8,7 +8,7 @@ Imports nothing heavy, so that a command line is refused at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from promoter.errors import InputError
@@ -110,7 +110,7 @@ LIMITS: Mapping[str, Limit] = {
     "seeds": _NETWORKS,
     "trials": Limit(1, 100_000, "each is a training of its own"),
     "at_once": _TASKS,
-    "workers": _TASKS,
+    "workers": replace(_TASKS, low=0),  # 0: a training in this process
     "min_workers": _TASKS,
     "cpus_per_worker": Limit(0, 4_096, "no machine has more"),
     "gpus_per_worker": Limit(0, 128, "no machine has more"),

@@ -286,6 +286,8 @@ def require_resources(
     Raises:
         InputError: names the flag.
     """
+    if workers == 0:
+        raise InputError("--workers 0: must be at least 1")
     require_limits({"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus})
     if gpus is not None and gpus > 1 and gpus != int(gpus):
         raise InputError(f"--gpus_per_worker {gpus:g}: must be a whole number, or a fraction below 1")

@@ -17,44 +17,53 @@ from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.ray_runtime.connect import require_space
+from jobs.ray_runtime.preemption import PreemptionNotices
 from jobs.ray_runtime.worker_failures import WorkerFailures
 
 _POLL_SECONDS = 0.1  # how often the controller looks at its workers; the report of an epoch waits for it
 _MAX_POLLS = 200  # of workers in a second: a call each, from one Python process
 
 
-def report_start(position: str | None) -> None:
-    """Report from a worker that it has started, and on which node; all workers must, before anything else.
+class WorkerReports:
+    """What a worker of Ray Train tells the driver and is told."""
 
-    Args:
-        position: how far the checkpoint is that it resumes from, for messages; None: it starts anew.
-    """
-    ray.train.report({"started": ray.util.get_node_ip_address(), "position": position})
+    def __init__(self) -> None:
+        self._notices = PreemptionNotices()
 
+    def read_checkpoint(self, name: str) -> bytes | None:
+        """Return a file of the last checkpoint of this run or an earlier one; None without one."""
+        saved = ray.train.get_checkpoint()
+        if saved is None:
+            return None
+        with saved.as_directory() as folder:
+            return (Path(folder) / name).read_bytes()
 
-def report(record: dict[str, Any], position: str, write: Callable[[Path], None]) -> None:
-    """Report from a worker, with a checkpoint.
+    def start(self, position: str | None) -> None:
+        """Report that the worker has started, and on which node; all workers must, before anything else.
 
-    Args:
-        record: what the driver is told of the first worker's progress.
-        position: how far the training has come, for messages.
-        write: function that fills the checkpoint's folder; only the first worker calls it.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        saved = None
-        if ray.train.get_context().get_world_rank() == 0:
-            write(Path(folder))
-            saved = Checkpoint.from_directory(folder)
-        ray.train.report(record | {"position": position}, checkpoint=saved)
+        Args:
+            position: how far the checkpoint is that it resumes from, for messages; None: it starts anew.
+        """
+        ray.train.report({"started": ray.util.get_node_ip_address(), "position": position})
 
+    def report(self, record: dict[str, Any], position: str, write: Callable[[Path], None]) -> None:
+        """Report with a checkpoint.
 
-def read_checkpoint(name: str) -> bytes | None:
-    """Return, on a worker, a file of the last checkpoint of this run or an earlier one; None without one."""
-    saved = ray.train.get_checkpoint()
-    if saved is None:
-        return None
-    with saved.as_directory() as folder:
-        return (Path(folder) / name).read_bytes()
+        Args:
+            record: what the driver is told of the first worker's progress.
+            position: how far the training has come, for messages.
+            write: function that fills the checkpoint's folder; only the first worker calls it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            saved = None
+            if ray.train.get_context().get_world_rank() == 0:
+                write(Path(folder))
+                saved = Checkpoint.from_directory(folder)
+            ray.train.report(record | {"position": position}, checkpoint=saved)
+
+    def leaving(self) -> list[str]:
+        """Return the ids of nodes whose end has been announced since the last call; all workers must ask."""
+        return self._notices.new()
 
 
 class Run:

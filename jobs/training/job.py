@@ -194,10 +194,10 @@ def require_trainable(job: TrainingJob, held_out: SplitAssignment) -> None:
     """
     promoters, train, val = job.promoters, held_out.rows("train"), held_out.rows("val")
     weights = weights_of(promoters.weights, train), weights_of(promoters.weights, val)
-    require_enough_genes(len(train), len(val), job.training, job.workers)
+    require_enough_genes(len(train), len(val), job.training, max(1, job.workers))
     require_values(promoters.targets[train], promoters.targets[val], promoters.target_names, weights=weights)
     train = _learned(promoters, held_out)
-    require_enough_genes(len(train), len(val), job.training, job.workers)  # of weight above 0
+    require_enough_genes(len(train), len(val), job.training, max(1, job.workers))  # of weight above 0
     doubt_constant_targets(promoters.targets[train], promoters.target_names)
 
 

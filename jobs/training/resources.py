@@ -29,7 +29,7 @@ def scaling_config(
 
     Args:
         cluster: cluster that the workers will run on.
-        workers: number of workers, the maximum with `min_workers`.
+        workers: number of workers, the maximum with `min_workers`; 0: the driver's process trains.
         gpus_per_worker: number of GPUs for each worker, or fraction of one; None: 1 if the cluster has
             GPUs or may start some, else 0.
         cpus_per_worker: number of CPUs for each worker; None: 1 for a worker with a GPU, else an equal
@@ -41,6 +41,8 @@ def scaling_config(
     Raises:
         InputError: the cluster has less, and can never have more; or several workers would share a GPU.
     """
+    if not workers:
+        return ScalingConfig(num_workers=0)
     gpus = cluster.choose_gpus(gpus_per_worker, accelerator_type)
     cpus = cpus_per_worker or (1 if gpus else _equal_share(cluster, workers))
     demand = Demand(cpus, gpus, cluster.fit_memory(memory), accelerator_type)
@@ -78,7 +80,8 @@ def max_concurrent_trainings(cluster: Cluster, scaling: ScalingConfig) -> int:
     On a machine, and on a cluster whose largest size is known, as many as fit. Another cluster may grow, so it is
     asked for more: Ray starts each as soon as it finds room, and an autoscaler sees what is wanted.
     """
-    if is_elastic(scaling):  # Ray counts whole nodes for it, not what other trainings leave of them
+    # of an elastic one Ray counts whole nodes, not what other trainings leave of them
+    if is_elastic(scaling) or not max_workers(scaling):
         return 1
     fitting = trainings_that_fit(cluster.largest(Demand.of(resources_of_worker(scaling))), scaling)
     if cluster.local:
@@ -90,6 +93,8 @@ def max_concurrent_trainings(cluster: Cluster, scaling: ScalingConfig) -> int:
 
 def trainings_that_fit(nodes: Iterable[Node], scaling: ScalingConfig) -> int:
     """Return how many trainings, each with all of its workers, fit on the nodes at the same time: at least 1."""
+    if not max_workers(scaling):
+        return 1
     workers = tasks_that_fit(nodes, Demand.of(resources_of_worker(scaling)))
     return max(1, workers // max_workers(scaling))
 

@@ -22,6 +22,7 @@ from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.process_group import PrivateTorchConfig
 from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run
+from jobs.training.in_process import require_not_begun_in_process, train_in_process
 from jobs.training.job import TrainingJob, describe, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import max_workers
@@ -129,7 +130,8 @@ def train_once(
                 show_metrics(read_metrics(out_dir / METRICS, promoters.target_names), promoters.noun)
             return
         cluster = connect()
-        require_shared(out_dir)
+        if job.workers:
+            require_shared(out_dir)
         job = job.on(cluster)
         scaling = job.scaling_config(cluster) if shared is None else shared.scaling
         output.begin()
@@ -172,10 +174,13 @@ def _run_workers(
         "model": job.model,
         "code": job.code,
         "training": job.training,
-        "max_workers": job.workers,
+        "max_workers": max(1, job.workers),
         "start": job.init and ray.put(job.init.warm_start(job.promoters)),
     }
 
+    if not job.workers:
+        return train_in_process(loop, out_dir / _RAY_FOLDER, on_epoch, gpu=bool(job.gpus_per_worker))
+    require_not_begun_in_process(out_dir / _RAY_FOLDER)
     filesystem, folder = storage.arrow_filesystem(out_dir)
 
     def build(callback: UserCallback) -> TorchTrainer:
@@ -291,6 +296,9 @@ def _publish(
 def _show_start(job: TrainingJob, held_out: SplitAssignment, scaling: ScalingConfig) -> None:
     show_split(job, held_out)
     workers = max_workers(scaling)
+    if not workers:
+        console.print("in this process")
+        return
     minimum = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
     resources: Any = scaling.resources_per_worker or {}
     each = ", ".join(plural(resources[kind], kind) for kind in ("CPU", "GPU") if kind in resources)

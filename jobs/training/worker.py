@@ -1,4 +1,4 @@
-"""What a worker of Ray Train does: a training's loop, from checkpoint to checkpoint.
+"""A training's loop, from checkpoint to checkpoint: what a worker of Ray Train does.
 
 It stands by itself since each worker is a new process, and would take longer to import what splits and evaluates
 than to import PyTorch.
@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import ray
 import torch
 from ray.train.torch import get_device
 
-from jobs.ray_runtime.preemption import PreemptionNotices
-from jobs.ray_runtime.train_controller import read_checkpoint, report, report_start
+from jobs.ray_runtime.train_controller import WorkerReports
 from promoter import checkpoint
 from promoter.checkpoint import ModelInfo
 from promoter.models.build import Learner, build_learner, network_with_trunk
@@ -31,17 +30,41 @@ STATE = "state.pt"
 PREDICTIONS = "predictions.npy"
 
 
+class Reports(Protocol):
+    """The way of a training to its driver, and to its last checkpoint; `WorkerReports` is that of Ray Train."""
+
+    def read_checkpoint(self, name: str) -> bytes | None:
+        """Return a file of the last checkpoint; None without one."""
+        ...
+
+    def start(self, position: str | None) -> None:
+        """Report the start, and the position of the checkpoint that it resumes from."""
+        ...
+
+    def report(self, record: dict[str, Any], position: str, write: Callable[[Path], None]) -> None:
+        """Report progress with a checkpoint, whose folder `write` fills."""
+        ...
+
+    def leaving(self) -> list[str]:
+        """Return the ids of nodes whose end has been announced since the last call."""
+        ...
+
+
 def train_on_worker(job: dict[str, Any]) -> None:
     """Train on one of the workers; `job` is the loop's configuration that `jobs.training.run` makes."""
+    train(job, WorkerReports(), get_device())
+
+
+def train(job: dict[str, Any], reports: Reports, device: torch.device) -> None:
+    """Train on a device; `job` is the loop's configuration."""
     with explained(job["code"]):
-        _train(job)
+        _train(job, reports, device)
 
 
-def _train(job: dict[str, Any]) -> None:
-    saved = read_checkpoint(STATE)
+def _train(job: dict[str, Any], reports: Reports, device: torch.device) -> None:
+    saved = reports.read_checkpoint(STATE)
     restored = None if saved is None else TrainingState.from_bytes(saved)
-    report_start(restored and restored.position)
-    notices = PreemptionNotices()
+    reports.start(restored and restored.position)
     tokens: np.ndarray = ray.get(job["tokens"])
     targets: np.ndarray = ray.get(job["targets"])
     split: np.ndarray = job["split"]
@@ -53,16 +76,15 @@ def _train(job: dict[str, Any]) -> None:
     embedded = tokens.ndim > 2
     trunk: SerializedTrunk | None = (job["trunk"] and not embedded and ray.get(job["trunk"])) or None
     model: Learner = build_learner(job["model"], tokens.shape[-1], trunk, job["code"])
-    device = get_device()
 
     def on_epoch(state: TrainingState) -> None:
         record = state.history[-1] | {"best_epoch": state.best_epoch}
-        report(record, state.position, lambda folder: _write_state(folder, state))
+        reports.report(record, state.position, lambda folder: _write_state(folder, state))
 
     def on_batch(snapshot: Callable[[], TrainingState]) -> None:
-        if leaving := notices.new():
+        if leaving := reports.leaving():
             state = snapshot()  # on all workers
-            report({"leaving": len(leaving)}, state.position, lambda folder: _write_state(folder, state))
+            reports.report({"leaving": len(leaving)}, state.position, lambda folder: _write_state(folder, state))
 
     if restored is None and job["start"]:
         start_from(model, ray.get(job["start"]), examples["train"], LOSSES[training.loss]())
@@ -86,7 +108,7 @@ def _train(job: dict[str, Any]) -> None:
         complete = network_with_trunk(model, job["length"], ray.get(job["trunk"]) if embedded else None)
         checkpoint.save_model(folder / "model", complete, best)
 
-    report({"finished": True}, state.position, write)
+    reports.report({"finished": True}, state.position, write)
 
 
 def _write_state(folder: Path, state: TrainingState) -> None:

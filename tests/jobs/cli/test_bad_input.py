@@ -222,8 +222,7 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
                 r"/data/promoters\.parquet: is not a complete Parquet file .*; make it again with prepare",
             ),
             (job, "parquet", "", [], r"/data/promoters\.parquet: the data set is empty; was it written"),
-            (job, "", "", ["--workers", "0"], r"--workers 0: must be at least 1"),
-            (job, "", "", ["--workers=-1"], r"--workers -1: must be at least 1"),
+            (job, "", "", ["--workers=-1"], r"--workers -1: must be at least 0"),
             (job, "", "", ["--cpus_per_worker=-1"], r"--cpus_per_worker -1: must be at least 0"),
         )
     ),
@@ -231,6 +230,7 @@ CASES: list[tuple[str, str, bytes | str, list[str], str]] = [
         case
         for job in ("predict", "ism")
         for case in (
+            (job, "", "", ["--workers", "0"], r"--workers 0: must be at least 1"),
             (job, "yaml", "format: 99\n", [], r"/model: has model format 99, .* reads 1; use .*train again"),
             (job, "yaml", GONE, [], r"/model: holds no model\.yaml; give the 'model' folder"),
             (job, "yaml", "format: [\n", [], r"/model: model\.yaml: is not YAML .*; copy"),

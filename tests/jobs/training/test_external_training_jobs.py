@@ -89,6 +89,7 @@ def flags(data: Path, out: Path, factory: str = "grouped") -> list[str]:
         *("--data", str(data), "--out", str(out), "--trust_code", "true", "--gpus_per_worker", "0"),
         *("--model.name", "external", "--model.factory", f"own_nets:{factory}"),
         *("--training.epochs", "4", "--training.batch_size", "16", "--training.learning_rate", "3e-3"),
+        *("--workers", "0"),
     ]
 
 

@@ -19,10 +19,11 @@ from promoter.evaluation.intervals import fit_scale
 pytestmark = pytest.mark.ray
 
 
-def flags_of(train_flags: list[str]) -> list[str]:
-    """The command line of the run `run` without its split, on one worker."""
+def flags_of(train_flags: list[str], workers: int = 1) -> list[str]:
+    """The command line of the run `run` without its split, on one worker or in this process."""
     kept = [flag for flag in train_flags if flag not in ("--split.val", "chr3", "--split.test", "chr4")]
-    return [*kept, "--workers", "1", "--cpus_per_worker", "1", "--training.epochs", "2"]
+    each = ["--cpus_per_worker", "1"] if workers else []
+    return [*kept, "--workers", str(workers), *each, "--training.epochs", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_an_ensemble_other_than_the_calibrated_one_has_no_intervals(folds: Path,
 def seeds(ray_cluster: Cluster, train_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two networks of one random split."""
     out = tmp_path_factory.mktemp("seeds")
-    flags = [*flags_of(train_flags), "--split.random", "true", "--seeds", "2", "--baselines", "false"]
+    flags = [*flags_of(train_flags, 0), "--split.random", "true", "--seeds", "2", "--baselines", "false"]
     assert exit_code(train, *flags, "--out", out) == 0
     return out
 

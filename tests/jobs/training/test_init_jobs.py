@@ -19,7 +19,7 @@ from promoter.dataset.promoters import read_promoters, write_promoters
 pytestmark = pytest.mark.ray
 RECIPE = [
     *("--training.batch_size", "1000", "--training.reverse_complement", "0", "--baselines", "false"),
-    *("--cpus_per_worker", "1"),
+    *("--workers", "0"),
 ]
 HELD_OUT = ["--split.val", "chr3", "--split.test", "chr4"]
 STILL = ["--training.epochs", "1", "--training.learning_rate", "1e-12"]

@@ -22,7 +22,7 @@ def test_a_learning_curve_is_of_nested_parts_of_the_training_set_and_one_test_se
     run: Path, train_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = (*train_flags, "--training.epochs", "2", "--workers", "1", "--cpus_per_worker", "1")
+    words = (*train_flags, "--training.epochs", "2", "--workers", "0")
     words = (*words, "--learning_curve", "20,60", "--out", out)
     capsys.readouterr()
     code, printed, error = outcome(capsys, train, *words)

@@ -24,7 +24,7 @@ from promoter.splits.config import SplitConfig
 pytestmark = pytest.mark.ray
 SMALL = [
     *("--model.channels", "8", "--model.kernel_sizes", "7", "--model.pool_sizes", "[]", "--model.hidden", "8"),
-    *("--training.epochs", "2", "--training.batch_size", "16", "--cpus_per_worker", "1"),
+    *("--training.epochs", "2", "--training.batch_size", "16", "--workers", "0"),
 ]
 
 

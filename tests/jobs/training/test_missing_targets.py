@@ -24,7 +24,7 @@ from promoter.dataset.promoters import Promoters, read_promoters, write_promoter
 pytestmark = pytest.mark.ray
 SMALL = [
     *("--model.channels", "8,8", "--model.kernel_sizes", "7,3", "--model.pool_sizes", "4", "--model.hidden", "8"),
-    *("--training.epochs", "2", "--training.batch_size", "16", "--cpus_per_worker", "1"),
+    *("--training.epochs", "2", "--training.batch_size", "16", "--workers", "0"),
 ]
 HELD_OUT = ["--split.val", "chr3", "--split.test", "chr4"]
 Change = Callable[[Promoters, np.ndarray], None]  # of the targets A and B, in place
@@ -61,20 +61,7 @@ def test_metrics_and_files_of_a_training_count_the_observed_genes_of_each_target
     written: Callable[[Change], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = written(nothing), tmp_path / "run"
-    code, printed, _ = outcome(
-        capsys,
-        train,
-        "--data",
-        folder,
-        "--out",
-        out,
-        *HELD_OUT,
-        *SMALL,
-        "--workers",
-        "2",
-        "--gpus_per_worker",
-        "0",
-    )
+    code, printed, _ = outcome(capsys, train, "--data", folder, "--out", out, *HELD_OUT, *SMALL)
     assert code == 0
     assert "warning" not in printed
     promoters = read_promoters(folder)

@@ -21,7 +21,7 @@ from promoter.dataset.promoters import Promoters, read_promoters, write_promoter
 pytestmark = pytest.mark.ray
 SMALL = [
     *SMALL_NETWORK,
-    *("--training.epochs", "3", "--training.batch_size", "16", "--cpus_per_worker", "1"),
+    *("--training.epochs", "3", "--training.batch_size", "16", "--workers", "0"),
     *("--training.loss", "poisson", "--training.learning_rate", "0.01"),
 ]
 HELD_OUT = ["--split.val", "chr3", "--split.test", "chr4"]

@@ -73,7 +73,7 @@ def test_small_genome_yaml_trains_and_is_explained_as_it_stands(
 ) -> None:
     folder, run = windows(length), tmp_path / "run"
     words = ["--data", folder, "--out", run, "--config", SMALL_GENOME, "--training.epochs", "1"]
-    words += ["--split.test", "chr4", "--cpus_per_worker", "1", "--baselines", "false"]
+    words += ["--split.test", "chr4", "--workers", "0", "--baselines", "false"]
     code, printed, error = outcome(capsys, train, *words)
     assert code == 0, error
     said = [line for line in printed.splitlines() if line.startswith(("note:", "warning:"))]

@@ -116,7 +116,7 @@ def test_trainings_seeds_and_trials_are_followed_and_a_resumed_command_may_track
     ray_cluster: object, data: Path, tmp_path: Path, database: Any
 ) -> None:
     flags = ["--data", data, *SMALL_NETWORK, "--training.epochs", 2, "--baselines", "false", "--seeds", 2]
-    flags += ["--split.val", "chr3", "--split.test", "chr4"]
+    flags += ["--split.val", "chr3", "--split.test", "chr4", "--workers", 0]
     out = tmp_path / "cv"
     assert exit_code(train, *flags, "--out", out, "--track", "tensorboard,mlflow") == 0
     runs = runs_of(database)
@@ -136,7 +136,7 @@ def test_trainings_seeds_and_trials_are_followed_and_a_resumed_command_may_track
     assert exit_code(train, *flags, "--out", out) == 0  # finished already, with another --track
     space = "{training.learning_rate: {choices: [3.0e-3, 1.0e+6]}}"
     flags = ["--data", data, "--space", space, "--algorithm", "grid", "--folds", 2, *SMALL_NETWORK]
-    flags += ["--split.test", "chr4", "--asha", "false", "--training.epochs", 2]
+    flags += ["--split.test", "chr4", "--asha", "false", "--training.epochs", 2, "--workers", 0]
     assert exit_code(tune, *flags, "--out", tmp_path / "search", "--track", "mlflow") == 0
     runs = runs_of(database)
     assert {name for name in runs if name.startswith("search")} == {"search/trial_1", "search/training"}

@@ -23,7 +23,7 @@ from promoter.dataset.promoters import read_promoters, write_promoters
 pytestmark = pytest.mark.ray
 SMALL = [
     *("--model.channels", "8,8", "--model.kernel_sizes", "7,3", "--model.pool_sizes", "4", "--model.hidden", "8"),
-    *("--training.epochs", "2", "--training.batch_size", "16", "--cpus_per_worker", "1"),
+    *("--training.epochs", "2", "--training.batch_size", "16", "--workers", "0"),
 ]
 HELD_OUT = ["--split.val", "chr3", "--split.test", "chr4"]
 Write = Callable[[np.ndarray], Path]
@@ -55,7 +55,7 @@ def test_a_training_weighs_loss_metrics_and_baselines(
     words = [*HELD_OUT, *SMALL, "--workers", "2", "--gpus_per_worker", "0"]
     code, printed, _ = outcome(capsys, train, "--data", folder, "--out", tmp_path / "run", *words)
     assert code == 0
-    assert outcome(capsys, train, "--data", data, "--out", tmp_path / "plain", *words)[0] == 0
+    assert outcome(capsys, train, "--data", data, "--out", tmp_path / "plain", *words, "--workers", "0")[0] == 0
     histories = [pd.read_csv(tmp_path / name / "history.csv") for name in ("run", "plain")]
     assert (histories[0]["val_loss"] != histories[1]["val_loss"]).all()
     assert (histories[0]["train_mse"] != histories[1]["train_mse"]).all()

@@ -16,6 +16,8 @@ from promoter.training.search_space import DEFAULT_SPACE
 
 pytestmark = pytest.mark.ray
 QUICK = [
+    "--workers",
+    "0",
     "--folds",
     "1",
     "--split.test",

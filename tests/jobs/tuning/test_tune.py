@@ -49,6 +49,7 @@ def flags(data: Path, out: Path, space: Path, *more: str) -> list[str]:
         *("--data", str(data), "--out", str(out), "--space", str(space), "--split.test", "chr4"),
         *("--trials", "6", "--folds", "2", "--at_once", "1", "--model.hidden", "8"),
         *("--training.epochs", "6", "--training.batch_size", "16", "--training.jitter", "2"),
+        *("--workers", "0"),
         *more,
     ]
 
@@ -187,7 +188,6 @@ def test_a_finished_search_is_not_run_again(
         (["--split.test", "chr9"], "chr9: no gene lies on it"),
         (["--training.batch_size", "1"], "--training.batch_size 1: must be at least 2"),
         (["--workers", "1", "--cpus_per_worker", "999"], "this machine has"),
-        (["--workers", "0"], "--workers 0: must be at least 1"),
         (["--workers", "2"], "--workers 2: a trial is one process, and a search scales by trials; use --at_once"),
     ],
 )
