@@ -22,7 +22,7 @@ from promoter.dataset.genome import Genome
 from promoter.storage.records import RECORD, Record, read_record
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-JOBS = ("prepare", "folds", "tune", "predict", "ism", "variants", "motifs", "export", "report")
+JOBS = ("prepare", "train", "folds", "tune", "predict", "ism", "variants", "motifs", "export", "report")
 SEED = int(os.environ.get("KILL_SEED", "1"))
 TIMED = ("history.csv", "trials.csv")  # these say how long things took
 SMALL = (
@@ -53,19 +53,21 @@ def scores(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def words(data: Path, run: Path, scores: Path, vcf: Path, tmp_path: Path) -> Mapping[str, list[object]]:
-    """The command line of each job; `folds` is a training."""
+    """The command line of each job; `folds` are trainings by workers, and `train` is one in the command's process."""
     genome, out = data / "genome", ("--out", tmp_path / "out")
     of_model = ("--model", run / "model", "--data", data)
+    held_out = ("--split.val", "chr3", "--split.test", "chr4")
     search = "{training.learning_rate: {choices: [1.0e-3, 3.0e-3]}}"
     return {
         "prepare": [
             *("--genome", genome / "genome.fa", "--genes", genome / "genes.bed", "--upstream", "100"),
             *("--expression", genome / "expression.tsv", "--max_n", "1", *out),
         ],
+        "train": ["--data", data, *held_out, "--workers", "0", *SMALL, *out],
         "folds": ["--data", data, "--folds", "3", *SMALL, *out],
         "tune": [
             *("--data", data, "--split.test", "chr4", "--folds", "2", "--space", search, "--algorithm", "grid"),
-            *("--asha", "false", "--keep_folds", "true", *SMALL, *out),
+            *("--asha", "false", "--keep_folds", "true", "--workers", "0", *SMALL, *out),
         ],
         "predict": [*of_model, "--out", tmp_path / "out" / "predictions.parquet"],
         "ism": [*of_model, "--genes_per_task", "20", *out],

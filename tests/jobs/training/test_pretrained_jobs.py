@@ -240,7 +240,7 @@ def test_a_search_tunes_the_head_of_a_pretrained_network(
     config = PretrainedConfig("enformer", str(weights), tss_bins=2)
     space = {"training.learning_rate": {"choices": [1e-3, 1e-2]}, "model.head": {"choices": ["linear", "mlp"]}}
     tune(str(data), str(tmp_path), trials=2, folds=3, space=space, split=SplitConfig(test=["chr4"]), model=config,
-         training=TRAINING, keep_folds=True, metric="mse")  # fmt: skip # nine genes a chromosome have no r
+         training=TRAINING, keep_folds=True, metric="mse", workers=0)  # fmt: skip # nine genes a chromosome have no r
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 2
     best = yaml.safe_load((tmp_path / "best.yaml").read_text())
     assert best["model"]["name"] == "enformer"
@@ -255,7 +255,16 @@ def test_embeddings_of_another_run_are_reused(head_run: Path, data: Path, weight
     written = [path.stat().st_mtime_ns for path in kept]
     config = PretrainedConfig("enformer", str(weights), tss_bins=2, head="mlp")
     recipe = replace(TRAINING, epochs=1)
-    train(str(data), str(tmp_path), SPLIT, config, recipe, embeddings=str(head_run / "embeddings"), seeds=2)
+    train(
+        str(data),
+        str(tmp_path),
+        SPLIT,
+        config,
+        recipe,
+        embeddings=str(head_run / "embeddings"),
+        seeds=2,
+        workers=0,
+    )
     assert sorted((head_run / "embeddings").glob("*/part-*.parquet")) == kept
     assert [path.stat().st_mtime_ns for path in kept] == written
     assert not list(tmp_path.rglob("part-*.parquet"))
@@ -270,7 +279,7 @@ def test_a_search_trains_borzoi_with_lora(ray_cluster: object, genome: Path, tmp
     config = PretrainedConfig("borzoi", str(folder), adapt="lora", lora_rank=2)
     tune(str(tmp_path / "data"), str(tmp_path / "search"), trials=1, folds=1, split=SPLIT, model=config,
          space={"training.learning_rate": {"choices": [1e-3]}},
-         training=replace(TRAINING, epochs=1, reverse_complement=0), metric="mse")  # fmt: skip
+         training=replace(TRAINING, epochs=1, reverse_complement=0), metric="mse", workers=0)  # fmt: skip
     model = load_model(tmp_path / "search" / "model")
     assert isinstance(model, PretrainedModel)
     fresh = build_model(model.config, 256, fetch_trunk(config)).trunk.state_dict()
