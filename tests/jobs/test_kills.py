@@ -53,7 +53,7 @@ def scores(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def words(data: Path, run: Path, scores: Path, vcf: Path, tmp_path: Path) -> Mapping[str, list[object]]:
-    """The command line of each job; `folds` are trainings by workers, and `train` is one in the command's process."""
+    """The command line of each job; `folds` are trainings by workers, `train` is one in its own process."""
     genome, out = data / "genome", ("--out", tmp_path / "out")
     of_model = ("--model", run / "model", "--data", data)
     held_out = ("--split.val", "chr3", "--split.test", "chr4")

@@ -160,7 +160,7 @@ def test_ism_in_a_bucket_keeps_complete_files_computes_the_others_and_exports_th
 def test_a_search_in_a_bucket_writes_its_state_at_most_once_a_minute(s3: Server, at: str) -> None:
     flags = ["--space", "{training.learning_rate: {choices: [1.0e-3, 1.0e-2]}}", "--split.test", "chr4"]
     flags += ["--trials", 2, "--folds", 2, "--at_once", 1, "--training.epochs", 3, "--model.channels", "8,8"]
-    flags += ["--model.kernel_sizes", "7,3", "--model.pool_sizes", 4]
+    flags += ["--model.kernel_sizes", "7,3", "--model.pool_sizes", 4, "--workers", 0]
     began = time.monotonic()
     assert exit_code(tune, *flags, "--data", f"{at}/data", "--out", f"{at}/search-state") == 0
     minutes = (time.monotonic() - began) / 60
@@ -176,7 +176,7 @@ def test_a_search_in_a_bucket_resumes_and_finds_the_same(
     flags = ["--space", space, "--split.test", "chr4", "--trials", 2, "--folds", 2]
     flags += ["--asha", "false", "--at_once", 1]
     flags += ["--training.epochs", 3, "--model.channels", "8,8", "--model.kernel_sizes", "7,3"]
-    flags += ["--model.pool_sizes", 4, "--keep_folds", "true"]
+    flags += ["--model.pool_sizes", 4, "--keep_folds", "true", "--workers", 0]
     remote = [*flags, "--data", f"{at}/data", "--out", f"{at}/search"]
     saved: set[str] = set()
 

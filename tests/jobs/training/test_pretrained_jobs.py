@@ -240,7 +240,8 @@ def test_a_search_tunes_the_head_of_a_pretrained_network(
     config = PretrainedConfig("enformer", str(weights), tss_bins=2)
     space = {"training.learning_rate": {"choices": [1e-3, 1e-2]}, "model.head": {"choices": ["linear", "mlp"]}}
     tune(str(data), str(tmp_path), trials=2, folds=3, space=space, split=SplitConfig(test=["chr4"]), model=config,
-         training=TRAINING, keep_folds=True, metric="mse", workers=0)  # fmt: skip # nine genes a chromosome have no r
+         training=TRAINING, keep_folds=True, workers=0,
+         metric="mse")  # fmt: skip # nine genes a chromosome have no r
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 2
     best = yaml.safe_load((tmp_path / "best.yaml").read_text())
     assert best["model"]["name"] == "enformer"
