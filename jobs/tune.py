@@ -187,7 +187,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
             code=code,
             tracking=tracking,
         ).on(cluster)
-        resources = resources_of_worker(base.scaling_config(cluster))
+        resources = resources_of_worker(replace(base, workers=1).scaling_config(cluster))  # of a trial
         output.begin()
         pretrained = with_pretrained(base, out_dir, cluster).pretrained
         embedded = pretrained and pretrained.embedded

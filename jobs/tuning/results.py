@@ -168,7 +168,8 @@ def _write_best(path: UPath, best: Trial, result: SearchResult, given: dict[str,
             "split": given["split"],
             "model": resolved(asdict(settings.model)),
             "training": resolved(asdict(replace(settings.training, epochs=epochs))),
-            **{name: given[name] for name in ("workers", "gpus_per_worker", "cpus_per_worker")},
+            **{name: given[name] for name in ("workers", "gpus_per_worker")},
+            "cpus_per_worker": given["cpus_per_worker"] if given["workers"] else None,  # else it was a trial's
             PROVENANCE: {"trial": number_of(best), "metric": result.job.metric, "score": last["score"]},
         },
     )
