@@ -72,6 +72,7 @@ OSMO_SAMPLES = Source(
     f"{_OSMO}/original_data/sample_classification.tab",
     "5f97b100d3935cea077efc1be7678961eeff367c2f1ec7978c196a44ba3bb805",
 )
+SALT_SOURCES = (OSMO_COUNTS, OSMO_SAMPLES, LACTATE_COUNTS)  # the last for the lengths of the genes
 
 
 @dataclass(frozen=True)
