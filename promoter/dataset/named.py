@@ -32,7 +32,7 @@ _LACTATE = f"{_RAW}/drozdovapb/S_cerevisiae_lactate_transcriptome/23092fbc70b6ef
 _OSMO = f"{_RAW}/CellSignaling/OsmoAtlas_StressFeatures_2021/d16baf2d9f4c676e801a2b4fe21cccc11cbad24d/data"
 
 
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """Describe a file as its address serves it; a copy on disk may be gzipped."""
 
     name: str
@@ -40,38 +40,39 @@ class _Source(NamedTuple):
     sha256: str
 
 
-_GENOME = _Source(
+_GENOME = Source(
     "Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz",
     f"{_RAW}/W-L/pauNy/0947735fef078d929eae9f84b5c5a32b8d3fe24b/data/"
     "Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz",
     "862bf7f350552bbea0e206c43c188b3fcff2223194850b6202f72f2594e067c8",
 )
-_ANNOTATION = _Source(
+_ANNOTATION = Source(
     "Saccharomyces_cerevisiae.R64-1-1.109.gtf.gz",
     f"{_RAW}/TCFig/RNAseqDanny-repo/33816a822bde798014745cef9f3a6d3b933e3ca4/"
     "Saccharomyces_cerevisiae.R64-1-1.109.gtf.gz",
     "5f62a620466921e55e48fb9a6a54500a00131c22313d36072e4ab78bbfdf171c",
 )
-_LACTATE_COUNTS = _Source(
+LACTATE_COUNTS = Source(
     "lactate_allSamples.featureCounts.txt",
     f"{_LACTATE}/allSamples.featureCounts.txt",
     "30f8202bc4f5cd8577ead342509c7f5e9c22a70b18c81494a99dbb1be69718c9",
 )
-_LACTATE_SAMPLES = _Source(
+_LACTATE_SAMPLES = Source(
     "lactate_sample_table.txt",
     f"{_LACTATE}/sample_table.txt",
     "5d7c59811a4adb7a9d61a9251e4bedef85c627795b89aec8347eed5958239f81",
 )
-_OSMO_COUNTS = _Source(
+OSMO_COUNTS = Source(
     "osmo_rawReadCounts_merged_no_mutants.tab",
     f"{_OSMO}/derived_data/rawReadCounts_merged_no_mutants.tab",
     "8b394b16890c73ae476b423124a1831280083391d33181c2b4d7648b89a3a88f",
 )
-_OSMO_SAMPLES = _Source(
+OSMO_SAMPLES = Source(
     "osmo_sample_classification.tab",
     f"{_OSMO}/original_data/sample_classification.tab",
     "5f97b100d3935cea077efc1be7678961eeff367c2f1ec7978c196a44ba3bb805",
 )
+SALT_SOURCES = (OSMO_COUNTS, OSMO_SAMPLES, LACTATE_COUNTS)  # the last for the lengths of the genes
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ def fetch_yeast(
     files = YeastFiles(
         where / "genome.fa", where / "genes.bed", where / "expression.tsv", where / "salt_response.tsv"
     )
-    sources = (_GENOME, _ANNOTATION, _LACTATE_COUNTS, _LACTATE_SAMPLES, _OSMO_COUNTS, _OSMO_SAMPLES)
-    paths = {source: _fetch(source, originals, on_download) for source in sources}
+    sources = (_GENOME, _ANNOTATION, LACTATE_COUNTS, _LACTATE_SAMPLES, OSMO_COUNTS, OSMO_SAMPLES)
+    paths = {source: fetch(source, originals, on_download) for source in sources}
     _write_genome(paths[_GENOME], files.genome)
     genes = _coding_genes(paths[_ANNOTATION])
     bed = genes.assign(score=0)[["chrom", "start", "end", "gene_id", "score", "strand"]]
@@ -121,17 +122,35 @@ def fetch_yeast(
     return files
 
 
-def _fetch(source: _Source, folder: Path, on_download: Callable[[str], None]) -> Path:
-    """Return the path of a checked original; whoever keeps the folder may have gzipped it."""
-    gzipped = folder / f"{source.name}.gz"
-    if gzipped.exists():
+def fetch(
+    source: Source,
+    folder: Path,
+    on_download: Callable[[str], None] = lambda _: None,
+    *,
+    setting: str = "cache",
+) -> Path:
+    """Return the path of a file in a folder, plain or gzipped, checked; download it where it is missing.
+
+    Args:
+        source: name, address and SHA-256 of the file as it is served.
+        folder: folder that holds the file, as its name or with .gz behind it, or that receives it.
+        on_download: function called with the name before a download (default: does nothing).
+        setting: name of the setting that gives the folder, for messages (default `cache`).
+
+    Raises:
+        InputError: the file in the folder is another one or damaged, or it cannot be downloaded. A file that is
+            there is never replaced.
+    """
+    plain, gzipped = folder / source.name, folder / f"{source.name}.gz"
+    found = gzipped if gzipped.exists() else plain
+    if found.exists():
         try:
-            content = gzip.decompress(gzipped.read_bytes())
+            content = found.read_bytes() if found == plain else gzip.decompress(found.read_bytes())
         except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{gzipped}: the gzip data is damaged ({error}); delete it and run again") from error
+            raise InputError(f"{found}: the gzip data is damaged ({error}); delete it and run again") from error
         if hashlib.sha256(content).hexdigest() != source.sha256:
-            raise InputError(f"{gzipped}: its content is not the expected one (SHA-256); delete it and run again")
-        return gzipped
+            raise InputError(f"{found}: its content is not the expected one (SHA-256); delete it and run again")
+        return found
 
     def download(url: str, target: str, manager: Any) -> None:
         on_download(source.name)
@@ -144,8 +163,8 @@ def _fetch(source: _Source, folder: Path, on_download: Callable[[str], None]) ->
     except Exception as error:  # whatever the network stack raises
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{source.url}: cannot be downloaded ({reason}); bring the file yourself as {folder / source.name} "
-            "and give its folder as `cache`"
+            f"{source.url}: cannot be downloaded ({reason}); bring the file yourself as {plain} "
+            f"and give its folder as `{setting}`"
         ) from error
 
 
@@ -173,12 +192,12 @@ def _coding_genes(annotation: Path) -> pd.DataFrame:
     return genes.sort_values(["chrom", "start", "end"], key=by_position, kind="stable")
 
 
-def _levels(paths: dict[_Source, Path]) -> pd.DataFrame:
+def _levels(paths: dict[Source, Path]) -> pd.DataFrame:
     """Compute TPM by gene and condition, averaged over replicates."""
-    lactate = pd.read_csv(paths[_LACTATE_COUNTS], sep="\t", comment="#", index_col="Geneid")
+    lactate = pd.read_csv(paths[LACTATE_COUNTS], sep="\t", comment="#", index_col="Geneid")
     samples = pd.read_csv(paths[_LACTATE_SAMPLES], sep="\t", index_col="sample")["condition"]
-    osmo = pd.read_csv(paths[_OSMO_COUNTS], sep="\t", index_col=0)
-    osmo_samples = "osmo_" + pd.read_csv(paths[_OSMO_SAMPLES], sep="\t", index_col=0)["condition"]
+    osmo = pd.read_csv(paths[OSMO_COUNTS], sep="\t", index_col=0)
+    osmo_samples = "osmo_" + pd.read_csv(paths[OSMO_SAMPLES], sep="\t", index_col=0)["condition"]
     length = lactate["Length"]
     tables = []
     for counts, condition in ((lactate, samples), (osmo[osmo.index.isin(length.index)], osmo_samples)):

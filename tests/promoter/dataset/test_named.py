@@ -127,7 +127,7 @@ def test_a_missing_original_of_a_named_data_set_is_downloaded_checked_and_kept(
     served = tmp_path / "served" / name
     shutil.move(originals / name, served)
     content = served.read_bytes()
-    monkeypatch.setattr(data, "_OSMO_SAMPLES", data._OSMO_SAMPLES._replace(url=f"{address}/{name}"))
+    monkeypatch.setattr(data, "OSMO_SAMPLES", data.OSMO_SAMPLES._replace(url=f"{address}/{name}"))
     told: list[str] = []
     if whole:
         fetch_yeast(tmp_path / "derived", originals, told.append)
