@@ -34,6 +34,7 @@ def test_published_yaml_is_the_default_and_names_every_number_of_the_design() ->
         "crop",
         "bins",
         "both_strands",
+        "keep_strands",
         "n_targets",
         "early_stopping",
         "loss",
