@@ -34,10 +34,12 @@ def test_published_yaml_is_the_default_and_names_every_number_of_the_design() ->
         "crop",
         "bins",
         "both_strands",
+        "keep_strands",
         "n_targets",
         "early_stopping",
         "loss",
         "jitter",
+        "mutation",
         "precision",
         "compile",
         "seed",
@@ -52,6 +54,16 @@ def test_small_genome_yaml_fits_windows_of_50_bases_and_more(length: int, bins: 
     assert PromoterCNN(model, length).config.bins == bins
     assert model.both_strands
     assert training.reverse_complement == 0  # a promoter turned round would leave the bins without meaning
+
+
+@pytest.mark.parametrize(("length", "bins"), [(50, 3), (110, 6), (143, 8), (150, 9), (170, 9), (500, 9)])
+def test_mpra_yaml_fits_short_sequences_and_keeps_their_strands(length: int, bins: int) -> None:
+    model, training = read("mpra.yaml")
+    assert PromoterCNN(model, length).config.bins == bins
+    assert model.both_strands
+    assert model.keep_strands
+    assert training.mutation > 0
+    model.require_augmentation(training.reverse_complement, training.jitter, training.mutation)
 
 
 def test_model_flags_hold_the_settings_of_each_network_and_are_the_configuration_of_none() -> None:

@@ -17,7 +17,7 @@ mutant then carries the *difference* to them from layer to layer:
 - average over bins: the sum of the differences over the positions of each; head: in float64, since it alone
   forms differences of near-equal numbers;
 - a network that reads both strands: the same once more for the reverse complement, in which the mutation has
-  the mirrored position; the averages are added before the head.
+  the mirrored position; the strands are averaged before the head, or follow one another.
 
 Positions that are equal modulo the product of the pools change cells in the same pattern, hence are
 computed together, and of those the ones that hold the same base: all their mutants share one table of
@@ -48,7 +48,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from promoter.models.cnn import Pooling, PromoterCNN
+from promoter.models.cnn import Pooling, PromoterCNN, join_strands
 from promoter.sequence import BASES, N_TOKEN, one_hot, reverse_complement
 
 # Bytes of the widest intermediate in one batch of mutants: what a CPU's caches hold, and what keeps a GPU busy
@@ -185,7 +185,8 @@ def score_substitutions(
     references = [_forward(layers, strand_NL) for strand_NL in strands]
     head = model.copy_head(targets).double().eval()
     weights_LG = _bin_weights(references[0][-1], model.config.bins)
-    mean_NCG = _mean_of_strands([_bin_means(reference[-1], weights_LG) for reference in references])
+    keep = model.config.keep_strands
+    mean_NCG = join_strands([_bin_means(reference[-1], weights_LG) for reference in references], keep=keep)
     reference_NT = head(mean_NCG.flatten(1))
     (n, length), outputs = tokens_NL.shape, reference_NT.shape[1]
     period = math.prod(layer.pool for layer in layers)
@@ -207,7 +208,7 @@ def score_substitutions(
                     other = sites.on_other_strand(length)
                     moved.append(_moved_means(layers, references[1], other, weights_LG).flip(1))
                 sequence_P1 = sites.sequence_P[:, None]
-                moved_PACG = mean_NCG[sequence_P1] + _mean_of_strands(moved)
+                moved_PACG = mean_NCG[sequence_P1] + join_strands(moved, keep=keep)
                 moved_PAT = head(moved_PACG.flatten(2)) - reference_NT[sequence_P1]
                 position_P1 = residue + period * sites.step_P[:, None]
                 scores_NLAT[sequence_P1, position_P1, sites.new_PA] = moved_PAT.float()
@@ -227,11 +228,6 @@ def _bin_weights(last: _Reference, bins: int) -> Tensor:
 def _bin_means(last: _Reference, weights_LG: Tensor) -> Tensor:
     """Return the average of each bin for the unchanged sequences: float64, (N, channels, bins)."""
     return -last.lower_bound_NLC.double().transpose(1, 2) @ weights_LG
-
-
-def _mean_of_strands(strands: list[Tensor]) -> Tensor:
-    """Return the mean of one strand or two, the bins of the second, which come last, read from its end."""
-    return strands[0] if len(strands) == 1 else (strands[0] + strands[1].flip(-1)) / 2
 
 
 def _moved_means(

@@ -49,7 +49,7 @@ class PromoterCNN(TrainableNetwork):
             )
         )
         self.head = nn.Sequential(
-            nn.Linear(self.config.channels[-1] * self.config.bins, self.config.hidden),
+            nn.Linear(self.config.n_features, self.config.hidden),
             nn.ReLU(),
             nn.Dropout(self.config.dropout),
             nn.Linear(self.config.hidden, self.config.n_targets),
@@ -67,7 +67,7 @@ class PromoterCNN(TrainableNetwork):
             forward_BCN, reverse_BCN = self._features(torch.cat(strands)).chunk(2)
         else:  # DeepLIFT compares the halves of a batch in each layer, which one batch of both would mix
             forward_BCN, reverse_BCN = map(self._features, strands)
-        return self.head(((forward_BCN + reverse_BCN.flip(2)) / 2).flatten(1))
+        return self.head(join_strands([forward_BCN, reverse_BCN], keep=self.config.keep_strands).flatten(1))
 
     def _features(self, x_BCL: Tensor) -> Tensor:
         """Return the mean of each filter of the last block in each bin: (batch, channels, bins)."""
@@ -102,6 +102,19 @@ class PromoterCNN(TrainableNetwork):
     def describe(self) -> dict[str, Any]:
         """Return the architecture's entry in `model.yaml`."""
         return {"name": "promoter_cnn", **asdict(self.config)}
+
+
+def join_strands(strands: Sequence[Tensor], *, keep: bool) -> Tensor:
+    """Put together what the strands give, the bins of the second, which come last, read from its end.
+
+    Args:
+        strands: features (..., channels, bins) of the forward strand, and of the reverse complement if read.
+        keep: whether the channels of the second follow those of the first; else the two are averaged.
+    """
+    if len(strands) == 1:
+        return strands[0]
+    forward, reverse = strands[0], strands[1].flip(-1)
+    return torch.cat([forward, reverse], dim=-2) if keep else (forward + reverse) / 2
 
 
 def is_unmodified(model: nn.Module) -> bool:

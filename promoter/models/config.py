@@ -37,6 +37,8 @@ class CNNConfig:
         both_strands: read the reverse complement too, with the same filters, and average the two strands in each
             bin; use it with training.reverse_complement 0, since a reverse-complemented promoter has its bins in
             reverse order.
+        keep_strands: give the head the bins of each strand in place of their average, so that it can tell on which
+            strand a motif stands; needs both_strands.
         n_targets: number of outputs. Training takes it from the data: 1 counts as not given, and any other
             number must be that of the data.
     """
@@ -49,6 +51,7 @@ class CNNConfig:
     crop: int | None = None
     bins: int = 1
     both_strands: bool = False
+    keep_strands: bool = False
     n_targets: int = 1
 
     def __post_init__(self) -> None:
@@ -67,6 +70,9 @@ class CNNConfig:
         if even:
             problem = f"{even} are not odd; same padding needs odd ones"
             raise InputError(problem, setting="CNNConfig.kernel_sizes", value=list(self.kernel_sizes))
+        if self.keep_strands and not self.both_strands:
+            problem = "needs `CNNConfig.both_strands=True`: there is one strand to keep"
+            raise InputError(problem, setting="CNNConfig.keep_strands", value=True)
         if self.crop is not None and self.crop < math.prod(self.pool_sizes):
             raise InputError(
                 f"is too short for pool_sizes {list(self.pool_sizes)}, which need at least "
@@ -80,6 +86,11 @@ class CNNConfig:
     def min_length(self) -> int:
         """The shortest window in bases that leaves a position for each bin after all pools."""
         return math.prod(self.pool_sizes) * self.bins
+
+    @property
+    def n_features(self) -> int:
+        """The number of inputs of the head: each filter of the last block in each bin, of one strand or two."""
+        return self.channels[-1] * (2 if self.keep_strands else 1) * self.bins
 
     @property
     def pools(self) -> str:
@@ -137,13 +148,20 @@ class CNNConfig:
                 f"{self.min_length}; prepare a wider window, or pool less by `CNNConfig.pool_sizes`"
             )
 
-    def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
+    def require_augmentation(self, reverse_complement: float, jitter: int, mutation: float = 0) -> None:
         """Raise InputError for augmentation that the network cannot learn from.
 
         Args:
             reverse_complement: probability that a promoter is shown as its reverse complement.
             jitter: largest shift of a window, in bases.
+            mutation: probability that a base is replaced.
         """
+        if self.keep_strands and reverse_complement > 0:
+            raise InputError(
+                f"`CNNConfig.keep_strands=True` with `TrainingConfig.reverse_complement={reverse_complement:g}`: "
+                "a promoter turned round has its strands exchanged; give `TrainingConfig.reverse_complement=0` "
+                "or `CNNConfig.keep_strands=False`"
+            )
         if self.bins > 1 and reverse_complement > 0:
             raise InputError(
                 f"`CNNConfig.bins={self.bins}` with `TrainingConfig.reverse_complement={reverse_complement:g}`: a "
@@ -315,19 +333,21 @@ class PretrainedConfig(_NoPromoterCNN):
                 f"{make} `context={length}`"
             )
 
-    def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
+    def require_augmentation(self, reverse_complement: float, jitter: int, mutation: float = 0) -> None:
         """Raise InputError for augmentation that the network cannot learn from.
 
         Args:
             reverse_complement: probability that a promoter is shown as its reverse complement; any is possible.
             jitter: largest shift of a window, in bases.
+            mutation: probability that a base is replaced.
         """
-        if self.adapt == "head" and jitter:
-            raise InputError(
-                f"`TrainingConfig.jitter={jitter}` with `PretrainedConfig.adapt='head'`: embeddings are computed "
-                "once, of sequences as they are",
-                fix="give `TrainingConfig.jitter=0`, or `PretrainedConfig.adapt='lora'`",
-            )
+        for name, value in (("jitter", jitter), ("mutation", mutation)):
+            if self.adapt == "head" and value:
+                raise InputError(
+                    f"`TrainingConfig.{name}={value:g}` with `PretrainedConfig.adapt='head'`: embeddings are "
+                    "computed once, of sequences as they are",
+                    fix=f"give `TrainingConfig.{name}=0`, or `PretrainedConfig.adapt='lora'`",
+                )
 
 
 @dataclass(frozen=True)
@@ -367,7 +387,7 @@ class ExternalConfig(_NoPromoterCNN):
     def require_length(self, length: int, window: Mapping[str, Any] | None = None) -> None:
         """Accept any length: the network is run on sequences of it before it is trained."""
 
-    def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
+    def require_augmentation(self, reverse_complement: float, jitter: int, mutation: float = 0) -> None:
         """Accept any augmentation: what the network can learn from is not known."""
 
 

@@ -14,7 +14,7 @@ from promoter.sequence import reverse_complement
 
 
 def reads_both_strands(model: nn.Module) -> bool:
-    """Tell whether a network averages the strands itself, and of each bin: turned round, these are in reverse."""
+    """Tell whether a network reads both strands itself, by bins: turned round, these are in reverse."""
     return isinstance(model, PromoterCNN) and model.config.both_strands
 
 

@@ -10,7 +10,8 @@ A space maps the name of a setting, `model.FIELD` or `training.FIELD`, to its do
 The lists of the network are searched as complete lists, or block by block as `model.channels.0`,
 `model.channels.1` and so on; `model.blocks` is then the number of blocks, and the settings of blocks beyond it
 are not drawn. `training.reverse_complement` is drawn only for networks that can learn from it; it is 0 for those
-that read both strands themselves or have several bins. Combinations that make no network, or none for the window,
+that read both strands themselves or have several bins. `model.keep_strands` is drawn only for networks that read
+both strands. Combinations that make no network, or none for the window,
 are drawn again, never tried.
 """
 
@@ -38,6 +39,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 Space = Mapping[str, Mapping[str, Any]]
 BLOCKS = "model.blocks"
 REVERSE_COMPLEMENT = "training.reverse_complement"
+KEEP_STRANDS = "model.keep_strands"
 DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "training.learning_rate": {"low": 3e-4, "high": 1e-2, "log": True},
     "training.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
@@ -45,6 +47,7 @@ DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "training.epochs": {"choices": [15, 30, 100]},
     "training.schedule": {"choices": ["plateau", "one_cycle"]},
     "training.jitter": {"choices": [0, 5, 10, 20, 40]},
+    "training.mutation": {"choices": [0.0, 0.03, 0.1]},
     REVERSE_COMPLEMENT: {"choices": [0.0, 0.5]},
     BLOCKS: {"choices": [2, 3]},
     "model.channels.0": {"choices": [32, 64, 128, 256]},
@@ -59,6 +62,7 @@ DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "model.crop": {"choices": [None, 250, 500, 1000]},
     "model.bins": {"choices": [1, 5, 10]},
     "model.both_strands": {"choices": [False, True]},
+    KEEP_STRANDS: {"choices": [False, True]},
 }
 PRETRAINED_SPACE: dict[str, dict[str, Any]] = {
     "training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
@@ -210,6 +214,8 @@ class SearchSpace:
                 groups[group][field] = tuple(value) if isinstance(value, list) else value
         if REVERSE_COMPLEMENT in self.space and REVERSE_COMPLEMENT not in drawn:
             groups["training"]["reverse_complement"] = 0.0
+        if KEEP_STRANDS in self.space and KEEP_STRANDS not in drawn:
+            groups["model"]["keep_strands"] = False
         blocks = drawn.get(BLOCKS, self.model.n_blocks)
         for field in _PER_BLOCK if self.model.n_blocks else ():
             length = blocks - (field == "pool_sizes")
@@ -259,15 +265,17 @@ class SearchSpace:
     def _order(self) -> list[str]:
         """Return the settings; the number of blocks comes first, since others depend on it.
 
-        Reverse complements come last, since they depend on others.
+        Those that depend on others come last.
         """
-        return sorted(self.space, key=lambda name: (name != BLOCKS, name == REVERSE_COMPLEMENT))
+        return sorted(self.space, key=lambda name: (name != BLOCKS, name in (KEEP_STRANDS, REVERSE_COMPLEMENT)))
 
     def _applies(self, name: str, drawn: Mapping[str, Any]) -> bool:
         """Tell whether the network has the block that the setting belongs to, or can learn from augmentation."""
         if name == REVERSE_COMPLEMENT and isinstance(self.model, CNNConfig):
             bins = drawn.get("model.bins", self.model.bins)
             return bins == 1 and not drawn.get("model.both_strands", self.model.both_strands)
+        if name == KEEP_STRANDS:
+            return drawn.get("model.both_strands", getattr(self.model, "both_strands", False))
         _, field, *index = name.split(".")
         blocks = drawn.get(BLOCKS, self.model.n_blocks)
         return not index or int(index[0]) < blocks - (field == "pool_sizes")

@@ -32,6 +32,7 @@ CONFIGS = {
     "several targets": replace(PUBLISHED, n_targets=3),
     "bins": replace(SMALL, bins=5),
     "both strands": replace(SMALL, bins=5, both_strands=True, crop=500),
+    "strands apart": replace(SMALL, bins=5, both_strands=True, keep_strands=True),
 }
 
 

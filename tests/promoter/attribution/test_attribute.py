@@ -180,10 +180,12 @@ def test_attributions_are_those_of_captum(method: MethodName, oracle: Callable[.
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("strands", [{}, {"both_strands": True}, {"both_strands": True, "keep_strands": True}])
 @pytest.mark.parametrize("bins", [1, 2])
-def test_deeplift_of_our_network_adds_up_and_so_does_that_of_both_strands(both: bool, bins: int) -> None:
-    config = CNNConfig((6, 5), (5, 3), (2,), hidden=16, n_targets=3, both_strands=both, bins=bins)
+def test_deeplift_of_our_network_adds_up_and_so_does_that_of_both_strands(
+    strands: dict[str, bool], bins: int
+) -> None:
+    config = CNNConfig((6, 5), (5, 3), (2,), hidden=16, n_targets=3, bins=bins, **strands)
     model = made(lambda: PromoterCNN(config))
     result = explain(model, tokens(), Method.of("deeplift"))
     assert result.sums is not None

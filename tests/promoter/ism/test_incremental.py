@@ -70,7 +70,8 @@ def configurations(draw: st.DrawFn) -> tuple[CNNConfig, int]:
     pools = draw(st.lists(st.integers(1, 5), min_size=blocks - 1, max_size=blocks - 1))
     targets = draw(st.integers(1, 3))
     config = CNNConfig(tuple(channels), tuple(kernels), tuple(pools), hidden=16, n_targets=targets)
-    config = replace(config, bins=draw(st.integers(1, 4)), both_strands=draw(st.booleans()))
+    strands = draw(st.integers(1, 3))  # one, the mean of both, or both
+    config = replace(config, bins=draw(st.integers(1, 4)), both_strands=strands > 1, keep_strands=strands == 3)
     length = draw(st.integers(config.min_length, max(config.min_length + 20, 70)))
     crop = draw(st.none() | st.integers(config.min_length, length))
     return replace(config, crop=crop), length

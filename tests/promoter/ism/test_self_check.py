@@ -221,14 +221,15 @@ def test_a_pooling_that_the_engine_does_not_handle_is_refused(tokens: np.ndarray
 def test_no_sound_network_is_refused_the_engine(seed: int) -> None:
     """Of any architecture, weights and length; a warning would be an error here."""
     rng = np.random.default_rng(seed)
-    blocks = int(rng.integers(1, 4))
+    blocks, strands = int(rng.integers(1, 4)), int(rng.integers(1, 4))  # one, the mean of both, or both
     config = CNNConfig(
         tuple(rng.integers(1, 24, blocks).tolist()),
         tuple((2 * rng.integers(0, 8, blocks) + 1).tolist()),
         tuple(rng.integers(1, 6, blocks - 1).tolist()),
         hidden=int(rng.integers(1, 20)),
         bins=int(rng.integers(1, 4)),
-        both_strands=bool(rng.integers(2)),
+        both_strands=strands > 1,
+        keep_strands=strands == 3,
         n_targets=int(rng.integers(1, 4)),
     )
     model = random_network(config, seed)

@@ -240,6 +240,36 @@ def test_a_crop_that_the_pools_use_up_is_refused():
         CNNConfig(crop=15)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_network_that_keeps_the_strands_gives_the_head_the_bins_of_each(training: bool) -> None:
+    config = CNNConfig((6, 5), (5, 3), (2,), hidden=16, bins=3, both_strands=True, keep_strands=True)
+    torch.manual_seed(4)
+    model = PromoterCNN(config).double().train(training)
+    forward = PromoterCNN(replace(config, both_strands=False, keep_strands=False)).double().train(training)
+    forward.blocks.load_state_dict(model.blocks.state_dict())
+    seen: list[Tensor] = []
+    model.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x_BCL = random_one_hot(4, 31, torch.float64)
+    other_BCL = x_BCL.flip(2)[:, [3, 2, 1, 0]]
+    model(x_BCL)
+    both = torch.cat([x_BCL, other_BCL])
+    expected_BCG, other_BCG = forward._features(both).chunk(2)
+    assert seen[0].shape == (4, 2 * 5 * 3)
+    found_BCG, found_other_BCG = seen[0].view(4, 2, 5, 3).unbind(1)
+    torch.testing.assert_close(found_BCG, expected_BCG, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found_other_BCG, other_BCG.flip(2), rtol=1e-10, atol=1e-10)  # read from its end
+    assert not torch.allclose(model.eval()(x_BCL), model(other_BCL))
+
+
+def test_one_strand_is_not_to_be_kept_nor_two_to_be_turned_round() -> None:
+    with pytest.raises(InputError, match=r"`CNNConfig\.keep_strands=True`: needs `CNNConfig\.both_strands=True`"):
+        CNNConfig(keep_strands=True)
+    config = CNNConfig(both_strands=True, keep_strands=True)
+    with pytest.raises(InputError, match=r"keep_strands=True` with `TrainingConfig\.reverse_complement=0\.5`"):
+        config.require_augmentation(0.5, 0)
+    config.require_augmentation(0, 5)
+
+
 def test_a_network_for_a_window_crops_and_bins_no_more_than_it_has() -> None:
     config = CNNConfig((4, 4, 4), (7, 3, 3), (8, 4), crop=500, bins=5, both_strands=True)
     fitted = {}

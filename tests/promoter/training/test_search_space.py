@@ -62,17 +62,20 @@ def test_the_default_space_never_turns_promoters_round_where_the_network_cannot_
     space = space_of(DEFAULT_SPACE, length=500)
     validator = SpaceValidator(500, [(100, 100)])
     study = new_study("random", "maximize", seed=1)
-    seen = set()
+    seen, kept = set(), set()
     for _ in range(100):
         settings = space.settings(space.draw(study.ask()))  # at the first draw, none is repeated
         model, training = cnn(settings.model), settings.training
         seen.add((model.bins > 1, model.both_strands, training.reverse_complement))
         assert ("training.reverse_complement" in settings.drawn) == (not model.both_strands and model.bins == 1)
+        assert ("model.keep_strands" in settings.drawn) == model.both_strands
+        kept.add((model.both_strands, model.keep_strands))
         validator(model, training)
     assert seen == {
         *((True, False, 0.0), (True, True, 0.0), (False, True, 0.0)),
         *((False, False, 0.0), (False, False, 0.5)),
     }
+    assert kept == {(False, False), (True, False), (True, True)}
 
 
 @pytest.mark.parametrize("length", [50, 110, 500, 2000])
