@@ -39,7 +39,7 @@ from promoter.splits.units import find_groups
 from promoter.storage import read_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-CONFIG = CONFIGS / "small-genome.yaml"  # of libraries of short sequences
+CONFIG = CONFIGS / "mpra.yaml"  # of libraries of short sequences
 GENOME_CONFIG = CONFIGS / "small-genome.yaml"  # of the table salt, whose windows are longer
 READERS: dict[str, Callable[[Files, str | None], Table]] = {
     "ecoli": read_ecoli,
