@@ -103,6 +103,7 @@ def test_every_job_is_submitted_and_leaves_its_outputs(head: Head, files: Path) 
         (
             *("tune", "--data", data, "--out", files / "search", "--space", space, "--split.test", "chr4"),
             *(*small, "--trials", 1, "--folds", 2, "--asha", "false", "--training.early_stopping", "null"),
+            *("--workers", 0),
         ),
         (
             *("variants", "--variants", vcf, "--genome", genome / "genome.fa", *of_model, "--data", data),

@@ -141,11 +141,13 @@ def test_a_training_whose_workers_die_again_and_again_ends_and_says_why(data: Pa
 
 @pytest.fixture
 def nodes() -> Iterator[Cluster]:
-    """A head without CPUs for tasks, and a node of one CPU."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    cluster.add_node(num_cpus=1)
-    yield cluster
-    cluster.shutdown()
+    """A head without CPUs for tasks, and a node of one CPU, started as by a person: not for one command alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        cluster.add_node(num_cpus=1)
+        yield cluster
+        cluster.shutdown()
 
 
 @pytest.mark.ray
@@ -154,8 +156,6 @@ def test_a_notice_that_the_node_will_be_taken_away_saves_a_checkpoint_within_the
     nodes: Cluster, train_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.1")
-    # set in this process, whose own Ray no one takes away
-    monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
     flags = [*train_flags, "--workers", 1, "--training.batch_size", 2, "--training.epochs", 8]
     flags += ["--training.early_stopping", "null", "--baselines", "false"]
     driver = start("train", [*flags, "--out", tmp_path / "drained"], nodes.address)
