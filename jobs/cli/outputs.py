@@ -68,7 +68,8 @@ _RESOURCES = frozenset(
     }
 )
 
-_EARLIER = {"training": {"loss": "mse"}}  # what runs did before there was the setting
+# what runs did before there was the setting
+_EARLIER = {"training": {"loss": "mse", "mutation": 0.0}, "model": {"keep_strands": False}}
 
 
 def own_folder(
