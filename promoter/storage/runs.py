@@ -38,7 +38,11 @@ class Run:
             different = [path for path, checksum in inputs.items() if checksum and checksum not in known]
             if inputs and not different and all(inputs.values()) and list(inputs.values()) != list(known):
                 different = ["the inputs' number or order"]
-        past = {name: {**values, **(earlier.settings.get(name) or {})} for name, values in self.defaults.items()}
+        past = {
+            name: {**values, **was}
+            for name, values in self.defaults.items()
+            if isinstance(was := earlier.settings.get(name) or {}, dict)  # of other jobs it may be a path
+        }
         gone = [name for name, value in earlier.settings.items() if not is_off(value)]
         different += [name for name in gone if name not in self.record.settings and name not in self.may_differ]
         return different + [
