@@ -38,11 +38,7 @@ class Run:
             different = [path for path, checksum in inputs.items() if checksum and checksum not in known]
             if inputs and not different and all(inputs.values()) and list(inputs.values()) != list(known):
                 different = ["the inputs' number or order"]
-        past = {
-            name: {**values, **was}
-            for name, values in self.defaults.items()
-            if isinstance(was := earlier.settings.get(name) or {}, dict)  # of other jobs it may be a path
-        }
+        past = {name: {**values, **(earlier.settings.get(name) or {})} for name, values in self.defaults.items()}
         gone = [name for name, value in earlier.settings.items() if not is_off(value)]
         different += [name for name in gone if name not in self.record.settings and name not in self.may_differ]
         return different + [
@@ -60,8 +56,11 @@ def is_off(value: Any) -> bool:
 
 def _differences(name: str, was: Any, now: Any) -> list[str]:
     """Return in which values two settings of a name differ; of a group of settings, each that differs."""
+    groups = isinstance(was, dict) and isinstance(now, dict)
+    if groups:
+        was = {key: value for key, value in now.items() if is_off(value)} | was
     if was == now:
         return []
-    if isinstance(was, dict) and isinstance(now, dict):
+    if groups:
         return [words for key in now for words in _differences(f"{name}.{key}", was.get(key), now[key])] or [name]
     return [name if isinstance(was, list | dict) or isinstance(now, list | dict) else f"{name} {was}, not {now}"]
