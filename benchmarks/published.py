@@ -29,7 +29,7 @@ from benchmarks.published_salt import FOLD_FLAGS, TEST_FLAGS, YEAST_ORIGINALS, s
 from benchmarks.published_scrambles import SHUFFLED, WAYS, predict_effects, read_scrambles
 from benchmarks.published_sources import Files
 from jobs.training.metrics_table import format_interval
-from promoter.bootstrap import interval
+from promoter.bootstrap import Samples, interval
 from promoter.dataset.promoters import read_promoters
 from promoter.errors import InputError, counted
 from promoter.evaluation.predictions import read_predictions, separate_baselines
@@ -49,7 +49,6 @@ READERS: dict[str, Callable[[Files, str | None], Table]] = {
 }
 SEEDS = 3
 _RESAMPLES = 1000
-_AT_A_TIME = 100  # bootstrap samples whose ranks are counted together
 _OF_CLASSES = {"AUROC": roc_auc_score, "average precision": average_precision_score}
 
 
@@ -91,7 +90,7 @@ class Comparison:
     """What stands in a table.
 
     Attributes:
-        rows: as for `compare`.
+        rows: values and predictions, in the columns that `compare` wants.
         first: what is judged.
         others: names of the columns of what it is compared with.
         shown: metrics that are shown, beside those of classes.
@@ -291,14 +290,12 @@ def rank_metrics(
         groups: group of each row, which the bootstrap draws whole.
         resamples: number of bootstrap samples (default 1,000).
     """
-    number = np.unique(groups, return_inverse=True)[1]
-    rng, size = np.random.default_rng(0), int(number.max()) + 1
-    drawn = {name: np.empty((2, resamples)) for name in scores}
-    for start in range(0, resamples, _AT_A_TIME):
-        samples = range(start, min(start + _AT_A_TIME, resamples))
-        weight = np.stack([np.bincount(rng.integers(0, size, size), minlength=size)[number] for _ in samples])
-        for name, score in scores.items():
-            drawn[name][:, samples.start : samples.stop] = weighted_rank_metrics(active, score, weight)
+    samples = Samples(groups, len(active), seed=0, samples=resamples)
+    weights = [counts[:, samples.group_N] for counts in samples.counts()]
+    drawn = {
+        name: np.hstack([weighted_rank_metrics(active, score, weight) for weight in weights])
+        for name, score in scores.items()
+    }
     first = next(iter(scores))
     result: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in scores}
     for row, (metric, function) in enumerate(_OF_CLASSES.items()):

@@ -9,7 +9,7 @@ Shapes: N genes, G groups, S samples, T targets, P predictions (a network and it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,11 @@ class Samples:
             return np.zeros((self.samples, values_NK.shape[1]))
         sums_GK = np.add.reduceat(values_NK[self._order_N], self._starts_G, axis=0)
         # as float: a product of integers and floats is twenty times slower
-        return np.concatenate([counts.astype(np.float64) @ sums_GK for counts in self._kept or self._draw()])
+        return np.concatenate([counts.astype(np.float64) @ sums_GK for counts in self.counts()])
+
+    def counts(self) -> Iterable[np.ndarray]:
+        """Return how often each group is drawn, a batch of samples at a time: uint8, shape (samples, G)."""
+        return self._kept or self._draw()
 
     def _draw(self) -> Iterator[np.ndarray]:
         """Yield the counts, uint8, shape (samples of a batch, G)."""

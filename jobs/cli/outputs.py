@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("promoter", "torch", "numpy", "pandas", "ray", "pyarrow", "pyfaidx", "pybedtools")
 _OF_TRAINING = (
-    *("model", "folds", "learning_curve", "embeddings", "checkpoints"),  # the last one is Ray's, while it trains
+    *("model", "folds", "learning_curve", "embeddings", "checkpoints"),  # the last one while it trains
     *("tensorboard", "mlflow.json"),  # with --track
     *(
         "history.csv",

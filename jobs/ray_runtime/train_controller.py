@@ -30,13 +30,9 @@ class WorkerReports:
     def __init__(self) -> None:
         self._notices = PreemptionNotices()
 
-    def read_checkpoint(self, name: str) -> bytes | None:
-        """Return a file of the last checkpoint of this run or an earlier one; None without one."""
-        saved = ray.train.get_checkpoint()
-        if saved is None:
-            return None
-        with saved.as_directory() as folder:
-            return (Path(folder) / name).read_bytes()
+    def last_checkpoint(self) -> Checkpoint | None:
+        """Return the last checkpoint of this run or an earlier one; None without one."""
+        return ray.train.get_checkpoint()
 
     def start(self, position: str | None) -> None:
         """Report that the worker has started, and on which node; all workers must, before anything else.

@@ -43,7 +43,7 @@ def train_in_process(
     keep_freed_memory()
     reports = _InProcess(folder, on_record)
     train(loop, reports, torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu"))
-    last = reports.last()
+    last = reports.last_checkpoint()
     assert last is not None  # noqa: S101 # for the type checker: the loop ends with a report
     return last
 
@@ -63,19 +63,12 @@ class _InProcess:
     def __init__(self, folder: UPath, on_record: Callable[[dict[str, Any]], None]) -> None:
         self._folder, self._on_record = folder, on_record
 
-    def last(self) -> Checkpoint | None:
+    def last_checkpoint(self) -> Checkpoint | None:
         if not (self._folder / _LAST).exists():
             return None
         last = self._folder / storage.read_json(self._folder / _LAST)["folder"]
         filesystem, path = storage.arrow_filesystem(last)
         return Checkpoint(path, filesystem)
-
-    def read_checkpoint(self, name: str) -> bytes | None:
-        last = self.last()
-        if last is None:
-            return None
-        with last.as_directory() as folder:
-            return (Path(folder) / name).read_bytes()
 
     def start(self, position: str | None) -> None:
         self._on_record({"started": "this process", "position": position})

@@ -40,7 +40,7 @@ from promoter.training import TrainingState
 from promoter.training.allocator import KEEP_FREED_MEMORY, expandable_segments
 from promoter.training.batches import require_orientation
 
-_RAY_FOLDER = "checkpoints"  # Ray's folder in --out; removed when the model is written
+_RAY_FOLDER = "checkpoints"  # in --out, Ray's but with --workers 0; removed when the model is written
 METRICS = "metrics.json"
 RESULTS = ("history.csv", "leakage.csv", "predictions.parquet", "baselines.parquet", METRICS)  # beside model/
 PATHS = ("data", "embeddings", "init")  # settings that do not change what comes out

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import ray
 import torch
+from ray.train import Checkpoint
 from ray.train.torch import get_device
 
 from jobs.ray_runtime.train_controller import WorkerReports
@@ -33,8 +34,8 @@ PREDICTIONS = "predictions.npy"
 class Reports(Protocol):
     """The way of a training to its driver, and to its last checkpoint; `WorkerReports` is that of Ray Train."""
 
-    def read_checkpoint(self, name: str) -> bytes | None:
-        """Return a file of the last checkpoint; None without one."""
+    def last_checkpoint(self) -> Checkpoint | None:
+        """Return the last checkpoint; None without one."""
         ...
 
     def start(self, position: str | None) -> None:
@@ -62,8 +63,8 @@ def train(job: dict[str, Any], reports: Reports, device: torch.device) -> None:
 
 
 def _train(job: dict[str, Any], reports: Reports, device: torch.device) -> None:
-    saved = reports.read_checkpoint(STATE)
-    restored = None if saved is None else TrainingState.from_bytes(saved)
+    last = reports.last_checkpoint()
+    restored = None if last is None else _read_state(last)
     reports.start(restored and restored.position)
     tokens: np.ndarray = ray.get(job["tokens"])
     targets: np.ndarray = ray.get(job["targets"])
@@ -109,6 +110,12 @@ def _train(job: dict[str, Any], reports: Reports, device: torch.device) -> None:
         checkpoint.save_model(folder / "model", complete, best)
 
     reports.report({"finished": True}, state.position, write)
+
+
+def _read_state(saved: Checkpoint) -> TrainingState:
+    """Read the state of a training from a checkpoint."""
+    with saved.as_directory() as folder:
+        return TrainingState.from_bytes((Path(folder) / STATE).read_bytes())
 
 
 def _write_state(folder: Path, state: TrainingState) -> None:
