@@ -7,24 +7,22 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from support.commands import exit_code, start
+from support.outputs import content
 from support.processes import wait_until
 
 from jobs.ism import ism
 from jobs.verify import verify
 from promoter.dataset.genome import Genome
-from promoter.storage.records import RECORD, Record, read_record
+from promoter.storage.records import RECORD, read_record
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 JOBS = ("prepare", "train", "folds", "tune", "predict", "ism", "variants", "motifs", "export", "report")
 SEED = int(os.environ.get("KILL_SEED", "1"))
-TIMED = ("history.csv", "trials.csv")  # these say how long things took
 SMALL = (
     *("--model.channels", "8,8", "--model.kernel_sizes", "7,3", "--model.pool_sizes", "4", "--model.hidden", "8"),
     *("--training.epochs", "3", "--training.batch_size", "16"),
@@ -79,28 +77,6 @@ def words(data: Path, run: Path, scores: Path, vcf: Path, tmp_path: Path) -> Map
             *("--figures", tmp_path / "out" / "figures"),
         ],
     }
-
-
-def content(out: Path) -> dict[str, object]:
-    """Return what every file of an output holds, without times and the logs that hold some."""
-    files: dict[str, object] = {}
-    for path in sorted(out.rglob("*")):
-        name = str(path.relative_to(out))
-        if path.is_dir() or name.startswith("tensorboard/"):
-            continue
-        files[name] = path.read_bytes()
-        if path.name in TIMED:
-            files[name] = pd.read_csv(path).drop(columns=["seconds", "genes_per_second"], errors="ignore").to_csv()
-        elif path.name.endswith(RECORD) and (record := read_record(path)):
-            files[name] = without_times(record)
-    return files
-
-
-def without_times(record: Record) -> Record:
-    def is_equal(name: str) -> bool:
-        return not name.endswith(TIMED) and not name.startswith("tensorboard/")
-
-    return replace(record, outputs={name: sum_ for name, sum_ in (record.outputs or {}).items() if is_equal(name)})
 
 
 def times_of_finished(out: Path) -> dict[Path, int]:

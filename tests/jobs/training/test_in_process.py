@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.commands import exit_code, outcome
+from support.outputs import content
 from upath import UPath
 
 from jobs.train import train
@@ -15,21 +16,15 @@ from jobs.training.run import EpochLogger
 from promoter import storage
 
 pytestmark = pytest.mark.ray
-TIMED = ["seconds", "genes_per_second"]
 
 
 def words_of(train_flags: list[str], workers: int, out: Path, *more: object) -> list[object]:
     return [*train_flags, "--workers", workers, "--baselines", "false", "--out", out, *more]
 
 
-def content(out: Path) -> dict[str, Any]:
-    """Return what the files of a run hold, without times and the settings."""
-    files: dict[str, Any] = {
-        str(path.relative_to(out)): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("history.csv", "config.yaml")
-    }
-    return files | {"history": pd.read_csv(out / "history.csv").drop(columns=TIMED).to_csv()}
+def results(out: Path) -> dict[str, object]:
+    """Return what the files of a run hold; its settings differ in `workers` and `out`."""
+    return {name: value for name, value in content(out).items() if name != "config.yaml"}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,7 @@ def test_it_leaves_bit_for_bit_what_one_worker_leaves(
     code, printed, error = outcome(capsys, train, *words_of(train_flags, 1, tmp_path / "run"))
     assert code == 0, error
     assert "1 worker with" in printed
-    assert content(tmp_path / "run") == content(in_driver)
+    assert results(tmp_path / "run") == results(in_driver)
 
 
 @pytest.mark.parametrize(("moment", "resumes_after"), [("once it was saved", 3), ("before the save counted", 2)])
@@ -87,7 +82,7 @@ def test_one_that_is_interrupted_in_its_third_epoch_resumes(
     code, printed, error = outcome(capsys, train, *words)
     assert code == 0, error
     assert f"\nresuming after epoch {resumes_after}\n" in printed
-    assert content(tmp_path / "run") == content(in_driver)
+    assert results(tmp_path / "run") == results(in_driver)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
