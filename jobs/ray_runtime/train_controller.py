@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import threading
@@ -15,11 +16,15 @@ from ray.train import Checkpoint, ControllerError, Result, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from upath import UPath
 
 from jobs.ray_runtime.connect import require_space
 from jobs.ray_runtime.preemption import PreemptionNotices
 from jobs.ray_runtime.worker_failures import WorkerFailures
+from promoter import storage
 
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # in a run's folder: Ray Train's list of the checkpoints
+_WHOLE = "whole_snapshot.json"  # beside it: the last one that was written to its end
 _POLL_SECONDS = 0.1  # how often the controller looks at its workers; the report of an epoch waits for it
 _MAX_POLLS = 200  # of workers in a second: a call each, from one Python process
 
@@ -73,15 +78,17 @@ class Run:
     Args:
         build: function that returns the trainer; the callback it is given must be among the trainer's.
         workers: number of workers, or the maximum of a range.
+        folder: folder of the trainer's checkpoints.
     """
 
-    def __init__(self, build: Callable[[UserCallback], TorchTrainer], workers: int) -> None:
+    def __init__(self, build: Callable[[UserCallback], TorchTrainer], workers: int, folder: UPath) -> None:
         # Ray Train hands this on to the controller; what the user has set stays
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", f"{poll_interval(workers):g}")
         # on this node: another may be lost, and the run with it
         this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._records = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": this_node})
-        self._trainer = build(_Relay(self._records))
+        restore_snapshot(folder)
+        self._trainer = build(_Relay(self._records, folder))
         self._outcome: list[Result | BaseException] = []
         self._thread = threading.Thread(target=self._fit, daemon=True)  # the caller's stays free for Ctrl-C
         self._thread.start()
@@ -130,17 +137,48 @@ def poll_interval(workers: int) -> float:
     return max(_POLL_SECONDS, workers / _MAX_POLLS)
 
 
-class _Relay(UserCallback):
-    """Passes each committed report on, and ends a run that gets no further; runs in Ray Train's controller."""
+def restore_snapshot(folder: UPath) -> None:
+    """Put the snapshot before in place of one that a kill or a full disk has cut off.
 
-    def __init__(self, records: Queue) -> None:
-        self.records = records
+    Ray Train writes it in place, and cannot start on half of one (Ray 2.60). It removes checkpoints only once the
+    snapshot without them is written, so all that the one before lists are there.
+    """
+    snapshot, whole = folder / SNAPSHOT, folder / _WHOLE
+    try:
+        json.loads(snapshot.read_text())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        if whole.exists():
+            storage.copy_file(whole, snapshot)
+        else:  # that of the first checkpoint
+            snapshot.unlink()
+    else:
+        _keep_snapshot(folder)
+
+
+def _keep_snapshot(folder: UPath) -> None:
+    if storage.is_local(folder):  # a store's files are whole or not there
+        storage.copy_file(folder / SNAPSHOT, folder / _WHOLE)
+
+
+class _Relay(UserCallback):
+    """Passes each committed report on, and ends a run that gets no further; runs in Ray Train's controller.
+
+    Args:
+        records: queue of the driver, which gets them.
+        folder: folder of the checkpoints.
+    """
+
+    def __init__(self, records: Queue, folder: UPath) -> None:
+        self.records, self.folder = records, folder
         self.failures = WorkerFailures()
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         if "started" in metrics[0]:
             self.failures.started([metric["started"] for metric in metrics], metrics[0]["position"])
         if checkpoint is not None:
+            _keep_snapshot(self.folder)  # Ray Train has just written it
             self.failures.progressed(metrics[0]["position"])
         self.records.put_nowait(metrics[0])
 

@@ -12,13 +12,13 @@ import torch
 from ray.train import Checkpoint
 from upath import UPath
 
+from jobs.ray_runtime.train_controller import SNAPSHOT
 from jobs.training.worker import train
 from promoter import storage
 from promoter.errors import InputError
 from promoter.training.allocator import keep_freed_memory
 
 _LAST = "last.json"  # names the folder of the last checkpoint that is whole
-_OF_RAY = "checkpoint_manager_snapshot.json"  # where Ray Train writes down its own
 
 
 def train_in_process(
@@ -35,7 +35,7 @@ def train_in_process(
     Raises:
         InputError: workers of Ray Train have begun this training.
     """
-    if (folder / _OF_RAY).exists():
+    if (folder / SNAPSHOT).exists():
         raise InputError(
             f"{folder}: workers have begun this training; give --workers as before to resume it, or "
             "--overwrite true"

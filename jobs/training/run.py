@@ -201,7 +201,7 @@ def _run_workers(
             ),
         )
 
-    run = Run(build, max_workers(shared.scaling))
+    run = Run(build, max_workers(shared.scaling), out_dir / _RAY_FOLDER)
     while (record := run.next()) is not None:
         on_epoch(record)
     result = run.result()

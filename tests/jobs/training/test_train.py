@@ -18,6 +18,7 @@ from scipy import stats
 from support.commands import exit_code, read_until, start
 from support.processes import TIMEOUT, held, kill_driver, ray_workers
 
+from jobs.ray_runtime.train_controller import SNAPSHOT
 from jobs.train import train
 from promoter.baselines import fit_baselines
 from promoter.checkpoint import load_info, load_model
@@ -333,6 +334,8 @@ def test_killed_training_resumes_to_the_same_result(
     killed = kill_driver(driver, "RayTrainWorker")
     assert sum("Train" in name for name in killed) >= 3  # two workers and their controller
     assert not (tmp_path / "metrics.json").exists()
+    snapshot = tmp_path / "checkpoints" / SNAPSHOT
+    os.truncate(snapshot, snapshot.stat().st_size // 2)  # as if killed while Ray Train writes it
     assert exit_code(train, *arguments) == 0
     printed = capsys.readouterr().out
     assert "  1/30" not in printed, "trained from the start again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +29,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 def flags(data: Path, out: Path) -> list[object]:
     space = "{training.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}}"
     words: list[object] = ["--data", data, "--out", out, "--space", space, "--trials", TRIALS, "--folds", 2]
-    words += ["--split.test", "chr4", *SMALL_NETWORK, "--training.epochs", 3, "--asha", "false"]
+    words += ["--split.test", "chr4", *SMALL_NETWORK, "--training.epochs", 20, "--asha", "false"]
     return [*words, "--gpus_per_worker", 0, "--cpus_per_worker", 1]
 
 
@@ -46,9 +47,11 @@ def test_as_many_trials_as_the_cluster_may_hold_ask_for_nodes_at_once(
     (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
     driver = start("tune", flags(data, tmp_path / "out"), nodes.address)
     wait_until(lambda: waiting(nodes) == 2, while_runs=driver)
-    nodes.add_node(num_cpus=2)
-    with held(lambda: two if len(two := ray_workers("CrossValidationTrial")) == 2 else [], driver):
-        wait_until(lambda: waiting(nodes) == 1, while_runs=driver)  # the next one, as on any cluster
+    with ThreadPoolExecutor() as pool:  # the first trials may be over before `add_node` returns
+        added = pool.submit(nodes.add_node, num_cpus=2)
+        with held(lambda: two if len(two := ray_workers("CrossValidationTrial")) == 2 else [], driver):
+            added.result()
+            wait_until(lambda: waiting(nodes) == 1, while_runs=driver)  # the next one, as on any cluster
     printed, _ = driver.communicate(timeout=TIMEOUT)
     assert driver.returncode == 0, printed
     assert sorted(pd.read_csv(tmp_path / "out" / "trials.csv")["trial"]) == list(range(1, TRIALS + 1))
