@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -47,11 +48,12 @@ def test_as_many_trials_as_the_cluster_may_hold_ask_for_nodes_at_once(
     (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
     driver = start("tune", flags(data, tmp_path / "out"), nodes.address)
     wait_until(lambda: waiting(nodes) == 2, while_runs=driver)
-    with ThreadPoolExecutor() as pool:  # the first trials may be over before `add_node` returns
-        added = pool.submit(nodes.add_node, num_cpus=2)
-        with held(lambda: two if len(two := ray_workers("CrossValidationTrial")) == 2 else [], driver):
-            added.result()
-            wait_until(lambda: waiting(nodes) == 1, while_runs=driver)  # the next one, as on any cluster
+    first = held(lambda: two if len(two := ray_workers("CrossValidationTrial")) == 2 else [], driver)
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
+        holding = pool.submit(stack.enter_context, first)  # they may be over before `add_node` returns
+        nodes.add_node(num_cpus=2)
+        holding.result()
+        wait_until(lambda: waiting(nodes) == 1, while_runs=driver)  # the next one, as on any cluster
     printed, _ = driver.communicate(timeout=TIMEOUT)
     assert driver.returncode == 0, printed
     assert sorted(pd.read_csv(tmp_path / "out" / "trials.csv")["trial"]) == list(range(1, TRIALS + 1))
