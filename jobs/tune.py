@@ -64,7 +64,7 @@ def tune(  # noqa: PLR0915 # its imports count as statements
         space: YAML file, or YAML text, with the settings to try: '{training.learning_rate: {low: 1.0e-4, high:
             1.0e-2, log: true}, model.kernel_sizes.0: {choices: [7, 15]}}'; by default learning rate and its
             schedule, epochs, filters, widths, pools, blocks, crop, bins, both strands and whether they are kept
-            apart, dropout, weight decay, batch size, jitter, mutations and reverse complements; of an external
+            apart, dropout, weight decay, batch size, jitter and reverse complements; of an external
             network those of training. A setting that has a flag of its own here is not searched.
         split: genes held out for the test, which the search does not look at, and those that the final network
             chooses its epoch by; the folds hold out what --split.by names.

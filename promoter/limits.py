@@ -99,7 +99,6 @@ LIMITS: Mapping[str, Limit] = {
     "TrainingConfig.gradient_clip": Limit(0, 1_000_000_000, "such a limit clips nothing", above=True),
     "TrainingConfig.reverse_complement": Limit(0, 1, "it is a probability"),
     "TrainingConfig.jitter": Limit(0, 65_536, "nothing of a window would be left"),
-    "TrainingConfig.mutation": Limit(0, 0.75, "nothing of a promoter would be left"),
     "TrainingConfig.seed": _SEED,
     # jobs
     "epochs": _EPOCHS,

@@ -39,7 +39,6 @@ def test_published_yaml_is_the_default_and_names_every_number_of_the_design() ->
         "early_stopping",
         "loss",
         "jitter",
-        "mutation",
         "precision",
         "compile",
         "seed",
@@ -62,8 +61,8 @@ def test_mpra_yaml_fits_short_sequences_and_keeps_their_strands(length: int, bin
     assert PromoterCNN(model, length).config.bins == bins
     assert model.both_strands
     assert model.keep_strands
-    assert training.mutation > 0
-    model.require_augmentation(training.reverse_complement, training.jitter, training.mutation)
+    assert training.jitter > 0
+    model.require_augmentation(training.reverse_complement, training.jitter)
 
 
 def test_model_flags_hold_the_settings_of_each_network_and_are_the_configuration_of_none() -> None:

@@ -69,7 +69,7 @@ _RESOURCES = frozenset(
 )
 
 # what runs did before there was the setting
-_EARLIER = {"training": {"loss": "mse", "mutation": 0.0}}
+_EARLIER = {"training": {"loss": "mse"}}
 
 
 def own_folder(

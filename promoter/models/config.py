@@ -148,13 +148,12 @@ class CNNConfig:
                 f"{self.min_length}; prepare a wider window, or pool less by `CNNConfig.pool_sizes`"
             )
 
-    def require_augmentation(self, reverse_complement: float, jitter: int, mutation: float = 0) -> None:
+    def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
         """Raise InputError for augmentation that the network cannot learn from.
 
         Args:
             reverse_complement: probability that a promoter is shown as its reverse complement.
             jitter: largest shift of a window, in bases.
-            mutation: probability that a base is replaced.
         """
         if self.keep_strands and reverse_complement > 0:
             raise InputError(
@@ -333,21 +332,19 @@ class PretrainedConfig(_NoPromoterCNN):
                 f"{make} `context={length}`"
             )
 
-    def require_augmentation(self, reverse_complement: float, jitter: int, mutation: float = 0) -> None:
+    def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
         """Raise InputError for augmentation that the network cannot learn from.
 
         Args:
             reverse_complement: probability that a promoter is shown as its reverse complement; any is possible.
             jitter: largest shift of a window, in bases.
-            mutation: probability that a base is replaced.
         """
-        for name, value in (("jitter", jitter), ("mutation", mutation)):
-            if self.adapt == "head" and value:
-                raise InputError(
-                    f"`TrainingConfig.{name}={value:g}` with `PretrainedConfig.adapt='head'`: embeddings are "
-                    "computed once, of sequences as they are",
-                    fix=f"give `TrainingConfig.{name}=0`, or `PretrainedConfig.adapt='lora'`",
-                )
+        if self.adapt == "head" and jitter:
+            raise InputError(
+                f"`TrainingConfig.jitter={jitter}` with `PretrainedConfig.adapt='head'`: embeddings are computed "
+                "once, of sequences as they are",
+                fix="give `TrainingConfig.jitter=0`, or `PretrainedConfig.adapt='lora'`",
+            )
 
 
 @dataclass(frozen=True)
@@ -387,7 +384,7 @@ class ExternalConfig(_NoPromoterCNN):
     def require_length(self, length: int, window: Mapping[str, Any] | None = None) -> None:
         """Accept any length: the network is run on sequences of it before it is trained."""
 
-    def require_augmentation(self, reverse_complement: float, jitter: int, mutation: float = 0) -> None:
+    def require_augmentation(self, reverse_complement: float, jitter: int) -> None:
         """Accept any augmentation: what the network can learn from is not known."""
 
 

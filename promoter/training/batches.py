@@ -19,8 +19,6 @@ from promoter.training.config import TrainingConfig
 from promoter.training.distributed import DistributedContext
 from promoter.training.losses import TargetScale
 
-_MUTATIONS = 1 << 31  # in the seed of a batch's mutations: no rank and no batch has this number
-
 
 class Examples(NamedTuple):
     """Promoters with targets: `tokens` uint8 (N, length), `targets` float32 (N, targets) in original units.
@@ -123,8 +121,7 @@ class TrainingBatches:
         flip = torch.rand(n, generator=generator) < config.reverse_complement
         shift = torch.randint(-config.jitter, config.jitter + 1, (n,), generator=generator)
         order, flip, shift = (drawn.to(self.device) for drawn in (order, flip, shift))
-        bounds = batch_bounds(n, config.batch_size, self.min_size)
-        for index, (start, stop) in list(enumerate(bounds))[first:]:
+        for start, stop in batch_bounds(n, config.batch_size, self.min_size)[first:]:
             share = slice(start + self.context.rank, stop, self.context.size)
             rows = order[share]
             if self.tokens_NL.is_floating_point():  # embeddings (genes, strands, dim)
@@ -132,11 +129,6 @@ class TrainingBatches:
             else:
                 shift_B = shift[share] if config.jitter else None
                 tokens = augment(self.tokens_NL[rows], flip[share], shift_B, self.crop)
-                if config.mutation:
-                    # drawn for the global batch, from a generator of its own: the same after any resumption
-                    generator.manual_seed(mix_seed(config.seed, epoch, index, _MUTATIONS))
-                    change = draw_changes((stop - start, tokens.shape[1]), config.mutation, generator)
-                    tokens = mutate(tokens, change[self.context.rank :: self.context.size].to(self.device))
             # every process knows the global batch, so the counts need no communication
             known_T = self.known_NT[order[start:stop]].sum(dim=0)
             weights = None if self.weights_N is None else self.weights_N[rows]
@@ -179,22 +171,6 @@ def augment(tokens_BL: Tensor, flip_B: Tensor, shift_B: Tensor | None = None, ou
     flipped = reverse_complement(tokens_BL)
     assert isinstance(flipped, Tensor)  # noqa: S101 # for the type checker: a tensor comes back as one
     return torch.where(flip_B[:, None], flipped, tokens_BL)
-
-
-def draw_changes(shape: tuple[int, int], probability: float, generator: torch.Generator) -> Tensor:
-    """Draw by how much each base changes in `mutate`: uint8, 1 to 3 with this probability, else 0."""
-    change = torch.randint(1, N_TOKEN, shape, dtype=torch.uint8, generator=generator)
-    return change * (torch.rand(shape, generator=generator) < probability)
-
-
-def mutate(tokens_BL: Tensor, change_BL: Tensor) -> Tensor:
-    """Replace bases by the one that is so many later in the order ACGT, from T on to A again; N stays N.
-
-    Args:
-        tokens_BL: uint8 tokens, shape (batch, length).
-        change_BL: uint8, 0 to 3, likewise; 0 keeps the base.
-    """
-    return torch.where(tokens_BL == N_TOKEN, tokens_BL, (tokens_BL + change_BL) % N_TOKEN)
 
 
 def require_enough_genes(train: int, val: int, config: TrainingConfig, workers: int) -> None:
@@ -309,10 +285,10 @@ def require_orientation(model: NetworkConfig, config: TrainingConfig, length: in
         length: length of the windows in bases.
 
     Raises:
-        InputError: reverse complements for a network with several position bins, shifts or mutations for one whose
-            embeddings are computed once, or shifts that leave nothing of the window.
+        InputError: reverse complements for a network with several position bins, shifts for one whose embeddings
+            are computed once, or shifts that leave nothing of the window.
     """
-    model.require_augmentation(config.reverse_complement, config.jitter, config.mutation)
+    model.require_augmentation(config.reverse_complement, config.jitter)
     if config.jitter >= length:
         problem = f"leaves nothing of a window of {length:,} bases"
         raise InputError(problem, setting="TrainingConfig.jitter", value=config.jitter, fix="shift by less")

@@ -32,9 +32,6 @@ class TrainingConfig:
         gradient_clip: maximum norm of the gradient; a larger gradient is scaled down to it.
         reverse_complement: probability that a promoter is shown reverse-complemented, 0 to 1.
         jitter: maximum shift of a promoter in bases, in either direction; 0 (the default) shifts nothing.
-        mutation: probability that a base is replaced by another one, drawn anew in each epoch; 0 (the default)
-            replaces none. It keeps a network from learning a small training set by heart, and teaches it that
-            most substitutions change little.
         precision: fp32 (the default), or bf16 for mixed precision.
         compile: compile the network with torch.compile, which needs a C++ compiler on CPUs; off by default.
         seed: random seed of initial weights, order of genes, augmentation, dropout and bootstrap.
@@ -55,7 +52,6 @@ class TrainingConfig:
     gradient_clip: float = 1.0
     reverse_complement: float = 0.5
     jitter: int = 0
-    mutation: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     seed: int = 0

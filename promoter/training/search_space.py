@@ -47,7 +47,6 @@ DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "training.epochs": {"choices": [15, 30, 100]},
     "training.schedule": {"choices": ["plateau", "one_cycle"]},
     "training.jitter": {"choices": [0, 5, 10, 20, 40]},
-    "training.mutation": {"choices": [0.0, 0.03, 0.1]},
     REVERSE_COMPLEMENT: {"choices": [0.0, 0.5]},
     BLOCKS: {"choices": [2, 3]},
     "model.channels.0": {"choices": [32, 64, 128, 256]},

@@ -22,9 +22,8 @@ from promoter import training
 from promoter.errors import InputError, TrainingDivergedError
 from promoter.models.cnn import CNNConfig, PromoterCNN
 from promoter.sequence import decode, encode, one_hot
-from promoter.training.batches import Examples, TrainingBatches, augment, batch_bounds, mutate
+from promoter.training.batches import Examples, augment, batch_bounds
 from promoter.training.config import TrainingConfig
-from promoter.training.distributed import DistributedContext
 from promoter.training.inference import evaluate, predict
 from promoter.training.loop import fit
 from promoter.training.losses import standardisation
@@ -203,8 +202,6 @@ def test_too_few_genes_to_train_on_are_refused(genes: tuple[int, int], batch_siz
         ("batch_size", 1),
         ("lr_patience", -1),
         ("jitter", -1),
-        ("mutation", -0.1),
-        ("mutation", 0.8),
         ("weight_decay", -0.1),
         ("seed", -1),
         ("learning_rate", 0.0),
@@ -233,7 +230,7 @@ def test_reverse_complements_are_refused_for_a_network_with_position_bins() -> N
 
 RECIPES = {
     "plain": TrainingConfig(epochs=4, batch_size=8, reverse_complement=0),
-    "augmented": TrainingConfig(epochs=4, batch_size=8, reverse_complement=0.5, jitter=3, mutation=0.1),
+    "augmented": TrainingConfig(epochs=4, batch_size=8, reverse_complement=0.5, jitter=3),
     "plateau": TrainingConfig(epochs=8, batch_size=8, lr_patience=0, learning_rate=0.03, early_stopping=None),
     "one cycle": TrainingConfig(epochs=5, batch_size=8, schedule="one_cycle", learning_rate=0.01),
     "early stopping": TrainingConfig(epochs=30, batch_size=8, early_stopping=2, learning_rate=0.03),
@@ -480,55 +477,7 @@ def test_read_only_arrays_as_ray_hands_them_out_serve_without_a_warning() -> Non
 # Several processes
 
 SIZES = [1, 2, 33, 65, 97]
-
-
-def test_a_mutation_is_the_base_so_many_later_in_the_order_of_the_alphabet_and_n_stays_n() -> None:
-    tokens = torch.tensor(encode(["ACGTN"] * 4))
-    changes = torch.arange(4, dtype=torch.uint8)[:, None].expand(4, 5)
-    assert decode(mutate(tokens, changes).numpy()) == ["ACGTN", "CGTAN", "GTACN", "TACGN"]
-
-
-def shown(config: TrainingConfig, epoch: int, first: int = 0, *, rank: int = 0, size: int = 1) -> list[np.ndarray]:
-    """The tokens of an epoch's batches, as one of `size` processes sees them."""
-    examples, context = random_examples(37, 1), DistributedContext()
-    vars(context).update(rank=rank, size=size)
-    batches = TrainingBatches(
-        examples,
-        standardisation(examples.targets),
-        config=config,
-        device=torch.device("cpu"),
-        context=context,
-        network=CNNConfig(),
-        min_size=2 * size,
-    )
-    return [batch.tokens.numpy() for batch in batches.iterate_epoch(epoch, first)]
-
-
-def test_mutations_replace_a_share_of_the_bases_and_nothing_else() -> None:
-    plain = TrainingConfig(batch_size=8, reverse_complement=0.5, jitter=2)
-    config = replace(plain, mutation=0.2)
-    before, after = (np.concatenate(shown(each, 1)) for each in (plain, config))  # in the same order
-    changed = before != after
-    assert (after[before == 4] == 4).all()
-    assert abs(changed[before < 4].mean() - 0.2) < 4 * np.sqrt(0.2 * 0.8 / changed.size)
-    steps = (after[changed].astype(int) - before[changed]) % 4
-    assert abs(np.bincount(steps, minlength=4) / len(steps) - [0, 1 / 3, 1 / 3, 1 / 3]).max() < 0.1
-    assert (np.concatenate(shown(config, 1)) == after).all()
-    assert (np.concatenate(shown(config, 2)) != after).mean() > 0.2
-
-
-def test_mutations_are_the_same_after_any_batch_and_on_several_processes() -> None:
-    config = TrainingConfig(batch_size=8, mutation=0.2)
-    alone = shown(config, 3)
-    for first in range(len(alone)):
-        assert all(map(np.array_equal, shown(config, 3, first), alone[first:]))
-    shares = [shown(config, 3, rank=rank, size=2) for rank in range(2)]
-    for index, batch in enumerate(alone):
-        for rank in range(2):
-            assert np.array_equal(shares[rank][index], batch[rank::2])
-
-
-AUGMENTED = TrainingConfig(epochs=3, batch_size=8, jitter=3, mutation=0.1, early_stopping=None)
+AUGMENTED = TrainingConfig(epochs=3, batch_size=8, jitter=3, early_stopping=None)
 ONE_STEP = TrainingConfig(
     epochs=1, batch_size=7, learning_rate=1e-6, weight_decay=0, gradient_clip=1e9, reverse_complement=0
 )
