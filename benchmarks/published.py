@@ -121,7 +121,7 @@ def measure(options: argparse.Namespace, fold: str | None, out: Path, more: Sequ
     job("prepare", *inputs, "--out", folder / "data")
     config = options.config or (GENOME_CONFIG if is_salt else CONFIG)
     started, is_new = time.perf_counter(), not (folder / "run" / "metrics.json").exists()
-    settings = ["--config", config, "--seeds", options.seeds, "--cpus_per_worker", 1, *flags, *more]
+    settings = ["--config", config, "--seeds", options.seeds, "--workers", 0, *flags, *more]
     job("train", "--data", folder / "data", "--out", folder / "run", *settings)
     seconds = time.perf_counter() - started
     judged, metrics = read_judged(folder, by="chromosome" if is_salt else "column")

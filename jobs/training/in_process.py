@@ -21,8 +21,13 @@ from promoter.training.allocator import keep_freed_memory
 _LAST = "last.json"  # names the folder of the last checkpoint that is whole
 
 
+def choose_device(*, gpu: bool) -> torch.device:
+    """Return this process's GPU if one is asked for and there; else the CPU."""
+    return torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
+
+
 def train_in_process(
-    loop: dict[str, Any], folder: UPath, on_record: Callable[[dict[str, Any]], None], *, gpu: bool
+    loop: dict[str, Any], folder: UPath, on_record: Callable[[dict[str, Any]], None], device: torch.device
 ) -> Checkpoint:
     """Train until done, resuming from what an earlier process left in the folder; return the last checkpoint.
 
@@ -30,7 +35,7 @@ def train_in_process(
         loop: configuration of the loop, as a worker of Ray Train gets it.
         folder: folder of the checkpoints.
         on_record: function called with each report.
-        gpu: true to train on this machine's GPU, if there is one.
+        device: device to train on.
 
     Raises:
         InputError: workers of Ray Train have begun this training.
@@ -42,7 +47,7 @@ def train_in_process(
         )
     keep_freed_memory()
     reports = _InProcess(folder, on_record)
-    train(loop, reports, torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu"))
+    train(loop, reports, device)
     last = reports.last_checkpoint()
     assert last is not None  # noqa: S101 # for the type checker: the loop ends with a report
     return last

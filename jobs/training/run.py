@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import ray
 import ray.train
+import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from upath import UPath
@@ -22,7 +23,7 @@ from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.process_group import PrivateTorchConfig
 from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run
-from jobs.training.in_process import require_not_begun_in_process, train_in_process
+from jobs.training.in_process import choose_device, require_not_begun_in_process, train_in_process
 from jobs.training.job import TrainingJob, describe, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import max_workers
@@ -179,7 +180,7 @@ def _run_workers(
     }
 
     if not job.workers:
-        return train_in_process(loop, out_dir / _RAY_FOLDER, on_epoch, gpu=bool(job.gpus_per_worker))
+        return train_in_process(loop, out_dir / _RAY_FOLDER, on_epoch, _device_here(job))
     require_not_begun_in_process(out_dir / _RAY_FOLDER)
     filesystem, folder = storage.arrow_filesystem(out_dir)
 
@@ -208,6 +209,10 @@ def _run_workers(
     if result.checkpoint is None:
         raise RuntimeError(f"Ray Train ended without a checkpoint: {result.error}")
     return result.checkpoint
+
+
+def _device_here(job: TrainingJob) -> torch.device:
+    return choose_device(gpu=bool(job.gpus_per_worker))
 
 
 def describe_event(record: dict[str, Any]) -> str | None:
@@ -297,7 +302,7 @@ def _show_start(job: TrainingJob, held_out: SplitAssignment, scaling: ScalingCon
     show_split(job, held_out)
     workers = max_workers(scaling)
     if not workers:
-        console.print("in this process")
+        console.print(f"in this process, on the {'GPU' if _device_here(job).type == 'cuda' else 'CPU'}")
         return
     minimum = f"{scaling.num_workers[0]} to " if isinstance(scaling.num_workers, tuple) else ""
     resources: Any = scaling.resources_per_worker or {}

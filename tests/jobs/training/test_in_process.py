@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from support.commands import exit_code, outcome
 from support.outputs import content
 from upath import UPath
@@ -81,6 +82,7 @@ def test_one_that_is_interrupted_in_its_third_epoch_resumes(
     assert "was begun with --workers 0; give that again to resume it" in error
     code, printed, error = outcome(capsys, train, *words)
     assert code == 0, error
+    assert f"\nin this process, on the {'GPU' if torch.cuda.is_available() else 'CPU'}\n" in printed
     assert f"\nresuming after epoch {resumes_after}\n" in printed
     assert results(tmp_path / "run") == results(in_driver)
     assert not (tmp_path / "run" / "checkpoints").exists()
