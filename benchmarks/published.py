@@ -1,6 +1,6 @@
 """Published tables: what a training reaches beside the predictions of the authors, on the same rows.
 
-    python -m benchmarks.published TABLE [--data FOLDER] [--on test] [--fold 1] [--config FILE] [--seeds 10]
+    python -m benchmarks.published TABLE [--data FOLDER] [--on test] [--fold 1] [--config FILE] [--seeds 5]
         [--out FOLDER]
 
 TABLE: `ecoli`, `plants`, `yeast_mpra`, `salt` or `scrambles`; published.md says what each holds. Without `--data`
@@ -47,7 +47,7 @@ READERS: dict[str, Callable[[Files, str | None], Table]] = {
     "yeast_mpra": read_yeast_mpra,
     "scrambles": read_ecoli,  # the same training
 }
-SEEDS = 10
+SEEDS = 5
 _RESAMPLES = 1000
 _OF_CLASSES = {"AUROC": roc_auc_score, "average precision": average_precision_score}
 
@@ -121,7 +121,7 @@ def measure(options: argparse.Namespace, fold: str | None, out: Path, more: Sequ
     job("prepare", *inputs, "--out", folder / "data")
     config = options.config or (GENOME_CONFIG if is_salt else CONFIG)
     started, is_new = time.perf_counter(), not (folder / "run" / "metrics.json").exists()
-    settings = ["--config", config, "--seeds", options.seeds, "--workers", 0, *flags, *more]
+    settings = ["--config", config, "--seeds", options.seeds, "--cpus_per_worker", 1, *flags, *more]
     job("train", "--data", folder / "data", "--out", folder / "run", *settings)
     seconds = time.perf_counter() - started
     judged, metrics = read_judged(folder, by="chromosome" if is_salt else "column")
