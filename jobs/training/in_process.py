@@ -21,11 +21,6 @@ from promoter.training.allocator import keep_freed_memory
 _LAST = "last.json"  # names the folder of the last checkpoint that is whole
 
 
-def choose_device(*, gpu: bool) -> torch.device:
-    """Return this process's GPU if one is asked for and there; else the CPU."""
-    return torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
-
-
 def train_in_process(
     loop: dict[str, Any], folder: UPath, on_record: Callable[[dict[str, Any]], None], device: torch.device
 ) -> Checkpoint:

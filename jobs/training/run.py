@@ -23,7 +23,7 @@ from jobs.ray_runtime.connect import connect
 from jobs.ray_runtime.process_group import PrivateTorchConfig
 from jobs.ray_runtime.shared_disk import require_shared
 from jobs.ray_runtime.train_controller import Run
-from jobs.training.in_process import choose_device, require_not_begun_in_process, train_in_process
+from jobs.training.in_process import require_not_begun_in_process, train_in_process
 from jobs.training.job import TrainingJob, describe, require_trainable, show_split, with_pretrained
 from jobs.training.metrics_table import show_metrics
 from jobs.training.resources import max_workers
@@ -212,7 +212,7 @@ def _run_workers(
 
 
 def _device_here(job: TrainingJob) -> torch.device:
-    return choose_device(gpu=bool(job.gpus_per_worker))
+    return torch.device("cuda" if job.gpus_per_worker and torch.cuda.is_available() else "cpu")
 
 
 def describe_event(record: dict[str, Any]) -> str | None:
