@@ -99,6 +99,7 @@ LIMITS: Mapping[str, Limit] = {
     "TrainingConfig.gradient_clip": Limit(0, 1_000_000_000, "such a limit clips nothing", above=True),
     "TrainingConfig.reverse_complement": Limit(0, 1, "it is a probability"),
     "TrainingConfig.jitter": Limit(0, 65_536, "nothing of a window would be left"),
+    "TrainingConfig.mixup": Limit(0, 0.5, "more than half of it would be another promoter"),
     "TrainingConfig.seed": _SEED,
     # jobs
     "epochs": _EPOCHS,

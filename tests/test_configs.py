@@ -39,6 +39,7 @@ def test_published_yaml_is_the_default_and_names_every_number_of_the_design() ->
         "early_stopping",
         "loss",
         "jitter",
+        "mixup",
         "precision",
         "compile",
         "seed",
@@ -55,7 +56,7 @@ def test_small_genome_yaml_fits_windows_of_50_bases_and_more(length: int, bins: 
     assert training.reverse_complement == 0  # a promoter turned round would leave the bins without meaning
 
 
-@pytest.mark.parametrize(("length", "bins"), [(50, 3), (110, 6), (143, 8), (150, 9), (170, 9), (500, 9)])
+@pytest.mark.parametrize(("length", "bins"), [(50, 6), (71, 8), (72, 9), (110, 9), (150, 9), (170, 9), (500, 9)])
 def test_mpra_yaml_fits_short_sequences_and_keeps_their_strands(length: int, bins: int) -> None:
     model, training = read("mpra.yaml")
     assert PromoterCNN(model, length).config.bins == bins

@@ -69,7 +69,7 @@ _RESOURCES = frozenset(
 )
 
 # what runs did before there was the setting
-_EARLIER = {"training": {"loss": "mse"}}
+_EARLIER = {"training": {"loss": "mse", "mixup": 0.0}}
 
 
 def own_folder(

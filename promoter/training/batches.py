@@ -14,7 +14,7 @@ from torch import Tensor
 
 from promoter.errors import InputError, doubt
 from promoter.models.build import NetworkConfig
-from promoter.sequence import N_TOKEN, reverse_complement
+from promoter.sequence import N_TOKEN, one_hot, reverse_complement
 from promoter.training.config import TrainingConfig
 from promoter.training.distributed import DistributedContext
 from promoter.training.losses import TargetScale
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
     """This process's share of a global batch, on the device.
 
     Attributes:
-        tokens: uint8 (B, L), or embeddings float32 (B, dim).
+        tokens: uint8 (B, L), or embeddings float32 (B, dim); of mixed promoters one-hot float32 (B, 4, L).
         targets: float32 (B, T), on the scale of training, NaN where missing.
         global_size: number of genes in the batch over all processes.
         global_values: number of these that have a value of each target: int64 (T,).
@@ -120,19 +120,53 @@ class TrainingBatches:
         order = torch.randperm(n, generator=generator)
         flip = torch.rand(n, generator=generator) < config.reverse_complement
         shift = torch.randint(-config.jitter, config.jitter + 1, (n,), generator=generator)
-        order, flip, shift = (drawn.to(self.device) for drawn in (order, flip, shift))
+        partner = torch.randperm(n, generator=generator)
+        part = torch.rand(n, generator=generator) * config.mixup
+        order, flip, shift, partner, part = (
+            drawn.to(self.device) for drawn in (order, flip, shift, partner, part)
+        )
+        known_NT = self.known_NT[order]
+        if config.mixup:
+            known_NT &= known_NT[partner]
         for start, stop in batch_bounds(n, config.batch_size, self.min_size)[first:]:
-            share = slice(start + self.context.rank, stop, self.context.size)
-            rows = order[share]
-            if self.tokens_NL.is_floating_point():  # embeddings (genes, strands, dim)
-                tokens = self.tokens_NL[rows, flip[share].long()]
-            else:
-                shift_B = shift[share] if config.jitter else None
-                tokens = augment(self.tokens_NL[rows], flip[share], shift_B, self.crop)
+            share = torch.arange(start + self.context.rank, stop, self.context.size, device=self.device)
+            shown = self._show(order[share], flip[share], shift[share])
+            if config.mixup:
+                others = partner[share]
+                shown = _mix(shown, self._show(order[others], flip[others], shift[others]), part[share])
             # every process knows the global batch, so the counts need no communication
-            known_T = self.known_NT[order[start:stop]].sum(dim=0)
-            weights = None if self.weights_N is None else self.weights_N[rows]
-            yield Batch(tokens, self.targets_NT[rows], stop - start, known_T, weights)
+            known_T = known_NT[start:stop].sum(dim=0)
+            yield Batch(shown.tokens, shown.targets, stop - start, known_T, shown.weights)
+
+    def _show(self, rows: Tensor, flip_B: Tensor, shift_B: Tensor) -> _Shown:
+        """Return these genes as they are shown in an epoch, each flipped and shifted as drawn."""
+        if self.tokens_NL.is_floating_point():  # embeddings (genes, strands, dim)
+            tokens = self.tokens_NL[rows, flip_B.long()]
+        else:
+            tokens = augment(self.tokens_NL[rows], flip_B, shift_B if self.config.jitter else None, self.crop)
+        return _Shown(tokens, self.targets_NT[rows], None if self.weights_N is None else self.weights_N[rows])
+
+
+class _Shown(NamedTuple):
+    """Genes as they are shown: tokens, targets and weights as in a `Batch`."""
+
+    tokens: Tensor
+    targets: Tensor
+    weights: Tensor | None
+
+
+def _mix(own: _Shown, other: _Shown, part_B: Tensor) -> _Shown:
+    """Return means of two genes each, `part_B` of the weight on the other; a target that one lacks is missing.
+
+    The tokens come back as a network is given them: one-hot sequences, or embeddings.
+    """
+
+    def mean(first: Tensor, second: Tensor) -> Tensor:
+        return torch.lerp(first, second, part_B.reshape(-1, *[1] * (first.dim() - 1)))
+
+    weights = None if own.weights is None or other.weights is None else mean(own.weights, other.weights)
+    tokens = mean(as_model_input(own.tokens), as_model_input(other.tokens))
+    return _Shown(tokens, mean(own.targets, other.targets), weights)
 
 
 def batch_bounds(n: int, batch_size: int, min_size: int) -> list[tuple[int, int]]:
@@ -145,6 +179,11 @@ def batch_bounds(n: int, batch_size: int, min_size: int) -> list[tuple[int, int]
     if len(starts) > 1 and n - starts[-1] < min_size:
         starts.pop()
     return list(zip(starts, [*starts[1:], n], strict=True))
+
+
+def as_model_input(tokens: Tensor) -> Tensor:
+    """Return what a network is given: one-hot sequences, or embeddings as they are."""
+    return tokens if tokens.is_floating_point() else one_hot(tokens)
 
 
 def augment(tokens_BL: Tensor, flip_B: Tensor, shift_B: Tensor | None = None, outside: int = 0) -> Tensor:

@@ -17,8 +17,7 @@ from promoter.models.precision import full_float32
 from promoter.models.pretrained import genes_per_pass
 from promoter.models.strands import other_strand, reads_both_strands
 from promoter.models.trainable import device_of
-from promoter.sequence import one_hot
-from promoter.training.batches import Examples
+from promoter.training.batches import Examples, as_model_input
 from promoter.training.distributed import DistributedContext
 
 _GENES_PER_PREDICTION = 32  # small enough for a CPU's cache; fixed, so that results do not depend on it
@@ -126,11 +125,6 @@ def predict_on(
     if context:
         context.sum(outputs)
     return outputs.cpu().numpy()
-
-
-def as_model_input(tokens: Tensor) -> Tensor:
-    """Return what a network is given: one-hot sequences, or embeddings as they are."""
-    return tokens if tokens.is_floating_point() else one_hot(tokens)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

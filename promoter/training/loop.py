@@ -26,11 +26,11 @@ from promoter.errors import TrainingDivergedError
 from promoter.metrics import MIN_GENES_FOR_R
 from promoter.models.build import Learner
 from promoter.models.external import ExternalModel
-from promoter.sequence import one_hot
 from promoter.training.batches import (
     Batch,
     Examples,
     TrainingBatches,
+    as_model_input,
     batch_bounds,
     require_enough_genes,
     require_orientation,
@@ -38,7 +38,7 @@ from promoter.training.batches import (
 )
 from promoter.training.config import TrainingConfig
 from promoter.training.distributed import DistributedContext
-from promoter.training.inference import as_model_input, autocast, predict_on
+from promoter.training.inference import autocast, predict_on
 from promoter.training.losses import LOSSES, SQUARED_ERROR, Loss, SquaredError
 from promoter.training.state import PartialEpoch, TrainingState
 
@@ -275,7 +275,7 @@ class _Optimisation:
         passes = -(-_GENES_FOR_STATISTICS // self.config.batch_size) if norms else 0
         for batch in itertools.islice(batches, passes):
             with autocast(self.device, self.config.precision):
-                self.model(one_hot(batch.tokens))
+                self.model(as_model_input(batch.tokens))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         self.context.average_buffers(self.model)
@@ -336,7 +336,7 @@ class _Optimisation:
 
     def _passes(self, batch: Batch) -> list[Batch]:
         """Cut a batch into what fits into memory; without batch norms to be trained the gradient is the same."""
-        size = self.model.genes_per_pass(batch.tokens.shape[1], len(batch.tokens))
+        size = self.model.genes_per_pass(batch.tokens.shape[-1], len(batch.tokens))
         cut = zip(batch.tokens.split(size), batch.targets.split(size), strict=True)
         parts = [batch._replace(tokens=tokens, targets=targets) for tokens, targets in cut]
         if batch.weights is None:

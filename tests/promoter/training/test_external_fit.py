@@ -203,7 +203,9 @@ def examples_with_motif(n: int, seed: int) -> Examples:
 
 def test_a_users_copy_of_the_cnn_learns_what_the_cnn_learns() -> None:
     train, val, test = (examples_with_motif(n, seed) for n, seed in ((384, 1), (128, 2), (256, 3)))
-    config = TrainingConfig(epochs=16, batch_size=32, learning_rate=1e-2, reverse_complement=0, jitter=2)
+    config = TrainingConfig(
+        epochs=16, batch_size=32, learning_rate=1e-2, reverse_complement=0, jitter=2, mixup=0.2
+    )
     torch.manual_seed(0)
     ours = PromoterCNN(CNNConfig((8, 8), (7, 3), (4,), hidden=8, dropout=0.1), LENGTH)
     torch.manual_seed(0)

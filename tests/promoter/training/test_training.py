@@ -202,6 +202,7 @@ def test_too_few_genes_to_train_on_are_refused(genes: tuple[int, int], batch_siz
         ("batch_size", 1),
         ("lr_patience", -1),
         ("jitter", -1),
+        ("mixup", 0.6),
         ("weight_decay", -0.1),
         ("seed", -1),
         ("learning_rate", 0.0),
@@ -230,7 +231,7 @@ def test_reverse_complements_are_refused_for_a_network_with_position_bins() -> N
 
 RECIPES = {
     "plain": TrainingConfig(epochs=4, batch_size=8, reverse_complement=0),
-    "augmented": TrainingConfig(epochs=4, batch_size=8, reverse_complement=0.5, jitter=3),
+    "augmented": TrainingConfig(epochs=4, batch_size=8, reverse_complement=0.5, jitter=3, mixup=0.3),
     "plateau": TrainingConfig(epochs=8, batch_size=8, lr_patience=0, learning_rate=0.03, early_stopping=None),
     "one cycle": TrainingConfig(epochs=5, batch_size=8, schedule="one_cycle", learning_rate=0.01),
     "early stopping": TrainingConfig(epochs=30, batch_size=8, early_stopping=2, learning_rate=0.03),
@@ -477,7 +478,7 @@ def test_read_only_arrays_as_ray_hands_them_out_serve_without_a_warning() -> Non
 # Several processes
 
 SIZES = [1, 2, 33, 65, 97]
-AUGMENTED = TrainingConfig(epochs=3, batch_size=8, jitter=3, early_stopping=None)
+AUGMENTED = TrainingConfig(epochs=3, batch_size=8, jitter=3, mixup=0.3, early_stopping=None)
 ONE_STEP = TrainingConfig(
     epochs=1, batch_size=7, learning_rate=1e-6, weight_decay=0, gradient_clip=1e9, reverse_complement=0
 )
