@@ -155,7 +155,9 @@ def test_a_full_gpu_is_answered_by_smaller_batches() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports on this machine
 @pytest.mark.parametrize(
-    "settings", [{}, {"precision": "bf16"}, {"compile": True}], ids=["fp32", "bf16", "compiled"]
+    "settings",
+    [{}, {"precision": "bf16"}, {"mixup": 0.2}, {"compile": True}],
+    ids=["fp32", "bf16", "mixed", "compiled"],
 )
 def test_fit_on_a_gpu_learns_as_on_a_cpu(settings: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
