@@ -130,43 +130,35 @@ class TrainingBatches:
             known_NT &= known_NT[partner]
         for start, stop in batch_bounds(n, config.batch_size, self.min_size)[first:]:
             share = torch.arange(start + self.context.rank, stop, self.context.size, device=self.device)
-            shown = self._show(order[share], flip[share], shift[share])
+            # every process knows the global batch, so the counts need no communication
+            whole = stop - start, known_NT[start:stop].sum(dim=0)
+            batch = self._show(order[share], flip[share], shift[share], whole)
             if config.mixup:
                 others = partner[share]
-                shown = _mix(shown, self._show(order[others], flip[others], shift[others]), part[share])
-            # every process knows the global batch, so the counts need no communication
-            known_T = known_NT[start:stop].sum(dim=0)
-            yield Batch(shown.tokens, shown.targets, stop - start, known_T, shown.weights)
+                batch = _mix(batch, self._show(order[others], flip[others], shift[others], whole), part[share])
+            yield batch
 
-    def _show(self, rows: Tensor, flip_B: Tensor, shift_B: Tensor) -> _Shown:
-        """Return these genes as they are shown in an epoch, each flipped and shifted as drawn."""
+    def _show(self, rows: Tensor, flip_B: Tensor, shift_B: Tensor, whole: tuple[int, Tensor]) -> Batch:
+        """Return these genes, flipped and shifted as drawn; `whole` is what a `Batch` says of the global one."""
         if self.tokens_NL.is_floating_point():  # embeddings (genes, strands, dim)
             tokens = self.tokens_NL[rows, flip_B.long()]
         else:
             tokens = augment(self.tokens_NL[rows], flip_B, shift_B if self.config.jitter else None, self.crop)
-        return _Shown(tokens, self.targets_NT[rows], None if self.weights_N is None else self.weights_N[rows])
+        weights_B = None if self.weights_N is None else self.weights_N[rows]
+        return Batch(tokens, self.targets_NT[rows], *whole, weights_B)
 
 
-class _Shown(NamedTuple):
-    """Genes as they are shown: tokens, targets and weights as in a `Batch`."""
-
-    tokens: Tensor
-    targets: Tensor
-    weights: Tensor | None
-
-
-def _mix(own: _Shown, other: _Shown, part_B: Tensor) -> _Shown:
-    """Return means of two genes each, `part_B` of the weight on the other; a target that one lacks is missing.
-
-    The tokens come back as a network is given them: one-hot sequences, or embeddings.
-    """
+def _mix(own: Batch, other: Batch, part_B: Tensor) -> Batch:
+    """Return means of two genes each, with `part_B` of the other; a target that one of them lacks is missing."""
 
     def mean(first: Tensor, second: Tensor) -> Tensor:
         return torch.lerp(first, second, part_B.reshape(-1, *[1] * (first.dim() - 1)))
 
-    weights = None if own.weights is None or other.weights is None else mean(own.weights, other.weights)
-    tokens = mean(as_model_input(own.tokens), as_model_input(other.tokens))
-    return _Shown(tokens, mean(own.targets, other.targets), weights)
+    return own._replace(
+        tokens=mean(as_model_input(own.tokens), as_model_input(other.tokens)),
+        targets=mean(own.targets, other.targets),
+        weights=None if own.weights is None or other.weights is None else mean(own.weights, other.weights),
+    )
 
 
 def batch_bounds(n: int, batch_size: int, min_size: int) -> list[tuple[int, int]]:

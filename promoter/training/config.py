@@ -33,8 +33,8 @@ class TrainingConfig:
         reverse_complement: probability that a promoter is shown reverse-complemented, 0 to 1.
         jitter: maximum shift of a promoter in bases, in either direction; 0 (the default) shifts nothing.
         mixup: largest part of another promoter that is mixed into each one, 0 to 0.5, sequence and targets alike;
-            0 (the default) mixes nothing. It helps where values are noisy and promoters few. Zhang et al. 2018,
-            arXiv:1710.09412, with a uniform part.
+            0 (the default) mixes nothing. A target that either lacks counts as missing. It helps where values are
+            noisy and promoters few. Zhang et al. 2018, arXiv:1710.09412, with a uniform part.
         precision: fp32 (the default), or bf16 for mixed precision.
         compile: compile the network with torch.compile, which needs a C++ compiler on CPUs; off by default.
         seed: random seed of initial weights, order of genes, augmentation, dropout and bootstrap.
