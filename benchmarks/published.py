@@ -47,7 +47,7 @@ READERS: dict[str, Callable[[Files, str | None], Table]] = {
     "yeast_mpra": read_yeast_mpra,
     "scrambles": read_ecoli,  # the same training
 }
-SEEDS = 2  # at a time on two cores, which takes some ten minutes
+SEEDS = 2  # at a time on two cores: within ten minutes
 _RESAMPLES = 1000
 _OF_CLASSES = {"AUROC": roc_auc_score, "average precision": average_precision_score}
 

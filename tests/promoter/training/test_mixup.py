@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,7 @@ from test_missing_values import cnn, embeddings, head, sequences
 
 from promoter.errors import InputError
 from promoter.models.build import Learner
-from promoter.sequence import one_hot
-from promoter.training.batches import Batch, Examples, TrainingBatches, mix_seed
+from promoter.training.batches import Batch, Examples, TrainingBatches, as_model_input, mix_seed
 from promoter.training.config import TrainingConfig
 from promoter.training.distributed import DistributedContext
 from promoter.training.loop import fit
@@ -51,8 +51,8 @@ def test_each_promoter_is_mixed_with_another_as_that_one_is_shown(examples: Exam
         epoch_of(examples, model, config, DistributedContext())
         for config in (recipe, replace(recipe, mixup=MIXED.mixup))
     )
-    of_epoch = [torch.cat([batch.tokens for batch in shown]), torch.cat([batch.targets for batch in shown])]
-    tokens, targets = of_epoch[0] if of_epoch[0].is_floating_point() else one_hot(of_epoch[0]), of_epoch[1]
+    tokens = as_model_input(torch.cat([batch.tokens for batch in shown]))
+    targets = torch.cat([batch.targets for batch in shown])
     weights = None if examples.weights is None else torch.cat([b.weights for b in shown if b.weights is not None])
 
     generator = torch.Generator().manual_seed(mix_seed(SHOWN.seed, 5))
@@ -95,16 +95,20 @@ def test_processes_divide_the_mixed_batches_of_one(monkeypatch: pytest.MonkeyPat
         for rank, part in enumerate(parts):
             torch.testing.assert_close(part.tokens, batch.tokens[rank::3], rtol=0, atol=0)
             torch.testing.assert_close(part.targets, batch.targets[rank::3], rtol=0, atol=0, equal_nan=True)
+            assert part.weights is not None
+            assert batch.weights is not None
+            torch.testing.assert_close(part.weights, batch.weights[rank::3], rtol=0, atol=0)
             assert part.global_values.tolist() == batch.global_values.tolist()
 
 
-@pytest.mark.parametrize("model", [cnn(), head()])
-def test_a_network_learns_from_mixed_promoters_and_otherwise_than_from_others(model: Learner) -> None:
-    of = embeddings if model.config.pretrained else sequences
+@pytest.mark.parametrize(("network", "examples"), [(cnn, sequences), (head, embeddings)])
+def test_a_network_learns_from_mixed_promoters_and_otherwise_than_from_others(
+    network: Callable[[], Learner], examples: Callable[[int, int], Examples]
+) -> None:
     config = TrainingConfig(epochs=2, batch_size=8, reverse_complement=0)
     histories = [
-        fit(head() if model.config.pretrained else cnn(), of(40, 1), of(24, 2), config=config).history
-        for config in (config, replace(config, mixup=0.3))
+        fit(network(), examples(40, 1), examples(24, 2), config=replace(config, mixup=mixup)).history
+        for mixup in (0.0, 0.3)
     ]
     assert np.isfinite([record["val_loss"] for record in histories[1]]).all()
     assert histories[0][0]["train_mse"] != histories[1][0]["train_mse"]
